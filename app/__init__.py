@@ -1,0 +1,1 @@
+"""Shared code of the pipeline: the deciding core, the adapters, the collector, the local stack, the commands."""

@@ -1,0 +1,141 @@
+"""The ports: what the shell asks of S3, the registry and Kinesis. Each has a real adapter and an in-memory twin.
+
+All calls are coroutines, so that one scheduler can drive the real and the simulated world alike. Idempotence is a result,
+not an exception; exceptions are those of `app.errors`.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from app.core.registry_item import BatchState, RegistryItem
+
+
+class PutResult(Enum):
+    """What a conditional PUT found."""
+
+    CREATED = "created"
+    EXISTS = "exists"
+
+
+class ObjectInfo(msgspec.Struct, frozen=True):
+    """An object as a listing shows it."""
+
+    key: str
+    size: int
+    last_modified_ms: int
+
+
+class ObjectStore(Protocol):
+    """One S3 bucket."""
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name, for URLs in manifests."""
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Store `body`, replacing what is there. Raises ServiceUnavailable, OutcomeUnknown."""
+
+    async def put_if_absent(self, key: str, body: bytes) -> PutResult:
+        """Store `body` unless the key exists (If-None-Match: *); 409 is retried inside.
+
+        EXISTS may be the caller's own earlier attempt whose answer was lost: read it and compare (rule S4).
+        Raises ServiceUnavailable, OutcomeUnknown.
+        """
+
+    async def get(self, key: str) -> bytes:
+        """The object's bytes. Raises ObjectMissing, ServiceUnavailable."""
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """The object's size and age, or None where there is none."""
+
+    async def copy(self, source: str, target: str) -> None:
+        """Server-side copy inside the bucket, replacing the target. Raises ObjectMissing, ServiceUnavailable."""
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete the objects; a key that does not exist is no error."""
+
+    def list(self, prefix: str, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
+        """Objects whose key starts with `prefix` and sorts behind `start_after`, in key order."""
+
+    @property
+    def clock_skew_ms(self) -> int | None:
+        """Our clock minus the service's Date header at the last answer; None before the first."""
+
+
+class Registry(Protocol):
+    """The DynamoDB table of batches."""
+
+    async def register(self, item: RegistryItem) -> None:
+        """Add a batch in state open; registering the same batch again changes nothing."""
+
+    async def get(self, batch_id: str) -> RegistryItem | None:
+        """The batch, by a consistent read."""
+
+    def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
+        """Batches in state open whose received_at_ms is below the bound, oldest first (the sparse index)."""
+
+    def all_batches(self) -> AsyncIterator[RegistryItem]:
+        """Every batch, in no order, by consistent scan."""
+
+    async def complete(self, batch_id: str) -> BatchState:
+        """Move open -> complete; the state found before. Completing a complete batch changes nothing."""
+
+    async def record_attempt(self, batch_id: str, attempt: int, next_at_ms: int) -> None:
+        """Note that the audit's `attempt`-th replay was taken whole by Kinesis and when the next may come."""
+
+
+class PutOutcome(msgspec.Struct, frozen=True):
+    """What Kinesis said of one record of a put."""
+
+    error: str | None = None
+    """None where it was taken; else the service's error code, e.g. ProvisionedThroughputExceededException."""
+
+
+class StreamRecord(msgspec.Struct, frozen=True):
+    """One record read from a shard."""
+
+    sequence: str
+    arrival_ms: int
+    """ApproximateArrivalTimestamp, milliseconds since the epoch."""
+    data: bytes
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """A shard as Kinesis lists it."""
+
+    shard_id: str
+    parents: tuple[str, ...]
+    ending_sequence: str | None
+    """Set where the shard is closed."""
+
+
+class RecordPage(msgspec.Struct, frozen=True):
+    """One answer of GetRecords."""
+
+    records: list[StreamRecord]
+    next_iterator: str | None
+    """None where the shard is closed and read to its end."""
+    behind_ms: int
+    """MillisBehindLatest."""
+
+
+class BlockStream(Protocol):
+    """One Kinesis stream."""
+
+    async def put(self, blocks: Sequence[bytes]) -> list[PutOutcome]:
+        """Put each block as a record, spread over shards by ExplicitHashKey; one attempt, split by the service's limits.
+
+        Returns: an outcome for each block, in order; failures of a whole call are outcomes too, never exceptions.
+        """
+
+    async def shards(self) -> list[Shard]:
+        """Every shard that Kinesis lists, closed ones included."""
+
+    async def iterator(self, shard_id: str, after_sequence: str | None) -> str:
+        """An iterator behind `after_sequence`, or at TRIM_HORIZON for None. Raises ServiceUnavailable."""
+
+    async def records(self, iterator: str, limit: int) -> RecordPage:
+        """The next records. Raises IteratorExpired, ServiceUnavailable (throttling included)."""

@@ -1,0 +1,1 @@
+"""The `instream` command, one file a command."""

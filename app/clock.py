@@ -1,0 +1,32 @@
+"""The one place that reads the wall clock; everything else is handed a `Clock`."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the shell asks for the time."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch, UTC."""
+
+    def monotonic_s(self) -> float:
+        """Seconds on a clock that never goes back; only differences mean anything."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch, UTC."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        """Seconds on a clock that never goes back; only differences mean anything."""
+        return time.monotonic()
+
+
+def as_datetime(moment_ms: int) -> datetime:
+    """The aware UTC datetime of `moment_ms` (milliseconds since the epoch)."""
+    return datetime.fromtimestamp(moment_ms / 1000, UTC)

@@ -1,0 +1,1 @@
+"""The HTTP server that takes events, makes them durable, and only then acknowledges them."""

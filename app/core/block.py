@@ -1,0 +1,139 @@
+"""What travels on topic `blocks` and in Kinesis: block envelopes, and the control messages that carry time.
+
+A block is the lines of one batch that belong to one partition: one Kinesis record, one Kafka message, one atomic unit.
+Its envelope is the same bytes in both; the bridge copies it and reads no more than the header.
+
+    byte    0        1      5        21     25              29          33     37         41       45           53
+            version  epoch  batch_id block  blocks in batch first_line  lines  partition  attempt  received_at  zstd frame
+
+Integers are big-endian and unsigned; batch_id is the UUID's 16 bytes; received_at is in ms since the epoch. A control
+message has the version byte `CONTROL_VERSION` and a msgpack body.
+"""
+
+import struct
+import uuid
+from typing import Final
+
+import msgspec
+import zstandard
+
+from app.errors import EnvelopeInvalid, FrameInvalid
+
+BLOCK_VERSION: Final = 1
+CONTROL_VERSION: Final = 129
+MAX_FRAME_BYTES: Final = 512 * 1024
+MAX_RAW_BYTES: Final = 1024 * 1024
+_HEADER: Final = struct.Struct(">BI16sIIIIIIQ")
+HEADER_BYTES: Final = _HEADER.size
+
+
+class BlockHeader(msgspec.Struct, frozen=True):
+    """Everything that a block says of itself before its lines."""
+
+    epoch: int
+    batch_id: str
+    block: int
+    """0-based number of the block in its batch."""
+    blocks_in_batch: int
+    first_line: int
+    """0-based position in the batch of the block's first line."""
+    lines: int
+    partition: int
+    attempt: int
+    """0 for the collector's own put and its retries, n for the audit's n-th replay."""
+    received_at_ms: int
+    """The earliest received_at of the block's events."""
+
+    @property
+    def key(self) -> bytes:
+        """20 bytes that name the block in state: the batch's UUID, then the block number."""
+        return uuid.UUID(self.batch_id).bytes + struct.pack(">I", self.block)
+
+
+def encode_block(header: BlockHeader, frame: bytes) -> bytes:
+    """The envelope of `frame` (one zstd frame of NDJSON, `header.lines` lines)."""
+    h = header
+    packed = _HEADER.pack(
+        BLOCK_VERSION, h.epoch, uuid.UUID(h.batch_id).bytes, h.block, h.blocks_in_batch,
+        h.first_line, h.lines, h.partition, h.attempt, h.received_at_ms,
+    )  # fmt: skip
+    return packed + frame
+
+
+def decode_header(message: bytes) -> BlockHeader:
+    """The header of a block's envelope.
+
+    Raises:
+        EnvelopeInvalid: `message` is too short or of another version.
+    """
+    if len(message) < HEADER_BYTES or message[0] != BLOCK_VERSION:
+        raise EnvelopeInvalid(f"not a version {BLOCK_VERSION} block: {len(message)} bytes, starts {message[:4].hex()}")
+    _, epoch, batch, block, blocks, first, lines, partition, attempt, received = _HEADER.unpack_from(message)
+    return BlockHeader(epoch, str(uuid.UUID(bytes=batch)), block, blocks, first, lines, partition, attempt, received)
+
+
+def frame_of(message: bytes) -> bytes:
+    """The zstd frame behind a block's header."""
+    return message[HEADER_BYTES:]
+
+
+def open_frame(frame: bytes) -> bytes:
+    """The NDJSON text of a block's frame, LF after every line.
+
+    Raises:
+        FrameInvalid: the frame cannot be decompressed, or holds more than `MAX_RAW_BYTES`.
+    """
+    try:
+        reader = zstandard.ZstdDecompressor().decompressobj()
+        text = reader.decompress(frame)
+    except zstandard.ZstdError as exc:
+        raise FrameInvalid(f"{len(frame)} bytes are not a zstd frame: {exc}") from exc
+    if not reader.eof or reader.unused_data:
+        raise FrameInvalid(f"{len(frame)} bytes are not exactly one zstd frame")
+    if len(text) > MAX_RAW_BYTES:
+        raise FrameInvalid(f"frame holds {len(text)} bytes, more than {MAX_RAW_BYTES}")
+    return text
+
+
+class Tick(msgspec.Struct, frozen=True, tag="tick", array_like=True):
+    """Marks of one bridge worker's shards and every shard it knows to be unfinished (rules T3, T4)."""
+
+    marks: dict[str, int]
+    """Shard id -> ms: everything that Kinesis took before this moment from this shard is in `blocks`."""
+    open_shards: dict[str, list[str]]
+    """Shard id -> ids of its parents, for every shard listed by Kinesis and not known to be finished."""
+
+
+class End(msgspec.Struct, frozen=True, tag="end", array_like=True):
+    """A shard has been read to its end; it never reopens (rule T5)."""
+
+    shard: str
+
+
+Control = Tick | End
+"""What a control message can be."""
+_control_decoder: msgspec.msgpack.Decoder[Tick | End] = msgspec.msgpack.Decoder(Tick | End)
+
+
+def encode_control(control: Control) -> bytes:
+    """The Kafka message of a tick or an END."""
+    return bytes([CONTROL_VERSION]) + msgspec.msgpack.encode(control)
+
+
+def is_control(message: bytes) -> bool:
+    """Whether a message on `blocks` carries time instead of events."""
+    return message[:1] == bytes([CONTROL_VERSION])
+
+
+def decode_control(message: bytes) -> Control:
+    """The tick or END in `message`.
+
+    Raises:
+        EnvelopeInvalid: `message` is neither.
+    """
+    if not is_control(message):
+        raise EnvelopeInvalid(f"not a control message: starts {message[:4].hex()}")
+    try:
+        return _control_decoder.decode(message[1:])
+    except msgspec.DecodeError as exc:
+        raise EnvelopeInvalid(f"control message cannot be read: {exc}") from exc

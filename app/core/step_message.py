@@ -1,0 +1,138 @@
+"""What travels on topic `rows`: one message a step, at once the output and the state's changelog (rule E1).
+
+A message is the 4 magic bytes, then a msgpack array. Rows travel as Arrow IPC streams, one a flow, with the flow's columns
+less `txn_id`; changes to the state as packed columns, one a state table.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from app.errors import StepMessageInvalid
+
+MAGIC: Final = b"STP1"
+NO_PREDECESSOR: Final = -1
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
+    """What became of some lines of one batch."""
+
+    batch_id: str
+    outcome: str
+    """One of `app.core.flows.OUTCOMES`."""
+    lines: int
+    line_set: bytes
+    """The lines' 0-based numbers in the batch: a Roaring bitmap in the portable serialisation, `lines` members."""
+
+
+class Replay(msgspec.Struct, frozen=True, array_like=True):
+    """A block that the state knew already: dropped whole, without ledger entries (rule E7)."""
+
+    batch_id: str
+    block: int
+    attempt: int
+
+
+class Changes(msgspec.Struct, frozen=True, array_like=True):
+    """Puts and deletes in one state table, packed: fixed-width keys, values of any width."""
+
+    table: str
+    key_bytes: int
+    """Width of every key."""
+    keys: bytes = b""
+    """Keys to put, one after the other."""
+    value_ends: bytes = b""
+    """For each put the end of its value in `values`: little-endian unsigned 32 bit, ascending."""
+    values: bytes = b""
+    deletes: bytes = b""
+    """Keys to delete, one after the other; applied before the puts."""
+
+    @classmethod
+    def pack(
+        cls, table: str, key_bytes: int, puts: Iterable[tuple[bytes, bytes]] = (), deletes: Iterable[bytes] = ()
+    ) -> "Changes":
+        """The changes that put every (key, value) of `puts` and delete every key of `deletes`."""
+        pairs = list(puts)
+        ends, end = [], 0
+        for _, value in pairs:
+            end += len(value)
+            ends.append(end)
+        return cls(
+            table, key_bytes, b"".join(key for key, _ in pairs), struct.pack(f"<{len(ends)}I", *ends),
+            b"".join(value for _, value in pairs), b"".join(deletes),
+        )  # fmt: skip
+
+    def puts(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, value) to put, in order."""
+        width, start = self.key_bytes, 0
+        ends = memoryview(self.value_ends).cast("I")
+        for n, end in enumerate(ends):
+            yield self.keys[n * width : (n + 1) * width], self.values[start:end]
+            start = end
+
+    def deleted(self) -> Iterator[bytes]:
+        """Every key to delete, in order."""
+        for start in range(0, len(self.deletes), self.key_bytes):
+            yield self.deletes[start : start + self.key_bytes]
+
+
+class StepMessage(msgspec.Struct, frozen=True, array_like=True):
+    """One step of one partition: the emitted rows, the ledger, and every mutation of the state."""
+
+    epoch: int
+    partition: int
+    number: int
+    """1 for a partition's first step, then without a gap among the messages that count."""
+    predecessor: int
+    """Offset on `rows` of the last message that counted; `NO_PREDECESSOR` for the first."""
+    source_first: int
+    source_last: int
+    """Offsets on `blocks` that this step took, both included; source_last = source_first - 1 where it took none."""
+    stream_time_ms: int
+    """The partition's stream time after this step; 0 while it is not known."""
+    meta: bytes
+    """The ETL's own state between steps (msgpack of `app.core.meta.Meta`)."""
+    rows: dict[str, bytes]
+    """Flow -> Arrow IPC stream of its rows; a flow without rows is absent."""
+    row_counts: dict[str, int]
+    ledger: list[LedgerEntry]
+    replays: list[Replay]
+    changes: list[Changes]
+    alarms: list[str] = []
+    """What an operator must hear of: a declared gap, a refused block."""
+
+    @property
+    def emits(self) -> bool:
+        """Whether the sink has anything to write for it."""
+        return bool(self.rows or self.ledger or self.replays)
+
+
+_decoder = msgspec.msgpack.Decoder(StepMessage)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_step(step: StepMessage) -> bytes:
+    """The Kafka message of `step`."""
+    return MAGIC + _encoder.encode(step)
+
+
+def decode_step(message: bytes) -> StepMessage:
+    """The step in `message`.
+
+    Raises:
+        StepMessageInvalid: the message is not one of this version.
+    """
+    if message[:4] != MAGIC:
+        raise StepMessageInvalid(f"not a step message: starts {message[:4].hex()}")
+    try:
+        return _decoder.decode(memoryview(message)[4:])
+    except msgspec.DecodeError as exc:
+        raise StepMessageInvalid(f"step message cannot be read: {exc}") from exc
+
+
+def digest_of(message: bytes) -> bytes:
+    """16 bytes that identify a message on `rows` (rules E5, S5)."""
+    return hashlib.blake2b(message, digest_size=16).digest()

@@ -1,0 +1,157 @@
+"""Every error the project raises.
+
+InstreamError
+├── ConfigurationError            what the operator set does not fit; the message names the remedy
+│   └── WrongPartitionCount
+├── RequestRejected               the collector's answers other than 200
+├── FormatInvalid                 bytes that are not what their place promises
+│   ├── EnvelopeInvalid
+│   ├── FrameInvalid
+│   └── StepMessageInvalid
+├── HistoryBroken                 a worker must end and recover before it does anything else
+│   ├── StepConflict
+│   ├── StepGap
+│   ├── SourceGap
+│   ├── TopicRecreated
+│   ├── EpochMismatch
+│   ├── DigestMismatch
+│   └── StoreLost
+├── ChainBroken                   the sink's numbered chain is not what it must be
+│   └── ChainGap
+├── OutsideError                  a service we call
+│   ├── ServiceUnavailable        nothing happened, or nothing that a retry would double
+│   ├── OutcomeUnknown            it may have happened
+│   ├── ObjectMissing
+│   ├── IteratorExpired
+│   ├── LoadDeferred
+│   └── LoadRejected
+├── IllegalMove                   a lifecycle asked for a transition it does not have
+└── LocalStackError               the embedded stack cannot start or is gone
+"""
+
+from typing import ClassVar
+
+
+class InstreamError(Exception):
+    """Base of all; `retriable` says whether the same call may succeed later unchanged."""
+
+    retriable: ClassVar[bool] = False
+
+
+class ConfigurationError(InstreamError):
+    """A setting, a file or a topic does not fit; the text names which and the remedy."""
+
+
+class WrongPartitionCount(ConfigurationError):
+    """A topic has another number of partitions than PARTITIONS says."""
+
+
+class RequestRejected(InstreamError):
+    """A request that the collector does not take: HTTP status, error code, detail and perhaps Retry-After."""
+
+    def __init__(self, status: int, code: str, detail: str, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class FormatInvalid(InstreamError):
+    """Bytes are not in the format that their place promises."""
+
+
+class EnvelopeInvalid(FormatInvalid):
+    """A message on `blocks` is no block and no control message."""
+
+
+class FrameInvalid(FormatInvalid):
+    """A block's frame cannot be decompressed into its lines."""
+
+
+class StepMessageInvalid(FormatInvalid):
+    """A message on `rows` is no step of this version."""
+
+
+class HistoryBroken(InstreamError):
+    """What this worker holds is not what the log says: it must end and recover."""
+
+
+class StepConflict(HistoryBroken):
+    """Somebody else wrote to `rows` between this owner's last read and its step (rule E3)."""
+
+
+class StepGap(HistoryBroken):
+    """A step number beyond the applied one + 1: the store is wiped and rebuilt (rule E2)."""
+
+
+class SourceGap(HistoryBroken):
+    """A source message that is not the applied offset + 1 and cannot be sought back to (rule E4)."""
+
+
+class TopicRecreated(HistoryBroken):
+    """The applied offset lies beyond the topic's end: somebody recreated it; raise the epoch (rule E4)."""
+
+
+class EpochMismatch(HistoryBroken):
+    """A block or step of another epoch on this epoch's topic."""
+
+
+class DigestMismatch(HistoryBroken):
+    """The last counted message in the log is not the one the store or the chain was built from (rules E5, S5)."""
+
+
+class StoreLost(HistoryBroken):
+    """The topic `rows` is empty where the chain or commits say that it was not (rule E5)."""
+
+
+class ChainBroken(InstreamError):
+    """The transaction chain of a partition contradicts itself."""
+
+
+class ChainGap(ChainBroken):
+    """Rows between the chain's end and the log's head are gone; `instream sink accept-gap` goes on (rule S5)."""
+
+
+class OutsideError(InstreamError):
+    """A service that we call failed."""
+
+
+class ServiceUnavailable(OutsideError):
+    """The call did not happen, or is harmless to repeat."""
+
+    retriable = True
+
+
+class OutcomeUnknown(OutsideError):
+    """The call may have happened; ask before repeating it."""
+
+    retriable = True
+
+
+class ObjectMissing(OutsideError):
+    """S3 has no object under this key."""
+
+
+class IteratorExpired(OutsideError):
+    """A shard iterator is older than Kinesis keeps it; renew it from the checkpoint."""
+
+    retriable = True
+
+
+class LoadDeferred(OutsideError):
+    """The warehouse cannot load now: tried later, for ever (rule D2)."""
+
+    retriable = True
+
+
+class LoadRejected(OutsideError):
+    """The warehouse refuses a file's content: bisected and quarantined (rule D2)."""
+
+
+class IllegalMove(InstreamError):
+    """A lifecycle was asked for a transition that its table does not have; nothing changed."""
+
+
+class LocalStackError(InstreamError):
+    """The embedded stack cannot start, or is gone; the text names the remedy."""

@@ -1,0 +1,1 @@
+"""Warehouse and query text: tables, views, example queries."""

@@ -1,0 +1,1 @@
+"""State that Faust recovers for us: the step-committing table, checkpoints, dimensions."""
