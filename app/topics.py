@@ -22,6 +22,7 @@ class Topics(NamedTuple):
     rows: TopicSpec
     manifests: TopicSpec
     checkpoints: TopicSpec
+    checkpoints_table: TopicSpec
     audit: TopicSpec
     articles: TopicSpec
     campaigns: TopicSpec
@@ -54,6 +55,9 @@ def topics_of(settings: Settings) -> Topics:
         rows=log("rows", settings.partitions, max(window_ms, 7 * DAY_MS) + 7 * DAY_MS),
         manifests=log("manifests", settings.partitions, 7 * DAY_MS),
         checkpoints=log("checkpoints", settings.checkpoint_partitions, 30 * DAY_MS),
+        checkpoints_table=compacted(
+            f"instream-bridge-e{settings.epoch}-checkpoints-changelog", settings.checkpoint_partitions
+        ),
         audit=log("audit", 1, DAY_MS),
         articles=compacted("articles", 1),
         campaigns=compacted("campaigns", 1),
