@@ -1,0 +1,112 @@
+"""What the three AWS adapters share: clients with short timeouts, threads to run them in, and names for their failures."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoRegionError,
+    ParamValidationError,
+    ProxyConnectionError,
+    SSLError,
+)
+
+from app.errors import ConfigurationError, OutcomeUnknown, OutsideError, ServiceUnavailable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CONNECT_TIMEOUT_S: Final = 3
+READ_TIMEOUT_S: Final = 10
+_NEVER_SENT: Final = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError)
+_DID_IT_HAPPEN: Final = frozenset({500, 502, 504})
+_SESSION_MISSES: Final = "set AWS_DEFAULT_REGION (and, off AWS, AWS_ENDPOINT_URL)"
+
+
+def new_session() -> boto3.session.Session:
+    """A session of the caller's own: boto3's default one must not be shared between threads while clients are made."""
+    return boto3.session.Session()
+
+
+def client_config(threads: int, attempts: int) -> Config:
+    """Timeouts of seconds and at most `attempts` tries: who calls knows better when to try again, and says so."""
+    return Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=threads,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        tcp_keepalive=True,
+    )
+
+
+def made(make: Callable[[], R]) -> R:
+    """The client that `make` makes.
+
+    Raises:
+        ConfigurationError: the environment names no region.
+    """
+    try:
+        return make()
+    except NoRegionError as exc:
+        raise ConfigurationError(_SESSION_MISSES) from exc
+
+
+def error_code(exc: ClientError) -> str:
+    """The service's own code for an error, e.g. `NoSuchKey`."""
+    return str(exc.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(exc: ClientError) -> int:
+    """The HTTP status of an error answer."""
+    return int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def failure(what: str, exc: Exception, *, write: bool = False) -> OutsideError:
+    """Our name for a failed call; decided by class, code and status, never by message.
+
+    Args:
+        what: the call and its subject, for the text.
+        exc: what boto3 raised.
+        write: repeating the call is not harmless, so that "may have happened" must be told from "did not happen".
+
+    Returns:
+        OutcomeUnknown for a write whose answer was lost (a read timeout, a connection closed, 500, 502, 504); else
+        ServiceUnavailable: throttled, refused, not reached, or harmless to repeat.
+
+    Raises:
+        ParamValidationError: the call itself is wrong; no retry mends it.
+    """
+    if isinstance(exc, ParamValidationError):
+        raise exc
+    if isinstance(exc, ClientError):
+        text = f"{what}: {error_code(exc)} ({status_of(exc)})"
+        return OutcomeUnknown(text) if write and status_of(exc) in _DID_IT_HAPPEN else ServiceUnavailable(text)
+    text = f"{what}: {type(exc).__name__}: {exc}"
+    return ServiceUnavailable(text) if not write or isinstance(exc, _NEVER_SENT) else OutcomeUnknown(text)
+
+
+class Threads:
+    """Runs the blocking calls of one adapter, so that a slow service starves no other."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        """`call(*args, **kwargs)` in a thread. A cancelled wait does not undo the call."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, partial(call, *args, **kwargs))
+
+    def close(self) -> None:
+        """Let the threads end once their calls have."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+BOTO_ERRORS: Final = (ClientError, BotoCoreError)
+"""What a boto3 call raises."""

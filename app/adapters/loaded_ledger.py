@@ -1,0 +1,130 @@
+"""What the audit asks of the warehouse: ledger, replay reports, and how far delivery is."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, LiteralString, NamedTuple, Protocol
+
+import msgspec
+import psycopg
+from psycopg import AsyncClientCursor
+
+from app.adapters.warehouse import Connection, connect
+from app.core.reconcile import Entry
+from app.errors import ServiceUnavailable
+
+QUERY_TIMEOUT_S: Final = 120
+IDS_PER_QUERY: Final = 500
+
+_PROGRESS: Final = """
+    SELECT "partition", max("number"), max(stream_time) FROM analytics.delivery_log
+    WHERE epoch = %s AND status IN ('loaded', 'quarantined') GROUP BY "partition"
+"""
+_QUARANTINED: Final = """
+    SELECT txn_id, "partition", "number" FROM analytics.delivery_log WHERE epoch = %s AND status = 'quarantined'
+"""
+_ENTRIES: Final = "SELECT batch_id, outcome, lines, line_set FROM analytics.ledger WHERE batch_id IN ({})"
+_REPLAYS: Final = "SELECT batch_id, block FROM analytics.replays WHERE attempt >= 1 AND batch_id IN ({})"
+
+
+class Delivered(NamedTuple):
+    """How far delivery is with one partition: transactions up to `number` are loaded or quarantined."""
+
+    number: int
+    stream_time_ms: int
+
+
+class Quarantined(NamedTuple):
+    """A transaction that the warehouse refused (rule D2)."""
+
+    txn_id: str
+    partition: int
+    number: int
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """How far delivery is."""
+
+    partitions: dict[int, Delivered]
+    quarantined: list[Quarantined]
+
+    def number(self, partition: int) -> int:
+        """The partition's last transaction that delivery is done with; 0 before the first."""
+        return self.partitions[partition].number if partition in self.partitions else 0
+
+
+class LoadedLedger(Protocol):
+    """The warehouse as the audit sees it. Every call raises ServiceUnavailable while it does not answer."""
+
+    async def delivery(self, epoch: int) -> Delivery:
+        """How far delivery is with each partition of an epoch."""
+
+    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
+        """The ledger rows of each batch; a batch without any is not in the answer."""
+
+    async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
+        """Blocks of each batch that the ETL reported as known when a replay of the audit came."""
+
+
+class WarehouseLedger:
+    """The real one: plain queries with their values in the text, each a transaction of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
+
+    async def delivery(self, epoch: int) -> Delivery:
+        """How far delivery is. Progress is read first: what is quarantined in between is known as such before it counts."""
+        reached = await self._rows(_PROGRESS, [epoch])
+        quarantined = [Quarantined(*row) for row in await self._rows(_QUARANTINED, [epoch])]
+        return Delivery({part: Delivered(number, _ms(moment)) for part, number, moment in reached}, quarantined)
+
+    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
+        """The ledger rows of each batch."""
+        found: dict[str, list[Entry]] = {}
+        for batch_id, outcome, lines, line_set in await self._of_batches(_ENTRIES, batch_ids):
+            found.setdefault(batch_id, []).append(Entry(outcome, lines, line_set))
+        return found
+
+    async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
+        """Blocks of each batch with a loaded report of a replay."""
+        found: dict[str, set[int]] = {}
+        for batch_id, block in await self._of_batches(_REPLAYS, batch_ids):
+            found.setdefault(batch_id, set()).add(block)
+        return {batch_id: frozenset(blocks) for batch_id, blocks in found.items()}
+
+    async def close(self) -> None:
+        """Let go of the connection; the next call makes a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _of_batches(self, query: LiteralString, batch_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        for start in range(0, len(batch_ids), IDS_PER_QUERY):
+            some = batch_ids[start : start + IDS_PER_QUERY]
+            rows += await self._rows(query.format(", ".join(["%s"] * len(some))), some)
+        return rows
+
+    async def _rows(self, query: LiteralString, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            async with asyncio.timeout(QUERY_TIMEOUT_S):
+                connection = await self._connected()
+                cursor = AsyncClientCursor(connection)
+                await cursor.execute(query, values)
+                return await cursor.fetchall()
+        except (psycopg.Error, TimeoutError) as exc:
+            await self.close()
+            state = getattr(exc, "sqlstate", None) or ""
+            raise ServiceUnavailable(f"warehouse: {type(exc).__name__} {state} {exc}".strip()) from exc
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await connect(self._url)
+            await self._connection.set_autocommit(True)
+        return self._connection
+
+
+def _ms(moment: datetime | None) -> int:
+    """Milliseconds since the epoch of a warehouse timestamp (UTC, without zone); NULL is before everything."""
+    return -1 if moment is None else round(moment.replace(tzinfo=UTC).timestamp() * 1000)

@@ -1,0 +1,138 @@
+"""The same suite over DynamoDB (its stand-in) and the twin in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from app.adapters.memory import MemoryRegistry
+from app.adapters.ports import Registry
+from app.adapters.registry import OPEN_INDEX, DynamoRegistry
+from app.core.registry_item import BatchState, BlockPlace, RegistryItem
+from app.errors import IllegalMove, ServiceUnavailable
+from app.local.aws import free_port
+from app.settings import Settings
+
+ALL_MS = 10**14
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+async def registry(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
+    if request.param == "memory":
+        yield MemoryRegistry()
+        return
+    real = DynamoRegistry(request.getfixturevalue("aws_settings"))
+    await real.ensure()
+    yield real
+    await real.close()
+
+
+def batch(name: str, received_at_ms: int = 1000, blocks: int = 2, epoch: int = 1) -> RegistryItem:
+    places = [BlockPlace(n, n * 10, 10, n * 100, 100) for n in range(blocks)]
+    return RegistryItem(
+        batch_id=name, epoch=epoch, line_count=blocks * 10, byte_count=blocks * 100, sha256="ab" * 32,
+        raw_key=f"raw/{name}", blocks=places, received_at_ms=received_at_ms,
+    )  # fmt: skip
+
+
+async def open_ids(registry: Registry, before_ms: int = ALL_MS) -> list[str]:
+    return [item.batch_id async for item in registry.open_batches(before_ms)]
+
+
+async def test_what_is_registered_is_read_back_whole(registry: Registry) -> None:
+    item = batch("b1", received_at_ms=1_800_000_000_123)
+    await registry.register(item)
+    assert await registry.get("b1") == item
+    assert [found async for found in registry.open_batches(ALL_MS)] == [item]
+    assert [found async for found in registry.all_batches()] == [item]
+    assert await registry.get("b2") is None
+
+
+async def test_registering_again_changes_nothing(registry: Registry) -> None:
+    await registry.register(batch("b1"))
+    await registry.record_attempt("b1", 1, 5000)
+    noted = await registry.get("b1")
+    await registry.register(batch("b1"))
+    assert await registry.get("b1") == noted
+    assert await registry.complete("b1") is BatchState.OPEN
+    await registry.register(batch("b1"))
+    again = await registry.get("b1")
+    assert again is not None
+    assert again.state is BatchState.COMPLETE
+    assert await open_ids(registry) == []
+
+
+async def test_the_index_lists_open_batches_oldest_first_and_shrinks(registry: Registry) -> None:
+    for name, at_ms in (("c", 300), ("a", 100), ("d", 400), ("b", 200)):
+        await registry.register(batch(name, at_ms))
+    assert await open_ids(registry) == ["a", "b", "c", "d"]
+    assert await open_ids(registry, 300) == ["a", "b"]
+    await registry.complete("b")
+    assert await open_ids(registry) == ["a", "c", "d"]
+    assert {item.batch_id async for item in registry.all_batches()} == {"a", "b", "c", "d"}
+
+
+async def test_completing_tells_what_was_before(registry: Registry) -> None:
+    await registry.register(batch("b1"))
+    states = await asyncio.gather(*(registry.complete("b1") for _ in range(8)))
+    assert states.count(BatchState.OPEN) == 1
+    assert states.count(BatchState.COMPLETE) == 7
+
+
+async def test_attempts_only_rise(registry: Registry) -> None:
+    await registry.register(batch("b1"))
+    await registry.record_attempt("b1", 2, 9000)
+    await registry.record_attempt("b1", 1, 4000)
+    await registry.record_attempt("b1", 2, 4000)
+    item = await registry.get("b1")
+    assert item == msgspec.structs.replace(batch("b1"), attempts=2, next_attempt_at_ms=9000)
+
+
+async def test_a_batch_that_is_not_registered_cannot_move(registry: Registry) -> None:
+    with pytest.raises(IllegalMove):
+        await registry.complete("nobody")
+    with pytest.raises(IllegalMove):
+        await registry.record_attempt("nobody", 1, 0)
+    assert [item async for item in registry.all_batches()] == []
+
+
+async def test_listings_go_beyond_a_page_of_a_megabyte_whatever_the_ties(registry: Registry) -> None:
+    items = {f"b{n:04d}": batch(f"b{n:04d}", 1000 + n // 10, blocks=200) for n in range(150)}
+    for item in items.values():
+        await registry.register(item)
+    listed = [item async for item in registry.open_batches(ALL_MS)]
+    assert {item.batch_id: item for item in listed} == items
+    assert len(listed) == len(items)
+    assert [item.received_at_ms for item in listed] == sorted(item.received_at_ms for item in listed)
+    scanned = [item async for item in registry.all_batches()]
+    assert len(scanned) == len(items)
+
+
+async def test_the_epoch_before_is_seen_and_the_items_are_as_agreed(aws_settings: Settings) -> None:
+    registry = DynamoRegistry(aws_settings.model_copy(update={"epoch": 2}))
+    await registry.ensure()
+    await registry.ensure()
+    await registry.register(batch("now", epoch=2))
+    await registry.register(batch("left behind", epoch=1))
+    await registry.register(batch("other", epoch=3))
+    assert await open_ids(registry) == ["left behind", "now"]
+    stored = registry._client.get_item(TableName=aws_settings.registry_table, Key={"batch_id": {"S": "now"}})["Item"]
+    assert set(stored) == {
+        "batch_id", "epoch", "line_count", "byte_count", "sha256", "raw_key", "blocks", "received_at", "state", "attempts",
+        "next_attempt_at", "open_epoch",
+    }  # fmt: skip
+    assert stored["blocks"]["L"][1] == {"L": [{"N": "1"}, {"N": "10"}, {"N": "10"}, {"N": "100"}, {"N": "100"}]}
+    described = registry._client.describe_table(TableName=aws_settings.registry_table)["Table"]
+    assert [index.get("IndexName") for index in described["GlobalSecondaryIndexes"]] == [OPEN_INDEX]
+    await registry.close()
+
+
+async def test_a_service_that_is_gone_is_unavailable(aws_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    registry = DynamoRegistry(aws_settings)
+    with pytest.raises(ServiceUnavailable):
+        await registry.register(batch("b1"))
+    with pytest.raises(ServiceUnavailable):
+        await open_ids(registry)
+    await registry.close()
