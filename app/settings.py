@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     stall_timeout_s: float = Field(120, gt=0)
     """A worker whose input waits this long without progress exits and is restarted."""
 
+    state_cache_bytes: int = Field(64 * 1024 * 1024, ge=8 * 1024 * 1024)
+    """Memory of an ETL worker's RocksDB for all its partitions: blocks, filters and write buffers."""
+
     # --- collector
     collector_host: str = "127.0.0.1"
     collector_port: int = Field(8000, ge=0, le=65535)
@@ -105,8 +108,6 @@ class Settings(BaseSettings):
     """Largest request body as sent; more is 413."""
     max_decompressed_bytes: int = Field(16 * 1024 * 1024, ge=1)
     """Largest request body after gzip; more is 413."""
-    max_line_bytes: int = Field(64 * 1024, ge=1)
-    """A longer line is malformed."""
     max_lines: int = Field(10_000, ge=1, le=60_000)
     """Most lines in one request; more is 413."""
     request_timeout_s: float = Field(30, gt=0)
