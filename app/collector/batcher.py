@@ -1,0 +1,209 @@
+"""Gathers the lines of many requests into one batch and makes it durable before any of them is answered."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from app.adapters.ports import BlockStream, ObjectStore, Registry
+from app.clock import Clock
+from app.collector import metrics
+from app.collector.budget import MemoryBudget, Reservation
+from app.collector.clock_guard import ClockGuard
+from app.collector.resender import Resender, put_blocks
+from app.core.batch import ID_RANDOM_BYTES, MAX_BATCH_LINES, SealedBatch, new_batch_id, seal
+from app.core.events import StoredLine
+from app.errors import OutsideError, RequestRejected
+from app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+FIRST_DELAY_S: Final = 0.05
+MAX_DELAY_S: Final = 2.0
+RETRY_AFTER_S: Final = 2
+SEAL_INLINE_BYTES: Final = 64 * 1024
+"""A smaller batch is sealed in less time than a thread takes to wake."""
+
+
+class World(NamedTuple):
+    """What the collector reaches outside itself."""
+
+    store: ObjectStore
+    registry: Registry
+    stream: BlockStream
+    clock: Clock
+    random_bytes: Callable[[int], bytes]
+
+
+class _Gathering:
+    """A batch that still takes requests."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self.lines: list[StoredLine] = []
+        self.bytes = 0
+        self.held: list[Reservation] = []
+        self.deadline_s = deadline_s
+        """On the event loop's clock: the oldest request's answer is due."""
+        self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def release(self) -> None:
+        """Forget the lines and give back the memory they were counted with."""
+        self.lines = []
+        for reservation in self.held:
+            reservation.release()
+
+
+class Batcher:
+    """The open batch, and the batches on their way to storage; several may be in flight."""
+
+    def __init__(self, settings: Settings, world: World, budget: MemoryBudget, guard: ClockGuard, threads: Executor) -> None:
+        self._settings = settings
+        self._world = world
+        self._budget = budget
+        self._guard = guard
+        self._threads = threads
+        bounds = (settings.max_buffered_bytes // 4, settings.audit_grace_s)
+        self.resender = Resender(world.stream, world.clock, world.random_bytes, bounds)
+        self._open: _Gathering | None = None
+        self._last_id = ""
+        self._is_draining = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def add(self, lines: Sequence[StoredLine], held: Reservation) -> str:
+        """Put all lines of a request into one batch and wait until it is durable; the batch's id.
+
+        Args:
+            lines: at most `MAX_BATCH_LINES`.
+            held: the memory that the lines are counted with; released with them.
+
+        Raises:
+            RequestRejected: 503, the batch may or may not have been kept.
+        """
+        if self._open is not None and len(self._open.lines) + len(lines) > MAX_BATCH_LINES:
+            self.flush()
+        if self._open is None:
+            loop = asyncio.get_running_loop()
+            self._open = _Gathering(loop.time() + self._settings.request_timeout_s)
+            self._open.timer = loop.call_later(self._settings.linger_ms / 1000, self.flush)
+        batch = self._open
+        batch.lines.extend(lines)
+        batch.bytes += sum(len(line.data) + 1 for line in lines)
+        batch.held.append(held)
+        if self._is_draining or batch.bytes >= self._settings.batch_bytes:
+            self.flush()
+        return await asyncio.shield(batch.done)  # one client that goes away must not take the others' answer with it
+
+    def flush(self) -> None:
+        """Close the open batch and start storing it."""
+        batch, self._open = self._open, None
+        if batch is not None:
+            if batch.timer is not None:
+                batch.timer.cancel()
+            self._start(self._store(batch))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def drain(self) -> None:
+        """From now on nothing lingers: requests still under way are stored as they come."""
+        self._is_draining = True
+        self.flush()
+
+    async def close(self) -> None:
+        """Finish every batch in flight, then give Kinesis one last while; what it refuses is the audit's to find."""
+        self.drain()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.resender.drain(min(5.0, self._settings.request_timeout_s))
+
+    async def _store(self, batch: _Gathering) -> None:
+        """Make one batch durable and answer its requests.
+
+        The effects, in this order (DESIGN: S3 first, registry second, one Kinesis attempt, answer last):
+
+        1. PUT the raw file. A crash after it leaves a file that no registry item names and no client was told of: the audit
+           reports it, never replays it; clients send again.
+        2. Register. A crash after it leaves an open batch whose blocks never reached Kinesis: the audit puts them once
+           AUDIT_GRACE_S has passed. Clients send again, and dedup drops what is then there twice.
+        3. Put every block to Kinesis once, to the put's end. A crash after it leaves clients without an answer: they send
+           again, dedup drops it. Refused blocks are put again in the background, and by the audit after a crash.
+        4. Answer 200 with the batch's id.
+
+        1 and 2 are repeated until the request timeout; both do no harm when repeated. A 503 therefore says "may have been
+        kept". When 3 takes longer than the timeout, 4 does not wait for it: the batch is durable.
+        """
+        held = self._budget.reserve()
+        try:
+            async with asyncio.timeout_at(batch.deadline_s):
+                sealed = await self._seal(batch)
+                batch.release()
+                held.become(2 * len(sealed.raw))
+                await self._insist("s3", lambda: self._world.store.put(sealed.item.raw_key, sealed.raw))  # 1
+                self._guard.check()  # the PUT's answer may be the first to tell that the id's time is wrong
+                await self._insist("registry", lambda: self._world.registry.register(sealed.item))  # 2
+        except Exception as exc:
+            batch.release()
+            held.release()
+            batch.done.set_exception(_refusal(exc))
+            batch.done.exception()  # seen, even if every client has gone
+            metrics.BATCHES.labels("refused").inc()
+            return
+        _count(sealed)
+        put = self._start(self._put(sealed.blocks, held))  # 3
+        await asyncio.wait({put}, timeout=max(0.0, batch.deadline_s - asyncio.get_running_loop().time()))
+        batch.done.set_result(sealed.batch_id)  # 4
+
+    async def _seal(self, batch: _Gathering) -> SealedBatch:
+        clock, random_bytes = self._world.clock, self._world.random_bytes
+        self._guard.check()
+        batch_id = self._last_id = new_batch_id(clock.now_ms(), random_bytes(ID_RANDOM_BYTES), self._last_id)
+        arguments = (batch_id, self._settings.epoch, self._settings.partitions, batch.lines)
+        if batch.bytes <= SEAL_INLINE_BYTES:
+            return seal(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, seal, *arguments)
+
+    async def _insist(self, service: str, call: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a harmless call with backoff until it succeeds; the caller's timeout ends it."""
+        delay_s = FIRST_DELAY_S
+        while True:
+            try:
+                return await call()
+            except OutsideError as exc:
+                metrics.PUT_FAILURES.labels(service).inc()
+                log.warning("batch not stored yet", service=service, error=str(exc), retriable=exc.retriable)
+                if not exc.retriable:
+                    raise
+            await asyncio.sleep(delay_s * (0.5 + self._world.random_bytes(1)[0] / 510))
+            delay_s = min(delay_s * 2, MAX_DELAY_S)
+
+    async def _put(self, blocks: list[bytes], held: Reservation) -> None:
+        with held:
+            failed = await put_blocks(self._world.stream, blocks)
+        if failed:
+            self.resender.add([blocks[number] for number in failed])
+
+
+def _refusal(exc: Exception) -> RequestRejected:
+    """What the waiting requests are answered when their batch could not be made durable."""
+    if isinstance(exc, RequestRejected):
+        return exc
+    if isinstance(exc, TimeoutError | OutsideError):
+        log.warning("batch refused", error=str(exc) or "timeout")
+        detail = "storage did not answer in time" if isinstance(exc, TimeoutError) else str(exc)
+        return RequestRejected(503, "storage_unavailable", f"{detail}; send the same events again", RETRY_AFTER_S)
+    log.error("batch failed", exc_info=exc)
+    return RequestRejected(503, "internal", "the batch could not be stored; send the same events again", RETRY_AFTER_S)
+
+
+def _count(sealed: SealedBatch) -> None:
+    metrics.BATCHES.labels("durable").inc()
+    metrics.BLOCKS.inc(len(sealed.blocks))
+    metrics.BLOCKS_PER_BATCH.observe(len(sealed.blocks))
+    for place in sealed.item.blocks:
+        metrics.LINES_PER_BLOCK.observe(place.lines)

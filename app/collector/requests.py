@@ -1,0 +1,103 @@
+"""One request: may it be taken, its body within bounds, its lines judged."""
+
+import asyncio
+import hmac
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import aiohttp
+from aiohttp import web
+
+from app.collector.budget import Reservation
+from app.core.body import gunzip, split_body
+from app.core.event_fields import KeyKind
+from app.core.events import StoredLine, parse_line
+from app.errors import RequestRejected
+
+KEY_HEADER: Final = "X-Write-Key"
+LINE_OVERHEAD_BYTES: Final = 256
+"""What Python keeps of a line beside its bytes."""
+_RETRY_AFTER_S: Final = 1
+
+
+def key_kind(request: web.Request, write_keys: Mapping[str, KeyKind]) -> KeyKind:
+    """What kind of key the request shows; each known key is compared, in constant time.
+
+    Raises:
+        RequestRejected: 401, none or an unknown one.
+    """
+    shown = request.headers.get(KEY_HEADER) or request.query.get("key") or ""
+    found: KeyKind | None = None
+    for key, kind in write_keys.items():
+        if hmac.compare_digest(key.encode(), shown.encode(errors="surrogatepass")):
+            found = kind
+    if found is None:
+        raise RequestRejected(401, "unauthorized", f"give a write key in {KEY_HEADER} or ?key=")
+    return found
+
+
+def is_gzip(request: web.Request) -> bool:
+    """Whether the body is compressed.
+
+    Raises:
+        RequestRejected: 415, by anything but gzip.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("gzip", "x-gzip", "identity", ""):
+        raise RequestRejected(415, "unsupported_encoding", f"Content-Encoding {encoding!r}; send gzip or none")
+    return encoding.endswith("gzip")
+
+
+async def read_body(request: web.Request, held: Reservation, max_bytes: int, timeout_s: float) -> bytes:
+    """The body as sent, still compressed; counted in `held` while it arrives.
+
+    Raises:
+        RequestRejected: 413 too long, 400 broken off, 503 too slow or no room for it.
+    """
+    too_large = RequestRejected(413, "too_large", f"the body is longer than {max_bytes} bytes")
+    if (request.content_length or 0) > max_bytes:
+        raise too_large
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > max_bytes:
+                    raise too_large
+                held.grow(len(piece))
+                pieces.append(piece)
+    except TimeoutError as exc:
+        raise RequestRejected(503, "slow_body", f"the body took longer than {timeout_s:g} s", _RETRY_AFTER_S) from exc
+    except (web.RequestPayloadError, aiohttp.ClientError, ConnectionError) as exc:
+        raise RequestRejected(400, "incomplete_body", f"the body broke off: {exc}") from exc
+    return b"".join(pieces)
+
+
+class Sent(NamedTuple):
+    """A request's body and what the collector knows of it."""
+
+    body: bytes
+    content_type: str
+    is_gzip: bool
+    kind: KeyKind
+    received_at_ms: int
+    ip: str | None
+    user_agent: str | None
+
+
+def read_lines(sent: Sent, held: Reservation, max_bytes: int, max_lines: int) -> list[StoredLine]:
+    """The request's lines in their stored form; `held` then counts them instead of the body.
+
+    Raises:
+        RequestRejected: 400, 413, 415 as `gunzip` and `split_body`; 503, no room.
+    """
+    body = gunzip(sent.body, max_bytes, held.grow) if sent.is_gzip else sent.body
+    if len(body) > max_bytes:
+        raise RequestRejected(413, "too_large", f"the body is longer than {max_bytes} bytes")
+    lines = [
+        parse_line(line, sent.kind, sent.received_at_ms, sent.ip, sent.user_agent)
+        for line in split_body(sent.content_type, body, max_lines)
+    ]
+    held.become(sum(len(line.data) + len(line.key) + LINE_OVERHEAD_BYTES for line in lines))
+    return lines

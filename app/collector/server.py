@@ -1,0 +1,210 @@
+"""The collector's HTTP server: `POST /v1/events`.
+
+Answers 200 only once the events are durable. After 400 to 415 nothing of the request was kept; after 503 it may have been:
+the client sends the same events again, and dedup removes what was.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from app.adapters.ports import BlockStream, ObjectStore, Registry
+from app.clock import Clock
+from app.collector import metrics
+from app.collector.batcher import Batcher, World
+from app.collector.budget import MemoryBudget
+from app.collector.client_address import client_address, read_networks
+from app.collector.clock_guard import ClockGuard
+from app.collector.requests import KEY_HEADER, Sent, is_gzip, key_kind, read_body, read_lines
+from app.core.body import media_type
+from app.errors import ConfigurationError, RequestRejected
+from app.settings import Settings
+from app.telemetry import ops_routes
+
+log = structlog.get_logger(__name__)
+
+EVENTS_PATH: Final = "/v1/events"
+PARSE_INLINE_BYTES: Final = 16 * 1024
+"""A longer or compressed body is read in a thread, so that other requests go on."""
+WORKER_THREADS: Final = 2
+LINGERING_S: Final = 3.0
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "POST, OPTIONS",
+    "Access-Control-Allow-Headers": f"Content-Type, {KEY_HEADER}, Content-Encoding",
+    "Access-Control-Max-Age": "86400",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def create_app(  # noqa: PLR0913, PLR0917 - the collector's whole world, given once by its composition root
+    settings: Settings,
+    store: ObjectStore,
+    registry: Registry,
+    stream: BlockStream,
+    clock: Clock,
+    random_bytes: Callable[[int], bytes],
+) -> web.Application:
+    """The application; serve it with `new_runner`, which leaves decompression to it.
+
+    Raises:
+        ConfigurationError: no write key is set, or a trusted proxy is no network.
+    """
+    if not settings.write_keys:
+        raise ConfigurationError("INSTREAM_WRITE_KEYS is empty: nobody could post; set e.g. demo:browser,demo-server:server")
+    return Collector(settings, World(store, registry, stream, clock, random_bytes)).new_app()
+
+
+def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
+    """Runs `app`: bodies reach it as sent (it bounds decompression itself), and shutdown waits for requests under way."""
+    return web.AppRunner(
+        app,
+        auto_decompress=False,
+        access_log=None,
+        lingering_time=LINGERING_S,
+        shutdown_timeout=settings.request_timeout_s,
+    )
+
+
+class Collector:
+    """Takes requests, in front of a batcher."""
+
+    def __init__(self, settings: Settings, world: World) -> None:
+        self._settings = settings
+        self._clock = world.clock
+        self._trusted = read_networks(settings.trusted_proxies)
+        self._budget = MemoryBudget(settings.max_buffered_bytes)
+        self._guard = ClockGuard(world.store, settings.max_clock_skew_s)
+        self._threads = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="collector")
+        self._world = world
+        self._batcher: Batcher | None = None
+
+    def new_app(self) -> web.Application:
+        """The application with its routes; /metrics is not among them, as this port is the public's."""
+        app = web.Application(middlewares=[_answer_errors])
+        app.add_routes([web.post(EVENTS_PATH, self.collect), web.options(EVENTS_PATH, _preflight)])
+        app.add_routes([route for route in ops_routes(self.waits_for) if route.path != "/metrics"])
+        app.on_response_prepare.append(self._allow_origin)
+        app.on_shutdown.append(self._drain)
+        app.cleanup_ctx.append(self._run)
+        app[COLLECTOR] = self
+        return app
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of events in memory."""
+        return self._budget.used_bytes
+
+    @property
+    def resend_bytes(self) -> int:
+        """Bytes of blocks that Kinesis has not taken yet and that are put again."""
+        return self._batcher.resender.waiting_bytes if self._batcher else 0
+
+    def waits_for(self) -> str | None:
+        """None when requests are taken; else why not."""
+        if self._batcher is None:
+            return "starting"
+        if self._world.store.clock_skew_ms is None:
+            return "the object store has not answered yet"
+        return self._guard.fault()
+
+    async def collect(self, request: web.Request) -> web.Response:
+        """`POST /v1/events`: keep the request's lines, then say how many and in which batch."""
+        settings, clock = self._settings, self._clock
+        if self._batcher is None:
+            raise RequestRejected(503, "starting", "the collector is starting", retry_after_s=1)
+        arrived_ms, arrived_s = clock.now_ms(), clock.monotonic_s()
+        kind = key_kind(request, settings.write_keys)
+        content_type = media_type(request.headers.get("Content-Type", ""))
+        compressed = is_gzip(request)
+        self._guard.check()
+        with self._budget.reserve() as held:
+            body = await read_body(request, held, settings.max_body_bytes, settings.request_timeout_s)
+            ip = client_address(request.remote, request.headers.getall("X-Forwarded-For", ()), self._trusted)
+            sent = Sent(body, content_type, compressed, kind, arrived_ms, ip, request.headers.get("User-Agent"))
+            limits = (settings.max_decompressed_bytes, settings.max_lines)
+            if compressed or len(body) > PARSE_INLINE_BYTES:
+                loop = asyncio.get_running_loop()
+                lines = await loop.run_in_executor(self._threads, read_lines, sent, held, *limits)
+            else:
+                lines = read_lines(sent, held, *limits)
+            del body, sent
+            batch_id = await self._batcher.add(lines, held.hand_over())
+        valid = sum(line.valid for line in lines)
+        metrics.LINES.labels("valid").inc(valid)
+        metrics.LINES.labels("malformed").inc(len(lines) - valid)
+        metrics.ACK_SECONDS.observe(clock.monotonic_s() - arrived_s)
+        return web.json_response({"accepted": len(lines), "batch_id": batch_id})
+
+    async def _run(self, _: web.Application) -> AsyncIterator[None]:
+        """Start what runs behind the requests; at the end store what is open, then stop it."""
+        batcher = Batcher(self._settings, self._world, self._budget, self._guard, self._threads)
+        background = [asyncio.create_task(self._guard.watch()), asyncio.create_task(batcher.resender.run())]
+        for task in background:
+            task.add_done_callback(_report_end)
+        self._batcher = batcher
+        yield
+        await batcher.close()
+        for task in background:
+            task.cancel()
+        await asyncio.wait(background)
+        self._threads.shutdown(wait=False)
+
+    async def _drain(self, _: web.Application) -> None:
+        if self._batcher is not None:
+            self._batcher.drain()
+
+    async def _allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
+        """CORS, on every answer: without it a page sees no status at all."""
+        allowed = self._settings.allowed_origins
+        origin = request.headers.get("Origin")
+        if "*" in allowed:
+            response.headers["Access-Control-Allow-Origin"] = "*"
+        else:
+            response.headers.add("Vary", "Origin")
+            if origin in allowed:
+                response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+
+
+COLLECTOR: Final = web.AppKey("collector", Collector)
+
+
+def _report_end(task: "asyncio.Task[None]") -> None:
+    """A background loop has no end of its own: say so if one ended by an error."""
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        log.error("background task ended", exc_info=exc)
+
+
+async def _preflight(_: web.Request) -> web.Response:
+    return web.Response(status=204, headers=_PREFLIGHT)
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal, ours or aiohttp's, as `{"error": code, "detail": text}`; and every answer counted."""
+    try:
+        response = await handler(request)
+    except RequestRejected as exc:
+        response = _error(exc.status, exc.code, exc.detail)
+        if exc.retry_after_s is not None:
+            response.headers["Retry-After"] = str(exc.retry_after_s)
+    except web.HTTPException as exc:
+        response = _error(exc.status, exc.reason.lower().replace(" ", "_"), f"{request.method} {request.path}: {exc.reason}")
+        if "Allow" in exc.headers:
+            response.headers["Allow"] = exc.headers["Allow"]
+    except Exception:
+        log.exception("request failed", path=request.path)
+        response = _error(503, "internal", "the request could not be handled; send the same events again")
+        response.headers["Retry-After"] = "2"
+    known_method = request.method if request.method in {"POST", "OPTIONS", "GET"} else "other"
+    metrics.REQUESTS.labels(known_method, response.status).inc()
+    return response
+
+
+def _error(status: int, code: str, detail: str) -> web.Response:
+    return web.json_response({"error": code, "detail": detail}, status=status)
