@@ -1,0 +1,95 @@
+"""The sink: topic `rows` becomes transactions in S3, one chain a partition (rules S1-S5)."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from faust.types import TP
+
+from agents.sink_partition import RANDOM_BYTES, Connections, SinkPartition, commit_rules
+from app.apps import sink as app
+from app.chain_store import sweep
+from app.core.chain import LogBounds, Place
+from app.core.collecting import Arrival
+from app.shell.runners import Inbox, PartitionRunners
+from app.topics import topics_of
+
+POLL_S: Final = 0.5
+"""How often a partition without messages looks whether it is time to commit."""
+SWEEPING_PARTITION: Final = 0
+"""Whoever owns it sweeps for all."""
+SWEEP_INTERVAL_S: Final = 86_400
+
+_topics = topics_of(app.settings)
+rows = app.source_topic(_topics.rows.name, _topics.rows.partitions)
+manifests = app.source_topic(_topics.manifests.name, _topics.manifests.partitions)
+
+
+async def work(inbox: Inbox) -> None:
+    """One partition from assignment to revoke: take, collect, commit, acknowledge.
+
+    Messages are acknowledged only once a finished transaction answers for them (S3). What is open on revoke is dropped:
+    it comes again to the next owner (S5).
+    """
+    sink = _sink_of(inbox.partition)
+    async with _sweeping(inbox.partition):
+        await inbox.start_at(await sink.open())
+        while not inbox.closing:
+            for event in await inbox.take(timeout_s=POLL_S, limit=1):
+                if sink.take(event.message.offset, event.value) is Arrival.BEYOND:
+                    await inbox.start_at(sink.next_offset)
+            if sink.due() and not inbox.closing and (displaced := await sink.commit()):
+                await inbox.start_at(displaced.read_from)
+            inbox.ack(through=sink.acknowledged)
+
+
+runners = PartitionRunners(app, _topics.rows.name, work)
+
+
+@app.agent(rows)  # type: ignore[untyped-decorator]
+async def write_transactions(stream: Any) -> None:
+    """Hand every message to its partition's runner."""
+    async for event in stream.noack().events():
+        await runners.give(event)
+
+
+def _sink_of(partition: int) -> SinkPartition:
+    """A partition's sink on the real ports."""
+    tp = TP(_topics.rows.name, partition)
+
+    async def announce(ready: bytes) -> None:
+        await (await manifests.send(key=b"%d" % partition, value=ready, partition=partition))
+
+    async def bounds() -> LogBounds:
+        earliest, ends = await app.consumer.earliest_offsets(tp), await app.consumer.highwaters(tp)
+        return LogBounds(earliest[tp], ends[tp])
+
+    connections = Connections(
+        app.ports.objects, announce, bounds, app.ports.clock, random_hex=lambda: secrets.token_hex(RANDOM_BYTES)
+    )
+    return SinkPartition(Place(app.settings.epoch, partition), commit_rules(app.settings), connections)
+
+
+@asynccontextmanager
+async def _sweeping(partition: int) -> AsyncIterator[None]:
+    """Sweep beside the work on one partition; with its end the sweep ends too."""
+    if partition != SWEEPING_PARTITION:
+        yield
+        return
+    task = asyncio.ensure_future(_sweep_daily())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _sweep_daily() -> None:
+    """Delete what was staged and never committed (S4); an exception ends the worker."""
+    try:
+        while True:
+            await sweep(app.ports.objects, app.ports.clock.now_ms())
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+    except Exception as exc:
+        await app.crash(exc)

@@ -1,0 +1,129 @@
+"""`instream sink accept-gap`: let a sink that stopped on a gap go on without what the gap held (rule S5)."""
+
+import asyncio
+import json
+import secrets
+from typing import Annotated, Final, NamedTuple
+
+import typer
+
+from app.adapters.kafka import LogReader
+from app.adapters.ports import ObjectStore
+from app.adapters.s3 import S3ObjectStore
+from app.chain_store import ChainStore
+from app.clock import SystemClock
+from app.core import keys
+from app.core.chain import LogBounds, Place, Position, position_after
+from app.core.gap import Acceptance, Resumption, ResumptionSearch, bridge_record
+from app.core.step_message import decode_step
+from app.core.transaction import TransactionRecord
+from app.errors import ChainBroken, InstreamError
+from app.settings import Settings, read_settings
+from app.topics import topics_of
+
+app = typer.Typer(help="The sink's transaction chains.", no_args_is_help=True)
+
+FAILURE: Final = 1
+INCOMPLETE: Final = 3
+LOOK_AHEAD: Final = 10_000
+"""Messages looked at for the place where counting can go on; it is among the first few."""
+
+
+class Undecided(NamedTuple):
+    """The log does not say yet where counting can go on."""
+
+    looked_at: int
+
+
+@app.callback()
+def sink() -> None:
+    """Look after the sink's transaction chains."""
+
+
+@app.command("accept-gap")
+def accept_gap(
+    partition: Annotated[int, typer.Option(min=0, help="Partition of `rows` whose sink stopped.")],
+    reason: Annotated[str, typer.Option(help="Who accepts the loss, and why; kept in the record for good.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Commit a record that bridges the gap on one partition, so that its sink goes on behind it.
+
+    The rows of the gap's messages are given up here; the audit finds their lines missing in the ledger. Exit codes: 0 the
+    gap is bridged, 1 there is none or it failed, 3 the log does not show yet where to go on (let the ETL run).
+    """
+    settings = read_settings()
+    if partition >= settings.partitions:
+        raise typer.BadParameter(f"there are partitions 0 to {settings.partitions - 1}", param_hint="--partition")
+    if not reason.strip():
+        raise typer.BadParameter("say who accepts the loss and why", param_hint="--reason")
+    try:
+        result = asyncio.run(_accept(settings, partition, reason.strip()))
+    except InstreamError as exc:
+        typer.echo(f"gap not accepted: {exc}", err=True)
+        raise typer.Exit(FAILURE) from exc
+    if isinstance(result, Undecided):
+        typer.echo(f"none of {result.looked_at} messages behind the gap continues another yet: let the ETL run", err=True)
+        raise typer.Exit(INCOMPLETE)
+    summary = {
+        "txn_id": result.txn_id, "first_offset": result.first_offset, "last_offset": result.last_offset,
+        "continues_step": result.step_number, "reason": result.accepted_gap,
+    }  # fmt: skip
+    typer.echo(json.dumps(summary) if as_json else _sentence(result))
+
+
+def _sentence(record: TransactionRecord) -> str:
+    return (
+        f"{record.txn_id} answers for offsets {record.first_offset} to {record.last_offset}; "
+        f"the sink of partition {record.partition} goes on at {record.last_offset + 1} when it starts again"
+    )
+
+
+async def _accept(settings: Settings, partition: int, reason: str) -> TransactionRecord | Undecided:
+    objects = S3ObjectStore(settings)
+    try:
+        async with LogReader(settings) as logs:
+            return await bridge(objects, logs, settings, partition, reason)
+    finally:
+        await objects.close()
+
+
+async def bridge(
+    objects: ObjectStore, logs: LogReader, settings: Settings, partition: int, reason: str
+) -> TransactionRecord | Undecided:
+    """Find where the partition's chain can go on, commit the record that says so, and finish it.
+
+    Raises:
+        ChainBroken: there is no gap, or somebody committed meanwhile.
+        ServiceUnavailable: the log cannot be read.
+    """
+    topic, place = topics_of(settings).rows.name, Place(settings.epoch, partition)
+    chain = ChainStore(objects, place)
+    last = await chain.find_end()
+    if last is not None:  # number n + 1 is not committed before n is ready (rule S3)
+        await chain.clear((await chain.finish(last)).deletes)
+    end = position_after(last)
+    first, ends = await logs.first_offsets(topic, [partition]), await logs.end_offsets(topic, [partition])
+    found = await _search(logs, topic, partition, end, LogBounds(first[partition], ends[partition]))
+    if isinstance(found, Undecided):
+        return found
+    now_ms = SystemClock().now_ms()
+    txn = keys.txn_id(*place, end.number + 1, secrets.token_hex(4))
+    record = bridge_record(place, end, found, txn, Acceptance(reason, now_ms))
+    if (holder := await chain.commit(record)).txn_id != txn:
+        raise ChainBroken(f"{holder.txn_id} was committed meanwhile: look at the sink again")
+    await chain.finish(record)
+    return record
+
+
+async def _search(logs: LogReader, topic: str, partition: int, end: Position, log: LogBounds) -> Resumption | Undecided:
+    search = ResumptionSearch(end)
+    start = max(end.next_offset, log.earliest)
+    looked_at = 0
+    for offset in range(start, min(log.end, start + LOOK_AHEAD)):
+        message = await logs.message_at(topic, partition, offset)
+        if message is None:
+            raise ChainBroken(f"offset {offset} of {topic}[{partition}] is gone while it is looked for: try again")
+        looked_at += 1
+        if (found := search.offer(offset, decode_step(message))) is not None:
+            return found
+    return Undecided(looked_at)
