@@ -25,6 +25,7 @@ InstreamError
 │   ├── IteratorExpired
 │   ├── LoadDeferred
 │   └── LoadRejected
+├── WorkerStalled                 a worker's input waits and it does not move
 ├── IllegalMove                   a lifecycle asked for a transition it does not have
 └── LocalStackError               the embedded stack cannot start or is gone
 """
@@ -147,6 +148,10 @@ class LoadDeferred(OutsideError):
 
 class LoadRejected(OutsideError):
     """The warehouse refuses a file's content: bisected and quarantined (rule D2)."""
+
+
+class WorkerStalled(InstreamError):
+    """A worker's input waits and its position does not move: it ends and is restarted."""
 
 
 class IllegalMove(InstreamError):

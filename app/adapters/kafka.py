@@ -1,0 +1,244 @@
+"""Kafka beside Faust: topics as they must be, and questions to the logs that need no consumer group."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    KafkaConnectionError,
+    KafkaError,
+    for_code,
+)
+
+from app.errors import ConfigurationError, ServiceUnavailable, WrongPartitionCount
+from app.settings import Settings
+from app.topics import TopicSpec, topics_of
+
+log = structlog.get_logger(__name__)
+
+START_PATIENCE_S: Final = 30.0
+"""How long a starting process waits for the brokers, and for its topics to have leaders."""
+REQUEST_TIMEOUT_MS: Final = 20_000
+_TOPIC_EXISTS: Final = 36
+_EPOCH_OF: Final = re.compile(r"(?:blocks|rows)-e(\d+)")
+
+
+@asynccontextmanager
+async def _admin(settings: Settings, patience_s: float = START_PATIENCE_S) -> AsyncIterator[Any]:
+    """A connected admin client; waits up to `patience_s` for a broker that answers."""
+    deadline_s = asyncio.get_running_loop().time() + patience_s
+    while True:
+        client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        try:
+            await client.start()
+            break
+        except KafkaConnectionError as exc:
+            await client.close()
+            if asyncio.get_running_loop().time() > deadline_s:
+                raise ServiceUnavailable(f"no Kafka broker answers at {settings.kafka} (INSTREAM_KAFKA)") from exc
+            await asyncio.sleep(0.5)
+    try:
+        yield client
+    except KafkaError as exc:
+        raise ServiceUnavailable(f"Kafka at {settings.kafka} does not answer: {exc!r}") from exc
+    finally:
+        await client.close()
+
+
+async def _described(client: Any) -> dict[str, list[dict[str, Any]]]:
+    """Every topic of the cluster and its partitions."""
+    described = await client.describe_topics()
+    return {topic["topic"]: topic["partitions"] for topic in described}
+
+
+async def ensure_topics(settings: Settings) -> None:
+    """Create what is missing of `topics_of(settings)` and verify the rest; returns once every partition has a leader.
+
+    Safe to call from any number of processes at once.
+
+    Raises:
+        WrongPartitionCount: a topic exists with another number of partitions.
+        ConfigurationError: the cluster already has a later epoch, or refuses to create a topic.
+        ServiceUnavailable: no broker answers.
+    """
+    wanted = topics_of(settings)
+    async with _admin(settings) as client:
+        present = await _described(client)
+        _verify_epoch(present, settings.epoch)
+        missing = [spec for spec in wanted if spec.name not in present]
+        if missing:
+            await _create(client, missing, settings.replication_factor)
+        present = await _wait_for_leaders(client, wanted)
+        for spec in wanted:
+            _verify_partitions(spec, len(present[spec.name]), settings)
+
+
+def _verify_epoch(present: Iterable[str], epoch: int) -> None:
+    latest = max((int(match[1]) for name in present if (match := _EPOCH_OF.fullmatch(name))), default=epoch)
+    if latest > epoch:
+        raise ConfigurationError(f"the cluster is in epoch {latest}, this process in {epoch}: set INSTREAM_EPOCH={latest}")
+
+
+def _verify_partitions(spec: TopicSpec, found: int, settings: Settings) -> None:
+    if found == spec.partitions:
+        return
+    remedy = (
+        f"raise INSTREAM_EPOCH above {settings.epoch} (with no open batches), or set the count back"
+        if spec.name.endswith(f"-e{settings.epoch}")
+        else f"recreate it with {spec.partitions}"
+    )
+    raise WrongPartitionCount(f"topic {spec.name} has {found} partitions, the settings say {spec.partitions}: {remedy}")
+
+
+async def _create(client: Any, specs: list[TopicSpec], replication_factor: int) -> None:
+    topics = [NewTopic(s.name, s.partitions, replication_factor, topic_configs=s.config) for s in specs]
+    response = await client.create_topics(topics)
+    for name, code, *detail in response.topic_errors:
+        if code not in {0, _TOPIC_EXISTS}:
+            reason = detail[0] if detail and detail[0] else for_code(code).__name__
+            raise ConfigurationError(f"the cluster refuses topic {name}: {reason}")
+        if code == 0:
+            log.info("topic created", topic=name)
+
+
+async def _wait_for_leaders(client: Any, specs: Iterable[TopicSpec]) -> dict[str, list[dict[str, Any]]]:
+    names = [spec.name for spec in specs]
+    deadline_s = asyncio.get_running_loop().time() + START_PATIENCE_S
+    while True:
+        present = await _described(client)
+        waiting = [n for n in names if not present.get(n) or any(p["leader"] < 0 for p in present[n])]
+        if not waiting:
+            return present
+        if asyncio.get_running_loop().time() > deadline_s:
+            raise ServiceUnavailable(f"topics without a leader after {START_PATIENCE_S:.0f} s: {', '.join(waiting)}")
+        await asyncio.sleep(0.1)
+
+
+async def committed_offsets(settings: Settings, group: str) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> the offset that consumer group `group` reads next; partitions without one are absent.
+
+    Raises:
+        ServiceUnavailable: the brokers do not answer.
+    """
+    deadline_s = asyncio.get_running_loop().time() + START_PATIENCE_S
+    async with _admin(settings, patience_s=0) as client:
+        while True:
+            try:
+                found = await client.list_consumer_group_offsets(group)
+                break
+            except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError):  # a young cluster makes its topic
+                if asyncio.get_running_loop().time() > deadline_s:
+                    raise
+                await asyncio.sleep(0.2)
+    return {(tp.topic, tp.partition): at.offset for tp, at in found.items() if at.offset >= 0}
+
+
+async def lag(settings: Settings, group: str, topic: str) -> dict[int, int]:
+    """Partition -> messages of `topic` that consumer group `group` has not acknowledged.
+
+    A partition without a commit lags by all that the log still has.
+
+    Raises:
+        ServiceUnavailable: the brokers do not answer.
+    """
+    committed = await committed_offsets(settings, group)
+    async with LogReader(settings) as logs:
+        partitions = await logs.partitions(topic)
+        first, end = await logs.first_offsets(topic, partitions), await logs.end_offsets(topic, partitions)
+    return {p: max(0, end[p] - max(committed.get((topic, p), 0), first[p])) for p in partitions}
+
+
+class LogReader:
+    """Reads single messages and the bounds of logs, without a consumer group.
+
+    `start` before use and `stop` after it, or `async with`. Safe to share between tasks of one loop.
+
+    Raises:
+        ServiceUnavailable: from every method, when the brokers do not answer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._servers = settings.kafka
+        self._fetch_bytes = settings.max_message_bytes
+        self._consumer: Any = None
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect."""
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._servers, group_id=None, enable_auto_commit=False, auto_offset_reset="none",
+            max_partition_fetch_bytes=self._fetch_bytes, request_timeout_ms=REQUEST_TIMEOUT_MS,
+        )  # fmt: skip
+        try:
+            await self._consumer.start()
+        except KafkaError as exc:
+            await self._consumer.stop()
+            raise ServiceUnavailable(f"no Kafka broker answers at {self._servers}") from exc
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._consumer.stop()
+
+    async def partitions(self, topic: str) -> list[int]:
+        """The partitions of `topic`, ascending; empty when there is no such topic."""
+        cluster = await self._consumer._client.fetch_all_metadata()
+        return sorted(cluster.partitions_for_topic(topic) or ())
+
+    async def first_offsets(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Partition -> the earliest offset that the log still has; its end where it is empty."""
+        return await self._bounds(self._consumer.beginning_offsets, topic, partitions)
+
+    async def end_offsets(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Partition -> one more than the last offset (the highwater)."""
+        return await self._bounds(self._consumer.end_offsets, topic, partitions)
+
+    async def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """What consumer group `group` has acknowledged (`committed_offsets`)."""
+        return await committed_offsets(self._settings, group)
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The earliest offset that a partition still has, and one more than its last."""
+        first = await self.first_offsets(topic, [partition])
+        end = await self.end_offsets(topic, [partition])
+        return first[partition], end[partition]
+
+    async def message_at(self, topic: str, partition: int, offset: int) -> bytes | None:
+        """The value of the message at `offset`; None where the log does not have it (any more, or yet)."""
+        first, end = await self.bounds(topic, partition)
+        if not first <= offset < end:
+            return None
+        tp = TopicPartition(topic, partition)
+        async with self._lock:
+            try:
+                self._consumer.assign([tp])
+                self._consumer.seek(tp, offset)
+                message = await asyncio.wait_for(self._consumer.getone(tp), REQUEST_TIMEOUT_MS / 1000)
+            except (KafkaError, TimeoutError) as exc:
+                raise ServiceUnavailable(f"{topic}[{partition}] cannot be read at {offset}: {exc!r}") from exc
+        return message.value if message.offset == offset else None
+
+    async def _bounds(self, ask: Any, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        try:
+            found: Mapping[TopicPartition, int] = await ask(wanted)
+        except KafkaError as exc:
+            raise ServiceUnavailable(f"the bounds of {topic} cannot be read: {exc!r}") from exc
+        return {tp.partition: offset for tp, offset in found.items()}

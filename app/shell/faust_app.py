@@ -1,0 +1,218 @@
+"""Our Faust app: the settings and hooks under which it neither loses messages nor hangs.
+
+Faust's own defaults drop what was fetched while tables recover, skip a message whose agent raised, and wait for ever on one
+unacknowledged message at shutdown. What is set here against that, for every role alike:
+
+- flow stays stopped from the end of recovery until Faust has put the consumer at its offsets (`_hold_flow`);
+- an agent's exception ends the worker (CrashingSupervisor); so does one of a task of ours, by `crash`;
+- on revoke and on stop the hooks of `when_leaving` run before partitions, stores and consumer go (`_leave`);
+- once partitions are owned and tables recovered the hooks of `when_assigned` run (`on_rebalance_end`);
+- a shutdown that hangs is cut short (`app.shell.deadline`);
+- a worker whose input waits without progress ends itself (`app.shell.watchdog`).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+import structlog
+from faust.types import TP
+
+from app.adapters.kafka import LogReader
+from app.settings import Settings
+from app.shell.deadline import CRASH_GRACE_S, STOP_GRACE_S, Deadline
+from app.shell.ops import OpsServer
+from app.shell.ports import Ports
+from app.shell.transport import Consumer, Transport
+from app.shell.watchdog import Watchdog
+
+log = structlog.get_logger(__name__)
+
+LEAVE_TIMEOUT_S = 12.0
+"""Longest time that the hooks of `when_leaving` get; well below the group's rebalance timeout."""
+
+AssignedHook = Callable[[frozenset[TP]], Awaitable[None]]
+LeavingHook = Callable[[], Awaitable[None]]
+
+
+class InstreamApp(faust.App):
+    """A Faust app of one role.
+
+    Attributes:
+        role: bridge, etl, sink, delivery or audit.
+        settings: The process's settings.
+        ports: The adapters, built when first asked for.
+        watchdog: Ends the worker when a watched partition stands still.
+    """
+
+    def __init__(self, role: str, settings: Settings, **options: Any) -> None:
+        self.role = role
+        self.settings = settings
+        self.ports = Ports(settings)
+        self.watchdog = Watchdog(self, settings.stall_timeout_s)
+        self.ops = OpsServer(settings, self.readiness)
+        self.starting_hooks: list[Callable[[], object]] = []
+        self._assigned_hooks: list[AssignedHook] = []
+        self._leaving_hooks: list[LeavingHook] = []
+        self._readiness_checks: list[Callable[[], str | None]] = []
+        self._waiting_for: str | None = "start"
+        self._deadline = Deadline()
+        self._logs: LogReader | None = None
+        self._logs_lock = asyncio.Lock()
+        super().__init__(f"instream-{role}-e{settings.epoch}", **options)
+        self._web_server_service = self.ops  # Faust then never builds its own web server
+        self.on_rebalance_complete.connect(self._hold_flow)
+        self.on_partitions_revoked.connect(self._on_revoked)
+
+    # --- what agents hook into
+
+    def when_starting(self, hook: Callable[[], object]) -> Callable[[], object]:
+        """Call `hook()` before the worker starts; an InstreamError from it is a refusal, said in one line."""
+        self.starting_hooks.append(hook)
+        return hook
+
+    def when_assigned(self, hook: AssignedHook) -> AssignedHook:
+        """Call `hook(assignment)` each time partitions are assigned, tables recovered and the flow resumed."""
+        self._assigned_hooks.append(hook)
+        return hook
+
+    def when_leaving(self, hook: LeavingHook) -> LeavingHook:
+        """Call `hook()` before partitions are revoked and before the app stops; bounded by `LEAVE_TIMEOUT_S`."""
+        self._leaving_hooks.append(hook)
+        return hook
+
+    def ready_when(self, check: Callable[[], str | None]) -> None:
+        """Let /ready ask `check` too: None, or in a few words what it waits for."""
+        self._readiness_checks.append(check)
+
+    def readiness(self) -> str | None:
+        """None when this worker owns its partitions and works; else what it waits for."""
+        if self._waiting_for is not None:
+            return self._waiting_for
+        return next((reason for check in self._readiness_checks if (reason := check()) is not None), None)
+
+    def is_current(self, generation_id: int) -> bool:
+        """Whether a message of this generation of the group is still ours to work on."""
+        return not (self.should_stop or self.rebalancing or generation_id != self.consumer_generation_id)
+
+    def source_topic(self, name: str, partitions: int) -> Any:
+        """A Faust topic of raw bytes that already exists (`ensure_topics` made it)."""
+        return self.topic(
+            name, partitions=partitions, internal=False, allow_empty=True, key_type=bytes, value_type=bytes,
+            key_serializer="raw", value_serializer="raw",
+        )  # fmt: skip
+
+    async def reposition(self, tp: TP, offset: int) -> None:
+        """Read and commit `tp` from `offset` on (`app.shell.transport.Consumer.reposition`)."""
+        consumer = self.consumer
+        if not isinstance(consumer, Consumer):
+            raise TypeError(f"consumer is {type(consumer).__name__}, not {Consumer.__name__}")
+        await consumer.reposition(tp, offset)
+
+    async def logs(self) -> LogReader:
+        """The app's reader of log bounds and single messages, connected at the first call.
+
+        Faust's consumer answers such questions only between two long polls, seconds later.
+        """
+        async with self._logs_lock:
+            if self._logs is None:
+                reader = LogReader(self.settings)
+                await reader.start()
+                self._logs = reader
+        return self._logs
+
+    # --- what Faust calls
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
+
+    def _create_directories(self) -> None:
+        self.conf.tabledir.mkdir(parents=True, exist_ok=True)
+
+    async def on_started_init_web_server(self) -> None:
+        """Nothing: the worker started the operations pages before everything else."""
+
+    async def on_started(self) -> None:
+        """Add the watchdog to what Faust starts once tables are recovered."""
+        await self.add_runtime_dependency(self.watchdog)
+        await super().on_started()
+
+    async def on_stop(self) -> None:
+        """Let the hooks finish first: Faust closes the stores before it sends any signal."""
+        self._waiting_for = "shutdown"
+        self._end_within(STOP_GRACE_S, "stop")
+        await self._leave("stop")
+        await super().on_stop()
+        if self._logs is not None:
+            await self._logs.stop()
+            self._logs = None
+
+    def _crash(self, reason: BaseException) -> None:
+        """Mark the app and what it started as crashed (called for a crash anywhere below the worker)."""
+        self._end_within(CRASH_GRACE_S, "crash")
+        super()._crash(reason)
+
+    def _end_within(self, seconds: float, why: str) -> None:
+        if self.in_worker:  # in a test, the process is not ours to end
+            self._deadline.set(seconds, why)
+
+    def on_rebalance_start(self) -> None:
+        """Not ready from here (called in the consumer's thread)."""
+        self._waiting_for = "rebalance"
+        super().on_rebalance_start()
+
+    def on_rebalance_end(self) -> None:
+        """Recovered and flowing: run the hooks of `when_assigned`."""
+        super().on_rebalance_end()
+        self._waiting_for = None
+        self.add_future(self._run_assigned_hooks(frozenset(self.consumer.assignment()), self.consumer_generation_id))
+
+    # --- inside
+
+    async def _hold_flow(self, *_: Any, **__: Any) -> None:
+        """Keep what the consumer fetches from now on in Kafka: Faust clears the queues once more before it goes on."""
+        self.consumer.stop_flow()
+        self.flow_control.suspend()
+
+    async def _run_assigned_hooks(self, assignment: frozenset[TP], generation_id: int) -> None:
+        log.info("partitions assigned", generation=generation_id, partitions=_by_topic(assignment))
+        for hook in self._assigned_hooks:
+            if not self.is_current(generation_id):
+                return
+            try:
+                await hook(assignment)
+            except Exception as exc:
+                log.exception("assignment failed", hook=getattr(hook, "__qualname__", repr(hook)))
+                await self.crash(exc)
+                return
+
+    async def _on_revoked(self, *args: Any, **_: Any) -> None:
+        revoked: set[TP] = args[-1]
+        if not revoked:
+            return
+        log.info("partitions revoked", partitions=_by_topic(revoked))
+        await self._leave("revoke")
+        await self.consumer.commit()
+
+    async def _leave(self, why: str) -> None:
+        """Run every hook of `when_leaving`, whatever the others do."""
+        hooks = [asyncio.ensure_future(hook()) for hook in self._leaving_hooks]
+        if not hooks:
+            return
+        done, pending = await asyncio.wait(hooks, timeout=LEAVE_TIMEOUT_S)
+        for task in pending:
+            log.error("a hook did not finish in time", why=why, timeout_s=LEAVE_TIMEOUT_S)
+            task.cancel()
+        for task in done:
+            if (exc := task.exception()) is not None:
+                log.error("a hook failed", why=why, error=repr(exc))
+                await self.crash(exc)
+
+
+def _by_topic(partitions: frozenset[TP] | set[TP]) -> dict[str, list[int]]:
+    """Topic -> its partitions, for logs."""
+    grouped: dict[str, list[int]] = {}
+    for tp in sorted(partitions):
+        grouped.setdefault(tp.topic, []).append(tp.partition)
+    return grouped

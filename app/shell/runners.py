@@ -1,0 +1,210 @@
+"""One task and one small bounded queue for each owned partition: the shape in which etl and sink take their input.
+
+How a role uses it (the agent only dispatches; `work` is called once a partition and assignment, and returns when its inbox
+is closing):
+
+    runners = PartitionRunners(app, topics.blocks.name, work)
+
+    @app.agent(blocks)
+    async def etl(stream):
+        async for event in stream.noack().events():
+            await runners.give(event)
+
+    async def work(inbox: Inbox) -> None:
+        await inbox.start_at(offset)                    # the first offset it wants; seeks if need be
+        while not inbox.closing:
+            for event in await inbox.take(timeout_s=1): # [] on timeout or when closing
+                ...                                     # event.message.offset, .timestamp (s), event.value (bytes)
+            inbox.ack(through=offset)                   # in offset order, only what is durable
+
+Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, no gap: older messages are dropped and
+acknowledged, a gap is sought back (rule E4). Runners start for every owned partition, idle ones too, after recovery. On
+revoke and stop every inbox closes: what waits in it is dropped, the work in flight may finish (the app bounds that), and
+what was not acknowledged comes again to the next owner. An exception in `work` ends the worker (rule E6).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from faust.types import TP
+
+from app.errors import SourceGap
+
+if TYPE_CHECKING:
+    from app.shell.faust_app import InstreamApp
+
+log = structlog.get_logger(__name__)
+
+QUEUE_DEPTH = 32
+"""Messages that wait in an inbox; at 512 KiB a block this bounds a partition's memory."""
+SEEK_PATIENCE_S = 5.0
+"""After a seek, messages from before it still arrive: only after this long is a gap sought again."""
+MAX_SEEKS = 12
+"""Fruitless seeks in a row after which the partition's log is taken to be broken."""
+
+
+class Inbox:
+    """The messages of one owned partition, in offset order from `start_at` on."""
+
+    def __init__(self, app: "InstreamApp", tp: TP, depth: int = QUEUE_DEPTH) -> None:
+        self._app = app
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(depth)
+        self._unacked: deque[Any] = deque()
+        self._sought_at_s: float | None = None
+        self._seeks = 0
+        self.tp = tp
+        self.next_offset: int | None = None
+        """The offset that `take` hands out next; None before `start_at`."""
+        self.closing = False
+
+    @property
+    def partition(self) -> int:
+        """The partition's number."""
+        return self.tp.partition
+
+    async def start_at(self, offset: int) -> None:
+        """Hand out messages from `offset` on; seeks unless the queue already begins at or before it."""
+        self.next_offset = offset
+        self._unacked = deque(event for event in self._unacked if event.message.offset < offset)
+        first = self._queue._queue[0] if not self._queue.empty() else None  # type: ignore[attr-defined]
+        if first is None or first.message.offset > offset:
+            self._discard()
+            await self._seek()
+
+    async def take(self, timeout_s: float | None = None, limit: int = QUEUE_DEPTH) -> list[Any]:
+        """Up to `limit` consecutive events; waits for the first one.
+
+        Returns: the events, or [] after `timeout_s` seconds without one (None waits for ever) and when closing.
+
+        Raises:
+            SourceGap: the next offset does not come although it was sought again and again.
+        """
+        if self.next_offset is None:
+            raise RuntimeError("start_at comes before take")
+        taken: list[Any] = []
+        clock = self._app.ports.clock
+        until_s = None if timeout_s is None else clock.monotonic_s() + timeout_s
+        while not self.closing:
+            while len(taken) < limit and not self._queue.empty():
+                await self._accept(self._queue.get_nowait(), taken)
+            left_s = None if until_s is None else until_s - clock.monotonic_s()
+            if taken or (left_s is not None and left_s <= 0):
+                break
+            try:
+                await self._accept(await asyncio.wait_for(self._queue.get(), left_s), taken)
+            except TimeoutError:
+                break
+        self._unacked.extend(taken)
+        return taken
+
+    def ack(self, through: int) -> None:
+        """Acknowledge every message handed out with an offset up to `through`, in order."""
+        while self._unacked and self._unacked[0].message.offset <= through:
+            self._unacked.popleft().ack()
+
+    async def put(self, event: Any) -> None:
+        """Add an event; waits while the queue is full."""
+        if not self.closing:
+            await self._queue.put(event)
+
+    def close(self) -> None:
+        """Drop what waits and end `take`."""
+        self.closing = True
+        self._discard()
+        self._queue.put_nowait(None)
+
+    def _discard(self) -> None:
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
+    async def _accept(self, event: Any, taken: list[Any]) -> None:
+        """Append the event if it is the next one; drop and acknowledge it if it is older; seek back over a gap."""
+        if event is None or self.next_offset is None:
+            return
+        offset = event.message.offset
+        if offset == self.next_offset:
+            taken.append(event)
+            self.next_offset += 1
+            self._sought_at_s, self._seeks = None, 0
+        elif offset < self.next_offset:
+            event.ack()
+        elif self._sought_at_s is None or self._app.ports.clock.monotonic_s() - self._sought_at_s > SEEK_PATIENCE_S:
+            log.warning("gap in the input, seeking back", tp=str(self.tp), wanted=self.next_offset, got=offset)
+            self._seeks += 1
+            if self._seeks > MAX_SEEKS:
+                raise SourceGap(f"{self.tp.topic}[{self.tp.partition}]: {self.next_offset} never comes, {offset} does")
+            await self._seek()
+
+    async def _seek(self) -> None:
+        if self.next_offset is not None:
+            self._sought_at_s = self._app.ports.clock.monotonic_s()
+            await self._app.reposition(self.tp, self.next_offset)
+
+
+Work = Callable[[Inbox], Awaitable[None]]
+
+
+class PartitionRunners:
+    """Starts `work` for every owned partition of one topic, feeds it, and ends it in good order."""
+
+    def __init__(self, app: "InstreamApp", topic: str, work: Work, depth: int = QUEUE_DEPTH) -> None:
+        self._app = app
+        self._topic = topic
+        self._work = work
+        self._depth = depth
+        self._inboxes: dict[int, Inbox] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        app.when_assigned(self._on_assigned)
+        app.when_leaving(self.drain)
+        app.watchdog.watch(self.positions)
+        app.ready_when(self._readiness)
+
+    async def give(self, event: Any) -> None:
+        """Queue a message for its partition; one of an older generation of the group is dropped, unacknowledged."""
+        message = event.message
+        if self._app.is_current(message.generation_id):
+            await self._inbox(message.tp).put(event)
+
+    def positions(self) -> dict[TP, int]:
+        """Owned partitions and the offset that each takes next."""
+        return {inbox.tp: inbox.next_offset for inbox in self._inboxes.values() if inbox.next_offset is not None}
+
+    async def drain(self) -> None:
+        """Close every inbox and wait for the work in flight."""
+        inboxes, tasks = list(self._inboxes.values()), list(self._tasks.values())
+        self._inboxes.clear()
+        self._tasks.clear()
+        for inbox in inboxes:
+            inbox.close()
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _inbox(self, tp: TP) -> Inbox:
+        if tp.partition not in self._inboxes:
+            self._inboxes[tp.partition] = Inbox(self._app, TP(tp.topic, tp.partition), self._depth)
+        return self._inboxes[tp.partition]
+
+    async def _on_assigned(self, assignment: frozenset[TP]) -> None:
+        for tp in sorted(assignment):
+            if tp.topic == self._topic and tp.partition not in self._tasks:
+                self._tasks[tp.partition] = asyncio.ensure_future(self._run(self._inbox(tp)))
+
+    def _readiness(self) -> str | None:
+        loading = sorted(partition for partition in self._tasks if self._inboxes[partition].next_offset is None)
+        return f"loading partitions {loading}" if loading else None
+
+    async def _run(self, inbox: Inbox) -> None:
+        try:
+            await self._work(inbox)
+            if not inbox.closing:
+                raise RuntimeError(f"the work on {inbox.tp} ended although it is still owned")
+        except Exception as exc:
+            log.exception("partition failed", topic=inbox.tp.topic, partition=inbox.partition)
+            await self._app.crash(exc)

@@ -1,0 +1,298 @@
+"""The RocksDB of one ETL partition: the state tables, and how far on `rows` they go.
+
+    column family     key                                  value
+    default           "position"                           `Position`, msgpack
+                      "rows"                               rows offset: last one read or written, 8 bytes big-endian
+    window            table's tag, then the state's key    pending and seconds
+    generation-<n>    table's tag, then the state's key    seen, blocks and views by stored time (`tables.generations`)
+
+A step's changes, its position and its offset go in with one WriteBatch: all of it or nothing (rule E3).
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import rocksdict
+import structlog
+
+from app.core.base_search import BaseSearch, Candidate, counted_before
+from app.core.counting import Counted, Verdict
+from app.core.state import EXPIRING, KEY_BYTES
+from app.core.step_message import NO_PREDECESSOR, StepMessage, decode_step, digest_of
+from app.errors import StepConflict, StepGap, StoreLost
+from tables.generations import Generations, family_name, generation_of
+
+log = structlog.get_logger(__name__)
+
+_POSITION: Final = b"position"
+_ROWS: Final = b"rows"
+_WINDOW: Final = "window"
+_TAGS: Final = {"seen": b"s", "blocks": b"b", "views": b"v", "pending": b"p", "seconds": b"e"}
+_MIB: Final = 1024 * 1024
+BLOOM_BITS_PER_KEY: Final = 10
+"""1 % false positives: nearly every lookup in `seen` is for a key that is not there."""
+
+if _TAGS.keys() != KEY_BYTES.keys():
+    raise RuntimeError("every state table needs a tag")
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True):
+    """How far a store goes: what the last counted step left."""
+
+    counted: Counted = Counted()
+    digest: bytes = b""
+    """Of the last counted message (rule E5)."""
+    source_last: int = -1
+    """Offset on `blocks` up to which the source is applied."""
+    stream_time_ms: int = 0
+    meta: bytes | None = None
+    """The ETL's own state between steps."""
+
+
+class Memory:
+    """What all partitions of a process share: one block cache, and one bound for all memtables, which it counts in.
+
+    Args:
+        cache_bytes: Size of the block cache, filters and indexes included.
+    """
+
+    def __init__(self, cache_bytes: int) -> None:
+        self.cache = rocksdict.Cache(cache_bytes)
+        self.memtables = rocksdict.WriteBufferManager.new_write_buffer_manager_with_cache(
+            max(4 * _MIB, cache_bytes // 2), False, self.cache
+        )
+
+    def options(self) -> Any:
+        """Options of a database or a column family: small buffers, bloom filters, the shared cache."""
+        blocks = rocksdict.BlockBasedOptions()
+        blocks.set_block_cache(self.cache)
+        blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+        blocks.set_cache_index_and_filter_blocks(True)
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.create_missing_column_families(True)
+        options.set_block_based_table_factory(blocks)
+        options.set_compression_type(rocksdict.DBCompressionType.lz4())
+        options.set_write_buffer_manager(self.memtables)
+        options.set_write_buffer_size(8 * _MIB)
+        options.set_arena_block_size(64 * 1024)
+        options.set_max_open_files(100)
+        options.set_keep_log_file_num(2)
+        options.set_max_background_jobs(2)
+        return options
+
+
+class PartitionDb:
+    """The open store of one partition: a `StateReader` that applies steps.
+
+    Args:
+        path: The database's folder; made if missing.
+        memory: Shared with the other partitions.
+        window_ms: The dedup window.
+    """
+
+    def __init__(self, path: Path, memory: Memory, window_ms: int) -> None:
+        self.path = path
+        self._memory = memory
+        self._rules = Generations(window_ms)
+        families = [_WINDOW]
+        if (path / "CURRENT").exists():
+            found = rocksdict.Rdict.list_cf(str(path), memory.options())
+            families = sorted({*found, _WINDOW} - {"default"})
+        self._db = rocksdict.Rdict(
+            str(path), options=memory.options(), column_families={name: memory.options() for name in families}
+        )
+        self._families: dict[str, Any] = {name: self._db.get_column_family(name) for name in families}
+        self._handles = {name: self._db.get_column_family_handle(name) for name in families}
+        stored = self._db.get(_POSITION)
+        self.position = Position() if stored is None else msgspec.msgpack.decode(stored, type=Position)
+        rows = self._db.get(_ROWS)
+        self.rows_offset = NO_PREDECESSOR if rows is None else int.from_bytes(rows, "big")
+        """Last offset on `rows` that this store has read or written; it never goes back."""
+        self._search: BaseSearch | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has never taken anything from the log."""
+        return self.rows_offset == NO_PREDECESSOR
+
+    def verify_read_to(self, end: int) -> None:
+        """See that everything below `end`, the log's highwater, has been read.
+
+        Raises:
+            StoreLost: it was read, but the log is trimmed and too short to tell where its history begins (rule E5).
+            StepConflict: somebody has written since (rule E3).
+        """
+        if self._search is not None:
+            raise StoreLost(f"no message before {end} names another, and there is no store: raise INSTREAM_EPOCH")
+        if self.rows_offset != end - 1:
+            raise StepConflict(f"rows ends at {end}, this store has read up to {self.rows_offset}: it must recover again")
+
+    # --- reading (StateReader)
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, None where there is none; in the keys' order. Expired entries may or may not show."""
+        tag = _TAGS[table]
+        tagged = [tag + key for key in keys]
+        if table not in EXPIRING:
+            return list(self._families[_WINDOW].get(tagged)) if tagged else []
+        found: list[bytes | None] = [None] * len(tagged)
+        missing = list(range(len(tagged)))
+        for generation in reversed(self.generations()):
+            if not missing:
+                break
+            values = self._families[family_name(generation)].get([tagged[n] for n in missing])
+            for n, value in zip(missing, values, strict=True):
+                found[n] = value
+            missing = [n for n in missing if found[n] is None]
+        return found
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, value) of a table in key order; of an expiring one each key's youngest value."""
+        tag = _TAGS[table]
+        if table not in EXPIRING:
+            yield from self._scan_family(_WINDOW, tag)
+            return
+        merged: dict[bytes, bytes] = {}
+        for generation in self.generations():
+            merged.update(self._scan_family(family_name(generation), tag))
+        yield from sorted(merged.items())
+
+    def generations(self) -> list[int]:
+        """The generations that exist, oldest first."""
+        return sorted(n for name in self._families if (n := generation_of(name)) is not None)
+
+    def _scan_family(self, family: str, tag: bytes) -> Iterator[tuple[bytes, bytes]]:
+        entries: Iterator[tuple[bytes, bytes]] = self._families[family].items(from_key=tag)
+        for key, value in entries:
+            if key[:1] != tag:
+                return
+            yield key[1:], value
+
+    # --- following the log (recovery, standbys)
+
+    def follow(self, message: bytes, offset: int) -> None:
+        """Take the next message of `rows` as rule E2 says. A message at or before `rows_offset` changes nothing.
+
+        Raises:
+            StepGap: the message's number is beyond the next one; nothing changed, this store must be wiped.
+            StepMessageInvalid: it is no step.
+        """
+        if offset <= self.rows_offset:
+            return
+        step = decode_step(message)
+        if self.empty and (self._search is not None or offset > 0):
+            self._search_base(Candidate(offset, step.number, step.predecessor, message))
+            return
+        self._take(step, message, offset)
+
+    def _search_base(self, candidate: Candidate) -> None:
+        """The log's head is gone and the store is empty: hold back until a message is named (rule E5)."""
+        self._search = self._search or BaseSearch()
+        history = self._search.offer(candidate)
+        if not history:
+            return
+        base = history[0]
+        log.warning("history of a trimmed log begins", offset=base.offset, number=base.number, path=str(self.path))
+        self._search = None
+        self.position = Position(counted=counted_before(base))
+        for held in history:
+            self._take(decode_step(held.message), held.message, held.offset)
+
+    def _take(self, step: StepMessage, message: bytes, offset: int) -> None:
+        verdict = self.position.counted.judge(step.number, step.predecessor)
+        if verdict is Verdict.GAP:
+            raise StepGap(
+                f"rows[{step.partition}] offset {offset} is step {step.number}, this store is at "
+                f"{self.position.counted.number}"
+            )
+        if verdict is Verdict.COUNT:
+            self._apply(step, digest_of(message), offset)
+        else:
+            self._db.put(_ROWS, offset.to_bytes(8, "big"))
+            self.rows_offset = offset
+
+    # --- writing (the owner)
+
+    def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
+        """Apply the owner's own step, which the broker stored at `offset` (rule E3, 2).
+
+        Raises:
+            StepConflict: somebody else wrote to `rows` in between; nothing changed.
+        """
+        if offset != self.rows_offset + 1:
+            raise StepConflict(f"rows[{step.partition}]: our step is at {offset}, we had seen up to {self.rows_offset}")
+        if self.position.counted.judge(step.number, step.predecessor) is not Verdict.COUNT:
+            raise StepConflict(f"rows[{step.partition}]: our step {step.number} does not follow {self.position.counted}")
+        self._apply(step, digest_of(message), offset)
+
+    def _apply(self, step: StepMessage, digest: bytes, offset: int) -> None:
+        """Write everything that a counted step changes in one batch, then drop what has expired."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for change in step.changes:
+            tag = _TAGS[change.table]
+            if change.table in EXPIRING:
+                self._batch_expiring(batch, tag, list(change.deleted()), list(change.puts()))
+                continue
+            window = self._handles[_WINDOW]
+            for key in change.deleted():
+                batch.delete(tag + key, window)
+            for key, value in change.puts():
+                batch.put(tag + key, value, window)
+        position = Position(self.position.counted.advance(offset), digest, step.source_last, step.stream_time_ms, step.meta)
+        batch.put(_POSITION, msgspec.msgpack.encode(position))
+        batch.put(_ROWS, offset.to_bytes(8, "big"))
+        self._db.write(batch)
+        self.position, self.rows_offset = position, offset
+        for generation in self._rules.expired(self.generations(), step.stream_time_ms):
+            self._drop(generation)
+
+    def _batch_expiring(self, batch: Any, tag: bytes, deletes: list[bytes], puts: list[tuple[bytes, bytes]]) -> None:
+        """Put each entry into the generation of its stored time; no younger generation keeps an older value of it."""
+        for generation in self.generations() if deletes else ():
+            handle = self._handles[family_name(generation)]
+            for key in deletes:
+                batch.delete(tag + key, handle)
+        by_generation: dict[int, list[tuple[bytes, bytes]]] = {}
+        for key, value in dict(puts).items():  # the last put of a key holds
+            by_generation.setdefault(self._rules.of(int.from_bytes(value[:8], "big")), []).append((key, value))
+        for target, entries in sorted(by_generation.items()):
+            handle = self._handle_of(target)
+            younger = [self._handles[family_name(n)] for n in self.generations() if n > target]
+            for key, value in entries:
+                for other in younger:
+                    batch.delete(tag + key, other)
+                batch.put(tag + key, value, handle)
+
+    def _handle_of(self, generation: int) -> Any:
+        name = family_name(generation)
+        if name not in self._families:
+            self._families[name] = self._db.create_column_family(name, self._memory.options())
+            self._handles[name] = self._db.get_column_family_handle(name)
+        return self._handles[name]
+
+    def _drop(self, generation: int) -> None:
+        name = family_name(generation)
+        del self._handles[name]
+        self._families.pop(name).close()
+        self._db.drop_column_family(name)
+        log.info("expired generation dropped", generation=generation, path=str(self.path))
+
+    # --- lifecycle
+
+    def close(self) -> None:
+        """Release the files and their lock; using it afterwards raises."""
+        self._handles.clear()
+        for family in self._families.values():
+            family.close()
+        self._families.clear()
+        self._db.close()
+
+    def wipe(self) -> None:
+        """Close and delete it."""
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=False)

@@ -1,0 +1,271 @@
+"""The step-committing table: ETL state whose changelog is the output topic `rows` itself (rules E1 to E5).
+
+Faust's own table writes its store at once and its changelog later, one message a key. This one writes nothing by itself:
+the owner sends a step to `rows`, waits for the broker, and then `commit`s it; recovery and standbys `follow` the same
+messages by the same rule (E2). What is kept of Faust is the life of a partition's store: assigned, recovered, revoked.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+import structlog
+from faust.stores import rocksdb as faust_rocksdb
+from faust.tables.table import Table
+from faust.types import TP
+
+from app.adapters.kafka import LogReader
+from app.adapters.ports import ObjectStore
+from app.core.keys import chain_prefix
+from app.core.step_message import StepMessage, digest_of
+from app.errors import DigestMismatch, StepGap, StoreLost, TopicRecreated
+from app.shell.faust_app import InstreamApp
+from app.topics import topics_of
+from tables.partition_db import Memory, PartitionDb, Position
+
+log = structlog.get_logger(__name__)
+
+RECOVERY_BUFFER: Final = 8
+"""Messages of `rows`, MiB each, that recovery gathers before it applies them."""
+
+
+class Bounds(NamedTuple):
+    """What `rows` has of one partition."""
+
+    first: int
+    """Earliest offset still there."""
+    end: int
+    """One more than the last."""
+
+
+class RowsStore(faust_rocksdb.Store):
+    """One RocksDB a partition, kept by the messages of `rows`."""
+
+    def __init__(self, app: InstreamApp, table: Any, memory: Memory) -> None:
+        super().__init__(
+            "rocksdb://", app, table, table_name=table.name, key_type=bytes, value_type=bytes, key_serializer="raw",
+            value_serializer="raw", options={}, driver="rocksdict",
+        )  # fmt: skip
+        self._instream = app
+        self._settings = app.settings
+        self._rows = topics_of(app.settings).rows.name
+        self._memory = memory
+        self._owned: frozenset[int] = frozenset()
+        self._failed = False
+
+    def db(self, partition: int) -> PartitionDb:
+        """The open store of an assigned partition; not to be kept across an await.
+
+        Raises:
+            KeyError: this worker does not have the partition.
+        """
+        opened: PartitionDb = self._dbs[partition]
+        return opened
+
+    # --- what recovery asks and does
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        """The last offset of `rows` that the store has read; recovery goes on behind it."""
+        db: PartitionDb = self._db_for_partition(tp.partition)
+        return None if db.empty else db.rows_offset
+
+    def set_persisted_offset(self, tp: TP, offset: int) -> None:
+        """Nothing: offsets are written with the steps they belong to."""
+
+    def apply_changelog_batch(
+        self, batch: Iterable[Any], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
+    ) -> None:
+        """Follow the log: recovery of an owner, and standbys (rule E2). An error ends the worker (rule E5).
+
+        Faust swallows what is raised here and never ends its recovery; hence the crash. It also hands over messages of
+        partitions that were revoked meanwhile; those are passed over.
+        """
+        for event in batch:
+            message = event.message
+            if self._failed or message.topic != self._rows or message.partition not in self._owned:
+                continue
+            try:
+                self._follow(message.partition, message.value, message.offset)
+            except Exception as exc:
+                self._failed = True
+                log.exception("a step cannot be applied", partition=message.partition, offset=message.offset)
+                self._instream.add_future(self._instream.crash(exc))
+
+    def _follow(self, partition: int, message: bytes, offset: int) -> None:
+        db: PartitionDb = self._db_for_partition(partition)
+        try:
+            db.follow(message, offset)
+        except StepGap:
+            log.error("history has a gap, store is wiped", partition=partition, offset=offset)
+            self.wipe(partition)
+            raise
+
+    # --- the life of a partition's store
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Close what is gone, open what is new, and see that each store belongs to the log before recovery trusts it."""
+        self._owned = frozenset(tp.partition for tp in assigned if tp.topic == self._rows)
+        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
+        for partition in [p for p in self._dbs if p not in self._owned]:
+            self._close(partition)
+        await self._verify()
+
+    def revoke_partitions(self, table: Any, tps: set[TP]) -> None:
+        """Close the stores of revoked partitions; Faust would leave them to the garbage collector."""
+        for tp in tps:
+            if tp.topic == self._rows:
+                self._close(tp.partition)
+
+    async def stop(self) -> None:
+        """Close every store."""
+        for partition in list(self._dbs):
+            self._close(partition)
+        self._owned = frozenset()
+
+    def wipe(self, partition: int) -> None:
+        """Delete the store of a partition; it is rebuilt from the log."""
+        db: PartitionDb = self._db_for_partition(partition)
+        del self._dbs[partition]
+        db.wipe()
+        cast(Any, self._instream.tables).recovery.revoke(TP(self._rows, partition))  # or Faust goes on where the old one was
+
+    def _open_for_partition(self, partition: int) -> Any:
+        if partition not in self._owned:
+            raise KeyError(f"{self._rows}[{partition}] is not assigned to this worker")
+        return PartitionDb(Path(self.partition_path(partition)), self._memory, self._settings.dedup_window_ms)
+
+    def _close(self, partition: int) -> None:
+        db = self._dbs.pop(partition, None)
+        if db is not None:
+            db.close()
+
+    # --- does the store belong to the log? (rule E5)
+
+    async def _verify(self) -> None:
+        owned = sorted(self._owned)
+        if not owned:
+            return
+        logs = await self._instream.logs()
+        firsts, ends = await logs.first_offsets(self._rows, owned), await logs.end_offsets(self._rows, owned)
+        for partition in owned:
+            await self._verify_one(logs, partition, Bounds(firsts[partition], ends[partition]))
+
+    async def _verify_one(self, logs: LogReader, partition: int, bounds: Bounds) -> None:
+        """Wipe a stale store; refuse one that the log contradicts.
+
+        Raises:
+            StoreLost: neither the store nor the log has the history that there was.
+            TopicRecreated: the store is ahead of the log.
+            DigestMismatch: the log has another message where the store's last one was.
+        """
+        where = f"{self._rows}[{partition}]"
+        db = self.db(partition)
+        if db.empty:
+            if bounds.end == 0:
+                await self._verify_first_start(logs, partition)
+            elif bounds.first == bounds.end:
+                raise StoreLost(
+                    f"{where} has lost all its {bounds.end} messages and there is no store: raise INSTREAM_EPOCH"
+                )
+            return
+        rows_offset, position = db.rows_offset, db.position
+        if rows_offset >= bounds.end:
+            raise TopicRecreated(f"{where} ends at {bounds.end}, the store has read {rows_offset}: raise INSTREAM_EPOCH")
+        if rows_offset + 1 < bounds.first:
+            log.warning("stale store is wiped", partition=partition, persisted=rows_offset, first=bounds.first)
+            self.wipe(partition)
+            self._db_for_partition(partition)
+        elif bounds.first <= position.counted.offset:
+            message = await logs.message_at(self._rows, partition, position.counted.offset)
+            if message is not None and digest_of(message) != position.digest:
+                raise DigestMismatch(
+                    f"{where} has another message at {position.counted.offset} than the store was built from"
+                )
+
+    async def _verify_first_start(self, logs: LogReader, partition: int) -> None:
+        """An empty log is a first start only where nothing was ever taken from it, nor from its source."""
+        topics, epoch = topics_of(self._settings), self._settings.epoch
+        objects: ObjectStore = self._instream.ports.objects
+        async for record in objects.list(chain_prefix(epoch, partition), limit=1):
+            raise StoreLost(f"{self._rows}[{partition}] is empty but S3 has {record.key}: raise INSTREAM_EPOCH")
+        committed = await logs.committed(self._instream.conf.id)
+        if offset := committed.get((topics.blocks.name, partition)):
+            raise StoreLost(
+                f"{self._rows}[{partition}] is empty but {topics.blocks.name} is acknowledged up to {offset}: "
+                "raise INSTREAM_EPOCH"
+            )
+
+
+class PartitionReader:
+    """A `StateReader` of one partition that looks its store up at every call: it never outlives the assignment."""
+
+    def __init__(self, store: RowsStore, partition: int) -> None:
+        self._store = store
+        self._partition = partition
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, None where there is none; in the keys' order."""
+        return self._store.db(self._partition).get(table, keys)
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, value) of a table in key order."""
+        return self._store.db(self._partition).scan(table)
+
+
+class PartitionState(Table[bytes, bytes]):
+    """The ETL's table.
+
+    Args:
+        app: The app that owns it; `app.tables` learns of it here.
+        rows: Topic `rows`, the changelog.
+    """
+
+    def __init__(self, app: InstreamApp, rows: Any) -> None:
+        self._instream = app
+        self._rows_name = topics_of(app.settings).rows.name
+        self._memory = Memory(app.settings.state_cache_bytes)
+        super().__init__(
+            app, name=f"state-e{app.settings.epoch}", changelog_topic=rows, key_type=bytes, value_type=bytes,
+            partitions=app.settings.partitions, recovery_buffer_size=RECOVERY_BUFFER, standby_buffer_size=RECOVERY_BUFFER,
+        )  # fmt: skip
+        app.tables.add(self)
+
+    def _new_store(self) -> RowsStore:
+        return RowsStore(self._instream, self, self._memory)
+
+    def reader(self, partition: int) -> PartitionReader:
+        """What a step of `partition` may look up."""
+        return PartitionReader(self._rows_store, partition)
+
+    def position(self, partition: int) -> Position:
+        """How far the partition's store goes."""
+        return self._db(partition).position
+
+    def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
+        """Apply the owner's own step, stored by the broker at `offset` of `rows` (rule E3, 2).
+
+        Raises:
+            StepConflict: somebody else wrote in between; nothing changed.
+        """
+        self._db(step.partition).commit(step, message, offset)
+
+    async def verify_recovered(self, partition: int) -> None:
+        """See that recovery has read the log to its end; `work` on a partition starts with this.
+
+        Raises:
+            StoreLost: the log is trimmed and too short to tell where its history begins.
+            StepConflict: somebody else has written meanwhile: recover again.
+        """
+        logs = await self._instream.logs()
+        _, end = await logs.bounds(self._rows_name, partition)
+        self._db(partition).verify_read_to(end)
+
+    def _db(self, partition: int) -> PartitionDb:
+        return self._rows_store.db(partition)
+
+    @property
+    def _rows_store(self) -> RowsStore:
+        store: Any = self.data
+        return cast(RowsStore, store)

@@ -1,0 +1,223 @@
+"""The table under Faust: what assignment, recovery and revocation do to a partition's store (rules E2 to E5)."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+from memory_logs import MemoryLogs
+
+from app.adapters.memory import MemoryObjectStore
+from app.apps import new_app
+from app.core.counting import Counted
+from app.core.keys import record_key
+from app.core.step_message import Changes, StepMessage, decode_step, encode_step
+from app.errors import DigestMismatch, StepConflict, StepGap, StoreLost, TopicRecreated
+from app.settings import Settings
+from tables.partition_state import PartitionState, RowsStore
+
+ROWS, BLOCKS = "rows-e1", "blocks-e1"
+KEY = b"k" * 8
+
+
+def step_bytes(number: int, predecessor: int, text: bytes = b"") -> bytes:
+    changes = [Changes.pack("pending", 8, [(KEY, b"%d" % number + text)])]
+    return encode_step(StepMessage(1, 0, number, predecessor, number - 1, number - 1, 0, b"", {}, {}, [], [], changes))
+
+
+def history(length: int) -> list[bytes]:
+    return [step_bytes(n + 1, n - 1) for n in range(length)]
+
+
+class Worker:
+    """The ETL's app and table without Faust's services around them; crashes are noted."""
+
+    def __init__(self, home: Path, logs: MemoryLogs) -> None:
+        self.logs = logs
+        self.crashes: list[BaseException] = []
+        self.app = new_app("etl", Settings(home=home, partitions=2, replication_factor=1, min_insync_replicas=1))
+        self.app.ports.objects = MemoryObjectStore()
+        self.app.logs = self._logs  # type: ignore[method-assign]
+        self.app.crash = self._crash  # type: ignore[method-assign]
+        self.app._assignor = SimpleNamespace(assigned_standbys=set)  # type: ignore[assignment]
+        self.table = PartitionState(self.app, self.app.source_topic(ROWS, 2))
+        self.store: RowsStore = self.table._rows_store
+        self.store.path.mkdir(parents=True, exist_ok=True)
+        self._before: set[TP] = set()
+
+    async def _logs(self) -> Any:
+        return self.logs
+
+    async def _crash(self, exc: BaseException) -> None:
+        self.crashes.append(exc)
+
+    async def assign(self, *partitions: int) -> None:
+        assigned = {TP(topic, p) for p in partitions for topic in (ROWS, BLOCKS)}
+        before, self._before = self._before, assigned
+        await self.store.on_rebalance(assigned, before - assigned, assigned - before, 1)
+
+    async def recover(self, partition: int = 0) -> None:
+        """What Faust does: read from behind the persisted offset, or from the log's head."""
+        persisted = self.table.persisted_offset(TP(ROWS, partition))
+        first, end = await self.logs.bounds(ROWS, partition)
+        start = first if persisted is None else max(persisted + 1, first)
+        self.apply(*((ROWS, partition, offset) for offset in range(start, end)))
+        for task in list(self.app._futures):
+            await task
+
+    def apply(self, *places: tuple[str, int, int]) -> None:
+        self.table.apply_changelog_batch([self.event(*place) for place in places])
+
+    def event(self, topic: str, partition: int, offset: int) -> Any:
+        value = self.logs.messages[topic, partition][offset]
+        return SimpleNamespace(message=SimpleNamespace(topic=topic, partition=partition, offset=offset, value=value))
+
+    def pending(self) -> bytes | None:
+        return self.table.reader(0).get("pending", [KEY])[0]
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
+    made = Worker(tmp_path, MemoryLogs())
+    yield made
+    await made.store.stop()
+
+
+async def test_recovery_follows_the_log_and_the_owner_goes_on_from_it(worker: Worker) -> None:
+    log = worker.logs.messages[ROWS, 0] = history(3)
+    log.append(step_bytes(2, 0, b" of a zombie"))
+    await worker.assign(0)
+    await worker.recover()
+    assert worker.table.position(0).counted == Counted(3, 2)
+    assert worker.pending() == b"3"
+    await worker.table.verify_recovered(0)
+    message = step_bytes(4, 2)
+    worker.table.commit(decode_step(message), message, 4)
+    assert worker.pending() == b"4"
+    assert worker.table.persisted_offset(TP(ROWS, 0)) == 4
+
+
+async def test_a_worker_that_has_not_read_everything_does_not_begin(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = history(2)
+    await worker.assign(0)
+    await worker.recover()
+    worker.logs.messages[ROWS, 0].append(step_bytes(3, 1))
+    with pytest.raises(StepConflict):
+        await worker.table.verify_recovered(0)
+
+
+async def test_a_gap_wipes_that_store_and_ends_the_worker(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = [*history(2), step_bytes(7, 5), step_bytes(3, 1)]
+    worker.logs.messages[ROWS, 1] = history(1)
+    await worker.assign(0, 1)
+    await worker.recover(1)
+    await worker.recover(0)
+    assert [type(exc) for exc in worker.crashes] == [StepGap]
+    assert worker.table.persisted_offset(TP(ROWS, 0)) is None
+    assert worker.table.persisted_offset(TP(ROWS, 1)) == 0
+
+
+async def test_an_error_while_applying_ends_the_worker_once_and_stops_there(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = [*history(1), b"nonsense", step_bytes(2, 0)]
+    await worker.assign(0)
+    await worker.recover()
+    await worker.recover()  # Faust flushes its buffers again on the way out
+    assert len(worker.crashes) == 1
+    assert worker.table.persisted_offset(TP(ROWS, 0)) == 0
+
+
+async def test_messages_of_other_topics_and_partitions_are_passed_over(worker: Worker) -> None:
+    worker.logs.messages.update({(ROWS, 0): history(1), (ROWS, 1): history(1), ("articles", 0): [b"{}"]})
+    await worker.assign(0)
+    worker.apply(("articles", 0, 0), (ROWS, 1, 0), (ROWS, 0, 0))
+    assert worker.crashes == []
+    assert worker.table.persisted_offset(TP(ROWS, 0)) == 0
+    assert not worker.store.partition_path(1).exists()
+
+
+async def test_revoked_stores_are_closed_and_keep_their_content(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = history(2)
+    await worker.assign(0, 1)
+    await worker.recover()
+    await worker.assign(1)
+    with pytest.raises(KeyError):
+        worker.pending()
+    await worker.assign(0)  # would fail on the lock if it were still open
+    assert worker.pending() == b"2"
+
+
+async def test_a_stale_store_is_wiped_before_recovery(worker: Worker) -> None:
+    log = worker.logs.messages[ROWS, 0] = history(2)
+    await worker.assign(0)
+    await worker.recover()
+    await worker.assign()
+    log.extend(step_bytes(n + 1, n - 1) for n in range(2, 7))
+    worker.logs.trimmed[ROWS, 0] = 3
+    await worker.assign(0)
+    assert worker.table.persisted_offset(TP(ROWS, 0)) is None
+    await worker.recover()
+    assert worker.table.position(0).counted == Counted(7, 6)
+
+
+async def test_a_store_that_ends_right_before_the_log_begins_is_not_stale(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = history(3)
+    await worker.assign(0)
+    await worker.recover()
+    worker.logs.trimmed[ROWS, 0] = 3
+    await worker.assign(0)
+    assert worker.pending() == b"3"
+
+
+async def test_a_trimmed_log_too_short_to_name_a_base_is_lost(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = history(3)
+    worker.logs.trimmed[ROWS, 0] = 2
+    await worker.assign(0)
+    await worker.recover()
+    with pytest.raises(StoreLost):
+        await worker.table.verify_recovered(0)
+
+
+async def test_a_log_without_any_message_left_is_lost(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = history(3)
+    worker.logs.trimmed[ROWS, 0] = 3
+    with pytest.raises(StoreLost):
+        await worker.assign(0)
+
+
+async def test_a_store_ahead_of_its_log_is_refused(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = history(3)
+    await worker.assign(0)
+    await worker.recover()
+    worker.logs.messages[ROWS, 0] = history(2)
+    with pytest.raises(TopicRecreated):
+        await worker.assign(0)
+
+
+async def test_a_log_with_another_last_message_is_refused(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = history(3)
+    await worker.assign(0)
+    await worker.recover()
+    worker.logs.messages[ROWS, 0] = [*history(2), step_bytes(3, 1, b" rewritten"), step_bytes(4, 2)]
+    with pytest.raises(DigestMismatch):
+        await worker.assign(0)
+    assert worker.pending() == b"3"
+
+
+async def test_an_empty_log_is_a_first_start(worker: Worker) -> None:
+    await worker.assign(0, 1)
+    assert worker.table.position(0).counted == Counted()
+    await worker.table.verify_recovered(0)
+
+
+async def test_an_empty_log_with_a_chain_in_s3_is_lost(worker: Worker) -> None:
+    await worker.app.ports.objects.put(record_key(1, 0, 1), b"{}")
+    with pytest.raises(StoreLost, match="S3 has transactions/1/0/"):
+        await worker.assign(0)
+
+
+async def test_an_empty_log_whose_source_was_acknowledged_is_lost(worker: Worker) -> None:
+    worker.logs.acknowledged[BLOCKS, 0] = 7
+    with pytest.raises(StoreLost, match="acknowledged up to 7"):
+        await worker.assign(0)

@@ -1,0 +1,101 @@
+"""An inbox hands out exactly the offsets it was started at, and acknowledges in order (rule E4)."""
+
+import asyncio
+
+import pytest
+from inbox_world import Source
+
+from app.errors import SourceGap
+from app.shell.runners import MAX_SEEKS, SEEK_PATIENCE_S
+
+
+async def test_it_begins_at_its_offset_and_drops_what_is_older() -> None:
+    source = Source()
+    await source.put(3, 4, 5, 6)
+    await source.inbox.start_at(5)
+    assert source.seeks == []  # what waits already begins before it
+    assert await source.take() == [5, 6]
+    assert source.acked == [3, 4]
+
+
+async def test_it_seeks_where_nothing_waits() -> None:
+    source = Source()
+    await source.inbox.start_at(5)
+    assert source.seeks == [5]
+
+
+async def test_it_seeks_back_where_what_waits_begins_too_late() -> None:
+    source = Source()
+    await source.put(9, 10)
+    await source.inbox.start_at(5)
+    assert source.seeks == [5]
+    await source.put(5, 6)
+    assert await source.take() == [5, 6]
+
+
+async def test_a_gap_is_sought_back_once_and_what_came_before_the_seek_is_dropped() -> None:
+    source = Source()
+    await source.put(0)
+    await source.inbox.start_at(0)
+    await source.put(1, 4, 5, 6)
+    assert await source.take() == [0, 1]
+    assert source.seeks == [2]
+    await source.put(7, 2, 3, 4)
+    assert await source.take() == [2, 3, 4]
+    assert source.seeks == [2]
+    assert source.acked == []
+
+
+async def test_a_gap_that_stays_is_sought_again_and_then_is_an_error() -> None:
+    source = Source()
+    await source.inbox.start_at(0)
+    for _ in range(MAX_SEEKS):
+        source.clock.now_s += SEEK_PATIENCE_S + 1
+        await source.put(4)
+        assert await source.take() == []
+    source.clock.now_s += SEEK_PATIENCE_S + 1
+    await source.put(4)
+    with pytest.raises(SourceGap):
+        await source.take()
+    assert source.seeks == [0] * (MAX_SEEKS + 1)
+
+
+async def test_messages_that_come_twice_are_handed_out_once() -> None:
+    source = Source()
+    await source.put(0, 1, 0, 1, 2)
+    await source.inbox.start_at(0)
+    assert await source.take() == [0, 1, 2]
+
+
+async def test_acknowledgements_are_in_order_and_stop_at_what_is_durable() -> None:
+    source = Source()
+    await source.put(0, 1, 2, 3)
+    await source.inbox.start_at(0)
+    await source.take()
+    source.inbox.ack(through=1)
+    assert source.acked == [0, 1]
+    source.inbox.ack(through=1)
+    source.inbox.ack(through=3)
+    assert source.acked == [0, 1, 2, 3]
+
+
+async def test_closing_ends_a_take_and_drops_what_waits() -> None:
+    source = Source()
+    await source.inbox.start_at(0)
+    taking = asyncio.ensure_future(source.inbox.take())
+    await asyncio.sleep(0)
+    source.inbox.close()
+    assert await taking == []
+    await source.put(0)
+    assert await source.take() == []
+    assert source.acked == []
+
+
+async def test_a_full_inbox_makes_the_dispatcher_wait_until_it_closes() -> None:
+    source = Source()
+    await source.put(*range(100))
+    waiting = asyncio.ensure_future(source.put(100))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    source.inbox.close()
+    await asyncio.wait_for(waiting, 1)
