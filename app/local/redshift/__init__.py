@@ -1,0 +1,57 @@
+"""The stand-in for Redshift: PostgreSQL behind a proxy that speaks its protocol and executes Redshift's COPY (rule D4).
+
+What it follows: `COPY ... FROM 's3://...' ... MANIFEST` in CSV and Avro with Redshift's defaults and refusals, VARCHAR
+lengths in bytes, keys that are declared and not enforced, one snapshot a transaction, error 1023, `stl_load_errors`,
+`pg_last_copy_count()`, `getdate()`. What it does not: 1023 comes only where PostgreSQL sees two writers of one row; `LOCK`
+and everything else that is plain SQL is PostgreSQL's. It can be told to fail (`faults`).
+
+    wire            messages of the PostgreSQL protocol          copy_statement  COPY's grammar, options known and refused
+    ddl             what Redshift's CREATE TABLE adds            files           manifest and objects from S3, decompressed
+    render          rows of Avro, and of CSV that PostgreSQL would read otherwise
+    load            one COPY on a client's session               session         one client
+    faults          failures on demand, and their HTTP control   server          listening, bootstrap
+"""
+
+import asyncio
+import sys
+
+import psycopg
+
+from app.errors import LocalStackError
+
+HOST = "127.0.0.1"
+
+
+def command(
+    port: int, backend_port: int, *, user: str = "instream", database: str = "instream", control_port: int | None = None
+) -> list[str]:
+    """The argument vector of a stand-in at 127.0.0.1:`port` before the PostgreSQL at 127.0.0.1:`backend_port`.
+
+    It reads S3 at AWS_ENDPOINT_URL with the credentials in its environment, makes `database` where it is missing, and ends
+    on SIGTERM. With `control_port` it takes faults over HTTP.
+    """
+    arguments = ["--port", str(port), "--backend", f"{HOST}:{backend_port}", "--user", user, "--database", database]
+    control = [] if control_port is None else ["--control-port", str(control_port)]
+    return [sys.executable, "-m", "app.local.redshift", *arguments, *control]
+
+
+async def wait_ready(url: str, timeout_s: float = 30) -> None:
+    """Return once the stand-in at `url` answers a query.
+
+    Raises:
+        LocalStackError: it did not within `timeout_s`; the text has the last refusal.
+    """
+    refusal = "no attempt"
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    connection = await psycopg.AsyncConnection.connect(url, connect_timeout=5)
+                except psycopg.OperationalError as exc:
+                    refusal = str(exc)
+                    await asyncio.sleep(0.05)
+                    continue
+                await connection.close()
+                return
+    except TimeoutError:
+        raise LocalStackError(f"the warehouse at {url} does not answer after {timeout_s} s: {refusal}") from None

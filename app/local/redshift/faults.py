@@ -1,0 +1,97 @@
+"""Failures on demand: what the warehouse does wrong next, and how often.
+
+Over HTTP on the control port: POST /faults {"kind": ..., "times": n, "statement": regular expression}, GET /faults (what is
+still to come), DELETE /faults.
+"""
+
+import re
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+
+class Kind(StrEnum):
+    """What can go wrong."""
+
+    DISK_FULL = "disk_full"
+    LOCK_TIMEOUT = "lock_timeout"
+    SERIALIZATION = "serialization"
+    REFUSE = "refuse"
+    """A new connection is closed before it is answered."""
+    DROP_MID_COPY = "drop_mid_copy"
+    """The connection is lost after a part of a COPY's data reached the backend."""
+    DROP_BEFORE_COMMIT = "drop_before_commit"
+    """The connection is lost before COMMIT reaches the backend: nothing was committed."""
+    DROP_AFTER_COMMIT = "drop_after_commit"
+    """The connection is lost after the backend committed and before the client is told."""
+
+
+ERRORS: Final = {
+    Kind.DISK_FULL: ("53100", "Disk Full", "The requested operation requires more disk space than available."),
+    Kind.LOCK_TIMEOUT: ("57014", "Query cancelled on user's request", "statement timeout while waiting for a lock"),
+    Kind.SERIALIZATION: ("40001", "serialization failure on demand", ""),
+}
+_DEFAULT_STATEMENT: Final = {
+    Kind.DROP_MID_COPY: r"^\s*COPY\b", Kind.DROP_BEFORE_COMMIT: r"^\s*COMMIT\b", Kind.DROP_AFTER_COMMIT: r"^\s*COMMIT\b",
+}  # fmt: skip
+
+
+class Fault(msgspec.Struct, forbid_unknown_fields=True):
+    """One failure to come."""
+
+    kind: Kind
+    times: int = 1
+    statement: str = ""
+    """Regular expression that the statement must match; default COMMIT for drops at COMMIT, else COPY."""
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What the statement must match."""
+        return re.compile(self.statement or _DEFAULT_STATEMENT.get(self.kind, r"^\s*COPY\b"), re.IGNORECASE)
+
+
+class Faults:
+    """The failures to come, oldest first."""
+
+    def __init__(self) -> None:
+        self._coming: list[Fault] = []
+
+    def add(self, fault: Fault) -> None:
+        """Let `fault` happen `fault.times` times."""
+        self._coming.append(fault)
+
+    def take(self, statement: str, *kinds: Kind) -> Fault | None:
+        """The failure that hits `statement` now, of these kinds (default all); it counts as happened."""
+        for fault in self._coming:
+            if (kinds and fault.kind not in kinds) or (fault.kind is Kind.REFUSE) != (Kind.REFUSE in kinds):
+                continue
+            if fault.kind is Kind.REFUSE or fault.pattern.search(statement):
+                fault.times -= 1
+                if fault.times <= 0:
+                    self._coming.remove(fault)
+                return fault
+        return None
+
+    def application(self) -> web.Application:
+        """The HTTP control."""
+        app = web.Application()
+        app.add_routes([web.post("/faults", self._post), web.get("/faults", self._get), web.delete("/faults", self._delete)])
+        return app
+
+    async def _post(self, request: web.Request) -> web.Response:
+        try:
+            fault = msgspec.json.decode(await request.read(), type=Fault)
+            _ = fault.pattern
+        except (msgspec.DecodeError, re.error) as exc:
+            return web.json_response({"error": str(exc)}, status=400)
+        self.add(fault)
+        return web.json_response({"faults": len(self._coming)})
+
+    async def _get(self, _: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(self._coming), content_type="application/json")
+
+    async def _delete(self, _: web.Request) -> web.Response:
+        self._coming.clear()
+        return web.json_response({"faults": 0})
