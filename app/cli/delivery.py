@@ -1,0 +1,89 @@
+"""`instream delivery quarantined | release`: the transactions that delivery set aside (rule D2)."""
+
+import asyncio
+import json
+from functools import partial
+from typing import Annotated, Any, Final
+
+import typer
+
+from agents.release import Release, Released, release
+from app.adapters.s3 import S3ObjectStore
+from app.adapters.warehouse import connect, run
+from app.clock import SystemClock
+from app.core import statements
+from app.errors import InstreamError
+from app.settings import Settings, read_settings
+
+app = typer.Typer(help="What delivery set aside.", no_args_is_help=True)
+
+FAILURE: Final = 1
+INCOMPLETE: Final = 3
+_COLUMNS: Final = ("txn_id", "epoch", "partition", "number", "rows", "detail", "set_aside_at")
+
+
+@app.callback()
+def delivery() -> None:
+    """Look after the transactions that the warehouse refused."""
+
+
+@app.command("quarantined")
+def quarantined(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """List the transactions that are set aside, each with what the warehouse said of it.
+
+    Exit codes: 0 there is none, 3 there are some, 1 the warehouse does not answer.
+    """
+    try:
+        found = asyncio.run(_quarantined(read_settings()))
+    except InstreamError as exc:
+        raise _failed(exc) from exc
+    if as_json:
+        typer.echo(json.dumps(found, default=str))
+    else:
+        for row in found:
+            typer.echo(f"{row['txn_id']}  {row['rows']} rows, since {row['set_aside_at']}\n    {row['detail']}")
+        typer.echo(f"{len(found)} quarantined" if found else "nothing is quarantined")
+    if found:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command("release")
+def release_transaction(
+    txn_id: Annotated[str, typer.Argument(help="The transaction, as `quarantined` prints it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Load a quarantined transaction whose fault is mended; one that is loaded already stays as it is.
+
+    It is refused where the ledger already has lines of it. Exit codes: 0 it is loaded, 1 it is not.
+    """
+    try:
+        answer = asyncio.run(_release(read_settings(), txn_id))
+    except InstreamError as exc:
+        raise _failed(exc) from exc
+    if as_json:
+        typer.echo(json.dumps({"txn_id": answer.txn_id, "result": answer.result.name.lower(), "present": answer.present}))
+    else:
+        typer.echo(f"{answer.txn_id}: {answer.result.value}")
+        for batch_id, lines in answer.present.items():
+            typer.echo(f"    batch {batch_id}: {lines} lines")
+    if answer.result is Released.LINES_PRESENT:
+        raise typer.Exit(FAILURE)
+
+
+async def _quarantined(settings: Settings) -> list[dict[str, Any]]:
+    """A dictionary a transaction."""
+    async with await connect(settings.warehouse_url) as connection:
+        rows = await run(connection, statements.QUARANTINE)
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+
+
+async def _release(settings: Settings, txn_id: str) -> Release:
+    """Release on the real ports."""
+    store = S3ObjectStore(settings)
+    return await release(store, partial(connect, settings.warehouse_url), settings, SystemClock(), txn_id)
+
+
+def _failed(exc: InstreamError) -> typer.Exit:
+    """Say why in one line."""
+    typer.echo(f"failed: {exc}", err=True)
+    return typer.Exit(FAILURE)

@@ -1,0 +1,132 @@
+"""The analysts' views on hand-made rows: what they answer, to the micro."""
+
+from typing import Any
+
+import pytest
+from support_warehouse import Warehouse
+
+from app.adapters.warehouse import connect
+
+BATCH = "01900000-0000-7000-8000-000000000001"
+
+
+class Story:
+    """Rows by their age; each table's rows get what it wants besides."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, dict[str, Any], int]] = []
+
+    def add(self, table: str, age_minutes: int = 5, **columns: Any) -> None:
+        common = {"event_id": f"e{len(self.rows)}", "batch_id": BATCH, "txn_id": "t", "line": len(self.rows)}
+        self.rows.append((table, common | columns, age_minutes))
+
+    def view(self, page_view_id: str, age_minutes: int = 5, **columns: Any) -> None:
+        self.add("page_views", age_minutes, page_view_id=page_view_id, joined=columns.pop("joined", False), **columns)
+
+    async def tell(self, warehouse: Warehouse) -> None:
+        async with await connect(warehouse.settings.warehouse_url) as connection:
+            for table, columns, age in self.rows:
+                names = ", ".join(f'"{name}"' for name in columns)
+                places = ", ".join(["%s"] * len(columns))
+                await connection.execute(
+                    f"INSERT INTO analytics.{table} ({names}, received_at) "
+                    f"VALUES ({places}, GETDATE() - INTERVAL '{age} minutes')".encode(),
+                    tuple(columns.values()),
+                )
+
+
+async def test_campaign_profit(warehouse: Warehouse) -> None:
+    story = Story()
+    story.view("p1", campaign_id="won", campaign_name="Winner")
+    story.view("p1", age_minutes=1, campaign_id="late-comer")  # the same page view again: it belongs where it came first
+    story.view("p2", campaign_id="won")
+    story.view("p3", campaign_id="free")
+    story.view("p4")  # no campaign
+    for page_view, table, revenue in (
+        ("p1", "ad_impressions", 100), ("p1", "ad_impressions", 50), ("p1", "ad_clicks", 1000), ("p2", "ad_clicks", None),
+        ("p3", "ad_impressions", 7), ("p4", "ad_clicks", 9_999), ("unknown", "ad_clicks", 9_999),
+    ):  # fmt: skip
+        story.add(table, page_view_id=page_view, revenue_micros=revenue, campaign_id="of-the-ad")
+    story.add("redirects", campaign_id="won", cost_micros=400)
+    story.add("redirects", campaign_id="won", cost_micros=520)
+    story.add("redirects", campaign_id="lost", cost_micros=300, campaign_name="Loser")
+    story.add("redirects", campaign_id=None, cost_micros=77)
+    await story.tell(warehouse)
+
+    found = await warehouse.query(
+        "SELECT campaign_id, campaign_name, page_views, redirects, income_micros, cost_micros, profit_micros, roi "
+        "FROM analytics.campaign_profit ORDER BY campaign_id"
+    )
+
+    assert found == [
+        ("free", None, 1, 0, 7, 0, 7, None),
+        ("lost", "Loser", 0, 1, 0, 300, -300, -1.0),
+        ("won", "Winner", 2, 2, 1150, 920, 230, pytest.approx(0.25)),
+    ]
+
+
+async def test_popular_articles(warehouse: Warehouse) -> None:
+    story = Story()
+    common = {"article_id": "a1", "article_title": "Title", "author_id": "au", "section": "news"}
+    story.view("p1", visitor_id="v1", joined=True, dwell_ms=1000, visible_ms=400, scroll_pct=50, **common)
+    story.view("p2", visitor_id="v1", joined=True, dwell_ms=2000, scroll_pct=100, **common)
+    story.view("p3", visitor_id="v2", **common)
+    story.view("p4", article_id="a2", visitor_id="v1")
+    story.view("p5", age_minutes=8 * 24 * 60, article_id="a2")  # too old
+    story.view("p6")  # no article
+    story.add("ad_clicks", page_view_id="p1", article_id="a1", revenue_micros=30)
+    story.add("ad_impressions", page_view_id="p1", article_id="a1", revenue_micros=3)
+    story.add("ad_impressions", age_minutes=8 * 24 * 60, page_view_id="p1", article_id="a1", revenue_micros=500)
+    await story.tell(warehouse)
+
+    found = await warehouse.query(
+        "SELECT place, article_id, article_title, author_id, section, page_views, visitors, round(joined_share, 4)::float, "
+        "mean_dwell_ms, mean_visible_ms, mean_scroll_pct, revenue_micros FROM analytics.popular_articles ORDER BY place"
+    )
+
+    assert found == [
+        (1, "a1", "Title", "au", "news", 3, 2, 0.6667, 1500.0, 400.0, 75.0, 33),
+        (2, "a2", None, None, None, 1, 1, 0.0, None, None, None, 0),
+    ]
+
+
+async def test_popular_authors(warehouse: Warehouse) -> None:
+    story = Story()
+    story.view(
+        "p1", author_id="ann", article_id="a1", visitor_id="v1", joined=True, dwell_ms=10, visible_ms=4, scroll_pct=20
+    )
+    story.view("p1", age_minutes=1, author_id="bob", article_id="a3", visitor_id="v1")  # its ads stay ann's
+    story.view("p2", author_id="ann", article_id="a2", visitor_id="v2")
+    story.view("p3", age_minutes=31 * 24 * 60, author_id="bob", article_id="a3")  # too old
+    story.add("ad_impressions", page_view_id="p1", revenue_micros=5)
+    story.add("ad_clicks", page_view_id="p2", revenue_micros=6)
+    await story.tell(warehouse)
+
+    found = await warehouse.query(
+        "SELECT place, author_id, articles, page_views, visitors, joined_share::float, mean_dwell_ms, mean_visible_ms, "
+        "mean_scroll_pct, revenue_micros FROM analytics.popular_authors ORDER BY place"
+    )
+
+    assert found == [
+        (1, "ann", 2, 2, 2, 0.5, 10.0, 4.0, 20.0, 11),
+        (2, "bob", 1, 1, 1, 0.0, None, None, None, 0),
+    ]
+
+
+async def test_trends(warehouse: Warehouse) -> None:
+    story = Story()
+    for n in range(3):
+        story.view(f"new{n}", age_minutes=5 + 20 * n, article_id="new", article_title="New", section="news")
+    story.view("steady", age_minutes=30, article_id="steady")
+    for n in range(24):
+        story.view(f"steady{n}", age_minutes=70 + 55 * n, article_id="steady")
+    story.view("over", age_minutes=90, article_id="over")
+    story.view("old", age_minutes=26 * 60, article_id="new")
+    await story.tell(warehouse)
+
+    found = await warehouse.query(
+        "SELECT article_id, article_title, section, views_15_minutes, views_hour, baseline_per_hour, score "
+        "FROM analytics.trends ORDER BY score DESC"
+    )
+
+    assert found == [("new", "New", "news", 1, 3, 0.0, 4.0), ("steady", None, None, 0, 1, 1.0, 1.0)]
