@@ -49,8 +49,9 @@ class BridgeWorker:
     4. A tick to every partition, acknowledged. Where some partitions lack it, their time stands until the next one.
     5. For each shard read to its end: END to every partition, acknowledged. The next owner reads the empty rest and ENDs it
        again; a second END changes nothing.
-    6. Its checkpoint `finished` to every partition of `checkpoints`, its home last. Until the home has it, the next owner
-       does 5 and 6 again; a child whose worker heard it already is rightly pumped, for 5 was done (rule T5).
+    6. Its checkpoint `finished` to every partition of `checkpoints`, its home last, and there as `told`. Until the home has
+       it, the next owner does 5 and 6 again, even where it heard the rumour itself; a child whose worker heard it already
+       is rightly pumped, for 5 was done (rule T5).
     """
 
     def __init__(self, share: Share, book: ShardBook, outside: Outside) -> None:
@@ -181,7 +182,8 @@ class BridgeWorker:
         checkpoint = self.book.ended(shard)
         home = home_of(shard, self._share.checkpoint_partitions)
         others = [n for n in range(self._share.checkpoint_partitions) if n != home]
-        await asyncio.gather(*[self._record(n, checkpoint) for n in others])
+        rumour = msgspec.structs.replace(checkpoint, told=False)
+        await asyncio.gather(*[self._record(n, rumour) for n in others])
         await self._put(checkpoint)
         self.book.learn(checkpoint)
         _forget(shard)

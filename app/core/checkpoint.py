@@ -23,6 +23,8 @@ class Checkpoint(msgspec.Struct, frozen=True, tag="at", array_like=True):
     """The shard's mark before slack, ms since the epoch; 0 while it has none."""
     finished: bool = False
     """Read to its end, and every partition of `blocks` has its END."""
+    told: bool = False
+    """Every other partition of `checkpoints` has heard that it is finished; only its home says so."""
 
 
 class Barrier(msgspec.Struct, frozen=True, tag="barrier", array_like=True):
@@ -70,6 +72,7 @@ def further(known: Checkpoint | None, new: Checkpoint) -> Checkpoint:
         max(known.sequence, new.sequence, key=order_of),
         max(known.mark_ms, new.mark_ms),
         known.finished or new.finished,
+        known.told or new.told,
     )
 
 

@@ -41,14 +41,14 @@ class Phase(StrEnum):
 
 
 MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
-    Phase.WAITING: frozenset({Phase.READY, Phase.GONE, Phase.FINISHED}),
-    Phase.READY: frozenset({Phase.PUMPING, Phase.GONE, Phase.FINISHED}),
+    Phase.WAITING: frozenset({Phase.READY, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
+    Phase.READY: frozenset({Phase.PUMPING, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
     Phase.PUMPING: frozenset({Phase.READY, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
     Phase.DRAINED: frozenset({Phase.FINISHED}),
     Phase.GONE: frozenset({Phase.FINISHED}),
     Phase.FINISHED: frozenset(),
 }
-"""Every legal move. FINISHED is reached from anywhere: the former owner's last word may arrive late."""
+"""Every legal move. DRAINED and FINISHED are reached from anywhere: the former owner's last word may arrive late."""
 
 
 class Listed(NamedTuple):
@@ -128,14 +128,16 @@ class ShardBook:
         if known.finished:
             self._finished.add(shard)
         life = self._lives.get(shard)
-        if life is not None:
-            life.checkpoint = known
-            if known.finished and life.phase is not Phase.FINISHED:
-                self._move(shard, Phase.FINISHED)
-        elif self.owns(shard):
+        if life is None:
+            if not self.owns(shard):
+                return
             self._lives[shard] = life = _Life(known)
-            if known.finished:
-                self._move(shard, Phase.FINISHED)
+        life.checkpoint = known
+        if known.told and life.phase is not Phase.FINISHED:
+            self._move(shard, Phase.FINISHED)
+        elif known.finished and Phase.DRAINED in MOVES[life.phase]:
+            # a former owner died while it told everybody; whether all have heard it nobody knows, so all are told again
+            self._move(shard, Phase.DRAINED)
 
     def survey(self, listing: Mapping[str, Listed], asked_at_ms: int) -> None:
         """Take the stream's list of shards, asked for at `asked_at_ms`.
@@ -202,7 +204,7 @@ class ShardBook:
         life = self._lives[shard]
         if life.phase is not Phase.FINISHED:
             self._move(shard, Phase.FINISHED)
-        return Checkpoint(shard, life.sequence, life.claim(), finished=True)
+        return Checkpoint(shard, life.sequence, life.claim(), finished=True, told=True)
 
     # --- what it says
 

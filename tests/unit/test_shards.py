@@ -145,8 +145,8 @@ def test_children_wait_for_every_parent_and_start_when_these_are_finished() -> N
     for shard in "ab":
         assert b.phase("c") is Phase.WAITING
         b.answered(shard, some(5, 900))
-        assert b.ended(shard) == Checkpoint(shard, "5", 900, finished=True)
-        b.learn(Checkpoint(shard, "5", 900, finished=True))
+        assert b.ended(shard) == Checkpoint(shard, "5", 900, finished=True, told=True)
+        b.learn(Checkpoint(shard, "5", 900, finished=True, told=True))
         b.survey({"a": closed(5), "b": closed(5), "c": child_of("a", "b")}, 2000)
     assert b.startable() == ["c"]
     tick = b.tick()
@@ -198,7 +198,7 @@ def test_a_shard_that_kinesis_forgot_is_ended_with_an_alarm() -> None:
     ending = b.endings()
     assert [e.shard for e in ending] == ["a"]
     assert ending[0].alarm
-    assert b.ended("a") == Checkpoint("a", "7", 500, finished=True)
+    assert b.ended("a") == Checkpoint("a", "7", 500, finished=True, told=True)
     assert b.endings() == []
 
 
@@ -246,7 +246,7 @@ def test_a_new_owner_goes_on_from_the_checkpoint() -> None:
 
 def test_the_former_owners_last_word_finishes_a_shard_in_any_phase_and_it_never_reopens() -> None:
     b = pumping()
-    b.learn(Checkpoint("a", "9", 900, finished=True))
+    b.learn(Checkpoint("a", "9", 900, finished=True, told=True))
     assert b.phase("a") is Phase.FINISHED
     b.learn(Checkpoint("a", "9", 900))
     b.survey({"a": closed(9)}, 2000)
@@ -269,3 +269,15 @@ def test_every_phase_can_reach_the_end_and_only_the_end_is_final() -> None:
     assert set(MOVES) == set(Phase)
     assert [phase for phase, targets in MOVES.items() if not targets] == [Phase.FINISHED]
     assert all(Phase.FINISHED in targets for phase, targets in MOVES.items() if phase is not Phase.FINISHED)
+
+
+def test_a_rumour_that_an_own_shard_is_finished_is_told_to_everybody_again() -> None:
+    """Its former owner died while it told the others: some workers may never have heard, and hold back the children."""
+    b = book()
+    b.survey({"a": Listed(ending_sequence="7")}, 1)
+    b.published()
+    b.learn(Checkpoint("a", "7", 500, finished=True))
+    assert b.phase("a") is Phase.DRAINED
+    assert [ending.shard for ending in b.endings()] == ["a"]
+    assert b.ended("a").told
+    assert b.phase("a") is Phase.FINISHED
