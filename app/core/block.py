@@ -25,6 +25,8 @@ MAX_FRAME_BYTES: Final = 512 * 1024
 MAX_RAW_BYTES: Final = 1024 * 1024
 _HEADER: Final = struct.Struct(">BI16sIIIIIIQ")
 HEADER_BYTES: Final = _HEADER.size
+_UNSTATED: Final = 2**64 - 1  # how zstandard says that a frame does not state its size
+_MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024  # as every zstd decoder must support (RFC 8878, 3.1.1.1.2)
 
 
 class BlockHeader(msgspec.Struct, frozen=True):
@@ -80,19 +82,29 @@ def frame_of(message: bytes) -> bytes:
 def open_frame(frame: bytes) -> bytes:
     """The NDJSON text of a block's frame, LF after every line.
 
+    Guarantees: never holds more than `MAX_RAW_BYTES` of output, whatever the frame claims or contains.
+
     Raises:
-        FrameInvalid: the frame cannot be decompressed, or holds more than `MAX_RAW_BYTES`.
+        FrameInvalid: the frame cannot be decompressed, is not exactly one, or holds more than `MAX_RAW_BYTES`.
     """
     try:
-        reader = zstandard.ZstdDecompressor().decompressobj()
-        text = reader.decompress(frame)
+        if (size := raw_bytes_of(frame)) is not None and size > MAX_RAW_BYTES:
+            raise FrameInvalid(f"frame holds {size} bytes, more than {MAX_RAW_BYTES}")
+        reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+        # Bounded either way: by the size the frame states, which zstd enforces, or by max_output_size where it states none.
+        return reader.decompress(frame, max_output_size=MAX_RAW_BYTES, allow_extra_data=False)
     except zstandard.ZstdError as exc:
-        raise FrameInvalid(f"{len(frame)} bytes are not a zstd frame: {exc}") from exc
-    if not reader.eof or reader.unused_data:
-        raise FrameInvalid(f"{len(frame)} bytes are not exactly one zstd frame")
-    if len(text) > MAX_RAW_BYTES:
-        raise FrameInvalid(f"frame holds {len(text)} bytes, more than {MAX_RAW_BYTES}")
-    return text
+        raise FrameInvalid(f"{len(frame)} bytes are not one zstd frame of at most {MAX_RAW_BYTES} bytes: {exc}") from exc
+
+
+def raw_bytes_of(frame: bytes) -> int | None:
+    """How many bytes a frame says it holds, read from its head alone; None where it does not say.
+
+    Raises:
+        zstandard.ZstdError: `frame` does not start like a zstd frame.
+    """
+    size: int = zstandard.get_frame_parameters(frame).content_size
+    return None if size == _UNSTATED else size
 
 
 class Tick(msgspec.Struct, frozen=True, tag="tick", array_like=True):

@@ -3,9 +3,12 @@
     table    key                                        value
     seen     16-byte digest of an event_id              stored time
     blocks   20 bytes, `BlockHeader.key`                stored time
-    views    16-byte digest of a page_view_id           stored time, then what the join knows of the first event
-    pending  source offset, 8 bytes big-endian          Arrow IPC: the block's first events that are not emitted yet
-    seconds  source offset, 8 bytes big-endian, a tag   Arrow IPC: the block's second events; which of them are decided
+    views    16-byte digest of a page_view_id           stored time, then received_at and event_id of the joining first
+    pending  source offset, 8 bytes big-endian          Arrow IPC: first events that the step left open
+    seconds  source offset, 8 bytes big-endian, a tag   `d` Arrow IPC: second events that the step left undecided;
+                                                        `m` Roaring bitmap: which rows of it are decided by now
+
+A source offset is that of the first block of the step that stored the frame.
 
 Stored time is 8 bytes, big-endian milliseconds: max(stream time, the block's received_at). Tables in `EXPIRING` start every
 value with it. An entry whose stored time + dedup window is below the asking block's stream time has expired and counts as

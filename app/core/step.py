@@ -1,0 +1,232 @@
+"""The ETL's decisions for one partition: which messages a step takes, and what the step is (rules E1, E4, E6, E7, J1).
+
+The shell's loop, with the log deciding in between (rule E3):
+
+    etl = PartitionEtl.load(...)                       after recovery
+    count = etl.take(waiting)                          0 while something due is left over: then step without messages
+    decision = etl.decide(waiting[:count], number, predecessor)
+    ... send decision.message, wait for the broker, write its changes to the tables ...
+    etl.advance(decision.message)
+
+Rows and ledger do not depend on how messages were grouped into steps: `app.core.join` says why.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from app.core.arrival import Arrival, arrive_all
+from app.core.enrich import Enricher
+from app.core.flows import ENGAGEMENTS, JOINED, PAGE_VIEWS
+from app.core.intake import EtlRules, Intake, SourceMessage, how_many, take_in
+from app.core.join import Closing, NewFrames, close_due
+from app.core.ledger import StepLedger
+from app.core.meta import FIRST, SECOND, Meta, decode_meta, encode_meta
+from app.core.rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, pack_frame, page_view_rows, take_rows
+from app.core.state import StateReader
+from app.core.step_message import StepMessage
+from app.core.stored_window import fetch_frames, learn_step, load_window, window_changes
+from app.core.window import FRAME_COLUMNS
+from app.errors import IllegalMove, SourceGap
+
+__all__ = ["EtlRules", "PartitionEtl", "SourceMessage", "StepDecision"]
+
+OVERHEAD_BYTES: Final = 64 * 1024
+"""What a step message holds besides rows and changes: meta, names, the ledger."""
+
+
+class StepDecision(NamedTuple):
+    """A step, ready to be sent."""
+
+    message: StepMessage
+    pressing: bool
+    """False where it only moves time: the shell may wait for more, up to 5 s (rule E6)."""
+    more: bool
+    """Whether something due is left over: the next step takes no messages, at once."""
+
+
+class Applied(NamedTuple):
+    """Where the last applied step left a partition."""
+
+    meta: Meta
+    source_offset: int
+
+
+class PartitionEtl:
+    """Decides for one partition. Holds `Meta` and the index of the open window; everything else is in the tables."""
+
+    def __init__(self, partition: int, rules: EtlRules, enricher: Enricher, state: StateReader, applied: Applied) -> None:
+        self._partition = partition
+        self._rules = rules
+        self._enricher = enricher
+        self._state = state
+        self._meta = applied.meta
+        self._applied = applied.source_offset
+        self._window = load_window(state, rules.join, applied.meta.closed)
+
+    @classmethod
+    def load(  # noqa: PLR0913, PLR0917  (each is something of its own)
+        cls,
+        partition: int,
+        rules: EtlRules,
+        enricher: Enricher,
+        state: StateReader,
+        meta: bytes | None,
+        applied_source: int,
+    ) -> "PartitionEtl":
+        """Begin behind the last applied step.
+
+        Args:
+            partition: which one.
+            rules: bounds and limits.
+            enricher: look-ups, shared by the partitions of a worker.
+            state: the partition's tables, read at every step; `pending` and `seconds` are read whole now.
+            meta: `StepMessage.meta` of the last applied step; None before the first.
+            applied_source: offset on `blocks` of the last message that an applied step took; -1 before the first.
+
+        Raises:
+            StepMessageInvalid: `meta` cannot be read.
+        """
+        return cls(partition, rules, enricher, state, Applied(decode_meta(meta), applied_source))
+
+    @property
+    def stream_time_ms(self) -> int:
+        """The partition's stream time; 0 while it is not known."""
+        return self._meta.stream_time_ms
+
+    @property
+    def applied_source(self) -> int:
+        """Offset on `blocks` of the last message that an applied step took."""
+        return self._applied
+
+    @property
+    def leftover(self) -> bool:
+        """Whether something due was left over by the last step, for the size of its message."""
+        order = self._window.order
+        return bool(order) and order[0].due_ms < self._meta.stream_time_ms
+
+    def take(self, waiting: Sequence[SourceMessage]) -> int:
+        """How many of `waiting`, the messages behind the applied ones, the next step takes.
+
+        Returns: at least 1 if any is waiting; 0 while `leftover`: then the next step is `decide` without messages.
+
+        Raises:
+            EnvelopeInvalid: a message is neither a block nor a control message.
+        """
+        return 0 if self.leftover else how_many(waiting, self._meta, self._rules)
+
+    def decide(
+        self, messages: Sequence[SourceMessage], number: int, predecessor: int, *, careful: bool = False
+    ) -> StepDecision:
+        """The step that takes `messages`; pure: neither this object nor the tables change.
+
+        Args:
+            messages: the first `take` of the waiting ones; none while `leftover`.
+            number: of the step, the applied one + 1.
+            predecessor: offset on `rows` of the last message that counted.
+            careful: a step with these messages failed twice: take their lines one by one (rule E6).
+
+        Raises:
+            SourceGap: the messages do not follow the applied one without a hole.
+            IllegalMove: messages were given while something due is left over.
+            EpochMismatch: a block of another epoch.
+            EnvelopeInvalid: a block of another partition, or no block and no control message.
+            FrameInvalid: a block's frame cannot be read.
+        """
+        self._check(messages)
+        intake = take_in(messages, self._partition, self._meta, self._rules, self._state)
+        arrival = arrive_all(intake.blocks, self._state, self._rules, self._enricher, careful=careful)
+        budget = self._rules.message_bytes - OVERHEAD_BYTES - 2 * intake.raw_bytes
+        while True:
+            message, more = self._compose(messages, intake, arrival, (number, predecessor), budget)
+            # Estimates of compressed sizes can be wrong: with half the budget, and so on, it fits.
+            if budget <= 1 or size_of(message) <= self._rules.message_bytes:
+                break
+            budget //= 2
+        pressing = more or not messages or bool(intake.blocks or intake.replays or intake.alarms or message.emits)
+        return StepDecision(message, pressing, more)
+
+    def declare_gap(self, first_available: int, number: int, predecessor: int) -> StepDecision:
+        """The step that gives up every source message before `first_available`: retention took them (rule E4)."""
+        lost = f"source offsets {self._applied + 1} to {first_available - 1} are gone by retention: the audit repairs them"
+        message = StepMessage(
+            epoch=self._rules.epoch, partition=self._partition, number=number, predecessor=predecessor,
+            source_first=self._applied + 1, source_last=first_available - 1, stream_time_ms=self._meta.stream_time_ms,
+            meta=encode_meta(self._meta), rows={}, row_counts={}, ledger=[], replays=[], changes=[],
+            alarms=[f"gap declared: {lost}"],
+        )  # fmt: skip
+        return StepDecision(message, pressing=True, more=self.leftover)
+
+    def advance(self, step: StepMessage) -> None:
+        """Follow a step that counts, once its changes are in the tables; from its message alone, whoever decided it."""
+        self._meta = decode_meta(step.meta)
+        learn_step(self._window, self._meta.closed, step.changes)
+        self._applied = step.source_last
+
+    def _check(self, messages: Sequence[SourceMessage]) -> None:
+        if messages and self.leftover:
+            raise IllegalMove("what is due must close before more messages are taken: decide a step without messages")
+        for n, message in enumerate(messages, self._applied + 1):
+            if message.offset != n:
+                raise SourceGap(f"source offset {message.offset} where {n} follows")
+
+    def _compose(
+        self, messages: Sequence[SourceMessage], intake: Intake, arrival: Arrival, place: tuple[int, int], budget: int
+    ) -> tuple[StepMessage, bool]:
+        """The step's message with at most `budget` bytes of closings; whether something due is left over."""
+        frames = intake.blocks[0].offset if intake.blocks else -1
+        window = self._window
+        new = NewFrames(
+            None if arrival.firsts is None else window.frame(FIRST, frames, arrival.firsts.select(FRAME_COLUMNS)),
+            None if arrival.seconds is None else window.frame(SECOND, frames, arrival.seconds.select(FRAME_COLUMNS)),
+            arrival.views,
+        )
+        closing = close_due(window, new, intake.stream_time_ms, budget)
+        outputs, ledger = self._emit(arrival, closing, frames)
+        meta = Meta(stream_time_ms=intake.stream_time_ms, shards=intake.shards, closed=closing.closed)
+        message = StepMessage(
+            epoch=self._rules.epoch, partition=self._partition, number=place[0], predecessor=place[1],
+            source_first=self._applied + 1, source_last=self._applied + len(messages),
+            stream_time_ms=intake.stream_time_ms, meta=encode_meta(meta),
+            rows={flow: pack_frame(rows) for flow, rows in outputs.items()},
+            row_counts={flow: rows.height for flow, rows in outputs.items()},
+            ledger=ledger.entries(), replays=intake.replays,
+            changes=[*arrival.changes, *window_changes(window, closing, frames, arrival.firsts, arrival.seconds)],
+            alarms=intake.alarms,
+        )  # fmt: skip
+        return message, closing.more
+
+    def _emit(self, arrival: Arrival, closing: Closing, frames: int) -> tuple[dict[str, pl.DataFrame], StepLedger]:
+        """The rows of each flow, what arrived before what closed, and the ledger of all of them."""
+        ledger = StepLedger()
+        rows: dict[str, list[pl.DataFrame]] = {}
+        for flow, part in arrival.rows:
+            rows.setdefault(flow, []).append(part)
+        for outcome, lines in arrival.fates:
+            ledger.add(lines, outcome)
+        joined = [place for place in closing.joined if place]
+        taken: Mapping[int, pl.DataFrame] = {}
+        if joined or closing.seconds:
+            taken = fetch_frames(self._state, SECOND, [*joined, *closing.seconds], (frames, arrival.seconds))
+        if closing.firsts:
+            held = fetch_frames(self._state, FIRST, closing.firsts, (frames, arrival.firsts))
+            firsts = take_rows(held, closing.firsts, PENDING_COLUMNS)
+            seconds = take_rows(taken, closing.joined, SECONDS_COLUMNS) if joined else None
+            rows.setdefault(PAGE_VIEWS.name, []).append(page_view_rows(firsts, seconds, self._enricher))
+            ledger.add(firsts, PAGE_VIEWS.name)
+            if seconds is not None:
+                ledger.add(seconds.filter(pl.col("batch_id").is_not_null()), JOINED)
+        if closing.seconds:
+            unjoined = take_rows(taken, closing.seconds, SECONDS_COLUMNS)
+            rows.setdefault(ENGAGEMENTS.name, []).append(engagement_rows(unjoined, closing.reasons))
+            ledger.add(unjoined, ENGAGEMENTS.name)
+        return {flow: pl.concat(parts) for flow, parts in rows.items()}, ledger
+
+
+def size_of(step: StepMessage) -> int:
+    """Bytes of a step's message, a little more rather than less."""
+    rows = sum(len(packed) for packed in step.rows.values())
+    ledger = sum(len(entry.line_set) + len(entry.batch_id) + len(entry.outcome) + 16 for entry in step.ledger)
+    changes = sum(len(c.keys) + len(c.value_ends) + len(c.values) + len(c.deletes) + 32 for c in step.changes)
+    return rows + ledger + changes + len(step.meta) + 64 * len(step.replays) + sum(map(len, step.alarms)) * 4 + 1024

@@ -1,0 +1,157 @@
+"""The window as the tables keep it, and its index made from them.
+
+    pending  number                 Arrow IPC of the first events that a step left open
+    seconds  number, `d`            Arrow IPC of the second events that a step left without a decision
+    seconds  number, `m`            Roaring bitmap of those rows of it that have a decision by now; absent while none has
+
+A number is the source offset of the first block of the step that stored the frame. Which first events of a frame are closed
+needs no table: exactly those up to `Meta.closed`. A frame goes when its last event is closed or decided.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import polars as pl
+from pyroaring import BitMap
+
+from app.core.join import Closing, Place, unpack_view
+from app.core.meta import FIRST, SECOND, Due
+from app.core.rows import pack_frame, unpack_frame
+from app.core.state import KEY_BYTES, StateReader
+from app.core.step_message import Changes
+from app.core.window import FRAME_COLUMNS, OpenWindow
+from app.errors import HistoryBroken
+from app.settings import JoinRules
+
+_NUMBER: Final = struct.Struct(">Q")
+_DATA: Final = b"d"
+_MASK: Final = b"m"
+_LOADED_AT_ONCE: Final = 4096
+
+
+def pending_key(number: int) -> bytes:
+    """Where a frame of first events lies."""
+    return _NUMBER.pack(number)
+
+
+def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow:
+    """The index of everything that the tables hold open; reads all of `pending` and `seconds` once."""
+    window = OpenWindow(rules)
+    window.closed = closed
+    for key, value in state.scan("pending"):
+        window.add(window.frame(FIRST, _number(key), unpack_frame(value, FRAME_COLUMNS)))
+    data: dict[int, bytes] = {}
+    masks: dict[int, bytes] = {}
+    for key, value in state.scan("seconds"):
+        (data if key[-1:] == _DATA else masks)[_number(key)] = value
+    for number, value in data.items():
+        mask = BitMap.deserialize(masks[number]) if number in masks else None
+        window.add(window.frame(SECOND, number, unpack_frame(value, FRAME_COLUMNS)), mask)
+    digests = list({digest for frame in window.firsts.values() for digest in frame.digests[frame.at :]})
+    for start in range(0, len(digests), _LOADED_AT_ONCE):
+        asked = digests[start : start + _LOADED_AT_ONCE]
+        for digest, found in zip(asked, state.get("views", asked), strict=True):
+            if found is not None:
+                view = unpack_view(found)
+                window.learn_joiner(digest, view.received_ms, view.event_id)
+    return window
+
+
+def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes]) -> None:
+    """Bring the index from before a step to behind it, from what the step's message says."""
+    by_table = {change.table: change for change in changes}
+    window.close(closed)
+    if (views := by_table.get("views")) is not None:
+        for digest, value in views.puts():
+            view = unpack_view(value)
+            window.learn_joiner(digest, view.received_ms, view.event_id)
+    if (pending := by_table.get("pending")) is not None:
+        for key in pending.deleted():
+            window.drop_firsts(_number(key))
+        for key, value in pending.puts():
+            window.add(window.frame(FIRST, _number(key), unpack_frame(value, FRAME_COLUMNS)))
+    if (seconds := by_table.get("seconds")) is not None:
+        for key in seconds.deleted():
+            if key[-1:] == _DATA:
+                window.drop_seconds(_number(key))
+        for key, value in seconds.puts():
+            if key[-1:] == _DATA:
+                window.add(window.frame(SECOND, _number(key), unpack_frame(value, FRAME_COLUMNS)))
+            else:
+                window.decide(_number(key), BitMap.deserialize(value))
+
+
+def fetch_frames(
+    state: StateReader, kind: int, places: Sequence[Place], own: tuple[int, pl.DataFrame | None]
+) -> Mapping[int, pl.DataFrame]:
+    """The frames that `places` name, from the tables; `own` is this step's, not stored.
+
+    Raises:
+        HistoryBroken: the tables lack a frame that the index knows.
+    """
+    numbers = sorted({number for number, _ in places})
+    frames = {}
+    if own[1] is not None and own[0] in numbers:
+        frames[own[0]] = own[1]
+        numbers.remove(own[0])
+    table, tag = ("pending", b"") if kind == FIRST else ("seconds", _DATA)
+    for number, value in zip(numbers, state.get(table, [_NUMBER.pack(n) + tag for n in numbers]), strict=True):
+        if value is None:
+            raise HistoryBroken(f"table {table} has lost frame {number}, which is still open")
+        frames[number] = unpack_frame(value)
+    return frames
+
+
+def window_changes(
+    window: OpenWindow, closing: Closing, number: int, firsts: pl.DataFrame | None, seconds: pl.DataFrame | None
+) -> list[Changes]:
+    """What a step changes in `pending` and `seconds`.
+
+    Args:
+        window: the index before the step.
+        closing: what the step closes.
+        number: of the frames that the step brings.
+        firsts: the first events that it brings.
+        seconds: the second events that it brings without a decision on arrival.
+    """
+    pending_puts, pending_deletes = [], []
+    left = _without(firsts, [row for n, row in closing.firsts if n == number])
+    if left is not None:
+        pending_puts.append((pending_key(number), pack_frame(left)))
+    for n in {n for n, _ in closing.firsts if n != number}:
+        frame = window.firsts[n]
+        if frame.passed(closing.closed) == len(frame):
+            pending_deletes.append(pending_key(n))
+
+    decided: dict[int, list[int]] = {}
+    for n, row in [*closing.seconds, *(place for place in closing.joined if place)]:
+        decided.setdefault(n, []).append(row)
+    seconds_puts, seconds_deletes = [], []
+    left = _without(seconds, decided.pop(number, []))
+    if left is not None:
+        seconds_puts.append((_NUMBER.pack(number) + _DATA, pack_frame(left)))
+    for n, rows in decided.items():
+        mask = window.seconds[n].decided | BitMap(rows)
+        if len(mask) == len(window.seconds[n]):
+            seconds_deletes += [_NUMBER.pack(n) + _DATA, _NUMBER.pack(n) + _MASK]
+        else:
+            seconds_puts.append((_NUMBER.pack(n) + _MASK, mask.serialize()))
+    changes = []
+    if pending_puts or pending_deletes:
+        changes.append(Changes.pack("pending", KEY_BYTES["pending"], pending_puts, sorted(pending_deletes)))
+    if seconds_puts or seconds_deletes:
+        changes.append(Changes.pack("seconds", KEY_BYTES["seconds"], sorted(seconds_puts), sorted(seconds_deletes)))
+    return changes
+
+
+def _without(frame: pl.DataFrame | None, rows: list[int]) -> pl.DataFrame | None:
+    """`frame` without some rows; None where none is left."""
+    if frame is None or frame.height == len(rows):
+        return None
+    return frame.filter(~pl.Series([False] * frame.height).scatter(rows, values=True)) if rows else frame
+
+
+def _number(key: bytes) -> int:
+    number: int = _NUMBER.unpack_from(key)[0]
+    return number
