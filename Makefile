@@ -1,2 +1,85 @@
 # Two commands are enough: `make demo` and `make test`; both set up what they need.
+#
+#   make help        what there is
+#
+# Everything that is installed goes into this checkout (.venv, .kafka); only Maven, if missing, comes from the system's
+# package manager. Checkouts side by side do not disturb each other.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+KAFKA_POM := app/local/kafka-pom.xml
+MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
+EVENTS ?= 60000
+DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
+
+.PHONY: help setup demo test test-fast lint up down clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/installed .kafka/installed  ## install everything into this checkout (quick when it is done)
+
+demo: setup  ## a whole day's path in a minute: 60,000 events to the warehouse, compared (REAL_TIME=1: with the true 90 s)
+	@$(BIN)/instream demo $(DEMO_OPTIONS)
+
+test: lint  ## lint, types and every test, the whole stack included
+	@$(BIN)/python -m pytest
+
+test-fast: setup  ## the tests that need no stack
+	@$(BIN)/python -m pytest -m "not stack"
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+
+up: setup  ## start the local stack in the background
+	@$(BIN)/instream up
+
+down: setup  ## stop it
+	@$(BIN)/instream down
+
+clean:  ## remove what setup and tests made (stops the stack first)
+	@if [[ -x $(BIN)/instream ]]; then $(BIN)/instream down; fi
+	rm -rf .venv .kafka .instream *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A .venv whose Python is gone or too old is made anew.
+.venv/installed: pyproject.toml constraints.txt
+	@python=""; \
+	for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python="$$candidate"; break; \
+	  fi; \
+	done; \
+	if [[ -z "$$python" ]]; then \
+	  echo "Python 3.11 or newer (with venv) is needed and none was found: install it, or say make PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  echo "making .venv with $$python"; rm -rf .venv; "$$python" -m venv .venv; \
+	fi
+	@echo "installing the Python packages into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	@touch $@
+
+.kafka/installed: $(KAFKA_POM)
+	@if ! command -v mvn >/dev/null; then \
+	  sudo=""; if [[ $$(id -u) != 0 ]]; then sudo=sudo; fi; \
+	  echo "Maven is missing: installing it with the system's package manager"; \
+	  if command -v apt-get >/dev/null; then \
+	    $$sudo apt-get update -qq; $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq maven >/dev/null; \
+	  elif command -v dnf >/dev/null; then $$sudo dnf install -y -q maven; \
+	  elif command -v apk >/dev/null; then $$sudo apk add -q maven; \
+	  elif command -v brew >/dev/null; then brew install -q maven; \
+	  else echo "install Maven (mvn) by hand: no apt-get, dnf, apk or brew here" >&2; exit 1; \
+	  fi; \
+	fi
+	@echo "copying Kafka's jars into .kafka"
+	@rm -rf .kafka && mkdir .kafka
+	@mvn -q -B -f $(KAFKA_POM) $(MAVEN_COPY) -DoutputDirectory="$(CURDIR)/.kafka"
+	@touch $@

@@ -1,0 +1,54 @@
+"""`instream audit`: one round of the audit, now."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from app.cli.show import Exit, JsonOption, print_json
+
+if TYPE_CHECKING:
+    from agents.auditor import RoundReport
+    from app.settings import Settings
+
+
+async def run_round(settings: "Settings", grace_s: float | None) -> "RoundReport":
+    """Judge every open batch older than the grace once, and send again what is missing."""
+    from agents.audit_ports import real_ports  # noqa: PLC0415 - commands load what they need
+    from agents.auditor import Auditor  # noqa: PLC0415
+    from app.adapters.loaded_ledger import WarehouseLedger  # noqa: PLC0415
+    from app.shell.ports import Ports  # noqa: PLC0415
+
+    warehouse = WarehouseLedger(settings.warehouse_url)
+    try:
+        return await Auditor(real_ports(settings, Ports(settings), warehouse), settings).round(grace_s)
+    finally:
+        await warehouse.close()
+
+
+def audit(
+    grace: Annotated[float | None, typer.Option(help="Judge batches older than this many seconds.", min=0)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the registry with the warehouse's ledger once: complete what is covered, send again what is missing.
+
+    The audit's worker does the same every minute. Exit codes: 0 no batch is open, 3 some are (they wait, were sent again
+    or are held), 1 an alarm: lines are lost, damaged, or in the ledger more than once.
+    """
+    from app.settings import read_settings  # noqa: PLC0415
+
+    report = asyncio.run(run_round(read_settings(), grace))
+    if as_json:
+        print_json(report)
+    else:
+        counts = {name: value for name, value in msgspec.structs.asdict(report).items() if isinstance(value, int)}
+        print("  ".join(f"{name} {value}" for name, value in counts.items()))
+        for reason in report.waits_for:
+            print(f"waits for {reason}")
+        for finding, batches in report.named.items():
+            print(f"{finding}: {', '.join(batches)}")
+    if report.alarms:
+        raise typer.Exit(Exit.FAILURE)
+    if report.still_open:
+        raise typer.Exit(Exit.INCOMPLETE)

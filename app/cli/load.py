@@ -1,0 +1,72 @@
+"""`instream load`: realistic traffic, and what it expects to find."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.show import JsonOption, Lines, print_json, print_table
+from app.errors import LocalStackError
+
+if TYPE_CHECKING:
+    from app.local.traffic.expect import Summary
+
+
+def progress_lines(say: Lines, events: int, every_s: float = 5) -> Callable[[int], None]:
+    """A callback that tells now and then how many lines were acknowledged."""
+    told = time.monotonic()
+
+    def tell(lines: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= every_s:
+            told = time.monotonic()
+            say(f"{lines:,} of {events:,} lines are acknowledged")
+
+    return tell
+
+
+def show_summary(summary: "Summary") -> None:
+    """Print what a run sent and what must come of it."""
+
+    def words(value: "int | tuple[int, int]") -> int | str:
+        return value if isinstance(value, int) else f"{value[0]:,} to {value[1]:,}"
+
+    sent = [
+        ("lines sent", summary.lines), ("requests", summary.requests), ("duplicates", summary.duplicates),
+        ("bots", summary.bots), ("malformed", summary.malformed), ("joined", words(summary.joined)),
+        *((f"rows in {flow}", words(rows)) for flow, rows in summary.rows.items()),
+    ]  # fmt: skip
+    print_table(f"sent in {summary.took_s} s, slowest answer {summary.slowest_answer_s} s; expected", ("", "lines"), sent)
+    if summary.retries:
+        print(f"{summary.retries} requests were sent again; {summary.unsure_lines} lines may have been kept twice")
+    if summary.unsure_events:
+        print(f"{summary.unsure_events} events may end in more than one way: a stall brought them near a bound of the join")
+
+
+def load(
+    events: Annotated[int, typer.Option(help="Lines to send, resent ones included.", min=1)] = 10_000,
+    rate: Annotated[float, typer.Option(help="Lines a second while new page views begin.", min=1)] = 500,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same traffic, under new ids.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Send realistic traffic to the running stack: duplicates, bots, malformed lines, late and missing seconds, nasty texts.
+
+    Seconds are sent the stack's join window after their firsts, in real time, so a run takes longer than events / rate.
+    Prints what must be in the warehouse afterwards.
+    """
+    from app.local.stack import home_of_environment, read_stack  # noqa: PLC0415 - commands load what they need
+    from app.local.traffic.expect import summarise  # noqa: PLC0415
+    from app.local.traffic.run import Plan, run_traffic  # noqa: PLC0415
+
+    stack = read_stack(home_of_environment())
+    if stack is None:
+        raise LocalStackError("no stack is up here: run `instream up` (or set INSTREAM_HOME)")
+    plan = Plan(events=events, rate=rate, seed=seed)
+    run = asyncio.run(run_traffic(stack, plan, progress_lines(Lines(), events)))
+    summary = summarise(run.sent, run.expected)
+    if as_json:
+        print_json(summary)
+    else:
+        show_summary(summary)

@@ -1,0 +1,68 @@
+"""The command `instream`: mounts one file a command, and turns errors into one line and an exit code."""
+
+import os
+import sys
+
+import typer
+
+from app.cli.audit import audit
+from app.cli.demo import demo
+from app.cli.init import init
+from app.cli.load import load
+from app.cli.show import Exit, log_to_stderr
+from app.cli.up import down, status, up
+from app.cli.wait import wait
+from app.errors import InstreamError
+
+app = typer.Typer(
+    help="Browser events in the data warehouse in under five minutes, none lost, none twice.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
+OWN_STACK = frozenset({"up", "down", "status", "demo"})
+"""Commands that start a stack or look at it from outside; the others work on the one that runs, or on AWS."""
+GROUP = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.callback()
+def enter_stack(context: typer.Context) -> None:
+    """Lead every command that works on a stack to the one in INSTREAM_HOME, if one is up there."""
+    log_to_stderr()
+    if context.invoked_subcommand not in OWN_STACK:
+        from app.local.stack import enter, home_of_environment  # noqa: PLC0415 - commands load what they need
+
+        enter(home_of_environment())
+
+
+@app.command("sink", context_settings=GROUP)
+def sink(context: typer.Context) -> None:
+    """Look after the sink's transaction chains (`instream sink --help`)."""
+    from app.cli.sink import app as commands  # noqa: PLC0415 - loads Kafka's and S3's clients
+
+    commands(context.args, prog_name="instream sink")
+
+
+@app.command("delivery", context_settings=GROUP)
+def delivery(context: typer.Context) -> None:
+    """Look after what the warehouse refused (`instream delivery --help`)."""
+    from app.cli.delivery import app as commands  # noqa: PLC0415
+
+    commands(context.args, prog_name="instream delivery")
+
+
+for command in (up, down, status, wait, load, audit, init, demo):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one line on stderr and exit code 1, interruptions 130."""
+    try:
+        app(prog_name="instream")
+    except InstreamError as exc:
+        print(f"instream: {exc}", file=sys.stderr)
+        sys.exit(Exit.FAILURE)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error of ours
+        sys.exit(Exit.OK)

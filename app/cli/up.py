@@ -1,0 +1,57 @@
+"""`instream up`, `instream down`, `instream status`: the local stack's life."""
+
+import typer
+
+from app.cli.show import Exit, JsonOption, Lines, print_json, print_table
+
+
+def up(as_json: JsonOption = False) -> None:
+    """Start the whole local stack and return when every role is ready.
+
+    Everything runs in the background; addresses are in $INSTREAM_HOME/stack.json (default .instream). A stack that is up
+    already is left as it is.
+    """
+    from app.local.control import up as start  # noqa: PLC0415 - commands load what they need
+    from app.local.stack import home_of_environment  # noqa: PLC0415
+
+    home = home_of_environment()
+    stack = start(home, Lines())
+    if as_json:
+        print_json(stack)
+        return
+    print(f"collector  {stack.collector_url}")
+    print(f"warehouse  {stack.warehouse_url}")
+    print(f"kafka      {stack.kafka}")
+    print(f"aws        {stack.aws_endpoint}")
+    print(f"details    {home.stack_file}")
+
+
+def down(as_json: JsonOption = False) -> None:
+    """Stop the local stack; nothing of it runs afterwards. Logs stay, the data goes with the next `up`."""
+    from app.local.control import down as stop  # noqa: PLC0415
+    from app.local.stack import home_of_environment  # noqa: PLC0415
+
+    stopped = stop(home_of_environment(), Lines())
+    if as_json:
+        print_json({"stopped": stopped})
+    elif not stopped:
+        print("nothing was running")
+
+
+def status(as_json: JsonOption = False) -> None:
+    """Show what runs. Exit code 0 when the stack is ready and every process runs, else 1."""
+    from app.local.control import status as ask  # noqa: PLC0415
+    from app.local.stack import home_of_environment  # noqa: PLC0415
+
+    found = ask(home_of_environment())
+    if as_json:
+        print_json(found)
+    else:
+        print(f"{found.state}  {found.home}")
+        if found.failure:
+            print(f"it ended by itself: {found.failure.splitlines()[0]}")
+        if found.processes:
+            rows = [(p.name, str(p.pid), "running" if p.running else "dead", p.restarts, p.log) for p in found.processes]
+            print_table("processes", ("name", "pid", "state", "restarts", "log"), rows)
+    if found.state != "ready" or not all(process.running for process in found.processes):
+        raise typer.Exit(Exit.FAILURE)

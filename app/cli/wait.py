@@ -1,0 +1,158 @@
+"""`instream wait`: return as soon as the warehouse's ledger covers every batch registered now."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import typer
+
+from app.cli.show import Exit, JsonOption, Lines, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.adapters.loaded_ledger import Delivery, WarehouseLedger
+    from app.core.registry_item import RegistryItem
+    from app.settings import Settings
+    from app.stored_ledger import StoredLedger
+
+NAMED: Final = 5
+"""Most batch ids that the answer names of each kind."""
+POLL_S: Final = 0.5
+TELL_EVERY_S: Final = 10
+
+
+class Waited(msgspec.Struct, kw_only=True):
+    """How the wait ended. Counts are batches."""
+
+    registered: int
+    covered: int = 0
+    missing: int = 0
+    """Without an entry for some line, and not held."""
+    held: int = 0
+    """Lines lie in a quarantined transaction: `instream delivery release`, or nothing, mends that."""
+    excess: int = 0
+    """The ledger has more than the batch."""
+    took_s: float = 0.0
+    named: dict[str, list[str]] = {}
+    """`missing`, `held`, `excess` -> some batch ids, an excess with what is wrong."""
+
+    @property
+    def exit_code(self) -> Exit:
+        """What the command's exit code says of it."""
+        if self.excess:
+            return Exit.FAILURE
+        return Exit.INCOMPLETE if self.missing or self.held else Exit.OK
+
+
+class Uncovered:
+    """The registered batches whose ledger is not complete yet; each is looked at until it is, and never again."""
+
+    def __init__(self, items: "list[RegistryItem]") -> None:
+        """Wait for the batches of `items`."""
+        self._registered = len(items)
+        self._open = {item.batch_id: item for item in items}
+        self._held: set[str] = set()
+        self._excess: dict[str, str] = {}
+
+    async def look(self, warehouse: "WarehouseLedger", stored: "StoredLedger", delivery: "Delivery") -> bool:
+        """Compare what is open with the ledger. Returns: whether waiting longer can change anything.
+
+        Raises:
+            ServiceUnavailable: the warehouse, or S3 where transactions are quarantined, does not answer.
+        """
+        from app.core.reconcile import coverage  # noqa: PLC0415 - commands load what they need
+
+        quarantined = [
+            lines
+            for transaction in delivery.quarantined
+            for lines in (await stored.of(transaction.partition, transaction.number)).values()
+        ]
+        entries = await warehouse.entries(list(self._open))
+        self._held.clear()
+        for batch_id, item in list(self._open.items()):
+            found = coverage(item.line_count, entries.get(batch_id, []))
+            if found.excess:
+                self._excess[batch_id] = "; ".join(found.excess)
+            elif any(found.missing & lines[batch_id] for lines in quarantined if batch_id in lines):
+                self._held.add(batch_id)
+                continue
+            elif found.missing:
+                continue
+            del self._open[batch_id]
+        return len(self._open) > len(self._held)
+
+    def result(self, took_s: float) -> Waited:
+        """Where it stands."""
+        missing = [batch_id for batch_id in self._open if batch_id not in self._held]
+        named = {
+            "missing": missing[:NAMED],
+            "held": sorted(self._held)[:NAMED],
+            "excess": [f"{batch_id}: {why}" for batch_id, why in self._excess.items()][:NAMED],
+        }
+        return Waited(
+            registered=self._registered, covered=self._registered - len(self._open) - len(self._excess),
+            missing=len(missing), held=len(self._held), excess=len(self._excess), took_s=round(took_s, 1),
+            named={kind: ids for kind, ids in named.items() if ids},
+        )  # fmt: skip
+
+
+async def await_coverage(settings: "Settings", timeout_s: float, say: "Callable[[str], None]") -> Waited:
+    """Take the batches that the registry has now and wait until the ledger covers each exactly once.
+
+    Returns early when nothing but held batches is left, or when the ledger has more than a batch.
+
+    Raises:
+        ServiceUnavailable: the registry does not answer.
+    """
+    from app.adapters.loaded_ledger import WarehouseLedger  # noqa: PLC0415
+    from app.adapters.registry import DynamoRegistry  # noqa: PLC0415
+    from app.adapters.s3 import S3ObjectStore  # noqa: PLC0415
+    from app.errors import ServiceUnavailable  # noqa: PLC0415
+    from app.stored_ledger import StoredLedger  # noqa: PLC0415
+
+    start = told = time.monotonic()
+    registry, objects = DynamoRegistry(settings), S3ObjectStore(settings)
+    warehouse, stored = WarehouseLedger(settings.warehouse_url), StoredLedger(objects, settings.epoch)
+    try:
+        uncovered = Uncovered([item async for item in registry.all_batches() if item.epoch == settings.epoch])
+        while True:
+            refusal = ""
+            try:
+                delivery = await warehouse.delivery(settings.epoch)
+                is_open = await uncovered.look(warehouse, stored, delivery)
+            except ServiceUnavailable as exc:
+                is_open, refusal = True, f"; {exc}"
+            now = time.monotonic()
+            result = uncovered.result(now - start)
+            if not is_open or now - start >= timeout_s:
+                return result
+            if now - told >= TELL_EVERY_S:
+                told = now
+                say(f"{result.covered} of {result.registered} batches are covered{refusal}")
+            await asyncio.sleep(min(POLL_S, max(0.0, start + timeout_s - now)))
+    finally:
+        await warehouse.close()
+        await registry.close()
+        await objects.close()
+
+
+def wait(
+    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", min=0)] = 300, as_json: JsonOption = False
+) -> None:
+    """Wait until every batch registered now is in the warehouse, line by line.
+
+    Exit codes: 0 all are covered exactly once, 3 some are not in time or held by a quarantined transaction, 1 the ledger has
+    more than was sent.
+    """
+    from app.settings import read_settings  # noqa: PLC0415
+
+    result = asyncio.run(await_coverage(read_settings(), timeout, Lines()))
+    if as_json:
+        print_json(result)
+    else:
+        print(f"{result.covered} of {result.registered} batches are covered exactly once after {result.took_s} s")
+        for kind, batches in result.named.items():
+            print(f"{kind}: {getattr(result, kind)} batches: {', '.join(batches)}")
+    raise typer.Exit(result.exit_code)

@@ -1,0 +1,175 @@
+"""Keeps one process running: starts it, sees it die, starts it again."""
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from app.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE: Final = 3
+"""Deaths in a row that are answered without delay."""
+FIRST_DELAY_S: Final = 1.0
+LONGEST_DELAY_S: Final = 30.0
+HEALTHY_S: Final = 60.0
+"""A process that ran this long has recovered: its earlier deaths are forgotten."""
+
+
+class Backoff:
+    """When to start a process that died; knows nothing of clocks or processes."""
+
+    def __init__(self) -> None:
+        self.deaths = 0
+
+    def delay_after(self, lived_s: float) -> float:
+        """Seconds to wait after a death of a process that ran `lived_s` seconds."""
+        self.deaths = 1 if lived_s >= HEALTHY_S else self.deaths + 1
+        if self.deaths <= AT_ONCE:
+            return 0.0
+        return float(min(FIRST_DELAY_S * 2 ** (self.deaths - AT_ONCE - 1), LONGEST_DELAY_S))
+
+
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A process to keep."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    """Its working directory."""
+    log: Path
+    stop_signal: signal.Signals = signal.SIGTERM
+    patience_s: float = 15.0
+    """How long it may take to end before it is killed."""
+    fatal: bool = False
+    """Its death cannot be mended by starting it again."""
+
+
+class Keeper:
+    """One process and its restarts.
+
+    The process has /dev/null as its input and its log as both outputs, and inherits no other open file. Death is seen at
+    once, whatever its exit code or signal.
+    """
+
+    def __init__(self, spec: ProcessSpec, clock: Clock, changed: Callable[[], None], lost: Callable[[str], None]) -> None:
+        """Keep what `spec` describes.
+
+        Args:
+            spec: the process.
+            clock: measures how long it lived.
+            changed: called after every start, when `pid` is new.
+            lost: called with the reason when a fatal process died; it is not started again.
+        """
+        self.spec = spec
+        self.backoff = Backoff()
+        self.restarts = 0
+        self._clock = clock
+        self._changed = changed
+        self._lost = lost
+        self._process: asyncio.subprocess.Process | None = None
+        self._spawning = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the process, None while it does not run."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the process, then keep it in the background until `stop`."""
+        process = await self._spawn()
+        self._task = asyncio.create_task(self._keep(process), name=f"keep {self.spec.name}")
+
+    async def stop(self) -> None:
+        """End the process: its stop signal, and SIGKILL where that takes longer than its patience. Safe to call twice."""
+        self._stopping.set()
+        async with self._spawning:
+            process = self._process
+        if process and process.returncode is None:
+            self._send(process, self.spec.stop_signal)
+            try:
+                async with asyncio.timeout(self.spec.patience_s):
+                    await process.wait()
+            except TimeoutError:
+                log.warning("process does not end, killing it", process=self.spec.name, pid=process.pid)
+                self._send(process, signal.SIGKILL)
+                await process.wait()
+        if self._task:
+            await self._task
+
+    async def _keep(self, process: asyncio.subprocess.Process) -> None:
+        while True:
+            since = self._clock.monotonic_s()
+            code = await process.wait()
+            if self._stopping.is_set():
+                return
+            lived_s = self._clock.monotonic_s() - since
+            log.warning("process died", process=self.spec.name, code=code, lived_s=round(lived_s, 1))
+            if self.spec.fatal:
+                self._lost(f"{self.spec.name} died ({describe_exit(code)})")
+                return
+            again = await self._start_again(lived_s)
+            if again is None:
+                return
+            process = again
+
+    async def _start_again(self, lived_s: float) -> asyncio.subprocess.Process | None:
+        """The next process, after its delay; None where `stop` came first. A machine that cannot fork is asked again."""
+        while not await self._stopped_within(delay_s := self.backoff.delay_after(lived_s)):
+            async with self._spawning:
+                if self._stopping.is_set():
+                    return None
+                self.restarts += 1
+                try:
+                    process = await self._spawn()
+                except OSError as exc:
+                    log.error("process cannot be started", process=self.spec.name, error=str(exc))
+                    lived_s = 0
+                    continue
+            log.info("process started again", process=self.spec.name, pid=process.pid, after_s=delay_s)
+            return process
+        return None
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        with self.spec.log.open("ab") as log_file:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.spec.command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=subprocess.STDOUT,
+                env=dict(self.spec.environment), cwd=self.spec.folder, start_new_session=True,
+            )  # fmt: skip
+        self._changed()
+        return self._process
+
+    async def _stopped_within(self, delay_s: float) -> bool:
+        if not delay_s:
+            return self._stopping.is_set()
+        try:
+            async with asyncio.timeout(delay_s):
+                return await self._stopping.wait()
+        except TimeoutError:
+            return False
+
+    @staticmethod
+    def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+        try:
+            process.send_signal(number)
+        except ProcessLookupError:
+            return  # it ended meanwhile; wait() will say so
+
+
+def describe_exit(code: int) -> str:
+    """An exit code in words: `exit code 1`, `signal SIGKILL`."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"

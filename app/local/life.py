@@ -1,0 +1,188 @@
+"""One life of a stack in its HOME: the folders, the lock, and the record of what runs.
+
+    lock        held by the supervisor for as long as it lives
+    life.json   what this life is and which processes it started; replaced at every change
+    stack.json  the addresses, while the stack is up
+    logs/       a file a process; the finished life's are kept as logs.old/
+    data/       Kafka, PostgreSQL, each worker's RocksDB
+
+The stand-in for S3, Kinesis and DynamoDB has no disk: when it ends, Kafka and the warehouse hold half of a truth whose other
+half is gone. A life therefore begins with an empty `data/`, and the next `up` removes what the last one left.
+"""
+
+import fcntl
+import os
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+import psutil
+
+from app.errors import LocalStackError
+
+LEAST_FREE_BYTES: Final = 2 * 1024**3
+SAME_START_S: Final = 2.0
+"""Start times are counted from a boot time that moves when the clock is set; a pid does not come back within this."""
+
+
+class State(StrEnum):
+    """Where a life stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A process that the supervisor started, and how to know it again: pids are reused, start times are not."""
+
+    name: str
+    pid: int
+    create_time: float
+
+
+class Life(msgspec.Struct, kw_only=True):
+    """The content of life.json."""
+
+    state: State
+    supervisor: Started
+    processes: list[Started] = []
+    progress: list[str] = []
+    """What happened so far, a line each."""
+    failure: str | None = None
+    """Why it ended, where nobody asked it to."""
+
+
+class Home:
+    """The folder of a stack's run state; `path` is absolute."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self.logs = self.path / "logs"
+        self.data = self.path / "data"
+        self.stack_file = self.path / "stack.json"
+        self.life_file = self.path / "life.json"
+        self.lock_file = self.path / "lock"
+
+    def check_disk(self) -> None:
+        """Refuse a disk that a stack would fill.
+
+        Raises:
+            LocalStackError: less than 2 GiB are free where HOME is.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.path).free
+        if free < LEAST_FREE_BYTES:
+            raise LocalStackError(
+                f"only {free / 1024**3:.1f} GiB are free at {self.path}, {LEAST_FREE_BYTES // 1024**3} are needed: "
+                "make room or set INSTREAM_HOME to another disk"
+            )
+
+    def acquire(self) -> IO[bytes] | None:
+        """The lock, as the open file that holds it; None while a supervisor has it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.lock_file.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+    def is_held(self) -> bool:
+        """Whether a supervisor lives here."""
+        if not self.lock_file.exists():
+            return False
+        file = self.acquire()
+        if file is None:
+            return True
+        file.close()
+        return False
+
+    def read_life(self) -> Life | None:
+        """The last recorded life, or None where there was none."""
+        try:
+            return msgspec.json.decode(self.life_file.read_bytes(), type=Life)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as exc:
+            raise LocalStackError(f"{self.life_file} cannot be read ({exc}): remove it if no stack runs") from exc
+
+    def write_life(self, life: Life) -> None:
+        """Record `life`."""
+        replace_file(self.life_file, msgspec.json.format(msgspec.json.encode(life)))
+
+    def wipe(self) -> bool:
+        """Remove what a finished life left; its logs are kept as logs.old. Only for who holds the lock.
+
+        Returns: whether there was anything.
+
+        Raises:
+            LocalStackError: there is data that no stack of ours made.
+        """
+        if self.life_file.exists():
+            shutil.rmtree(self.path / "logs.old", ignore_errors=True)
+            if self.logs.exists():
+                self.logs.rename(self.path / "logs.old")
+        elif self.data.exists() or self.logs.exists():
+            raise LocalStackError(f"{self.path} has data or logs that no stack made: set INSTREAM_HOME to another folder")
+        found = self.data.exists()
+        if found:
+            shutil.rmtree(self.data)
+        self.stack_file.unlink(missing_ok=True)
+        self.data.mkdir(parents=True)
+        self.logs.mkdir()
+        return found
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put `content` at `path` so that a reader sees the old or the new, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def started(name: str, pid: int) -> Started:
+    """The record of the process `pid`, which must be alive or not yet waited for."""
+    return Started(name, pid, psutil.Process(pid).create_time())
+
+
+def find(record: Started) -> psutil.Process | None:
+    """The recorded process if it still runs; a zombie, or another process under the same pid, is None."""
+    try:
+        process = psutil.Process(record.pid)
+        if abs(process.create_time() - record.create_time) > SAME_START_S or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+    except psutil.NoSuchProcess:
+        return None
+    return process
+
+
+def end_leftovers(life: Life, patience_s: float = 3) -> list[str]:
+    """End what a dead supervisor left running: TERM, then KILL; only processes that are provably the recorded ones.
+
+    Patience is short: together they have lost their supervisor, and with the next `up` their data.
+
+    Returns: the names of those that still ran.
+    """
+    living = [(record, process) for record in life.processes if (process := find(record)) is not None]
+    for _, process in living:
+        _signal(process, kill=False)
+    _, stubborn = psutil.wait_procs([process for _, process in living], timeout=patience_s)
+    for process in stubborn:
+        _signal(process, kill=True)
+    psutil.wait_procs(stubborn, timeout=patience_s)
+    return [record.name for record, _ in living]
+
+
+def _signal(process: psutil.Process, *, kill: bool) -> None:
+    try:
+        if kill:
+            process.kill()
+        else:
+            process.terminate()
+    except psutil.NoSuchProcess:
+        return  # ended by itself meanwhile, which is what was wanted

@@ -1,0 +1,110 @@
+"""Which loopback ports a stack listens on.
+
+A port that the environment sets is taken or refused; one that it does not set starts at its usual number and moves to a free
+one. A stack claims each of its ports, for as long as it lives, by holding the UDP socket of the same number: so two stacks
+that start at once never choose alike, and a service that dies finds its port free when it is started again.
+"""
+
+import random
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from app.errors import LocalStackError
+
+HOST: Final = "127.0.0.1"
+FREE_RANGE: Final = range(20_000, 32_000)
+"""Below what Linux and macOS give to outgoing connections, which could otherwise sit on a port between two starts."""
+TRIES: Final = 500
+
+
+class Service(NamedTuple):
+    """Something that listens."""
+
+    name: str
+    variable: str | None = None
+    """The environment variable that sets its port; None where only the stack itself cares."""
+    usual: int | None = None
+    """Where it listens when nobody says otherwise; None for any free port."""
+
+
+class Claim(NamedTuple):
+    """A port and the socket that holds it; close the socket to give the port up."""
+
+    port: int
+    holder: socket.socket
+    moved: bool
+    """Whether the usual port was taken, so that an operator must hear of this one."""
+
+
+def claim(port: int) -> socket.socket | None:
+    """The socket that claims `port`, or None where somebody has it."""
+    holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        holder.bind((HOST, port))
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            probe.listen(1)
+    except OSError:
+        holder.close()
+        return None
+    return holder
+
+
+def claim_free() -> Claim:
+    """Any port that nobody has.
+
+    Raises:
+        LocalStackError: hundreds of tries found none.
+    """
+    for port in random.sample(FREE_RANGE, TRIES):
+        holder = claim(port)
+        if holder is not None:
+            return Claim(port, holder, moved=False)
+    raise LocalStackError(f"no free port between {FREE_RANGE.start} and {FREE_RANGE.stop}")
+
+
+def claim_ports(services: Iterable[Service], environment: Mapping[str, str]) -> dict[str, Claim]:
+    """A claimed port for every service, by its name.
+
+    Args:
+        services: what is to listen.
+        environment: where a service's `variable` may set its port; 0 asks for any free one.
+
+    Raises:
+        LocalStackError: a port that is set is taken or no port number; nothing stays claimed.
+    """
+    claims: dict[str, Claim] = {}
+    try:
+        for service in services:
+            claims[service.name] = _claim_for(service, environment)
+    except LocalStackError:
+        release(claims.values())
+        raise
+    return claims
+
+
+def release(claims: Iterable[Claim]) -> None:
+    """Give the ports up."""
+    for held in claims:
+        held.holder.close()
+
+
+def _claim_for(service: Service, environment: Mapping[str, str]) -> Claim:
+    text = environment.get(service.variable, "") if service.variable else ""
+    if text:
+        if not text.isascii() or not text.isdigit() or int(text) > 65535:
+            raise LocalStackError(f"{service.variable}={text} is no port number")
+        if int(text):
+            holder = claim(int(text))
+            if holder is None:
+                raise LocalStackError(
+                    f"port {text} ({service.variable}, {service.name}) is taken: free it, set another, or unset the variable"
+                )
+            return Claim(int(text), holder, moved=False)
+        return claim_free()
+    if service.usual is None:
+        return claim_free()
+    holder = claim(service.usual)
+    return Claim(service.usual, holder, moved=False) if holder else claim_free()._replace(moved=True)

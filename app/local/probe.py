@@ -1,0 +1,30 @@
+"""Asking a process over HTTP whether it answers, without more machinery than a socket."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+PROBE_TIMEOUT_S = 2.0
+
+
+async def answers_ok(url: str) -> bool:
+    """Whether a GET of `url` (plain http) answers with a status below 400 within two seconds."""
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            try:
+                request = f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+                writer.write(request.encode())
+                status = (await reader.readline()).split()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return len(status) > 1 and status[1].isdigit() and int(status[1]) < 400
+
+
+async def await_true(ask: Callable[[], Awaitable[bool]], pause_s: float = 0.1) -> None:
+    """Return once `ask` says true; for as long as it takes, so wrap it in a timeout."""
+    while not await ask():  # noqa: ASYNC110 - another process answers: there is no event to wait for
+        await asyncio.sleep(pause_s)

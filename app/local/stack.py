@@ -1,0 +1,101 @@
+"""`stack.json`: where a running stack answers. The file is a contract; fields are added, never renamed."""
+
+import json
+import os
+from pathlib import Path
+
+import msgspec
+
+from app.local.life import Home, replace_file
+from app.settings import Settings
+
+
+class RoleProcess(msgspec.Struct, frozen=True):
+    """A process of the stack; `pid` is the worker itself, never a wrapper."""
+
+    role: str
+    pid: int
+    log: str
+    """Absolute path of its log."""
+
+
+class StackSettings(msgspec.Struct, frozen=True):
+    """What who sends traffic must know of the rules by which it is judged."""
+
+    epoch: int
+    partitions: int
+    linger_ms: int
+    slack_s: float
+    join_window_s: float
+    join_grace_s: float
+    join_reorder_s: float
+    dedup_window_s: float
+    commit_interval_s: float
+    delivery_interval_s: float
+    audit_grace_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> "StackSettings":
+        """The subset of `settings`."""
+        return cls(**{name: getattr(settings, name) for name in cls.__struct_fields__})
+
+
+class Stack(msgspec.Struct, kw_only=True):
+    """The content of stack.json."""
+
+    home: str
+    supervisor_pid: int
+    collector_url: str
+    """No slash at its end."""
+    warehouse_url: str
+    """libpq URL, through the Redshift stand-in."""
+    kafka: str
+    aws_endpoint: str
+    bucket: str
+    stream: str
+    registry_table: str
+    dashboard: str | None = None
+    metrics: dict[str, str]
+    """Role -> URL of its Prometheus page."""
+    processes: list[RoleProcess]
+    """Exactly the roles; what they need is under `infrastructure`."""
+    infrastructure: list[RoleProcess]
+    restarts: dict[str, int]
+    """Role or service -> how often it was started again."""
+    settings: StackSettings
+    environment: dict[str, str]
+    """The variables with which any command or program talks to this stack."""
+
+    def write(self, home: Home) -> None:
+        """Put it in place, whole or not at all."""
+        replace_file(home.stack_file, msgspec.json.format(msgspec.json.encode(self)))
+
+    def pid_of(self, role: str) -> int:
+        """The pid of a role or service."""
+        return next(process.pid for process in [*self.processes, *self.infrastructure] if process.role == role)
+
+
+def read_stack(home: Home) -> Stack | None:
+    """The stack that runs in `home`, or None where stack.json is absent."""
+    try:
+        return msgspec.json.decode(home.stack_file.read_bytes(), type=Stack)
+    except FileNotFoundError:
+        return None
+
+
+def home_of_environment() -> Home:
+    """HOME as the environment says it (`INSTREAM_HOME`, default `.instream`)."""
+    return Home(Path(os.environ.get("INSTREAM_HOME") or ".instream"))
+
+
+def enter(home: Home) -> bool:
+    """Take on the environment of the stack that runs in `home`, so that settings read afterwards lead to it.
+
+    Returns: whether there is one; without it the environment stays as it is, which is how the commands work on AWS.
+    """
+    try:
+        environment = json.loads(home.stack_file.read_bytes())["environment"]
+    except FileNotFoundError:
+        return False
+    os.environ.update(environment)
+    return True

@@ -1,0 +1,174 @@
+"""What every sent line must become, judged by when it was really sent and acknowledged.
+
+The join goes by the collector's clock, which reads somewhere between a request's sending and its answer. Where every moment
+in those intervals leads to the same end, that end is certain; where a stall made more than one possible, any of them is
+right and the event counts as unsure.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Final
+
+import msgspec
+
+from app.local.traffic.send import Interval, Sent, SentEvent
+from app.local.traffic.stories import Timing
+
+FLOWS: Final = ("page_views", "ad_impressions", "ad_clicks", "redirects", "engagements", "rejected")
+_FLOW_OF: Final = {
+    "page_view": "page_views", "ad_impression": "ad_impressions", "ad_click": "ad_clicks", "redirect": "redirects",
+}  # fmt: skip
+MAX_CORNERS: Final = 10
+"""Most copies of first and second events of one page view whose intervals are combined (2 to the power of)."""
+
+
+class Fate(msgspec.Struct, frozen=True):
+    """What may become of an event."""
+
+    flow: str | None
+    """The flow that has its row; None for a second that became part of its first's."""
+    detail: str | None = None
+    """An engagement's reason; for a page view the event_id of the second it took; `bot`."""
+
+
+class Expectations(msgspec.Struct):
+    """What must be found."""
+
+    fates: dict[str, set[Fate]]
+    """event_id -> what may become of it; one where it is certain."""
+    malformed: int
+    duplicates: int
+    unsure_lines: int
+    """Lines that may be in the pipeline once more than sent, after a failed attempt."""
+
+    @property
+    def unsure_events(self) -> int:
+        """Events of which more than one fate is right."""
+        return sum(len(fates) > 1 for fates in self.fates.values())
+
+    def rows(self) -> dict[str, tuple[int, int]]:
+        """Flow -> least and most rows."""
+        least, most = Counter[str](), Counter[str]()
+        for fates in self.fates.values():
+            flows = {fate.flow for fate in fates}
+            for flow in flows - {None}:
+                most[str(flow)] += 1
+                least[str(flow)] += len(flows) == 1
+        least["rejected"] += self.malformed
+        most["rejected"] += self.malformed + self.unsure_lines
+        return {flow: (least[flow], most[flow]) for flow in FLOWS}
+
+    def joined(self) -> tuple[int, int]:
+        """Least and most page views with a second."""
+        firsts = [[fate.detail is not None for fate in fates] for fates in self.fates.values() if _is_first(fates)]
+        return sum(all(took) for took in firsts), sum(any(took) for took in firsts)
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What a run sent and what must come of it, in numbers; a pair is a least and a most where a stall left a doubt."""
+
+    lines: int
+    requests: int
+    retries: int
+    duplicates: int
+    bots: int
+    malformed: int
+    joined: int | tuple[int, int]
+    rows: dict[str, int | tuple[int, int]]
+    unsure_events: int
+    unsure_lines: int
+    took_s: float
+    slowest_answer_s: float
+
+
+def expect(sent: Sent, timing: Timing) -> Expectations:
+    """What must become of everything in `sent` on a stack that joins by `timing`."""
+    fates: dict[str, set[Fate]] = {}
+    views: dict[str, tuple[list[SentEvent], list[SentEvent]]] = defaultdict(lambda: ([], []))
+    for event in sent.events.values():
+        facts = event.facts
+        if facts.is_bot:
+            fates[facts.event_id] = {Fate("rejected", "bot")}
+        elif facts.event_type in {"page_view", "engagement"}:
+            views[facts.page_view_id or ""][facts.event_type == "engagement"].append(event)
+        else:
+            fates[facts.event_id] = {Fate(_FLOW_OF[facts.event_type])}
+    for firsts, seconds in views.values():
+        _judge(firsts, seconds, timing, fates)
+    duplicates = sum(event.copies - 1 for event in sent.events.values())
+    return Expectations(fates, len(sent.malformed), duplicates, sent.unsure_lines)
+
+
+def summarise(sent: Sent, expected: Expectations) -> Summary:
+    """The numbers of a run."""
+    return Summary(
+        lines=sent.lines, requests=sent.requests, retries=sent.retries, duplicates=expected.duplicates,
+        bots=sum(event.facts.is_bot for event in sent.events.values()), malformed=expected.malformed,
+        joined=_one(expected.joined()), rows={flow: _one(bounds) for flow, bounds in expected.rows().items()},
+        unsure_events=expected.unsure_events, unsure_lines=expected.unsure_lines, took_s=round(sent.took_s, 1),
+        slowest_answer_s=round(sent.slowest_answer_s, 2),
+    )  # fmt: skip
+
+
+def _one(bounds: tuple[int, int]) -> int | tuple[int, int]:
+    return bounds[0] if bounds[0] == bounds[1] else bounds
+
+
+def _is_first(fates: Iterable[Fate]) -> bool:
+    return any(fate.flow == "page_views" for fate in fates)
+
+
+def _judge(firsts: list[SentEvent], seconds: list[SentEvent], timing: Timing, fates: dict[str, set[Fate]]) -> None:
+    """Add the fates of one page view's events: those of every corner of their intervals, and of a block that came late."""
+    events = [*firsts, *seconds]
+    moments: list[Sequence[int]] = [_moments(event.received) for event in events]
+    if 2 ** sum(len(choice) > 1 for choice in moments) > 2**MAX_CORNERS:
+        moments = [[event.received.first_ms] for event in events]
+    for corner in product(*moments):
+        received = dict(zip((event.facts.event_id for event in events), corner, strict=True))
+        found = _settle(firsts, seconds, received, timing)
+        for event_id, fate in found.items():
+            fates.setdefault(event_id, set()).add(fate)
+    for first in firsts:
+        for second in seconds:
+            _admit_late_block(first, second, timing, fates)
+
+
+def _moments(received: Interval) -> tuple[int, ...]:
+    return tuple({received.first_ms, received.last_ms})
+
+
+def _settle(firsts: list[SentEvent], seconds: list[SentEvent], received: dict[str, int], timing: Timing) -> dict[str, Fate]:
+    """The fates of one page view's events, each received at one moment: the join in a dozen lines."""
+
+    def by_time(event: SentEvent) -> tuple[int, str]:
+        return received[event.facts.event_id], event.facts.event_id
+
+    found = {event.facts.event_id: Fate("page_views") for event in firsts}
+    if not firsts:
+        return found | {event.facts.event_id: Fate("engagements", "no_first") for event in seconds}
+    first = min(firsts, key=by_time).facts.event_id
+    opens = received[first] - timing.reorder_s * 1000
+    closes = received[first] + (timing.window_s + timing.grace_s) * 1000
+    able = sorted((event for event in seconds if opens <= received[event.facts.event_id] <= closes), key=by_time)
+    for event in seconds:
+        moment = received[event.facts.event_id]
+        reason = "late" if moment > closes else "no_first" if moment < opens else "extra"
+        found[event.facts.event_id] = Fate("engagements", reason)
+    if able:
+        found[able[0].facts.event_id] = Fate(None)
+        found[first] = Fate("page_views", able[0].facts.event_id)
+    return found
+
+
+def _admit_late_block(first: SentEvent, second: SentEvent, timing: Timing, fates: dict[str, set[Fate]]) -> None:
+    """Admit what a block that reached Kinesis after the slack may become: its answer came late too."""
+    opened, closed = first.received, second.received
+    after_ms = (timing.window_s + timing.grace_s + timing.slack_s) * 1000
+    if closed.last_ms > opened.first_ms + after_ms:
+        fates[first.facts.event_id].add(Fate("page_views"))
+        fates[second.facts.event_id].add(Fate("engagements", "late"))
+    if opened.last_ms > closed.first_ms + (timing.reorder_s + timing.slack_s) * 1000 and opened.first_ms > closed.first_ms:
+        fates[first.facts.event_id].add(Fate("page_views"))
+        fates[second.facts.event_id].add(Fate("engagements", "no_first"))

@@ -1,0 +1,59 @@
+"""One run: schedule, send, expect."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from app.local.stack import Stack
+from app.local.traffic.expect import Expectations, expect
+from app.local.traffic.schedule import requests, schedule
+from app.local.traffic.send import Sender, Sent
+from app.local.traffic.stories import Author, Timing
+
+LEAD_MS: Final = 200
+"""Between the decision to start and offset 0."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to send."""
+
+    events: int
+    """Lines, resent ones included."""
+    rate: float
+    """Lines a second while stories begin."""
+    seed: int = 1
+    keep_bodies: bool = False
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What was sent and what must become of it."""
+
+    run: str
+    """Start of every id of the run."""
+    sent: Sent
+    expected: Expectations
+
+
+def timing_of(stack: Stack) -> Timing:
+    """The join's rules on a stack."""
+    rules = stack.settings
+    return Timing(rules.join_window_s, rules.join_grace_s, rules.join_reorder_s, rules.slack_s)
+
+
+async def run_traffic(stack: Stack, plan: Plan, progress: Callable[[int], None] | None = None) -> Run:
+    """Send a run to a stack, in real time: the last second comes a window, a grace and some seconds after its first.
+
+    Raises:
+        LocalStackError: the collector refused or lost something.
+    """
+    run = f"r{secrets.token_hex(4)}"
+    started_at_ms = time.time_ns() // 1_000_000 + LEAD_MS
+    author = Author(plan.seed, run, started_at_ms, timing_of(stack))
+    sender = Sender(stack.collector_url, started_at_ms, keep_bodies=plan.keep_bodies)
+    await asyncio.sleep(LEAD_MS / 1000)
+    sent = await sender.run(requests(schedule(author, plan.events, plan.rate), plan.seed), progress)
+    return Run(run, sent, expect(sent, timing_of(stack)))

@@ -1,0 +1,21 @@
+"""One stack for every end-to-end test of a session, in a folder of its own, on free ports, with compressed times."""
+
+import pytest
+from live_stack import COMPRESSED, LiveStack
+
+
+@pytest.fixture(scope="session")
+def shared_stack(tmp_path_factory):
+    """The stack, up until the session ends."""
+    live = LiveStack(tmp_path_factory.mktemp("stack") / "home", COMPRESSED)
+    live.up()
+    yield live
+    live.down()
+
+
+@pytest.fixture
+def stack(shared_stack, monkeypatch):
+    """The shared stack, with this process's environment leading to it."""
+    for name, value in shared_stack.stack.environment.items():
+        monkeypatch.setenv(name, value)
+    return shared_stack

@@ -1,0 +1,108 @@
+"""A stack as end-to-end tests see it: the command line, stack.json, signals, and exact comparison."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from app.adapters.warehouse import connect
+from app.cli.wait import Waited, await_coverage
+from app.local.life import Home
+from app.local.probe import answers_ok, await_true
+from app.local.stack import Stack, read_stack
+from app.local.traffic.compare import Comparison, compare
+from app.local.traffic.run import Plan, Run, run_traffic
+from app.settings import read_settings
+
+INSTREAM = Path(sys.executable).with_name("instream")
+ANY_PORTS = dict.fromkeys(
+    ("INSTREAM_COLLECTOR_PORT", "INSTREAM_KAFKA_PORT", "INSTREAM_AWS_PORT", "INSTREAM_WAREHOUSE_PORT"), "0"
+)
+COMPRESSED = ANY_PORTS | {
+    "INSTREAM_JOIN_WINDOW_S": "5",
+    "INSTREAM_JOIN_GRACE_S": "4",
+    "INSTREAM_JOIN_REORDER_S": "2",
+    "INSTREAM_COMMIT_INTERVAL_S": "2",
+    "INSTREAM_DELIVERY_INTERVAL_S": "1",
+    "INSTREAM_AUDIT_INTERVAL_S": "5",
+    "INSTREAM_AUDIT_GRACE_S": "20",
+}
+"""Seconds where production has minutes, so that a test of the whole path takes half a minute."""
+
+
+def eventually(holds: Callable[[], object], within_s: float = 30) -> None:
+    """Return once `holds` says so; fail when it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"did not hold within {within_s} s"
+        time.sleep(0.05)
+
+
+class LiveStack:
+    """The stack in one HOME."""
+
+    def __init__(self, home: Path, settings: dict[str, str]) -> None:
+        self.home = Home(home)
+        self.caller = {name: value for name, value in os.environ.items() if not name.startswith(("INSTREAM_", "AWS_"))}
+        self.caller |= settings | {"INSTREAM_HOME": str(home)}
+
+    @property
+    def stack(self) -> Stack:
+        """stack.json as it is now."""
+        stack = read_stack(self.home)
+        assert stack is not None, "no stack is up"
+        return stack
+
+    def instream(self, *words: str, timeout_s: float = 170, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with everything that it prints."""
+        return subprocess.run(
+            [INSTREAM, *words], env=self.caller | settings, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
+
+    def up(self) -> None:
+        """Start it, or fail with what `up` said."""
+        done = self.instream("up")
+        assert done.returncode == 0, done.stderr
+
+    def down(self) -> None:
+        """Stop it."""
+        done = self.instream("down")
+        assert done.returncode == 0, done.stderr
+
+    def kill(self, role: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to a role or service. Returns: the pid that it had."""
+        pid = self.stack.pid_of(role)
+        os.kill(pid, number)
+        return pid
+
+    def await_restart(self, role: str, old_pid: int, within_s: float = 60) -> None:
+        """Return when stack.json names another pid for `role`."""
+        eventually(lambda: self.stack.pid_of(role) not in {0, old_pid}, within_s)
+
+    async def await_ready(self, role: str, within_s: float = 90) -> None:
+        """Return when /ready of a role answers."""
+        import asyncio
+
+        url = self.stack.metrics[role].replace("/metrics", "/ready")
+        async with asyncio.timeout(within_s):
+            await await_true(lambda: answers_ok(url))
+
+    async def load(self, events: int, rate: float, seed: int = 1) -> Run:
+        """Send realistic traffic and return when everything is acknowledged."""
+        return await run_traffic(self.stack, Plan(events=events, rate=rate, seed=seed, keep_bodies=True))
+
+    async def wait(self, timeout_s: float = 90) -> Waited:
+        """`instream wait` in this process."""
+        return await await_coverage(read_settings(), timeout_s, print)
+
+    async def compare_exact(self, run: Run, timeout_s: float = 90) -> Comparison:
+        """Wait until everything is covered, compare every row of a run with what was sent, and fail on any difference."""
+        waited = await self.wait(timeout_s)
+        assert waited.exit_code == 0, waited
+        async with await connect(self.stack.warehouse_url) as connection:
+            compared = await compare(connection, run.run, run.sent, run.expected)
+        assert compared.is_equal, compared
+        return compared

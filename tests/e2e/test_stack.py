@@ -1,0 +1,222 @@
+"""The running stack: its contract, exact rows under realistic load, and what happens when parts of it die."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import aiohttp
+import msgspec
+import psutil
+import pytest
+from live_stack import INSTREAM, LiveStack, eventually
+
+from app.cli.demo import load_and_compare, show
+from app.cli.show import Lines
+from app.local.environment import ROLES
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+
+async def post(url: str, event_id: str) -> int:
+    event = {"event_id": event_id, "event_type": "redirect", "occurred_at": int(time.time() * 1000)}
+    timeout = aiohttp.ClientTimeout(total=2)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(f"{url}/v1/events", json=event, headers={"X-Write-Key": "demo"}) as answer,
+        ):
+            return answer.status
+    except (aiohttp.ClientError, TimeoutError):
+        return 0
+
+
+def test_stack_json_is_the_contract(stack):
+    found = json.loads(stack.home.stack_file.read_text())
+    assert not found["collector_url"].endswith("/")
+    assert {"warehouse_url", "kafka", "aws_endpoint", "bucket", "stream", "registry_table", "dashboard"} <= found.keys()
+    assert [process["role"] for process in found["processes"]] == list(ROLES)
+    assert found["metrics"].keys() == set(ROLES)
+    for process in found["processes"]:
+        command = psutil.Process(process["pid"]).cmdline()
+        assert "app.collector" in command or f"app.worker:{process['role']}" in command
+        assert os.path.getsize(process["log"]) > 0
+    assert found["settings"]["join_window_s"] == 5
+
+
+async def test_every_role_answers_health_ready_and_metrics(stack):
+    async with aiohttp.ClientSession() as session:
+        for url in stack.stack.metrics.values():
+            for page in ("health", "ready", "metrics"):
+                async with session.get(url.replace("/metrics", f"/{page}")) as answer:
+                    assert answer.status == 200, url
+        async with session.get(f"{stack.stack.collector_url}/health") as answer:
+            assert answer.status == 200
+
+
+def test_up_again_leaves_everything_as_it_is(stack):
+    before = stack.stack
+    done = stack.instream("up", "--json", timeout_s=10)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["processes"] == [
+        {"role": process.role, "pid": process.pid, "log": process.log} for process in before.processes
+    ]
+    assert "the stack is up" in done.stderr
+
+
+def test_status_says_that_everything_runs(stack):
+    done = stack.instream("status", "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert found["state"] == "ready"
+    assert len(found["processes"]) == len(ROLES) + 4
+    assert all(process["running"] for process in found["processes"])
+
+
+def test_a_set_port_that_is_taken_is_an_error_and_leaves_nothing(stack, tmp_path):
+    port = stack.stack.collector_url.rpartition(":")[2]
+    other = LiveStack(tmp_path / "other", {"INSTREAM_COLLECTOR_PORT": port})
+    done = other.instream("up", timeout_s=30)
+    assert done.returncode == 1
+    assert f"port {port} (INSTREAM_COLLECTOR_PORT, collector) is taken" in done.stderr
+    assert not other.home.is_held()
+    life = other.home.read_life()
+    assert life is not None
+    assert life.processes == []
+
+
+async def test_realistic_traffic_is_in_the_warehouse_row_by_row(stack, capsys):
+    result = await load_and_compare(stack.stack, 5000, 1000, Lines())
+    assert result.equal, result.compared
+    assert (result.sent.lines, result.waited.missing) == (5000, 0)
+    assert result.compared.joined.found > 800
+    assert result.compared.duplicates.found > 150
+    assert all(bounds.found > 20 for bounds in result.compared.flows.values())
+    assert result.latency["without join"].max_s < 60
+    show(result)
+    assert "EQUAL: 0 missing, 0 extra, 0 different" in capsys.readouterr().out
+    assert json.loads(msgspec.json.encode(result))["equal"] is True
+
+
+def test_the_audit_completes_what_is_covered(stack):
+    done = stack.instream("audit", "--grace", "0", "--json")
+    assert done.returncode == 0, done.stdout
+    report = json.loads(done.stdout)
+    assert (report["lost"], report["excess"], report["replayed"]) == (0, 0, 0)
+
+
+def test_init_again_changes_nothing(stack):
+    done = stack.instream("init", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "topic blocks-e1" in json.loads(done.stdout)["present"]
+
+
+def test_load_and_wait_as_commands(stack):
+    done = stack.instream("load", "--events", "300", "--rate", "300", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["lines"] == 300
+    assert sum(summary["rows"].values()) + summary["duplicates"] + summary["joined"] == 300
+    done = stack.instream("wait", "--timeout", "90", "--json")
+    assert done.returncode == 0, done.stderr
+    waited = json.loads(done.stdout)
+    assert waited["covered"] == waited["registered"] > 0
+
+
+async def test_wait_says_in_time_that_something_is_missing(stack):
+    assert await post(stack.stack.collector_url, "not-yet") == 200
+    done = await asyncio.to_thread(stack.instream, "wait", "--timeout", "0", "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["missing"] >= 1
+
+
+async def test_a_killed_collector_answers_again_within_three_seconds(stack):
+    url = stack.stack.collector_url
+    old_pid = stack.kill("collector")
+    since = time.monotonic()
+    while await post(url, "after-the-kill") != 200:
+        assert time.monotonic() - since < 3, "the collector does not answer within 3 s"
+        await asyncio.sleep(0.05)
+    stack.await_restart("collector", old_pid, within_s=5)
+    eventually(lambda: stack.stack.restarts["collector"] >= 1, within_s=5)
+
+
+async def test_rows_stay_exact_while_kafka_and_the_warehouse_die(stack):
+    loading = asyncio.create_task(stack.load(events=3000, rate=300, seed=3))
+    await asyncio.sleep(3)
+    killed = {name: stack.kill(name) for name in ("kafka", "postgres", "warehouse")}
+    run = await loading
+    for name, old_pid in killed.items():
+        stack.await_restart(name, old_pid)
+    await stack.compare_exact(run, timeout_s=150)
+
+
+def test_up_leaves_nobody_with_its_callers_descriptors(stack):
+    """What `up` inherits beyond its own three is in none of its processes: the pipe ends when `up` does."""
+    reading, writing = os.pipe()
+    subprocess.run([INSTREAM, "up"], env=stack.caller, pass_fds=(writing,), capture_output=True, check=True, timeout=30)
+    os.close(writing)
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+    for process in [*stack.stack.processes, *stack.stack.infrastructure]:
+        for number in (0, 1, 2):
+            target = os.readlink(f"/proc/{process.pid}/fd/{number}")
+            assert target in {"/dev/null", process.log}, (process, number, target)
+
+
+def test_sides(stack, tmp_path):
+    """A second HOME beside the first: moved ports are named, its end is clean, the first does not notice."""
+    before = [process.pid for process in stack.stack.processes]
+    other = LiveStack(tmp_path / "other", {})
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 8000))
+            taken.listen(1)
+        except OSError:
+            pass  # somebody has it already, which is what this is for
+        reading, writing = os.pipe()
+        rival = subprocess.Popen([INSTREAM, "up"], env=other.caller, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        started = subprocess.run(
+            [INSTREAM, "up"], env=other.caller, pass_fds=(writing,), capture_output=True, text=True, check=False, timeout=170
+        )
+        assert rival.wait(30) == 0  # one of the two started the stack, the other waited for it
+    assert started.returncode == 0, started.stderr
+    os.close(writing)
+    assert os.read(reading, 1) == b""  # the whole start ran with this pipe open, and nobody kept it
+    os.close(reading)
+    assert "port 8000 is taken: collector listens on" in started.stderr
+    assert [process.pid for process in stack.stack.processes] == before
+    pids = [process.pid for process in [*other.stack.processes, *other.stack.infrastructure]]
+    abandon_and_take_over(other, pids)
+    lose_the_aws_stand_in(other)
+    assert [process.pid for process in stack.stack.processes] == before
+
+
+def abandon_and_take_over(other: LiveStack, pids: list[int]) -> None:
+    """A killed supervisor leaves its processes; `down` ends exactly those, twice is fine, and `up` begins anew."""
+    os.kill(other.stack.supervisor_pid, signal.SIGKILL)
+    eventually(lambda: not other.home.is_held())
+    assert json.loads(other.instream("status", "--json").stdout)["state"] == "abandoned"
+    done = other.instream("up")
+    assert done.returncode == 0, done.stderr
+    assert "ended what an earlier supervisor left running" in done.stderr
+    assert "removed the data of the last life" in done.stderr
+    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def lose_the_aws_stand_in(other: LiveStack) -> None:
+    """Without the stand-in's memory the life is over: everything ends, and `status` says why."""
+    pids = [process.pid for process in [*other.stack.processes, *other.stack.infrastructure]]
+    other.kill("aws")
+    eventually(lambda: not other.home.is_held(), within_s=60)
+    found = json.loads(other.instream("status", "--json").stdout)
+    assert found["state"] == "ended"
+    assert found["failure"] == "aws died (signal SIGKILL)"
+    assert not other.home.stack_file.exists()
+    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    for _ in range(2):
+        other.down()
