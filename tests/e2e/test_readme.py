@@ -1,0 +1,86 @@
+"""Every command in the README is run, long ones with less to do; every name in it exists."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from live_stack import INSTREAM, LiveStack
+
+from app.adapters.warehouse import connect
+from app.settings import Settings
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SHELL = re.findall(r"^```sh\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+SQL = re.findall(r"^```sql\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = [line for block in SHELL for line in re.sub(r"\\\n|\n(?= )", " ", block).splitlines()]
+LESS = {
+    "make demo": "make demo EVENTS=1500",
+    ".venv/bin/instream load --events 3000 --rate 500": ".venv/bin/instream load --events 300 --rate 300",
+}
+"""Long commands, and what the test runs in their place."""
+ELSEWHERE = {"make test", ".venv/bin/instream down"}
+"""This test is part of the first; the second ends the stack that other tests use: `test_down_where_nothing_is_up`."""
+
+
+def run(command: str, stack: LiveStack) -> subprocess.CompletedProcess[str]:
+    command = command.replace("http://127.0.0.1:8000", stack.stack.collector_url)
+    environment = stack.caller | {"PATH": os.environ["PATH"]}
+    return subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+
+
+def test_the_readme_has_its_commands() -> None:
+    assert COMMANDS[:2] == ["make demo", "make test"]
+    assert set(LESS) | ELSEWHERE <= set(COMMANDS)
+    assert len(COMMANDS) == len(set(COMMANDS)) >= 8
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ELSEWHERE], ids=lambda c: c[:40])
+def test_a_command_of_the_readme(command: str, stack: LiveStack) -> None:
+    done = run(LESS.get(command, command), stack)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if command.startswith("curl"):
+        assert re.fullmatch(r'\{"accepted": ?1, ?"batch_id": ?"[0-9a-f-]{36}"\}', done.stdout.strip())
+    if command == "make demo":
+        assert "EQUAL: 0 missing, 0 extra, 0 different" in done.stdout
+
+
+def test_down_where_nothing_is_up(tmp_path: Path) -> None:
+    LiveStack(tmp_path / "home", {}).down()
+
+
+async def test_the_queries_of_the_readme(stack: LiveStack) -> None:
+    assert SQL
+    async with await connect(stack.stack.warehouse_url) as connection:
+        for query in SQL:
+            found = await connection.execute(query.encode())
+            assert found.description
+
+
+@pytest.mark.parametrize("words", sorted(set(re.findall(r"`instream ([a-z]+(?: [a-z][a-z-]*)?)", README))))
+def test_a_command_that_the_readme_names(words: str) -> None:
+    done = subprocess.run([INSTREAM, *shlex.split(words), "--help"], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def test_settings_that_the_readme_names_exist() -> None:
+    section = README.split("## Settings")[1].split("\n## ")[0]
+    in_table = re.findall(r"^\| (`[^|]+`) \|", section, flags=re.MULTILINE)
+    names = {name for cell in in_table for name in re.findall(r"`([A-Z_]+)`", cell)}
+    names |= set(re.findall(r"INSTREAM_([A-Z_]+)", README))
+    assert len(names) > 15
+    assert {name.lower() for name in names - {"HOME"}} <= Settings.model_fields.keys()
+    assert "home" in Settings.model_fields
+
+
+def test_places_that_the_readme_links_exist() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert all((ROOT / link).exists() for link in links)
