@@ -19,8 +19,8 @@ Check = Callable[[Any], str | None]
 
 MIN_TIME_MS: Final = 946_684_800_000
 """2000-01-01T00:00:00Z."""
-MAX_TIME_MS: Final = 4_102_444_800_000
-"""2100-01-01T00:00:00Z, itself excluded."""
+MAX_TIME_MS: Final = 4_133_980_800_000
+"""2101-01-01T00:00:00Z, itself excluded: the year 2100 is the last."""
 INT64: Final = (-(2**63), 2**63 - 1)
 
 FLOW_OF: Final[dict[str, Flow]] = {
@@ -163,7 +163,7 @@ STORED_FIELDS: Final[dict[str, Kind]] = {
 """Every field that a stored line can have; timestamps are integers, ms since the epoch."""
 
 WITHOUT_COLUMN: Final = frozenset({"webdriver"})
-"""Used by every type though no flow has a column for it: the pipeline itself reads it."""
+"""Used by every type though no flow has a column for it: the pipeline reads it, and analysts find it in properties."""
 
 
 class Place(NamedTuple):

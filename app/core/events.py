@@ -25,6 +25,7 @@ from app.core.event_fields import (
     OF_SERVERS,
     PLACES,
     STORED_FIELDS,
+    WITHOUT_COLUMN,
     Check,
     Field,
     KeyKind,
@@ -43,7 +44,10 @@ MAX_USER_AGENT_BYTES: Final = 1024
 
 _IDENTITY: Final = ("event_id", "event_type")
 """What even a malformed line keeps as fields, where valid."""
-_OWN: Final = {kind: frozenset({"event_type", "properties", *(p.name for p in places)}) for kind, places in PLACES.items()}
+_OWN: Final = {
+    kind: frozenset({"event_type", "properties", *(p.name for p in places)} - WITHOUT_COLUMN)
+    for kind, places in PLACES.items()
+}
 
 
 class StoredLine(NamedTuple):
@@ -118,7 +122,7 @@ def _store(event: dict[str, Any], sender: _Sender) -> dict[str, Any] | None:
             stored[name] = value
         if is_broken:
             return None
-    if len(event) == len(stored):
+    if len(event) == len(stored) and WITHOUT_COLUMN.isdisjoint(stored):
         return _signed(stored, sender.received_at_ms, sender.ip, sender.user_agent)
     properties = event.get("properties")
     rest = _rest(event, _OWN[event_type], sender.kind)

@@ -16,6 +16,8 @@ BOT: Final = "bot"
 MALFORMED: Final = "malformed"
 _READ: Final = ("event_id", "event_type", "user_agent", "ip", "received_at", "batch_id", "line")
 _IP_FIELD: Final = re.compile(r'("ip"\s*:\s*")([^"\\]*)(")')
+_ADDRESS: Final = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:]+(?:\.\d{1,3}){0,3}")
+"""What may be an address inside a text, such as a list of them or one with a port."""
 
 
 def malformed_rows(part: pl.DataFrame) -> Iterable[dict[str, Any]]:
@@ -41,11 +43,15 @@ def rejected_frame(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
 
 
 def without_address(payload: str, ip: str | None) -> str:
-    """`payload` with the address `ip`, and whatever a field named ip holds, truncated (/24, /48)."""
+    """`payload` with the address `ip`, and every address that a field named ip holds, truncated (/24, /48)."""
     truncated = truncated_ip(ip)
     if ip and truncated:
         payload = payload.replace(ip, truncated)
-    return _IP_FIELD.sub(lambda found: found[1] + (truncated_ip(found[2]) or "") + found[3], payload)
+    return _IP_FIELD.sub(lambda field: field[1] + _ADDRESS.sub(_truncate, field[2]) + field[3], payload)
+
+
+def _truncate(found: re.Match[str]) -> str:
+    return truncated_ip(found[0]) or found[0]  # what is no address names nobody, and may be the very fault
 
 
 def _row(row: dict[str, Any], kind: str, reason: str, payload: str) -> dict[str, Any]:

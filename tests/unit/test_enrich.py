@@ -11,6 +11,7 @@ from mmdb import write_mmdb
 
 from app.adapters.geo import GeoDatabase, location_lookup
 from app.core.enrich import Article, Campaign, Enricher, Location, read_agent, truncated_ip
+from app.core.rejected import without_address
 from app.core.urls import Referrer, campaign_of, host_of, referrer_of
 from app.errors import ConfigurationError
 from app.settings import Settings
@@ -142,6 +143,19 @@ def test_an_address_never_leaves_the_etl() -> None:
     assert broken["payload"] == '{"ip": "203.0.113.0"}'
     everything = repr(run.rows("rejected")).encode() + b"".join(run.state.tables["pending"].values())
     assert b"203.0.113.77" not in everything
+
+
+@pytest.mark.parametrize(
+    ("held", "kept"),
+    [
+        ("198.51.100.9", "198.51.100.0"), ("198.51.100.9:443, 10.1.2.3", "198.51.100.0:443, 10.1.2.0"),
+        ("[2001:db8:1:2::3]:443", "[2001:db8:1::]:443"), ("::ffff:198.51.100.9", "198.51.100.0"),
+        ("fe80::1%eth0", "fe80::%eth0"),
+        ("no address: 7", "no address: 7"), ("999.1.1.1", "999.1.1.1"), ("", ""),
+    ],
+)  # fmt: skip
+def test_addresses_in_a_payloads_ip_field_are_truncated_and_what_is_none_stays(held: str, kept: str) -> None:
+    assert without_address(f'{{"ip" : "{held}","x":1}}', "203.0.113.77") == f'{{"ip" : "{kept}","x":1}}'
 
 
 # --- the geo database, for real

@@ -34,8 +34,8 @@ LONG = 2**63
         ({"occurred_at": "1750000000000"}, "occurred_at: not an integer"),
         ({"occurred_at": True}, "occurred_at: not an integer"),
         ({"occurred_at": 1.75e12}, "occurred_at: not an integer"),
-        ({"occurred_at": 946_684_799_999}, "occurred_at: not from 946684800000 to 4102444799999"),
-        ({"occurred_at": 4_102_444_800_000}, "occurred_at: not from 946684800000 to 4102444799999"),
+        ({"occurred_at": 946_684_799_999}, "occurred_at: not from 946684800000 to 4133980799999"),
+        ({"occurred_at": 4_133_980_800_000}, "occurred_at: not from 946684800000 to 4133980799999"),
         ({"visitor_id": "v" * 65}, "visitor_id: longer than 64 bytes"),
         ({"visitor_id": 7}, "visitor_id: not a string"),
         ({"url": "é" * 2049}, "url: longer than 4096 bytes"),
@@ -148,9 +148,9 @@ def test_a_field_without_a_place_in_its_type_goes_into_properties(event_type, ow
     kept = stored(event(event_type, **everything))
     common = {"visitor_id", "webdriver"}
     assert {name: kept.get(name) for name in own | common} == {name: everything[name] for name in own | common}
-    rest = {name: value for name, value in everything.items() if name not in own | common}
+    rest = {name: value for name, value in everything.items() if name not in own | {"visitor_id"}}
     assert json.loads(kept["properties"]) == rest
-    assert not rest.keys() & kept.keys()
+    assert rest.keys() & kept.keys() == {"webdriver"}  # no flow has a column for it, but the pipeline reads it
     assert kept.keys() <= STORED_FIELDS.keys()
 
 

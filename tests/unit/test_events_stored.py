@@ -21,7 +21,7 @@ def test_what_the_collector_stores_reads_back_as_it_is(line):
     ("change", "why"),
     [
         ({"occurred_at": 1.0}, "occurred_at: not an integer"),
-        ({"occurred_at": 2**63}, "occurred_at: not from 946684800000 to 4102444799999"),
+        ({"occurred_at": 2**63}, "occurred_at: not from 946684800000 to 4133980799999"),
         ({"event_id": None}, "event_id: required"),
         ({"page_view_id": None}, "page_view_id: required"),
         ({"received_at": None}, "received_at: required"),

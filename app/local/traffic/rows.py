@@ -30,7 +30,7 @@ SELECTED: Final[dict[str, tuple[str, ...]]] = {
     "rejected": ("event_id", "event_type", "kind", "reason", "payload", "received_at"),
 }  # fmt: skip
 """Flow -> the columns that are compared."""
-NOT_STORED: Final = frozenset({"event_type", "webdriver", "properties", "ip", "user_agent"})
+NOT_STORED: Final = frozenset({"event_type", "properties", "ip", "user_agent"})
 PAYLOAD_BYTES: Final = 4096
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
