@@ -16,11 +16,11 @@ from app.adapters.loaded_ledger import Delivery
 from app.core.batch import cut_again
 from app.core.reconcile import (
     AuditRules,
-    Entry,
     Evidence,
     Verdict,
     VerdictKind,
     coverage,
+    delivery_lags,
     judge,
     lacking_blocks,
     pause_ms,
@@ -34,6 +34,11 @@ log = structlog.get_logger(__name__)
 
 CHUNK: Final = 200
 """Batches judged together: one query each for their ledger and their replays."""
+BEHIND_MOST: Final = 30
+"""Transactions of a partition, committed and not loaded, that are looked into: five minutes of a sink. With more, delivery
+lags, and what the partition lacks is waited for."""
+COUNTED: Final = 1000
+"""Most transactions behind delivery that are counted for a report."""
 NAMED: Final = 20
 """Most batches and reasons that a report and a log line name."""
 
@@ -98,18 +103,23 @@ class Auditor:
     async def round(self, grace_s: float | None = None) -> RoundReport:
         """Judge every open batch older than the grace (default: AUDIT_GRACE_S) once.
 
-        Order: the list of open batches, then how far delivery is, then ledgers: what moves in between can only show a batch
-        as more complete than it was judged. A service that does not answer ends the round; the report says which.
+        Order, chunk by chunk: open batches, then how far delivery is, then ledgers, then what lies behind delivery: what
+        moves in between can only show a batch as more complete than it was judged. A service that does not answer ends the
+        round; the report says which.
         """
         rules = audit_rules(self._settings, grace_s)
         report = RoundReport()
         lagging: set[int] = set()
         try:
             before_ms = self._ports.clock.now_ms() - rules.grace_ms
-            items = [item async for item in self._ports.registry.open_batches(before_ms + 1)]
-            ours = [item for item in items if self._is_ours(item, report)]
-            for start in range(0, len(ours), CHUNK):
-                lagging |= await self._judge_some(ours[start : start + CHUNK], rules, report)
+            some: list[RegistryItem] = []
+            async for item in self._ports.registry.open_batches(before_ms + 1):
+                if self._is_ours(item, report):
+                    some.append(item)
+                if len(some) == CHUNK:
+                    lagging |= await self._judge_some(some, rules, report)
+                    some = []
+            lagging |= await self._judge_some(some, rules, report)
         except (OutsideError, ChainBroken) as exc:
             report.wait_for(f"{type(exc).__name__}: {exc}")
         if lagging:
@@ -126,17 +136,22 @@ class Auditor:
 
     async def _judge_some(self, items: Sequence[RegistryItem], rules: AuditRules, report: RoundReport) -> set[int]:
         """Judge and act; the partitions that batches wait for."""
+        if not items:
+            return set()
         delivery = await self._ports.warehouse.delivery(self._settings.epoch)
         stream_times_ms = {partition: reached.stream_time_ms for partition, reached in delivery.partitions.items()}
         evidence = await self._gather(items, delivery)
+        behind = _Behind(self._stored, delivery)
         lagging: set[int] = set()
         for item in items:
             now_ms = self._ports.clock.now_ms()
             found = evidence[item.batch_id]
             verdict = judge(item, found, stream_times_ms, rules, now_ms)
             if verdict.kind in {VerdictKind.REPLAY, VerdictKind.LOST}:  # only now is it worth to look behind delivery
-                found = found._replace(unloaded=await self._unloaded(item, found.entries, delivery))
-                verdict = judge(item, found, stream_times_ms, rules, now_ms)
+                places = lacking_blocks(item, coverage(item.line_count, found.entries)).values()
+                unloaded, far = await behind.of({place.partition for place in places})
+                found = found._replace(unloaded=_of_batch(unloaded, item.batch_id))
+                verdict = delivery_lags(far) if far else judge(item, found, stream_times_ms, rules, now_ms)
             lagging |= verdict.lagging
             if excess := coverage(item.line_count, found.entries).excess:
                 report.excess += 1
@@ -161,14 +176,6 @@ class Auditor:
             )
             for batch_id in batch_ids
         }
-
-    async def _unloaded(self, item: RegistryItem, entries: list[Entry], delivery: Delivery) -> dict[str, BitMap]:
-        """Transactions committed behind what delivery is done with -> the batch's lines in them."""
-        lacking = lacking_blocks(item, coverage(item.line_count, entries))
-        found: dict[str, BatchLines] = {}
-        for partition in sorted({place.partition for place in lacking.values()}):
-            found |= await self._stored.behind(partition, delivery.number(partition))
-        return _of_batch(found, item.batch_id)
 
     async def _act(self, item: RegistryItem, verdict: Verdict, rules: AuditRules, report: RoundReport) -> None:
         match verdict.kind:
@@ -229,12 +236,37 @@ class Auditor:
         behind: dict[str, int] = {}
         try:
             delivery = await self._ports.warehouse.delivery(self._settings.epoch)
-            waiting = [len(await self._stored.numbers_behind(part, delivery.number(part))) for part in sorted(partitions)]
-            behind = {"delivery": sum(waiting), **await self._ports.lags(partitions)}
+            waiting = 0
+            for partition in sorted(partitions):
+                waiting += len(await self._stored.numbers_behind(partition, delivery.number(partition), COUNTED))
+            behind = {"delivery": waiting, **await self._ports.lags(partitions)}
         except (OutsideError, ChainBroken) as exc:
             report.wait_for(f"{type(exc).__name__}: {exc}")
         roles = [f"{role} ({count} behind)" for role, count in behind.items() if count]
         report.wait_for(f"partitions {sorted(partitions)}: {', '.join(roles) or 'bridge'}")
+
+
+class _Behind:
+    """What is committed and not loaded, read once a partition and chunk: each batch of it asks for much the same."""
+
+    def __init__(self, stored: StoredLedger, delivery: Delivery) -> None:
+        self._stored = stored
+        self._delivery = delivery
+        self._known: dict[int, dict[str, BatchLines] | None] = {}
+
+    async def of(self, partitions: set[int]) -> tuple[dict[str, BatchLines], frozenset[int]]:
+        """txn_id -> lines, of these partitions; and those of which too much is waiting to be looked into."""
+        found: dict[str, BatchLines] = {}
+        far = set()
+        for partition in sorted(partitions):
+            if partition not in self._known:
+                number = self._delivery.number(partition)
+                self._known[partition] = await self._stored.behind(partition, number, BEHIND_MOST)
+            if (lines := self._known[partition]) is None:
+                far.add(partition)
+            else:
+                found |= lines
+        return found, frozenset(far)
 
 
 def audit_rules(settings: Settings, grace_s: float | None = None) -> AuditRules:

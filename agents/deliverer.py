@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,10 +13,10 @@ from agents.warehouse_load import Attempt, Connect, LoadStopped, WarehouseLoad
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
 from app.core import keys
-from app.core.chain import Place, decode_record
+from app.core.chain import Place, decode_record, numbers_behind
 from app.core.load_plan import BLAMES_A_FILE, MAX_TRANSACTIONS, Bisection, Failure, FailureClass, pause_s
 from app.core.transaction import Ready, ready_of
-from app.errors import OutsideError
+from app.errors import ChainBroken, OutsideError
 from app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,8 @@ LOADED_ROWS: Final = Counter("instream_delivery_rows_total", "Rows loaded into t
 QUARANTINED: Final = Counter("instream_delivery_quarantined_total", "Transactions set aside: an operator must look.")
 DEFERRALS: Final = Counter("instream_delivery_deferrals_total", "Loads tried again later.", ["reason"])
 IN_A_ROW: Final = Gauge("instream_delivery_deferrals_in_a_row", "Deferrals since the last load; 0 when all is well.")
+CHAIN: Final = "chain"
+"""The reason of a deferral that no load had anything to do with."""
 WAIT_S: Final = Histogram(
     "instream_delivery_wait_seconds", "From a transaction's commit in S3 to its load.",
     buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 900, 3600),
@@ -57,6 +59,7 @@ class Deliverer:
     ) -> None:
         self._store = store
         self._epoch = settings.epoch
+        self._interval_s = settings.delivery_interval_s
         self._clock = clock
         self._chance = chance or random.Random()
         self._load = WarehouseLoad(store, connect, settings, clock)
@@ -84,9 +87,9 @@ class Deliverer:
         """
         report = RoundReport()
         try:
-            if self._positions is None:
+            if self._positions is None or self._deferred is not None:  # a warehouse that is away costs no walk through S3
                 self._positions = await self._load.positions()
-            ready = await self._walk(partitions, self._positions)
+            ready, broken = await self._walk(partitions, self._positions)
         except LoadStopped as stopped:
             return self._judged(report, stopped.failure)
         except OutsideError as exc:
@@ -101,47 +104,67 @@ class Deliverer:
             if not done:
                 break
             ready = [txn for txn in ready if txn.txn_id not in done]
-        return self._judged(report, failure)
+        return self._judged(report, failure or broken)
 
     # --- what is ready
 
-    async def _walk(self, partitions: Iterable[int], positions: dict[int, int]) -> list[Ready]:
-        """What lies ready behind the positions, of all partitions at once."""
+    async def _walk(self, partitions: Iterable[int], positions: dict[int, int]) -> tuple[list[Ready], Failure | None]:
+        """What lies ready behind the positions, of all partitions at once, and why a chain cannot be followed further."""
         found = await asyncio.gather(*(self._chain(p, positions.get(p, 0)) for p in sorted(partitions)))
-        return [txn for chain in found for txn in chain]
+        broken = next((failure for _, failure in found if failure is not None), None)
+        return [txn for chain, _ in found for txn in chain], broken
 
-    async def _chain(self, partition: int, position: int) -> list[Ready]:
-        """The ready transactions behind `position`, up to the first that is not: number n + 1 waits for n (rule S3)."""
-        prefix = keys.chain_prefix(self._epoch, partition)
-        after = keys.record_key(self._epoch, partition, position)
+    async def _chain(self, partition: int, position: int) -> tuple[list[Ready], Failure | None]:
+        """The ready transactions behind `position`, up to the first that is not: number n + 1 waits for n (rule S3).
+
+        The listing begins with the record of `position`, so that a warehouse that is ahead of the bucket is noticed. A
+        chain that contradicts itself holds up its own partition only, and says so.
+        """
+        place, start = Place(self._epoch, partition), max(position - 1, 0)
+        listed = self._store.list(keys.chain_prefix(*place), keys.record_key(*place, start), MAX_TRANSACTIONS + 1)
+        found = [info.key async for info in listed]
         out: list[Ready] = []
-        async for info in self._store.list(prefix, start_after=after, limit=MAX_TRANSACTIONS):
-            number = int(info.key.removeprefix(prefix).removesuffix(".json"))
-            record = decode_record(await self._store.get(info.key), Place(self._epoch, partition), number)
-            if await self._store.head(record.ready_key) is None:
-                break  # the sink is about to finish it, or is stuck: it is never skipped over
-            out.append(ready_of(record))
-        return out
+        try:
+            if position and not found:
+                raise ChainBroken(f"delivery_log has number {position} of {place}, the bucket does not")
+            for before, key in enumerate(found, start):
+                (number,) = numbers_behind(place, before, [key])
+                if number <= position:
+                    continue
+                record = decode_record(await self._store.get(key), place, number)
+                if await self._store.head(record.ready_key) is None:
+                    break  # the sink is about to finish it, or is stuck: it is never skipped over
+                out.append(ready_of(record))
+        except ChainBroken as exc:
+            log.error("chain is broken, its partition waits", partition=partition, error=str(exc))
+            return out, Failure(FailureClass.DEFER, CHAIN, str(exc))
+        return out, None
 
     # --- what becomes of it
 
     async def _decide(self, ready: Sequence[Ready]) -> tuple[Attempt, Failure | None]:
         """One load and, where a file seems to blame, the search for it."""
-        attempt = await self._load.load(ready, {})
-        if attempt.failure is not None and attempt.failure.kind is FailureClass.UNKNOWN:
-            log.warning("commit outcome unknown, looking it up", load=attempt.load_id, detail=attempt.failure.detail)
-            sent = attempt
-            attempt = await self._load.load(sent.planned, {})
-            if attempt.failure is None and not attempt.planned:  # it had been committed
-                attempt = msgspec.structs.replace(sent, failure=None, positions=attempt.positions)
+        attempt = await self._load_or_look(ready, {})
         if attempt.failure is None or attempt.failure.kind not in BLAMES_A_FILE:
             return attempt, attempt.failure
         return await self._set_apart(attempt.planned, attempt.failure)
 
+    async def _load_or_look(self, ready: Sequence[Ready], bad: Mapping[str, Failure]) -> Attempt:
+        """One load; where its COMMIT is not answered, the next one's look under the lock says what became of it."""
+        attempt = await self._load.load(ready, bad)
+        if attempt.failure is None or attempt.failure.kind is not FailureClass.UNKNOWN:
+            return attempt
+        log.warning("commit outcome unknown, looking it up", load=attempt.load_id, detail=attempt.failure.detail)
+        again = await self._load.load(attempt.planned, bad)
+        if again.failure is not None or again.planned:
+            return again
+        aside = tuple(txn.txn_id for txn in attempt.planned if txn.txn_id in bad)
+        return msgspec.structs.replace(attempt, failure=None, positions=again.positions, set_aside=aside)
+
     async def _set_apart(self, planned: Sequence[Ready], failure: Failure) -> tuple[Attempt, Failure | None]:
         """Find the transactions to blame; load the others, and with them write down those that are proven bad (rule D2)."""
         log.warning("load rejected, looking for the transaction", transactions=len(planned), detail=failure.detail)
-        search = Bisection(planned)
+        search = Bisection(self._chance.sample(planned, len(planned)))
         while (part := search.next()) is not None:
             found = await self._load.probe(part)
             if found is None:
@@ -150,10 +173,16 @@ class Deliverer:
                 search.failed(found)
             else:
                 return Attempt(failure=found), found
-        bad = search.verdict()
-        unproven = {txn_id: why for txn_id, why in search.suspects.items() if txn_id not in bad}
-        still = next(iter(unproven.values()), None)
-        attempt = await self._load.load([txn for txn in planned if txn.txn_id not in unproven], bad)
+        for txn in planned:  # S3 may have failed the warehouse just then: what it does not lay at a file is tried twice
+            if (why := search.verdict().get(txn.txn_id)) is not None and why.kind is FailureClass.UNCLEAR:
+                again = await self._load.probe([txn])
+                if again is None:
+                    search.acquit(txn.txn_id)
+                elif again.kind not in BLAMES_A_FILE:
+                    return Attempt(failure=again), again
+        waiting = search.waiting()
+        still = next(iter(waiting.values()), None)
+        attempt = await self._load_or_look([txn for txn in planned if txn.txn_id not in waiting], search.verdict())
         return attempt, attempt.failure or still
 
     # --- what is told
@@ -199,5 +228,7 @@ class Deliverer:
             return report
         DEFERRALS.labels(failure.reason).inc()
         pause = pause_s(self._deferrals, self._chance.random())
+        if failure.reason == CHAIN:  # the other partitions' loads went well and need not wait longer each time
+            pause = min(pause, self._interval_s)
         log.warning("load deferred", reason=failure.reason, detail=failure.detail, in_a_row=self._deferrals, pause_s=pause)
         return msgspec.structs.replace(report, deferred=failure, pause_s=pause)

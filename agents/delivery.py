@@ -71,7 +71,8 @@ class Rounds:
             log.exception("delivery failed")
             await app.crash(exc)  # nobody would see it otherwise
         finally:
-            self._deliverer = None
+            if self._deliverer is deliverer:  # a loop that was cancelled may end after its successor began
+                self._deliverer = None
             await deliverer.close()
 
 

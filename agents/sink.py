@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from faust.types import TP
-
 from agents.sink_partition import RANDOM_BYTES, Connections, SinkPartition, commit_rules
 from app.apps import sink as app
 from app.chain_store import sweep
@@ -57,14 +55,13 @@ async def write_transactions(stream: Any) -> None:
 
 def _sink_of(partition: int) -> SinkPartition:
     """A partition's sink on the real ports."""
-    tp = TP(_topics.rows.name, partition)
 
     async def announce(ready: bytes) -> None:
         await (await manifests.send(key=b"%d" % partition, value=ready, partition=partition))
 
     async def bounds() -> LogBounds:
-        earliest, ends = await app.consumer.earliest_offsets(tp), await app.consumer.highwaters(tp)
-        return LogBounds(earliest[tp], ends[tp])
+        logs = await app.logs()
+        return LogBounds(*await logs.bounds(_topics.rows.name, partition))
 
     connections = Connections(
         app.ports.objects, announce, bounds, app.ports.clock, random_hex=lambda: secrets.token_hex(RANDOM_BYTES)

@@ -1,5 +1,6 @@
 """One load into the warehouse: every output of some transactions in one warehouse transaction (rule D1)."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ import psycopg
 import structlog
 
 from app.adapters.ports import ObjectStore
-from app.adapters.warehouse import Connection, run
+from app.adapters.warehouse import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, Connection, run
 from app.clock import Clock
 from app.core import statements
 from app.core.load_plan import (
@@ -164,8 +165,9 @@ class WarehouseLoad:
     async def _leave(self, connection: Connection) -> None:
         """Roll back what is open; a connection that does not take even that is dropped."""
         try:
-            await connection.rollback()
-        except psycopg.Error as exc:
+            async with asyncio.timeout(STATEMENT_TIMEOUT_S):
+                await connection.rollback()
+        except (psycopg.Error, TimeoutError) as exc:
             log.info("connection dropped", error=str(exc))
             self._connection = None
             await connection.close()
@@ -188,7 +190,7 @@ class WarehouseLoad:
     async def _copy(self, connection: Connection, load: OutputLoad, seen: int) -> None:
         url = f"s3://{self._store.bucket}/{load.manifest_key}"
         try:
-            await run(connection, statements.copy(load.flow, url, self._settings.copy_iam_role))
+            await run(connection, statements.copy(load.flow, url, self._settings.copy_iam_role), COPY_TIMEOUT_S)
         except psycopg.Error as exc:
             raise LoadStopped(await self._copy_failure(connection, exc, load, seen)) from exc
         copied = int((await run(connection, statements.COPIED))[0][0])
@@ -212,10 +214,11 @@ class WarehouseLoad:
 
     async def _commit(self, connection: Connection) -> None:
         try:
-            await connection.commit()
-        except psycopg.Error as exc:
-            if exc.sqlstate is None:
-                raise LoadStopped(Failure(FailureClass.UNKNOWN, "commit", f"COMMIT was not answered: {exc}")) from exc
+            async with asyncio.timeout(STATEMENT_TIMEOUT_S):
+                await connection.commit()
+        except (psycopg.Error, TimeoutError) as exc:
+            if isinstance(exc, TimeoutError) or exc.sqlstate is None:
+                raise LoadStopped(Failure(FailureClass.UNKNOWN, "commit", f"COMMIT was not answered: {exc!r}")) from exc
             raise
 
 

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 UNREADABLE = Counter("instream_audit_unreadable_ledgers_total", "Ledger files of committed transactions missing or damaged")
 BatchLines = dict[str, BitMap]
 """Batch id -> its lines that one transaction answers for."""
-KEPT: Final = 256
+KEPT: Final = 1024
 """Transactions whose lines are kept in memory; their files never change."""
 
 
@@ -34,24 +34,25 @@ class StoredLedger:
         self._epoch = epoch
         self._known: dict[tuple[int, int], tuple[str, BatchLines]] = {}
 
-    async def behind(self, partition: int, number: int) -> dict[str, BatchLines]:
-        """txn_id -> lines, of every transaction of a partition that is committed behind `number`.
+    async def behind(self, partition: int, number: int, most: int) -> dict[str, BatchLines] | None:
+        """txn_id -> lines, of every transaction of a partition that is committed behind `number`; None if more than `most`.
 
         Raises:
             ChainBroken: the chain has a gap, or a record cannot be read.
             ServiceUnavailable: S3 does not answer.
         """
-        return await self._read(partition, await self.numbers_behind(partition, number))
+        numbers = await self.numbers_behind(partition, number, most + 1)
+        return None if len(numbers) > most else await self._read(partition, numbers)
 
     async def of(self, partition: int, number: int) -> dict[str, BatchLines]:
         """txn_id -> lines, of one committed transaction."""
         return await self._read(partition, [number])
 
-    async def numbers_behind(self, partition: int, number: int) -> list[int]:
-        """The numbers committed behind `number`."""
+    async def numbers_behind(self, partition: int, number: int, most: int) -> list[int]:
+        """The numbers committed behind `number`, the first `most` of them."""
         place = Place(self._epoch, partition)
         after = keys.record_key(*place, number) if number else ""
-        found = [info.key async for info in self._objects.list(keys.chain_prefix(*place), start_after=after)]
+        found = [info.key async for info in self._objects.list(keys.chain_prefix(*place), after, most)]
         return numbers_behind(place, number, found)
 
     async def _read(self, partition: int, numbers: Iterable[int]) -> dict[str, BatchLines]:
@@ -61,15 +62,18 @@ class StoredLedger:
             if at not in self._known:
                 body = await self._objects.get(keys.record_key(self._epoch, partition, number))
                 record = decode_record(body, Place(self._epoch, partition), number)
-                self._known[at] = (record.txn_id, await self._lines(record))
+                lines = await self._lines(record)
+                if lines is None:  # not kept: an operator may mend it
+                    continue
+                self._known[at] = (record.txn_id, lines)
                 while len(self._known) > KEPT:
                     self._known.pop(next(iter(self._known)))
             txn_id, lines = self._known[at]
             found[txn_id] = lines
         return found
 
-    async def _lines(self, record: TransactionRecord) -> BatchLines:
-        """The lines in a transaction's ledger file; a file that is gone or damaged has none and is alarmed."""
+    async def _lines(self, record: TransactionRecord) -> BatchLines | None:
+        """The lines in a transaction's ledger file; a file that is gone or damaged has none (None) and is alarmed."""
         output = next(output for output in record.outputs if output.output == LEDGER.name)
         if output.data_key is None or output.staged_key is None:
             return {}
@@ -78,7 +82,7 @@ class StoredLedger:
         except (ObjectMissing, FormatInvalid) as exc:
             UNREADABLE.inc()
             log.error("ledger file of a committed transaction is unreadable", txn_id=record.txn_id, error=str(exc))
-            return {}
+            return None
 
     async def _first_of(self, data_key: str, staged_key: str) -> bytes:
         """The file where it lies: at its final key, else staged, else moved in between (rule S3)."""

@@ -1,5 +1,6 @@
 """Connections to Redshift (or its stand-in) through psycopg, and the schema."""
 
+import asyncio
 from typing import Any, Final
 
 import psycopg
@@ -11,6 +12,9 @@ from app.sql import schema_statements
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT_S: Final = 10
+STATEMENT_TIMEOUT_S: Final = 120
+"""A statement other than COPY that takes longer waits for a lock that somebody else holds, or for a server that hangs."""
+COPY_TIMEOUT_S: Final = 1800
 _KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives": 1,
     "keepalives_idle": 30,
@@ -38,10 +42,25 @@ async def connect(url: str) -> Connection:
         raise ServiceUnavailable(f"the warehouse does not answer: {exc}") from exc
 
 
-async def run(connection: Connection, statement: Statement) -> list[tuple[Any, ...]]:
-    """The rows of a statement; without parameters it goes out as one simple query, literally (rule D3)."""
-    cursor = await connection.execute(statement.text.encode(), statement.parameters or None)
-    return await cursor.fetchall() if cursor.description else []
+async def run(connection: Connection, statement: Statement, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+    """The rows of a statement; without parameters it goes out as one simple query, literally (rule D3).
+
+    Args:
+        connection: where it runs.
+        statement: what runs.
+        timeout_s: longest wait; STATEMENT_TIMEOUT_S unless told otherwise.
+
+    Raises:
+        ServiceUnavailable: no answer in time. The statement is cancelled; where not even that is answered within seconds,
+            the connection is closed.
+    """
+    longest_s = STATEMENT_TIMEOUT_S if timeout_s is None else timeout_s
+    try:
+        async with asyncio.timeout(longest_s):
+            cursor = await connection.execute(statement.text.encode(), statement.parameters or None)
+            return await cursor.fetchall() if cursor.description else []
+    except TimeoutError as exc:
+        raise ServiceUnavailable(f"the warehouse gave no answer in {longest_s} s to: {statement.text[:100]}") from exc
 
 
 async def create_schema(url: str) -> None:

@@ -28,22 +28,28 @@ async def run_round(settings: "Settings", grace_s: float | None) -> "RoundReport
 
 
 def audit(
-    grace: Annotated[float | None, typer.Option(help="Judge batches older than this many seconds.", min=0)] = None,
+    grace: Annotated[
+        float | None, typer.Option(help="Judge batches older than this many seconds [default: AUDIT_GRACE_S, 300].", min=0)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the registry with the warehouse's ledger once: complete what is covered, send again what is missing.
 
-    The audit's worker does the same every minute. Exit codes: 0 no batch is open, 3 some are (they wait, were sent again
-    or are held), 1 an alarm: lines are lost, damaged, or in the ledger more than once.
+    The audit's worker does the same every minute. Exit codes: 0 none of the batches judged is open, 3 some are (they wait,
+    were sent again or are held), 1 an alarm: lines are lost, damaged, or in the ledger more than once.
     """
     from app.settings import read_settings  # noqa: PLC0415
 
-    report = asyncio.run(run_round(read_settings(), grace))
+    settings = read_settings()
+    report = asyncio.run(run_round(settings, grace))
     if as_json:
         print_json(report)
     else:
         counts = {name: value for name, value in msgspec.structs.asdict(report).items() if isinstance(value, int)}
         print("  ".join(f"{name} {value}" for name, value in counts.items()))
+        if not report.judged and not report.waits_for:
+            age_s = settings.audit_grace_s if grace is None else grace
+            print(f"no open batch is older than {age_s:g} s" + (" (--grace 0 judges every open batch)" if age_s else ""))
         for reason in report.waits_for:
             print(f"waits for {reason}")
         for finding, batches in report.named.items():

@@ -10,12 +10,15 @@ import typer
 from agents.release import Release, Released, release
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect, run
+from app.cli.show import say_why
 from app.clock import SystemClock
 from app.core import statements
 from app.errors import InstreamError
 from app.settings import Settings, read_settings
 
-app = typer.Typer(help="What delivery set aside.", no_args_is_help=True)
+app = typer.Typer(
+    help="What delivery set aside.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 
 FAILURE: Final = 1
 INCOMPLETE: Final = 3
@@ -85,5 +88,5 @@ async def _release(settings: Settings, txn_id: str) -> Release:
 
 def _failed(exc: InstreamError) -> typer.Exit:
     """Say why in one line."""
-    typer.echo(f"failed: {exc}", err=True)
+    say_why(exc, "failed")
     return typer.Exit(FAILURE)

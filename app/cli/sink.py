@@ -11,6 +11,7 @@ from app.adapters.kafka import LogReader
 from app.adapters.ports import ObjectStore
 from app.adapters.s3 import S3ObjectStore
 from app.chain_store import ChainStore
+from app.cli.show import say_why
 from app.clock import SystemClock
 from app.core import keys
 from app.core.chain import LogBounds, Place, Position, position_after
@@ -21,7 +22,9 @@ from app.errors import ChainBroken, InstreamError
 from app.settings import Settings, read_settings
 from app.topics import topics_of
 
-app = typer.Typer(help="The sink's transaction chains.", no_args_is_help=True)
+app = typer.Typer(
+    help="The sink's transaction chains.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 
 FAILURE: Final = 1
 INCOMPLETE: Final = 3
@@ -59,7 +62,7 @@ def accept_gap(
     try:
         result = asyncio.run(_accept(settings, partition, reason.strip()))
     except InstreamError as exc:
-        typer.echo(f"gap not accepted: {exc}", err=True)
+        say_why(exc, "gap not accepted")
         raise typer.Exit(FAILURE) from exc
     if isinstance(result, Undecided):
         typer.echo(f"none of {result.looked_at} messages behind the gap continues another yet: let the ETL run", err=True)

@@ -181,10 +181,14 @@ def is_serialization(sqlstate: str, message: str) -> bool:
 class Bisection:
     """Finds which transactions of a failed load are to blame, by trying parts of it (and rolling each try back).
 
-    Feed it: `next()` is what to try, then `passed()` or `failed(failure)`. It ends when `next()` is None.
+    Feed it: `next()` is what to try, then `passed()` or `failed(failure)`. It ends when `next()` is None. Give it the
+    transactions in random order, another each time: where it gave up early because the first few failed alike, a later
+    search then meets one that loads.
     """
 
     def __init__(self, transactions: Sequence[Ready]) -> None:
+        self._all = tuple(transactions)
+        self._loadable: set[str] = set()
         self._stack: list[tuple[Ready, ...]] = _halves(tuple(transactions))
         self._trying: tuple[Ready, ...] = ()
         self.suspects: dict[str, Failure] = {}
@@ -194,13 +198,14 @@ class Bisection:
 
     def next(self) -> tuple[Ready, ...] | None:
         """The transactions to try now."""
-        if self._alike() or not self._stack:
+        if not self._stack or self._alike():
             return None
         self._trying = self._stack.pop()
         return self._trying
 
     def passed(self) -> None:
         """What was tried would load."""
+        self._loadable |= {txn.txn_id for txn in self._trying}
         self.witnesses |= {o.output for txn in self._trying for o in txn.outputs if o.rows > 0}
 
     def failed(self, failure: Failure) -> None:
@@ -210,10 +215,16 @@ class Bisection:
         else:
             self._stack += _halves(self._trying)
 
-    def _alike(self) -> bool:
-        """Whether enough failed alike that it is not for the transactions."""
-        blamed = [f.output for f in self.suspects.values() if f.output not in self.witnesses]
-        return any(blamed.count(output) >= ALIKE_ENOUGH for output in set(blamed))
+    def acquit(self, txn_id: str) -> None:
+        """A suspect loaded when it was tried once more: what failed was not its file."""
+        self._loadable.add(txn_id)
+        del self.suspects[txn_id]
+
+    def _alike(self) -> dict[str, Failure]:
+        """Outputs of which so many failed alike that it is not for the transactions, each with its failure."""
+        blamed = [f for f in self.suspects.values() if f.output not in self.witnesses]
+        outputs = [failure.output for failure in blamed]
+        return {failure.output: failure for failure in blamed if outputs.count(failure.output) >= ALIKE_ENOUGH}
 
     def verdict(self) -> dict[str, Failure]:
         """The transactions to set aside, each with its failure.
@@ -227,6 +238,21 @@ class Bisection:
             for txn_id, failure in self.suspects.items()
             if failure.output in self.witnesses or (failure.kind is FailureClass.DATA and blamed.count(failure.output) == 1)
         }
+
+    def waiting(self) -> dict[str, Failure]:
+        """The transactions to try later, each with the reason.
+
+        Suspects that are not proven bad and, where the search gave up, whatever has a file of an output that fails alike
+        and was not seen to load.
+        """
+        alike, bad = self._alike(), self.verdict()
+        waiting = {txn_id: failure for txn_id, failure in self.suspects.items() if txn_id not in bad}
+        for txn in self._all:
+            if txn.txn_id in self._loadable or txn.txn_id in self.suspects:
+                continue
+            if found := next((alike[o.output] for o in txn.outputs if o.rows > 0 and o.output in alike), None):
+                waiting[txn.txn_id] = found
+        return waiting
 
 
 def _halves(transactions: tuple[Ready, ...]) -> list[tuple[Ready, ...]]:

@@ -146,6 +146,11 @@ def judge(
     return _act(item, found, lacking.keys() <= evidence.replayed_blocks, now_ms)
 
 
+def delivery_lags(partitions: frozenset[int]) -> Verdict:
+    """The decision on a batch that lacks lines of partitions where much is committed and not loaded: it may be there."""
+    return Verdict(VerdictKind.WAIT, "delivery is far behind", partitions)
+
+
 def _act(item: RegistryItem, found: Coverage, known_to_etl: bool, now_ms: int) -> Verdict:
     """What to do about missing lines that nothing on its way can bring."""
     count = f"{len(found.missing)} of {item.line_count} lines missing"

@@ -1,5 +1,6 @@
 -- What analysts ask. Each view reads the tables of schema `analytics` alone and runs on Redshift and PostgreSQL alike.
--- Money is in micros (a millionth of the currency), times are UTC, shares are between 0 and 1.
+-- Money is in micros (a millionth of the currency), times are UTC, shares are between 0 and 1. What is averaged or divided is
+-- cast first: Redshift's AVG keeps the scale of a NUMERIC (a share of 0.6667 would read 0.7), and integers divide to integers.
 
 -- Does a campaign earn what it costs? Income is the revenue of every ad impression and click on a page view that belongs to
 -- the campaign; cost is what its paid redirects cost. A page view met more than once belongs where its earliest event says.
@@ -40,18 +41,28 @@ SELECT COALESCE(i.campaign_id, s.campaign_id) AS campaign_id,
 FROM income i FULL OUTER JOIN spent s ON s.campaign_id = i.campaign_id;
 
 -- Which articles are read, and how? The last 7 days, one row an article. joined_share is the share of views whose engagement
--- arrived; the means are over those views that have the figure; revenue is of the ads on the article's page views.
+-- arrived; the means are over those views that have the figure; revenue is of the ads on the article's page views: an ad that
+-- names no article counts for the article of its page view.
 CREATE OR REPLACE VIEW analytics.popular_articles AS
-WITH ads AS (
-    SELECT article_id, revenue_micros FROM analytics.ad_impressions WHERE received_at >= GETDATE() - INTERVAL '7 days'
+WITH firsts AS (
+    SELECT page_view_id, article_id,
+           ROW_NUMBER() OVER (PARTITION BY page_view_id ORDER BY received_at, event_id) AS place
+    FROM analytics.page_views
+    WHERE received_at >= GETDATE() - INTERVAL '7 days'
+), ads AS (
+    SELECT page_view_id, article_id, revenue_micros FROM analytics.ad_impressions
+    WHERE received_at >= GETDATE() - INTERVAL '7 days'
     UNION ALL
-    SELECT article_id, revenue_micros FROM analytics.ad_clicks WHERE received_at >= GETDATE() - INTERVAL '7 days'
+    SELECT page_view_id, article_id, revenue_micros FROM analytics.ad_clicks
+    WHERE received_at >= GETDATE() - INTERVAL '7 days'
 ), revenue AS (
-    SELECT article_id, SUM(COALESCE(revenue_micros, 0)) AS revenue_micros FROM ads GROUP BY article_id
+    SELECT COALESCE(a.article_id, f.article_id) AS article_id, SUM(COALESCE(a.revenue_micros, 0)) AS revenue_micros
+    FROM ads a LEFT JOIN firsts f ON f.page_view_id = a.page_view_id AND f.place = 1
+    GROUP BY COALESCE(a.article_id, f.article_id)
 ), reading AS (
     SELECT article_id, MAX(article_title) AS article_title, MAX(author_id) AS author_id, MAX(section) AS section,
            COUNT(*) AS page_views, COUNT(DISTINCT visitor_id) AS visitors,
-           AVG(CASE WHEN joined THEN 1.0 ELSE 0.0 END) AS joined_share,
+           AVG(CAST(CASE WHEN joined THEN 1 ELSE 0 END AS DOUBLE PRECISION)) AS joined_share,
            AVG(CAST(dwell_ms AS DOUBLE PRECISION)) AS mean_dwell_ms,
            AVG(CAST(visible_ms AS DOUBLE PRECISION)) AS mean_visible_ms,
            AVG(CAST(scroll_pct AS DOUBLE PRECISION)) AS mean_scroll_pct
@@ -84,7 +95,7 @@ WITH firsts AS (
 ), reading AS (
     SELECT author_id, COUNT(DISTINCT article_id) AS articles, COUNT(*) AS page_views,
            COUNT(DISTINCT visitor_id) AS visitors,
-           AVG(CASE WHEN joined THEN 1.0 ELSE 0.0 END) AS joined_share,
+           AVG(CAST(CASE WHEN joined THEN 1 ELSE 0 END AS DOUBLE PRECISION)) AS joined_share,
            AVG(CAST(dwell_ms AS DOUBLE PRECISION)) AS mean_dwell_ms,
            AVG(CAST(visible_ms AS DOUBLE PRECISION)) AS mean_visible_ms,
            AVG(CAST(scroll_pct AS DOUBLE PRECISION)) AS mean_scroll_pct

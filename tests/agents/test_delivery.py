@@ -1,56 +1,18 @@
 """Delivery on the real warehouse stand-in and S3's: each transaction once, whatever fails on the way."""
 
-import random
 from functools import partial
-from typing import Any
 
 import pytest
-from pyroaring import BitMap
-from support_warehouse import Warehouse, filler, put_transaction, rows_of
+from support_delivery import BATCH, deliver, deliverer_of, frames, ledger, lines_loaded, log_of, misfit, other_count
+from support_warehouse import Warehouse, filler, put_transaction
 
-from agents.deliverer import Deliverer, RoundReport
+from agents.deliverer import RoundReport
 from agents.release import Released, release
 from app.adapters.warehouse import connect
 from app.clock import SystemClock
 from app.core.flows import OUTPUTS
 from app.core.load_plan import FailureClass
-from app.core.step_message import LedgerEntry
-from app.core.writers import encode_output, ledger_frame
 from app.errors import ConfigurationError, LoadRejected
-
-BATCH = "01900000-0000-7000-8000-000000000001"
-
-
-def ledger(lines: range, batch_id: str = BATCH) -> Any:
-    entry = LedgerEntry(batch_id, "page_views", len(lines), BitMap(lines).serialize())
-    return ledger_frame([entry], "")
-
-
-def frames(start: int, count: int) -> dict[str, Any]:
-    """A page view a line, and its ledger."""
-    views = rows_of("page_views", count, line=lambda n: start + n, batch_id=BATCH, txn_id="", page_view_id="p1")
-    return {"page_views": views, "ledger": ledger(range(start, start + count))}
-
-
-def deliverer_of(warehouse: Warehouse) -> Deliverer:
-    open_one = partial(connect, warehouse.settings.warehouse_url)
-    return Deliverer(warehouse.store, open_one, warehouse.settings, SystemClock(), random.Random(1))
-
-
-async def deliver(warehouse: Warehouse) -> RoundReport:
-    deliverer = deliverer_of(warehouse)
-    try:
-        return await deliverer.round([0, 1])
-    finally:
-        await deliverer.close()
-
-
-async def lines_loaded(warehouse: Warehouse) -> list[int]:
-    return [line for (line,) in await warehouse.query("SELECT line FROM analytics.page_views ORDER BY line")]
-
-
-async def log_of(warehouse: Warehouse) -> list[tuple[Any, ...]]:
-    return await warehouse.query('SELECT "partition", number, status FROM analytics.delivery_log ORDER BY 1, 2')
 
 
 async def test_everything_that_is_ready_is_loaded_once(warehouse: Warehouse) -> None:
@@ -131,18 +93,6 @@ async def test_what_the_warehouse_cannot_do_now_is_deferred_with_its_reason_and_
     await deliverer.close()
     assert (len(report.loaded), report.deferred, report.pause_s) == (2, None, 0)
     assert await lines_loaded(warehouse) == [0, 1, 2, 3, 4]
-
-
-def misfit() -> bytes:
-    """A file whose text does not fit its column."""
-    return encode_output(
-        "page_views", rows_of("page_views", 2, country="é" * 65, line=lambda n: n, batch_id=BATCH, txn_id="t")
-    )
-
-
-def other_count() -> bytes:
-    """A file with fewer rows than its record says."""
-    return encode_output("page_views", rows_of("page_views", 1, line=7, batch_id=BATCH, txn_id="t"))
 
 
 @pytest.mark.parametrize("body", [misfit(), other_count(), b"no zstd frame"], ids=["misfit", "count", "unreadable"])

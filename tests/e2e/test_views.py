@@ -75,12 +75,14 @@ async def test_popular_articles(warehouse: Warehouse) -> None:
     story.view("p5", age_minutes=8 * 24 * 60, article_id="a2")  # too old
     story.view("p6")  # no article
     story.add("ad_clicks", page_view_id="p1", article_id="a1", revenue_micros=30)
-    story.add("ad_impressions", page_view_id="p1", article_id="a1", revenue_micros=3)
+    story.add("ad_impressions", page_view_id="p1", revenue_micros=3)  # names no article: its page view does
+    story.add("ad_impressions", page_view_id="unknown", revenue_micros=500)  # nor this, and its page view is not known
     story.add("ad_impressions", age_minutes=8 * 24 * 60, page_view_id="p1", article_id="a1", revenue_micros=500)
     await story.tell(warehouse)
 
     found = await warehouse.query(
-        "SELECT place, article_id, article_title, author_id, section, page_views, visitors, round(joined_share, 4)::float, "
+        "SELECT place, article_id, article_title, author_id, section, page_views, visitors, "
+        "round(joined_share::numeric, 4)::float, "
         "mean_dwell_ms, mean_visible_ms, mean_scroll_pct, revenue_micros FROM analytics.popular_articles ORDER BY place"
     )
 
@@ -130,3 +132,14 @@ async def test_trends(warehouse: Warehouse) -> None:
     )
 
     assert found == [("new", "New", "news", 1, 3, 0.0, 4.0), ("steady", None, None, 0, 1, 1.0, 1.0)]
+
+
+async def test_shares_and_means_are_floating_point(warehouse: Warehouse) -> None:
+    """Redshift's AVG keeps the scale of a NUMERIC: the mean of 1.0 and 0.0 would have one decimal."""
+    found = await warehouse.query(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'analytics' "
+        "AND (column_name LIKE '%share' OR column_name LIKE 'mean%' OR column_name IN ('roi', 'score', 'baseline_per_hour'))"
+    )
+
+    assert len(found) == 11
+    assert {kind for _, _, kind in found} == {"double precision"}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from aiokafka import AIOKafkaProducer
 
@@ -52,6 +52,8 @@ def aws() -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
+        reset = Request(f"http://127.0.0.1:{server.server_port}/moto-api/reset", method="POST")
+        urlopen(reset).close()  # its state is the process's, and would be there for the next test
         server.shutdown()
         thread.join()
         server.server_close()

@@ -13,6 +13,7 @@ from sink_world import World as Partition
 from app.adapters.kafka import LogReader, ensure_topics
 from app.adapters.s3 import S3ObjectStore
 from app.core.chain import Place
+from app.errors import ObjectMissing
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -59,7 +60,12 @@ class SinkStack(Stack):
     async def download(self) -> None:
         """The bucket's objects into each partition's world."""
         objects = S3ObjectStore(self.settings)
-        found = {info.key: await objects.get(info.key) async for info in objects.list("")}
+        found: dict[str, bytes] = {}
+        async for info in objects.list(""):
+            try:
+                found[info.key] = await objects.get(info.key)
+            except ObjectMissing:  # staged, and deleted by a sink meanwhile
+                continue
         await objects.close()
         for part in self.parts:
             part.store._objects = {key: (body, 0) for key, body in found.items()}

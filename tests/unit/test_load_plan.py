@@ -162,3 +162,18 @@ def test_pauses_grow_to_a_bound_and_are_spread() -> None:
     assert longest == sorted(longest)
     assert (longest[0], longest[-1]) == (1, 30)
     assert all(pause_s(attempt, 0) == pause_s(attempt, 1) / 2 for attempt in range(1, 40))
+
+
+def test_what_the_search_gave_up_on_waits_and_the_rest_goes_on() -> None:
+    bad = [txn(p, 1, page_views=1) for p in range(5)]
+    other = txn(9, 1, ledger=1)
+    found, _ = search([*bad, other], {t.txn_id for t in bad})
+    assert found.verdict() == {}
+    assert set(found.waiting()) == {t.txn_id for t in bad}
+
+
+def test_a_suspect_that_loads_after_all_is_neither_bad_nor_waits() -> None:
+    transactions = [txn(0, n + 1, page_views=1) for n in range(4)]
+    found, _ = search(transactions, {transactions[1].txn_id})
+    found.acquit(transactions[1].txn_id)
+    assert (found.verdict(), found.waiting()) == ({}, {})

@@ -18,6 +18,8 @@ class Kind(StrEnum):
     DISK_FULL = "disk_full"
     LOCK_TIMEOUT = "lock_timeout"
     SERIALIZATION = "serialization"
+    INTERNAL = "internal"
+    """S3 refuses the warehouse for a moment: an internal error that names no file."""
     REFUSE = "refuse"
     """A new connection is closed before it is answered."""
     DROP_MID_COPY = "drop_mid_copy"
@@ -32,6 +34,7 @@ ERRORS: Final = {
     Kind.DISK_FULL: ("53100", "Disk Full", "The requested operation requires more disk space than available."),
     Kind.LOCK_TIMEOUT: ("57014", "Query cancelled on user's request", "statement timeout while waiting for a lock"),
     Kind.SERIALIZATION: ("40001", "serialization failure on demand", ""),
+    Kind.INTERNAL: ("XX000", "S3ServiceException:Please reduce your request rate.,Status 503,Error SlowDown", ""),
 }
 _DEFAULT_STATEMENT: Final = {
     Kind.DROP_MID_COPY: r"^\s*COPY\b", Kind.DROP_BEFORE_COMMIT: r"^\s*COMMIT\b", Kind.DROP_AFTER_COMMIT: r"^\s*COMMIT\b",
