@@ -18,6 +18,7 @@ from app.core.enrich import Enricher
 from app.core.step import EtlRules, PartitionEtl
 from app.core.step_message import StepMessage
 from app.errors import OutcomeUnknown, TopicRecreated
+from app.shell.garbage import spare_what_lives
 from app.shell.runners import Inbox, PartitionRunners
 from app.topics import topics_of
 from tables.dimensions import Dimension
@@ -82,6 +83,7 @@ async def work(inbox: Inbox) -> None:
     if first > wanted:
         log.error("source messages are gone", partition=partition, first_missing=wanted, first_available=first)
         await etl_partition.declare_gap(first)
+    spare_what_lives()
     log.info("partition recovered", partition=partition, step=position.counted.number, source_next=first)
     await inbox.start_at(first)
     await etl_partition.run()

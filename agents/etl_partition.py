@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from app.clock import Clock
 from app.core.counting import Counted
+from app.core.decode import ANY_FAILURE
 from app.core.step import SourceMessage, StepDecision
 from app.core.step_message import StepMessage, encode_step
 from app.errors import HistoryBroken
@@ -97,6 +98,12 @@ class EtlPartition:
 
     async def run(self) -> None:
         """Step after step until the inbox closes."""
+        try:
+            await self._run()
+        finally:
+            STREAM_TIME.remove(self._inbox.partition)  # the next owner tells it
+
+    async def _run(self) -> None:
         while not self._inbox.closing:
             if not self._core.leftover:
                 await self._gather()
@@ -140,9 +147,9 @@ class EtlPartition:
             for attempt in (1, 2):
                 try:
                     return self._core.decide(messages, counted.number + 1, counted.offset)
-                except HistoryBroken:
-                    raise
-                except Exception:
+                except (HistoryBroken, MemoryError):
+                    raise  # not the messages' fault
+                except ANY_FAILURE:
                     log.exception("step failed", partition=self._inbox.partition, attempt=attempt, messages=len(messages))
             CAREFUL.inc()
             return self._core.decide(messages, counted.number + 1, counted.offset, careful=True)

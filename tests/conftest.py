@@ -1,10 +1,44 @@
 """Fixtures that tests of several folders share."""
 
+import logging
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.loaders
+import pytest
+import structlog
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as in the workers (app.apps), and before anybody imports polars
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support_warehouse import warehouse, warehouse_stack
+from support_warehouse import kept_warehouse, warehouse, warehouse_stack
 
-__all__ = ["warehouse", "warehouse_stack"]
+from app.shell.garbage import collect_seldom
+
+__all__ = ["few_collections", "kept_warehouse", "quick_aws_clients", "quiet_logs", "warehouse", "warehouse_stack"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_collections() -> None:
+    """Collect garbage as seldom as the workers do."""
+    collect_seldom()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_logs() -> Iterator[None]:
+    """Only errors are rendered: property tests would spend their time on thousands of lines that nobody reads."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_aws_clients() -> Iterator[None]:
+    """All boto3 sessions read the services' descriptions once, and try again (as often as ever) without a pause."""
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda *_: loader)
+        patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+        yield

@@ -170,6 +170,7 @@ class World:
         self.forgotten: set[str] = set()
         self.origin: dict[bytes, tuple[str, int, int]] = {}  # block -> shard, sequence, arrival
         self.parents: dict[str, tuple[str, ...]] = {}
+        self.noted: dict[str, int] = {}  # shard -> how many of its records are in origin
 
     def drift(self) -> None:
         if self.moving:
@@ -203,8 +204,9 @@ class World:
     def note(self) -> None:
         for shard in self.stream._shards.values():
             self.parents[shard.shard_id] = shard.parents
-            for record in shard.records:
+            for record in shard.records[self.noted.get(shard.shard_id, 0) :]:
                 self.origin[record.data] = (shard.shard_id, int(record.sequence), record.arrival_ms)
+            self.noted[shard.shard_id] = len(shard.records)
 
     # --- logs, and what must hold at the moment of a write
 

@@ -27,6 +27,8 @@ STORED_SCHEMA: Final = {name: _DTYPES[kind]() for name, kind in STORED_FIELDS.it
 _READ_SCHEMA: Final = {name: dtype for name, dtype in STORED_SCHEMA.items() if name != "payload_b64"}
 _DOUBTFUL: Final = (b"\\u0000", b"\\ud", b"\\uD")
 """Escapes that the columnar reader gets wrong in silence: NUL, and halves of surrogate pairs."""
+ANY_FAILURE: Final = (Exception, pl.exceptions.PanicException)
+"""What working on bad input may raise: a panic in polars is no Exception, and would pass by every `except Exception`."""
 
 
 class AcceptedBlock(NamedTuple):
@@ -66,7 +68,7 @@ def read_blocks(blocks: Sequence[AcceptedBlock]) -> Lines:
     Raises:
         FrameInvalid: a frame cannot be opened, or does not hold the lines that its header states.
     """
-    texts = [_open(block) for block in blocks]
+    texts = [open_block(block) for block in blocks]
     frame = _read_columns(b"".join(texts), blocks)
     if frame is None:
         each = [_read_columns(text, [block]) for text, block in zip(texts, blocks, strict=True)]
@@ -82,7 +84,7 @@ def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Lines], 
 
     A line that raises in either is malformed, with the exception's name as its reason; its neighbours stay what they are.
     """
-    texts = [_open(block) for block in blocks]
+    texts = [open_block(block) for block in blocks]
     rows = []
     for block, text in zip(blocks, texts, strict=True):
         for n, line in enumerate(text.split(b"\n")[:-1]):
@@ -93,14 +95,21 @@ def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Lines], 
                 row = _read_lines(line + b"\n", alone)
                 received_at = row["received_at"].item()
                 rehearse(Lines(_number(row, [alone]), [alone], [line + b"\n"]))
-            except Exception as exc:  # whatever it is, it is this line's fault, and the reason says so
+            except MemoryError:
+                raise  # that is nobody's line
+            except ANY_FAILURE as exc:  # whatever it is, it is this line's fault, and the reason says so
                 reason = f"processing: {type(exc).__name__}"
                 row = pl.DataFrame([malformed_line(line, reason, received_at)], schema=_READ_SCHEMA, orient="row")
             rows.append(row)
     return Lines(_number(pl.concat(rows), blocks), blocks, texts)
 
 
-def _open(block: AcceptedBlock) -> bytes:
+def open_block(block: AcceptedBlock) -> bytes:
+    """The NDJSON of a block.
+
+    Raises:
+        FrameInvalid: its frame cannot be opened, or does not hold the lines that its header states.
+    """
     text = open_frame(frame_of(block.value))
     count = text.count(b"\n")
     if count != block.header.lines or not text.endswith(b"\n"):
@@ -123,7 +132,7 @@ def _read_columns(text: bytes, blocks: Sequence[AcceptedBlock]) -> pl.DataFrame 
         return None
     try:
         frame = pl.read_ndjson(text, schema=_READ_SCHEMA)
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
     if frame.height != sum(block.header.lines for block in blocks):
         return None

@@ -7,13 +7,13 @@ import msgspec
 import zstandard
 
 from app.core.block import HEADER_BYTES, MAX_RAW_BYTES, decode_control, decode_header, is_control, raw_bytes_of
-from app.core.decode import AcceptedBlock
+from app.core.decode import AcceptedBlock, open_block
 from app.core.fate import pack_time
 from app.core.meta import Meta
 from app.core.state import StateReader
 from app.core.step_message import Replay
 from app.core.stream_time import ShardMarks, moved_time
-from app.errors import EnvelopeInvalid, EpochMismatch
+from app.errors import EnvelopeInvalid, EpochMismatch, FrameInvalid
 from app.settings import JoinRules
 
 STEP_BYTES: Final = 2 * 1024 * 1024
@@ -86,11 +86,15 @@ def how_many(waiting: Sequence[SourceMessage], meta: Meta, rules: EtlRules) -> i
     return len(waiting)
 
 
-def take_in(messages: Sequence[SourceMessage], partition: int, meta: Meta, rules: EtlRules, state: StateReader) -> Intake:
+def take_in(  # noqa: PLR0913  (each is something of its own)
+    messages: Sequence[SourceMessage], partition: int, meta: Meta, rules: EtlRules, state: StateReader, *,
+    careful: bool = False,
+) -> Intake:  # fmt: skip
     """What `messages` are, each at its own stream time.
 
     A block that the state knows is a replay (rule E7); one that is older than the dedup window is refused with an alarm:
-    nobody remembers whether it has been here.
+    nobody remembers whether it has been here. With `careful` so is one whose frame cannot be read: it must not stop its
+    partition for ever, and nothing of it is remembered, so that the audit's copy, cut anew from the raw file, is taken.
 
     Raises:
         EpochMismatch: a block of another epoch.
@@ -98,6 +102,7 @@ def take_in(messages: Sequence[SourceMessage], partition: int, meta: Meta, rules
     """
     now, shards = meta.stream_time_ms, meta.shards.copy()
     found: list[AcceptedBlock] = []
+    unreadable: list[str] = []
     for message in messages:
         if is_control(message.value):
             shards.observe(decode_control(message.value))
@@ -108,9 +113,23 @@ def take_in(messages: Sequence[SourceMessage], partition: int, meta: Meta, rules
             raise EpochMismatch(f"offset {message.offset}: block of epoch {header.epoch} on a topic of epoch {rules.epoch}")
         if header.partition != partition:
             raise EnvelopeInvalid(f"offset {message.offset}: block of partition {header.partition} on partition {partition}")
-        found.append(AcceptedBlock(header, message.offset, message.value, now))
+        block = AcceptedBlock(header, message.offset, message.value, now)
+        if careful and (reason := _unreadable(block)):
+            unreadable.append(reason)
+        else:
+            found.append(block)
     blocks, replays, alarms = _tell_replays(found, rules.dedup_window_ms, state)
-    return Intake(blocks, replays, alarms, now, shards, sum(raw_size(block.value) for block in blocks))
+    return Intake(blocks, replays, [*unreadable, *alarms], now, shards, sum(raw_size(block.value) for block in blocks))
+
+
+def _unreadable(block: AcceptedBlock) -> str | None:
+    """Why a block's frame cannot be read; None where it can."""
+    try:
+        open_block(block)
+    except FrameInvalid as exc:
+        header = block.header
+        return f"block refused: batch {header.batch_id} block {header.block} attempt {header.attempt}: {exc}"
+    return None
 
 
 def _tell_replays(

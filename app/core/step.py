@@ -125,17 +125,18 @@ class PartitionEtl:
             messages: the first `take` of the waiting ones; none while `leftover`.
             number: of the step, the applied one + 1.
             predecessor: offset on `rows` of the last message that counted.
-            careful: a step with these messages failed twice: take their lines one by one (rule E6).
+            careful: a step with these messages failed twice: take their lines one by one, and refuse, with an alarm, a
+                block whose frame cannot be read (rule E6).
 
         Raises:
             SourceGap: the messages do not follow the applied one without a hole.
             IllegalMove: messages were given while something due is left over.
             EpochMismatch: a block of another epoch.
             EnvelopeInvalid: a block of another partition, or no block and no control message.
-            FrameInvalid: a block's frame cannot be read.
+            FrameInvalid: a block's frame cannot be read, and not `careful`.
         """
         self._check(messages)
-        intake = take_in(messages, self._partition, self._meta, self._rules, self._state)
+        intake = take_in(messages, self._partition, self._meta, self._rules, self._state, careful=careful)
         arrival = arrive_all(intake.blocks, self._state, self._rules, self._enricher, careful=careful)
         budget = self._rules.message_bytes - OVERHEAD_BYTES - 2 * intake.raw_bytes
         while True:

@@ -2,9 +2,12 @@
 
 import os
 import threading
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import structlog
+
+from app.clock import Clock, SystemClock
 
 log = structlog.get_logger(__name__)
 
@@ -15,25 +18,53 @@ STOP_GRACE_S: Final = 25.0
 EXIT_CODE: Final = 1
 
 
-class Deadline:
-    """Ends the process when its time is up; it is enough to be killed safely at any moment, for then this is too."""
+class Timer(Protocol):
+    """A call to come."""
 
-    def __init__(self) -> None:
-        self._ends_in_s = float("inf")
-        self._timer: threading.Timer | None = None
+    def cancel(self) -> None:
+        """Let it not come."""
+
+
+def call_later(seconds: float, call: Callable[[], None]) -> Timer:
+    """Call from a thread of its own, which does not keep the process alive: an event loop that hangs stops no thread."""
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+class Deadline:
+    """Ends the process when its time is up; it is enough to be killed safely at any moment, for then this is too.
+
+    Args:
+        clock: What deadlines are compared by.
+        later: Starts a timer.
+        end: Ends the process with an exit code.
+    """
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        later: Callable[[float, Callable[[], None]], Timer] = call_later,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._later = later
+        self._end = end
+        self._at_s = float("inf")
+        self._timer: Timer | None = None
 
     def set(self, seconds: float, why: str) -> None:
-        """Let the process live for at most `seconds` more; a shorter deadline replaces a longer one."""
-        if seconds >= self._ends_in_s:
+        """Let the process live for at most `seconds` more; an earlier deadline stands."""
+        at_s = self._clock.monotonic_s() + seconds
+        if at_s >= self._at_s:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._ends_in_s = seconds
-        self._timer = threading.Timer(seconds, self._end, [why, seconds])
-        self._timer.daemon = True
-        self._timer.start()
+        self._at_s = at_s
 
-    @staticmethod
-    def _end(why: str, seconds: float) -> None:
-        log.critical("shutdown hangs, process ends", why=why, after_s=seconds)
-        os._exit(EXIT_CODE)
+        def over() -> None:
+            log.critical("shutdown hangs, process ends", why=why, after_s=seconds)
+            self._end(EXIT_CODE)
+
+        self._timer = self._later(seconds, over)

@@ -8,12 +8,12 @@ unacknowledged message at shutdown. What is set here against that, for every rol
 - on revoke and on stop the hooks of `when_leaving` run before partitions, stores and consumer go (`_leave`);
 - once partitions are owned and tables recovered the hooks of `when_assigned` run (`on_rebalance_end`);
 - a shutdown that hangs is cut short (`app.shell.deadline`);
-- a worker whose input waits without progress ends itself (`app.shell.watchdog`).
+- a worker whose input waits, or whose tables recover, without progress ends itself (`app.shell.watchdog`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, cast
 
 import faust
 import structlog
@@ -92,6 +92,13 @@ class InstreamApp(faust.App):
             return self._waiting_for
         return next((reason for check in self._readiness_checks if (reason := check()) is not None), None)
 
+    def recovery_progress(self) -> Hashable | None:
+        """None while partitions are owned and recovered; until then a value that changes whenever it gets further."""
+        if self._waiting_for is None and not self.rebalancing:
+            return None
+        recovery = cast(Any, self.tables).recovery
+        return self.consumer_generation_id, tuple(sorted(recovery.active_offsets.items()))
+
     def is_current(self, generation_id: int) -> bool:
         """Whether a message of this generation of the group is still ours to work on."""
         return not (self.should_stop or self.rebalancing or generation_id != self.consumer_generation_id)
@@ -134,7 +141,7 @@ class InstreamApp(faust.App):
         """Nothing: the worker started the operations pages before everything else."""
 
     async def on_started(self) -> None:
-        """Add the watchdog to what Faust starts once tables are recovered."""
+        """Start the watchdog before Faust waits for the recovery of the tables."""
         await self.add_runtime_dependency(self.watchdog)
         await super().on_started()
 

@@ -68,6 +68,8 @@ class Inbox:
     async def start_at(self, offset: int) -> None:
         """Hand out messages from `offset` on; seeks unless the queue already begins at or before it."""
         self.next_offset = offset
+        if self.closing:
+            return  # the partition may be gone: nothing to seek in
         self._unacked = deque(event for event in self._unacked if event.message.offset < offset)
         first = self._queue._queue[0] if not self._queue.empty() else None  # type: ignore[attr-defined]
         if first is None or first.message.offset > offset:
@@ -205,6 +207,8 @@ class PartitionRunners:
             await self._work(inbox)
             if not inbox.closing:
                 raise RuntimeError(f"the work on {inbox.tp} ended although it is still owned")
-        except Exception as exc:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:  # a panic in polars is no Exception
             log.exception("partition failed", topic=inbox.tp.topic, partition=inbox.partition)
             await self._app.crash(exc)

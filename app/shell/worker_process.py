@@ -9,6 +9,7 @@ from faust.worker import Worker
 from app.adapters.kafka import ensure_topics
 from app.errors import InstreamError
 from app.shell.faust_app import InstreamApp
+from app.shell.garbage import collect_seldom, spare_what_lives
 from app.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -27,7 +28,7 @@ class InstreamWorker(Worker):
 
     Logs go through `app.telemetry` and stdout stays stdout. The operations pages start first and stop last. Topics are
     made or checked before Faust joins the group. The command line's web flags are without effect: INSTREAM_WEB_HOST and
-    INSTREAM_WEB_PORT decide.
+    INSTREAM_WEB_PORT decide. The garbage collector runs seldom (`app.shell.garbage`).
     """
 
     def __init__(self, app: Any, *services: Any, **options: Any) -> None:
@@ -53,6 +54,8 @@ class InstreamWorker(Worker):
             await ensure_topics(self._instream.settings)
         except InstreamError as exc:
             self._refuse(exc)
+        collect_seldom()
+        spare_what_lives()
         log.info("worker starts", app=self._instream.conf.id, datadir=str(self._instream.conf.datadir))
 
     @property

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import polars as pl
 import pytest
 from faust.types import TP
 from inbox_world import until
@@ -69,18 +70,21 @@ async def test_messages_during_a_rebalance_are_dropped(work: Work, monkeypatch: 
     assert work.taken == {3: [(0, b"kept")]}
 
 
-async def test_an_exception_in_the_work_ends_the_app(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [SourceGap("1"), pl.exceptions.PanicException("index out of bounds")])
+async def test_an_exception_in_the_work_ends_the_app(
+    work: Work, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
     crashes: list[BaseException] = []
 
     async def crash(exc: BaseException) -> None:
         crashes.append(exc)
 
     async def fails(inbox: Inbox) -> None:
-        raise SourceGap(f"{inbox.partition}")
+        raise failure
 
     monkeypatch.setattr(agents.etl.app, "crash", crash)
     runners = PartitionRunners(agents.etl.app, agents.etl.topics.blocks.name, fails)
     await runners._on_assigned(frozenset({TP(agents.etl.topics.blocks.name, 1)}))
     await until(lambda: crashes)
-    assert [repr(exc) for exc in crashes] == ["SourceGap('1')"]
+    assert crashes == [failure]
     await runners.drain()

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import polars as pl
 import pytest
 from inbox_world import Source, until
+from prometheus_client import REGISTRY
 
 from agents.etl_partition import HOLD_S, WAITING_LIMIT, EtlPartition
 from app.core.counting import Counted
@@ -209,6 +211,44 @@ async def test_a_step_that_fails_twice_is_decided_line_by_line(partition: Partit
     assert [asked[3] for asked in partition.core.asked] == [False, False, True]
     partition.source.inbox.close()
     await running
+
+
+async def test_a_panic_in_polars_is_a_failed_step_too(partition: Partition) -> None:
+    def fails(careful: bool) -> None:
+        if not careful:
+            raise pl.exceptions.PanicException("index out of bounds")
+
+    partition.core.fails = fails
+    await partition.put([0])
+    running = await partition.start()
+    await partition.until(lambda: partition.source.acked == [0])
+    assert [asked[3] for asked in partition.core.asked] == [False, False, True]
+    partition.source.inbox.close()
+    await running
+
+
+async def test_running_out_of_memory_is_not_tried_again(partition: Partition) -> None:
+    def fails(_: bool) -> None:
+        raise MemoryError
+
+    partition.core.fails = fails
+    await partition.put([0])
+    with pytest.raises(MemoryError):
+        await (await partition.start())
+    assert len(partition.core.asked) == 1
+
+
+async def test_stream_time_is_told_by_the_owner_only(partition: Partition) -> None:
+    def told() -> float | None:
+        return REGISTRY.get_sample_value("instream_etl_stream_time_seconds", {"partition": "0"})
+
+    await partition.put([0])
+    running = await partition.start()
+    await partition.until(lambda: partition.source.acked == [0])
+    assert told() == 0
+    partition.source.inbox.close()
+    await running
+    assert told() is None
 
 
 async def test_what_fails_even_so_ends_the_work_unacknowledged(partition: Partition) -> None:

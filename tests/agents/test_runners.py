@@ -91,6 +91,14 @@ async def test_closing_ends_a_take_and_drops_what_waits() -> None:
     assert source.acked == []
 
 
+async def test_an_inbox_that_closed_while_its_partition_was_loaded_seeks_no_more() -> None:
+    source = Source()
+    source.inbox.close()
+    await source.inbox.start_at(5)
+    assert source.seeks == []
+    assert await source.take() == []
+
+
 async def test_a_full_inbox_makes_the_dispatcher_wait_until_it_closes() -> None:
     source = Source()
     await source.put(*range(100))

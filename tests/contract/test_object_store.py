@@ -97,11 +97,11 @@ async def test_listing_goes_in_key_order_behind_a_key_within_a_prefix(store: Obj
 
 
 async def test_listing_and_deleting_go_beyond_a_page_of_a_thousand(store: ObjectStore) -> None:
-    names = [f"p/{n:05d}" for n in range(1203)]
+    names = [f"p/{n:05d}" for n in range(1011)]
     for start in range(0, len(names), 100):
         await asyncio.gather(*(store.put(name, b"") for name in names[start : start + 100]))
     assert await keys(store, "p/") == names
-    assert await keys(store, "p/", start_after=names[0], limit=1100) == names[1:1101]
+    assert await keys(store, "p/", start_after=names[0], limit=1005) == names[1:1006]
     await store.delete(names[1:])
     assert await keys(store, "p/") == names[:1]
 
@@ -193,6 +193,7 @@ async def test_an_answer_that_is_lost_leaves_the_outcome_unknown(
 async def test_a_conflict_is_asked_again(
     conflicts: int, ends: Any, aws_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.adapters.s3.CONFLICT_PAUSE_S", 0.001)
     asked = 0
     answers = {PutResult.CREATED: b"200 OK", PutResult.EXISTS: b"412 Precondition Failed", ServiceUnavailable: b"200 OK"}
 

@@ -98,7 +98,10 @@ async def test_a_batch_that_is_not_registered_cannot_move(registry: Registry) ->
 
 
 async def test_listings_go_beyond_a_page_of_a_megabyte_whatever_the_ties(registry: Registry) -> None:
-    items = {f"b{n:04d}": batch(f"b{n:04d}", 1000 + n // 10, blocks=200) for n in range(150)}
+    wide = "x" * 10_000
+    items = {
+        f"b{n:04d}": msgspec.structs.replace(batch(f"b{n:04d}", 1000 + n // 10), raw_key=f"raw/{wide}") for n in range(150)
+    }
     for item in items.values():
         await registry.register(item)
     listed = [item async for item in registry.open_batches(ALL_MS)]
@@ -107,6 +110,14 @@ async def test_listings_go_beyond_a_page_of_a_megabyte_whatever_the_ties(registr
     assert [item.received_at_ms for item in listed] == sorted(item.received_at_ms for item in listed)
     scanned = [item async for item in registry.all_batches()]
     assert len(scanned) == len(items)
+    if isinstance(registry, DynamoRegistry):
+        first = registry._client.scan(TableName=registry._table)
+        assert 0 < first["Count"] < len(items)
+        first = registry._client.query(
+            TableName=registry._table, IndexName=OPEN_INDEX, KeyConditionExpression="open_epoch = :epoch",
+            ExpressionAttributeValues={":epoch": {"N": "1"}},
+        )  # fmt: skip
+        assert 0 < first["Count"] < len(items)
 
 
 async def test_the_epoch_before_is_seen_and_the_items_are_as_agreed(aws_settings: Settings) -> None:

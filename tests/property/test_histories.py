@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick_disk import QUICK_DISK
 
 from app.core.counting import Counted, Verdict
 from app.core.state import MemoryState
@@ -112,7 +113,7 @@ actions = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 2), st.int
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=QUICK_DISK) as name:
         yield Path(name)
 
 
@@ -126,7 +127,7 @@ def played(folder: Path, script: list[tuple[str, int, int]]) -> World:
 @settings(max_examples=60, deadline=None)
 @given(script=actions, batch=st.integers(1, 7))
 def test_every_reader_reads_the_same_history(script: list[tuple[str, int, int]], batch: int) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=QUICK_DISK) as name:
         world = played(Path(name), script)
         offsets = world.history()
         steps = [decode_step(world.log[offset]) for offset in offsets]
@@ -165,7 +166,7 @@ def test_every_reader_reads_the_same_history(script: list[tuple[str, int, int]],
 def test_an_empty_store_on_a_trimmed_log_ends_where_everyone_else_is(
     script: list[tuple[str, int, int]], data: st.DataObject
 ) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=QUICK_DISK) as name:
         world = played(Path(name), [*script, ("recover", 0, 1), ("step", 0, 1), ("step", 0, 1)])
         offsets = world.history()
         trimmed = data.draw(st.integers(1, offsets[-2]) if offsets[-2] >= 1 else st.just(0))

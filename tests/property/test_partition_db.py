@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick_disk import QUICK_DISK
 
 from app.core.state import EXPIRING, KEY_BYTES, MemoryState
 from app.core.step_message import Changes, StepMessage, encode_step
@@ -69,7 +70,7 @@ def change(draw: st.DrawFn) -> Changes:
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.tuples(st.lists(change(), max_size=3), st.integers(0, 60), st.booleans()), max_size=10))
 def test_it_answers_like_the_state_in_memory(steps: list[tuple[list[Changes], int, bool]]) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=QUICK_DISK) as name:
         db, twin, stream_time_ms = PartitionDb(Path(name) / "db", MEMORY, WINDOW_MS), MemoryState(), 0
         for changes, passed_ms, reopen in steps:
             stream_time_ms += passed_ms

@@ -75,10 +75,10 @@ def multiset(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("flow", OUTPUTS, ids=lambda flow: f"{flow.name}-{flow.format.value}")
-def test_rows_survive_file_and_copy(warehouse: Warehouse, flow: Flow) -> None:
+def test_rows_survive_file_and_copy(kept_warehouse: Warehouse, flow: Flow) -> None:
     row = st.tuples(*(values(column) for column in flow.columns))
     with asyncio.Runner() as runner:
-        connection = runner.run(connect(warehouse.settings.warehouse_url))
+        connection = runner.run(connect(kept_warehouse.settings.warehouse_url))
 
         # no shrinking: every example is a load, and the texts are short as they are
         @settings(
@@ -86,7 +86,7 @@ def test_rows_survive_file_and_copy(warehouse: Warehouse, flow: Flow) -> None:
         )
         @given(st.lists(row, min_size=1, max_size=6))
         def survives(rows: list[tuple[Any, ...]]) -> None:
-            found = runner.run(loaded(connection, warehouse, flow, rows))
+            found = runner.run(loaded(connection, kept_warehouse, flow, rows))
             wanted = [tuple(expected(c, v) for c, v in zip(flow.columns, r, strict=True)) for r in rows]
             assert multiset(found) == multiset(wanted)
 
@@ -95,20 +95,20 @@ def test_rows_survive_file_and_copy(warehouse: Warehouse, flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("flow", OUTPUTS, ids=lambda flow: f"{flow.name}-{flow.format.value}")
-async def test_every_nasty_text_survives_in_every_text_column(warehouse: Warehouse, flow: Flow) -> None:
+async def test_every_nasty_text_survives_in_every_text_column(kept_warehouse: Warehouse, flow: Flow) -> None:
     def one(column: Column, n: int, text: str) -> Any:
         if column.kind is Kind.STRING:
             return cut(text, column.max_bytes)
         return {Kind.TIMESTAMP: n, Kind.INTEGER: n, Kind.BOOLEAN: True}[column.kind]
 
     rows = [tuple(one(column, n, text) for column in flow.columns) for n, text in enumerate(NASTY)]
-    async with await connect(warehouse.settings.warehouse_url) as connection:
-        found = await loaded(connection, warehouse, flow, rows)
+    async with await connect(kept_warehouse.settings.warehouse_url) as connection:
+        found = await loaded(connection, kept_warehouse, flow, rows)
     wanted = [tuple(expected(c, v) for c, v in zip(flow.columns, r, strict=True)) for r in rows]
     assert multiset(found) == multiset(wanted)
 
 
 @pytest.mark.parametrize("flow", OUTPUTS, ids=lambda flow: flow.name)
-async def test_a_file_without_rows_loads_nothing(warehouse: Warehouse, flow: Flow) -> None:
-    async with await connect(warehouse.settings.warehouse_url) as connection:
-        assert await loaded(connection, warehouse, flow, []) == []
+async def test_a_file_without_rows_loads_nothing(kept_warehouse: Warehouse, flow: Flow) -> None:
+    async with await connect(kept_warehouse.settings.warehouse_url) as connection:
+        assert await loaded(connection, kept_warehouse, flow, []) == []

@@ -1,6 +1,9 @@
 """Steps: what they take, refuse, repeat and report (rules E1, E4, E6, E7), and their ledger."""
 
+from typing import Any
+
 import msgspec
+import polars as pl
 import pytest
 import zstandard
 from builders import (
@@ -95,6 +98,30 @@ def test_a_frame_of_other_lines_than_its_header_says_is_invalid() -> None:
         new_run().step(log_of([encode_block(header, block(event("e1"))[53:])]))
 
 
+OTHER_LINES = encode_block(
+    msgspec.structs.replace(decode_header(block(event("b", "ad_click"), batch=2)), lines=2),
+    block(event("b", "ad_click"), batch=2)[53:],
+)
+
+
+@pytest.mark.parametrize("unreadable", [
+    block(event("b", "ad_click"), batch=2)[:-4], block(event("b", "ad_click"), batch=2) + b"x", OTHER_LINES,
+    block(event("b", "ad_click"), batch=2)[:53],
+])  # fmt: skip
+def test_a_frame_that_cannot_be_read_is_refused_with_an_alarm_when_taken_carefully(unreadable: bytes) -> None:
+    whole = block(event("b", "ad_click"), batch=2, attempt=1)
+    log = log_of([block(event("a", "ad_click"), batch=1), unreadable, whole, unreadable])
+    run = new_run()
+    with pytest.raises(FrameInvalid):
+        run.step(log)
+    step = run.step(log, careful=True)
+    assert len(step.alarms) == 2
+    assert all(batch_id(2) in alarm and "block refused" in alarm for alarm in step.alarms)
+    assert step.replays == []  # nothing of it is remembered: the audit's copy counts, whenever it comes
+    assert sorted(row["event_id"] for row in run.rows("ad_clicks")) == ["a", "b"]
+    assert set(ledger_of(run.steps).values()) == {1}
+
+
 @pytest.mark.parametrize("states_size", [True, False])
 def test_a_frame_is_never_opened_beyond_its_limit(states_size: bool) -> None:
     compressor = zstandard.ZstdCompressor(write_content_size=states_size)
@@ -155,6 +182,35 @@ def test_a_line_that_raises_is_rejected_when_taken_carefully() -> None:
     )
     assert set(ledger_of(run.steps).values()) == {1}
     assert len(ledger_of(run.steps)) == 5
+
+
+class Failing(Enricher):
+    """Raises what it is told to at one campaign."""
+
+    failure: BaseException
+
+    def campaign(self, campaign_id: str | None) -> Any:
+        if campaign_id == "boom":
+            raise self.failure
+        return super().campaign(campaign_id)
+
+
+def failing(failure: BaseException) -> Run:
+    enricher = Failing({}, {})
+    enricher.failure = failure
+    return Run(etl_rules(), enricher)
+
+
+def test_a_line_that_makes_polars_panic_is_rejected_like_any_other() -> None:
+    run = failing(pl.exceptions.PanicException("index out of bounds"))
+    run.step(log_of([block(event("a", "redirect"), event("b", "redirect", campaign_id="boom"))]), careful=True)
+    assert [row["event_id"] for row in run.rows("redirects")] == ["a"]
+    assert [row["reason"] for row in run.rows("rejected")] == ["processing: PanicException"]
+
+
+def test_running_out_of_memory_is_no_lines_fault() -> None:
+    with pytest.raises(MemoryError):
+        failing(MemoryError()).step(log_of([block(event("b", "redirect", campaign_id="boom"))]), careful=True)
 
 
 def test_payloads_are_cut_at_a_character() -> None:

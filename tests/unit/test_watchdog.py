@@ -1,0 +1,135 @@
+"""The watchdog: what stands still ends the worker, what moves or has nothing to do never does."""
+
+from collections.abc import Hashable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+from prometheus_client import REGISTRY
+
+from app.errors import ServiceUnavailable, WorkerStalled
+from app.shell.watchdog import REBALANCE_S, Watchdog
+
+TIMEOUT_S = 120.0
+RECOVERY_S = TIMEOUT_S + REBALANCE_S
+ONE, TWO = TP("watched", 1), TP("watched", 2)
+
+
+class World:
+    """What the watchdog asks of the app around it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.ports = SimpleNamespace(clock=self)
+        self.positions: dict[TP, int] = {}
+        self.ends: dict[TP, int] = {}
+        self.recovering: Hashable | None = None
+        self.broker_answers = True
+        self.crashes: list[BaseException] = []
+        self.watchdog = Watchdog(self, TIMEOUT_S)  # type: ignore[arg-type]
+        self.watchdog.watch(lambda: self.positions)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def recovery_progress(self) -> Hashable | None:
+        return self.recovering
+
+    def readiness(self) -> str:
+        return "rebalance"
+
+    async def logs(self) -> "World":
+        return self
+
+    async def end_offsets(self, topic: str, partitions: list[int]) -> dict[int, int]:
+        if not self.broker_answers:
+            raise ServiceUnavailable("no broker")
+        return {partition: self.ends[TP(topic, partition)] for partition in partitions}
+
+    async def crash(self, exc: BaseException) -> None:
+        self.crashes.append(exc)
+
+    async def look(self, after_s: float = 0, **changes: Any) -> None:
+        self.now_s += after_s
+        for name, value in changes.items():
+            setattr(self, name, value)
+        await self.watchdog.look()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def lag(tp: TP) -> float | None:
+    return REGISTRY.get_sample_value("instream_lag_messages", {"topic": tp.topic, "partition": str(tp.partition)})
+
+
+async def test_a_position_that_stands_before_waiting_messages_ends_the_worker(world: World) -> None:
+    await world.look(positions={ONE: 5, TWO: 7}, ends={ONE: 9, TWO: 7})
+    await world.look(TIMEOUT_S - 1)
+    assert world.crashes == []
+    await world.look(1)
+    [crash] = world.crashes
+    assert isinstance(crash, WorkerStalled)
+    assert "watched[1] stands at 5 with 4 waiting for 120 s" in str(crash)
+
+
+async def test_a_position_that_moves_is_not_stalled(world: World) -> None:
+    for position in range(5):
+        await world.look(TIMEOUT_S - 1, positions={ONE: position}, ends={ONE: 100})
+    assert world.crashes == []
+
+
+async def test_nothing_to_do_is_not_stalled_however_long(world: World) -> None:
+    await world.look(positions={ONE: 9}, ends={ONE: 9})
+    await world.look(10 * TIMEOUT_S)
+    await world.look(10, ends={ONE: 10})
+    await world.look(TIMEOUT_S - 11)
+    assert world.crashes == []  # its time began when a look last found nothing waiting
+    await world.look(1)
+    assert len(world.crashes) == 1
+
+
+async def test_a_broker_that_does_not_answer_is_no_stall_of_ours(world: World) -> None:
+    await world.look(positions={ONE: 5}, ends={ONE: 9})
+    await world.look(TIMEOUT_S + 1, broker_answers=False)
+    assert world.crashes == []
+
+
+async def test_lag_is_told_while_the_partition_is_owned_and_not_longer(world: World) -> None:
+    await world.look(positions={ONE: 5, TWO: 7}, ends={ONE: 9, TWO: 7})
+    assert (lag(ONE), lag(TWO)) == (4, 0)
+    await world.look(positions={TWO: 7})
+    assert (lag(ONE), lag(TWO)) == (None, 0)
+    await world.look(positions={})
+    assert lag(TWO) is None
+
+
+async def test_a_recovery_without_progress_ends_the_worker(world: World) -> None:
+    await world.look(recovering=(3, (("rows", 10),)))
+    await world.look(RECOVERY_S - 1)
+    await world.look(1, recovering=(3, (("rows", 11),)))
+    await world.look(RECOVERY_S - 1)
+    assert world.crashes == []
+    await world.look(1)
+    [crash] = world.crashes
+    assert isinstance(crash, WorkerStalled)
+    assert "rebalance without progress for 180 s" in str(crash)
+
+
+async def test_two_short_recoveries_are_not_one_long(world: World) -> None:
+    await world.look(recovering=(3, ()))
+    await world.look(RECOVERY_S - 1, recovering=None)
+    await world.look(1, recovering=(3, ()))
+    await world.look(RECOVERY_S - 1)
+    assert world.crashes == []
+
+
+async def test_a_long_recovery_is_not_held_against_the_position_that_it_comes_back_to(world: World) -> None:
+    await world.look(positions={ONE: 5}, ends={ONE: 9})
+    await world.look(10, recovering=(4, (("rows", 1),)), positions={})
+    await world.look(TIMEOUT_S, recovering=(4, (("rows", 2),)))
+    await world.look(1, recovering=None, positions={ONE: 5})
+    assert world.crashes == []
