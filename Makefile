@@ -13,6 +13,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 KAFKA_POM := app/local/kafka-pom.xml
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
@@ -27,10 +28,10 @@ demo: setup  ## a whole day's path in a minute: 60,000 events to the warehouse, 
 	@$(BIN)/instream demo $(DEMO_OPTIONS)
 
 test: lint  ## lint, types and every test, the whole stack included
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-fast: setup  ## the tests that need no stack
-	@$(BIN)/python -m pytest -m "not stack"
+	@$(PYTEST) -m "not stack"
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
@@ -81,5 +82,5 @@ clean:  ## remove what setup and tests made (stops the stack first)
 	fi
 	@echo "copying Kafka's jars into .kafka"
 	@rm -rf .kafka && mkdir .kafka
-	@mvn -q -B -f $(KAFKA_POM) $(MAVEN_COPY) -DoutputDirectory="$(CURDIR)/.kafka"
+	@mvn -q -B -Dstyle.color=never -f $(KAFKA_POM) $(MAVEN_COPY) -DoutputDirectory="$(CURDIR)/.kafka"
 	@touch $@

@@ -20,6 +20,21 @@ from app.shell.garbage import collect_seldom
 __all__ = ["few_collections", "kept_warehouse", "quick_aws_clients", "quiet_logs", "warehouse", "warehouse_stack"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share something which is dear to start stay in one process, when several run tests side by side.
+
+    The largest groups go first: the end-to-end tests in one process, everything else in the other.
+    """
+    shared = {"shared_stack": "stack", "warehouse_stack": "warehouse", "aws_stand_in": "aws"}
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        group = next((name for fixture, name in shared.items() if fixture in fixtures), None)
+        if group is None and item.get_closest_marker("stack"):
+            group = "stack" if item.path.parent.name == "e2e" else "broker"
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def few_collections() -> None:
     """Collect garbage as seldom as the workers do."""

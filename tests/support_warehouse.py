@@ -81,16 +81,31 @@ def wait_for(stack: WarehouseStack, log: Path) -> None:
 @pytest.fixture
 async def warehouse(warehouse_stack: WarehouseStack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator["Warehouse"]:
     """A database of its own with the schema, a bucket of its own, no faults."""
-    for name, value in (AWS_ENVIRONMENT | {"AWS_ENDPOINT_URL": warehouse_stack.aws_url}).items():
+    yield await new_warehouse(warehouse_stack, monkeypatch)
+    control(warehouse_stack, "DELETE")
+
+
+@pytest.fixture(scope="module")
+def kept_warehouse(warehouse_stack: WarehouseStack) -> Iterator["Warehouse"]:
+    """The same once for a module whose tests roll back what they do: making a database is most of a short test."""
+    import asyncio
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield asyncio.run(new_warehouse(warehouse_stack, monkeypatch))
+    control(warehouse_stack, "DELETE")
+
+
+async def new_warehouse(stack: WarehouseStack, monkeypatch: pytest.MonkeyPatch) -> "Warehouse":
+    """A database and a bucket."""
+    for name, value in (AWS_ENVIRONMENT | {"AWS_ENDPOINT_URL": stack.aws_url}).items():
         monkeypatch.setenv(name, value)
     name = f"t{uuid.uuid4().hex[:12]}"
-    async with await psycopg.AsyncConnection.connect(warehouse_stack.url(), autocommit=True) as connection:
+    async with await psycopg.AsyncConnection.connect(stack.url(), autocommit=True) as connection:
         await connection.execute(f"CREATE DATABASE {name} TEMPLATE instream")
-    settings = Settings(bucket=name, warehouse_url=warehouse_stack.url(name), partitions=2)
+    settings = Settings(bucket=name, warehouse_url=stack.url(name), partitions=2)
     store = S3ObjectStore(settings)
     await store.ensure()
-    yield Warehouse(warehouse_stack, settings, store)
-    control(warehouse_stack, "DELETE")
+    return Warehouse(stack, settings, store)
 
 
 def control(stack: WarehouseStack, method: str, **fault: Any) -> Any:

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from app.cli.load import progress_lines
-from app.cli.show import Exit, JsonOption, Lines, print_json, print_table
+from app.cli.load import send
+from app.cli.show import Bar, Exit, JsonOption, Lines, end_in_order_when_told, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,18 +56,19 @@ async def load_and_compare(stack: "Stack", events: int, rate: float, say: Lines)
         LocalStackError: the collector refused or lost something.
     """
     from app.adapters.warehouse import connect  # noqa: PLC0415 - commands load what they need
-    from app.cli.wait import await_coverage  # noqa: PLC0415
+    from app.cli.wait import COVERED, TELL_EVERY_S, await_coverage  # noqa: PLC0415
     from app.local.traffic.compare import compare, latencies  # noqa: PLC0415
     from app.local.traffic.expect import summarise  # noqa: PLC0415
-    from app.local.traffic.run import Plan, run_traffic  # noqa: PLC0415
+    from app.local.traffic.run import Plan  # noqa: PLC0415
     from app.settings import read_settings  # noqa: PLC0415
 
     start = time.monotonic()
     plan = Plan(events=events, rate=rate, keep_bodies=True)
-    run = await run_traffic(stack, plan, progress_lines(say, events))
+    run = await send(stack, plan, say)
     summary = summarise(run.sent, run.expected)
     say(f"{summary.lines:,} lines are acknowledged after {summary.took_s} s; waiting for the warehouse")
-    waited = await await_coverage(read_settings(), WAIT_S, say)
+    with Bar(say, COVERED, TELL_EVERY_S) as bar:
+        waited = await await_coverage(read_settings(), WAIT_S, bar)
     say("comparing every row of six flows with what was sent")
     async with await connect(stack.warehouse_url) as connection:
         compared = await compare(connection, run.run, run.sent, run.expected)
@@ -86,20 +85,22 @@ def own_stack(environment: dict[str, str], say: Lines) -> "Iterator[Stack]":
     from app.local.life import Home  # noqa: PLC0415
     from app.local.stack import enter  # noqa: PLC0415
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(Exit.FAILURE))  # so that the stack goes down with who started it
+    end_in_order_when_told()
     home = Home(Path(tempfile.mkdtemp(prefix="instream-demo-")))
     os.environ.update({"INSTREAM_HOME": str(home.path)} | dict.fromkeys(FREE_PORTS, "0") | environment)
-    has_failed = True
+    has_failed = False
     try:
         stack = up(home, say)
         enter(home)
         yield stack
-        has_failed = False
+    except Exception:  # an interruption is no failure: nobody looks for its logs
+        has_failed = True
+        raise
     finally:
-        say("stopping the stack")
+        if home.is_held():
+            say("stopping the stack")
         down(home, lambda _: None)
-        _clear(home, say, keep_logs=has_failed)
+        _clear(home, say, keep_logs=has_failed and home.logs.exists())
 
 
 def _clear(home: "Home", say: Lines, *, keep_logs: bool) -> None:

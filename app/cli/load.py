@@ -1,30 +1,35 @@
 """`instream load`: realistic traffic, and what it expects to find."""
 
 import asyncio
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.show import JsonOption, Lines, print_json, print_table
+from app.cli.show import Bar, JsonOption, Lines, print_json, print_table
 from app.errors import LocalStackError
 
 if TYPE_CHECKING:
+    from app.local.stack import Stack
     from app.local.traffic.expect import Summary
+    from app.local.traffic.run import Plan, Run
 
 
-def progress_lines(say: Lines, events: int, every_s: float = 5) -> Callable[[int], None]:
-    """A callback that tells now and then how many lines were acknowledged."""
-    told = time.monotonic()
+async def send(stack: "Stack", plan: "Plan", say: Lines) -> "Run":
+    """Send a run, and show how far it is.
 
-    def tell(lines: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= every_s:
-            told = time.monotonic()
-            say(f"{lines:,} of {events:,} lines are acknowledged")
+    Raises:
+        LocalStackError: the collector refused or lost something.
+    """
+    from app.local.traffic.run import expected_s, run_traffic  # noqa: PLC0415 - commands load what they need
 
-    return tell
+    last_s = stack.settings.join_window_s + stack.settings.join_grace_s
+    say(
+        f"sending {plan.events:,} lines in about {expected_s(stack, plan):.0f} s: second events come up to {last_s:g} s "
+        "after their page views"
+    )
+    with Bar(say, "lines are acknowledged") as bar:
+        bar(0, plan.events)
+        return await run_traffic(stack, plan, lambda lines: bar(lines, plan.events))
 
 
 def show_summary(summary: "Summary") -> None:
@@ -58,13 +63,12 @@ def load(
     """
     from app.local.stack import home_of_environment, read_stack  # noqa: PLC0415 - commands load what they need
     from app.local.traffic.expect import summarise  # noqa: PLC0415
-    from app.local.traffic.run import Plan, run_traffic  # noqa: PLC0415
+    from app.local.traffic.run import Plan  # noqa: PLC0415
 
     stack = read_stack(home_of_environment())
     if stack is None:
         raise LocalStackError("no stack is up here: run `instream up` (or set INSTREAM_HOME)")
-    plan = Plan(events=events, rate=rate, seed=seed)
-    run = asyncio.run(run_traffic(stack, plan, progress_lines(Lines(), events)))
+    run = asyncio.run(send(stack, Plan(events=events, rate=rate, seed=seed), Lines()))
     summary = summarise(run.sent, run.expected)
     if as_json:
         print_json(summary)

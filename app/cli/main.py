@@ -1,6 +1,5 @@
 """The command `instream`: mounts one file a command, and turns errors into one line and an exit code."""
 
-import os
 import sys
 
 import typer
@@ -9,14 +8,14 @@ from app.cli.audit import audit
 from app.cli.demo import demo
 from app.cli.init import init
 from app.cli.load import load
-from app.cli.show import Exit, log_to_stderr
+from app.cli.show import Exit, log_to_stderr, say_why
 from app.cli.up import down, status, up
 from app.cli.wait import wait
 from app.errors import InstreamError
 
 app = typer.Typer(
     help="Browser events in the data warehouse in under five minutes, none lost, none twice.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True, rich_markup_mode="markdown", add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
 OWN_STACK = frozenset({"up", "down", "status", "demo"})
 """Commands that start a stack or look at it from outside; the others work on the one that runs, or on AWS."""
@@ -25,12 +24,16 @@ GROUP = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_
 
 @app.callback()
 def enter_stack(context: typer.Context) -> None:
-    """Lead every command that works on a stack to the one in INSTREAM_HOME, if one is up there."""
+    """Browser events in the data warehouse in under five minutes, none lost, none twice."""
     log_to_stderr()
     if context.invoked_subcommand not in OWN_STACK:
         from app.local.stack import enter, home_of_environment  # noqa: PLC0415 - commands load what they need
 
-        enter(home_of_environment())
+        enter(home_of_environment())  # the stack in INSTREAM_HOME, where one is up; else the environment leads, to AWS
+
+
+for command in (demo, up, down, status, load, wait, audit, init):
+    app.command()(command)
 
 
 @app.command("sink", context_settings=GROUP)
@@ -49,20 +52,16 @@ def delivery(context: typer.Context) -> None:
     commands(context.args, prog_name="instream delivery")
 
 
-for command in (up, down, status, wait, load, audit, init, demo):
-    app.command()(command)
-
-
 def main() -> None:
     """Run the command line; errors of ours are one line on stderr and exit code 1, interruptions 130."""
     try:
         app(prog_name="instream")
     except InstreamError as exc:
-        print(f"instream: {exc}", file=sys.stderr)
+        say_why(exc)
+        sys.exit(Exit.FAILURE)
+    except OSError as exc:
+        print(f"instream: {exc.strerror}: {exc.filename}" if exc.filename else f"instream: {exc}", file=sys.stderr)
         sys.exit(Exit.FAILURE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error of ours
-        sys.exit(Exit.OK)

@@ -1,13 +1,19 @@
 """How the commands speak: lines on stderr while they work, the answer on stdout, JSON where asked for."""
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 import typer
+
+from app.errors import InstreamError, OutsideError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.")]
 
@@ -34,16 +40,86 @@ class Lines:
         print(line, file=sys.stderr, flush=True)
 
 
+class Bar:
+    """How far something is, on stderr: a bar on a terminal, a line now and then elsewhere. A context manager."""
+
+    def __init__(self, say: Lines, what: str, every_s: float = 5) -> None:
+        """Draw nothing yet.
+
+        Args:
+            say: shows the lines where nobody watches.
+            what: words behind the numbers, as in "3 of 5 <what>".
+            every_s: seconds between two lines.
+        """
+        self._say = say
+        self._what = what
+        self._every_s = every_s
+        self._told = time.monotonic()
+        self._drawn: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._drawn:
+            self._drawn[0].stop()
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` are done; `note` says what hinders."""
+        if sys.stderr.isatty():
+            progress, task = self._drawn or self._draw()
+            progress.update(task, completed=done, total=total, note=note)
+        elif time.monotonic() - self._told >= self._every_s:
+            self._told = time.monotonic()
+            self._say(f"{done:,} of {total:,} {self._what}" + (f"; {note}" if note else ""))
+
+    def _draw(self) -> "tuple[Progress, TaskID]":
+        from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(self._what),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._drawn = (progress, progress.add_task("", note=""))
+        progress.start()
+        return self._drawn
+
+
+def end_in_order_when_told() -> None:
+    """Let SIGTERM and SIGHUP end this command like an error, so that a stack goes down with who was starting it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(Exit.FAILURE))
+
+
 def log_to_stderr() -> None:
     """Send what the pipeline's own code logs inside a command to stderr, warnings and worse only: stdout is the answer's."""
     import logging  # noqa: PLC0415 - after the command line was read
 
     import structlog  # noqa: PLC0415
 
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that does not answer is told once, by us
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+
+
+def say_why(exc: InstreamError, what: str = "instream") -> None:
+    """Say on stderr in one line why a command failed, and where a service failed it without a stack, how to get one."""
+    from app.local.stack import home_of_environment  # noqa: PLC0415 - commands load what they need
+
+    reason, home = str(exc), home_of_environment()
+    if isinstance(exc, OutsideError):  # a client library's own words, of several lines
+        reason = " ".join(reason.split())
+    leads_nowhere = isinstance(exc, OutsideError) or "AWS_ENDPOINT_URL" in reason
+    if leads_nowhere and not home.stack_file.exists():
+        reason += f"; or is this for a local stack? None is up in {home.path}: run `instream up`"
+    print(f"{what}: {reason}", file=sys.stderr)
 
 
 def print_json(answer: Any) -> None:
@@ -60,11 +136,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
         from rich.table import Table  # noqa: PLC0415
 
-        table = Table(title=title, title_justify="left")
+        table = Table()  # with a title of its own it would break that at its own width
         for name, right in zip(columns, numeric, strict=True):
-            table.add_column(name, justify="right" if right else "left")
+            table.add_column(name, justify="right" if right else "left", overflow="fold")
         for row in texts:
             table.add_row(*row)
+        print(title, flush=True)
         Console().print(table)
         return
     widths = [max(len(name), *(len(row[n]) for row in texts), 0) for n, name in enumerate(columns)]

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.show import Exit, JsonOption, Lines, print_json, print_table
+from app.cli.show import Exit, JsonOption, Lines, end_in_order_when_told, print_json, print_table
 
 
 def up(as_json: JsonOption = False) -> None:
@@ -15,6 +15,7 @@ def up(as_json: JsonOption = False) -> None:
     from app.local.stack import home_of_environment  # noqa: PLC0415
 
     home = home_of_environment()
+    end_in_order_when_told()
     stack = start(home, Lines())
     if as_json:
         print_json(stack)
@@ -49,7 +50,7 @@ def status(as_json: JsonOption = False) -> None:
     else:
         print(f"{found.state}  {found.home}")
         if found.failure:
-            print(f"it ended by itself: {found.failure.splitlines()[0]}")
+            print(f"why it ended: {found.failure}")
         if found.processes:
             rows = [(p.name, str(p.pid), "running" if p.running else "dead", p.restarts, p.log) for p in found.processes]
             print_table("processes", ("name", "pid", "state", "restarts", "log"), rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from app.cli.show import Exit, JsonOption, Lines, print_json
+from app.cli.show import Bar, Exit, JsonOption, Lines, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,7 @@ NAMED: Final = 5
 """Most batch ids that the answer names of each kind."""
 POLL_S: Final = 0.5
 TELL_EVERY_S: Final = 10
+COVERED: Final = "batches are covered"
 
 
 class Waited(msgspec.Struct, kw_only=True):
@@ -98,9 +99,10 @@ class Uncovered:
         )  # fmt: skip
 
 
-async def await_coverage(settings: "Settings", timeout_s: float, say: "Callable[[str], None]") -> Waited:
+async def await_coverage(settings: "Settings", timeout_s: float, show: "Callable[[int, int, str], None]") -> Waited:
     """Take the batches that the registry has now and wait until the ledger covers each exactly once.
 
+    `show` is called with the batches that are covered, those that were registered, and what hinders, if anything does.
     Returns early when nothing but held batches is left, or when the ledger has more than a batch.
 
     Raises:
@@ -112,7 +114,7 @@ async def await_coverage(settings: "Settings", timeout_s: float, say: "Callable[
     from app.errors import ServiceUnavailable  # noqa: PLC0415
     from app.stored_ledger import StoredLedger  # noqa: PLC0415
 
-    start = told = time.monotonic()
+    start = time.monotonic()
     registry, objects = DynamoRegistry(settings), S3ObjectStore(settings)
     warehouse, stored = WarehouseLedger(settings.warehouse_url), StoredLedger(objects, settings.epoch)
     try:
@@ -123,14 +125,12 @@ async def await_coverage(settings: "Settings", timeout_s: float, say: "Callable[
                 delivery = await warehouse.delivery(settings.epoch)
                 is_open = await uncovered.look(warehouse, stored, delivery)
             except ServiceUnavailable as exc:
-                is_open, refusal = True, f"; {exc}"
+                is_open, refusal = True, str(exc)
             now = time.monotonic()
             result = uncovered.result(now - start)
             if not is_open or now - start >= timeout_s:
                 return result
-            if now - told >= TELL_EVERY_S:
-                told = now
-                say(f"{result.covered} of {result.registered} batches are covered{refusal}")
+            show(result.covered, result.registered, refusal)
             await asyncio.sleep(min(POLL_S, max(0.0, start + timeout_s - now)))
     finally:
         await warehouse.close()
@@ -148,11 +148,14 @@ def wait(
     """
     from app.settings import read_settings  # noqa: PLC0415
 
-    result = asyncio.run(await_coverage(read_settings(), timeout, Lines()))
+    with Bar(Lines(), COVERED, TELL_EVERY_S) as bar:
+        result = asyncio.run(await_coverage(read_settings(), timeout, bar))
     if as_json:
         print_json(result)
     else:
         print(f"{result.covered} of {result.registered} batches are covered exactly once after {result.took_s} s")
         for kind, batches in result.named.items():
-            print(f"{kind}: {getattr(result, kind)} batches: {', '.join(batches)}")
+            count = getattr(result, kind)
+            more = ", ..." if count > len(batches) else ""
+            print(f"{kind}: {count} {'batch' if count == 1 else 'batches'}: {', '.join(batches)}{more}")
     raise typer.Exit(result.exit_code)

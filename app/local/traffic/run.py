@@ -18,6 +18,10 @@ LEAD_MS: Final = 200
 """Between the decision to start and offset 0."""
 
 
+LATEST_S: Final = 3
+"""How much later than every bound of the join the last second comes, roughly."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to send."""
 
@@ -42,6 +46,12 @@ def timing_of(stack: Stack) -> Timing:
     """The join's rules on a stack."""
     rules = stack.settings
     return Timing(rules.join_window_s, rules.join_grace_s, rules.join_reorder_s, rules.slack_s)
+
+
+def expected_s(stack: Stack, plan: Plan) -> float:
+    """About how many seconds the run takes on an idle stack."""
+    rules = stack.settings
+    return plan.events / plan.rate + rules.join_window_s + rules.join_grace_s + rules.slack_s + LATEST_S
 
 
 async def run_traffic(stack: Stack, plan: Plan, progress: Callable[[int], None] | None = None) -> Run:
