@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import ConfigurationError
@@ -148,7 +149,7 @@ class Settings(BaseSettings):
         if isinstance(text := out.get("write_keys"), str):
             pairs = [part.strip().rpartition(":") for part in text.split(",") if part.strip()]
             if any(not key for key, _, _ in pairs):
-                raise ValueError("write_keys: give key:browser or key:server, comma separated")
+                raise ValueError("INSTREAM_WRITE_KEYS: give key:browser or key:server, comma separated")
             out["write_keys"] = {key: kind for key, _, kind in pairs}
         return out
 
@@ -157,9 +158,15 @@ class Settings(BaseSettings):
         """Settings that only fit together."""
         longest = self.join_window_s + self.join_grace_s + self.join_reorder_s
         if self.dedup_window_s <= longest:
-            raise ValueError(f"dedup_window_s {self.dedup_window_s} must exceed the join's {longest} s")
+            raise ValueError(
+                f"INSTREAM_DEDUP_WINDOW_S: {self.dedup_window_s:g} s must exceed the {longest:g} s in which a page view may "
+                "still be joined (INSTREAM_JOIN_WINDOW_S + JOIN_GRACE_S + JOIN_REORDER_S)"
+            )
         if self.min_insync_replicas > self.replication_factor:
-            raise ValueError("min_insync_replicas exceeds replication_factor")
+            raise ValueError(
+                f"INSTREAM_MIN_INSYNC_REPLICAS: {self.min_insync_replicas} exceeds INSTREAM_REPLICATION_FACTOR, which is "
+                f"{self.replication_factor}"
+            )
         return self
 
     @cached_property
@@ -186,5 +193,10 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as exc:
-        faults = (f"INSTREAM_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in exc.errors())
-        raise ConfigurationError("settings do not fit: " + "; ".join(faults)) from exc
+        raise ConfigurationError("settings do not fit: " + "; ".join(map(_fault, exc.errors()))) from exc
+
+
+def _fault(error: ErrorDetails) -> str:
+    """One line on one fault: the variable, and what is wrong with it; our own messages name their variable themselves."""
+    message = error["msg"].removeprefix("Value error, ")
+    return f"INSTREAM_{str(error['loc'][0]).upper()}: {message}" if error["loc"] else message

@@ -27,6 +27,9 @@ class Place(NamedTuple):
     epoch: int
     partition: int
 
+    def __str__(self) -> str:
+        return f"partition {self.partition} of epoch {self.epoch}"
+
 
 class LogBounds(NamedTuple):
     """What a partition of `rows` holds."""

@@ -17,6 +17,7 @@ from live_stack import INSTREAM, LiveStack, eventually
 from app.cli.demo import load_and_compare, show
 from app.cli.show import Lines
 from app.local.environment import ROLES
+from app.local.traffic.run import Plan, run_traffic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -145,8 +146,10 @@ async def test_a_killed_collector_answers_again_within_three_seconds(stack):
 
 
 async def test_rows_stay_exact_while_kafka_and_the_warehouse_die(stack):
-    loading = asyncio.create_task(stack.load(events=3000, rate=300, seed=3))
-    await asyncio.sleep(3)
+    in_the_middle = asyncio.Event()
+    plan = Plan(events=3000, rate=300, seed=3, keep_bodies=True)
+    loading = asyncio.create_task(run_traffic(stack.stack, plan, lambda lines: in_the_middle.set() if lines > 900 else None))
+    await in_the_middle.wait()
     killed = {name: stack.kill(name) for name in ("kafka", "postgres", "warehouse")}
     run = await loading
     for name, old_pid in killed.items():

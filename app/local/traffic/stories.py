@@ -156,7 +156,7 @@ class Author:
         rng = self.rng
         url, _ = content.page_url(rng)
         event = self._event("redirect", self._id("p") if rng.random() < 0.5 else None) | {
-            "url": url, "referrer": content.referrer(rng), "cost_micros": rng.randrange(2_000_000),
+            "url": url, "referrer": content.referrer(rng), "cost_micros": rng.randrange(150_000),
         }  # fmt: skip
         if rng.random() < 0.8:
             event["campaign_id"] = rng.choice(content.CAMPAIGNS)
@@ -242,14 +242,14 @@ class Author:
         rng = self.rng
         event = self._event("engagement", page_view) | {"dwell_ms": rng.randrange(600_000), "scroll_pct": rng.randrange(101)}
         if rng.random() < 0.9:
-            event["visible_ms"] = rng.choice((0, rng.randrange(600_000), 2**53 + 1, 2**63 - 1))
+            event["visible_ms"] = rng.randrange(event["dwell_ms"] + 1)
         return event
 
     def _ad(self, event_type: str, page_view: str, article_id: Any, slot: int) -> dict[str, Any]:
         rng = self.rng
         return self._event(event_type, page_view) | {
             "article_id": article_id, "ad_slot": slot, "creative_id": content.text_or_nasty(rng, f"cr-{rng.randrange(400)}"),
-            "revenue_micros": rng.choice((rng.randrange(50_000), rng.randrange(50_000), -3, 2**40)),
+            "revenue_micros": rng.choice((rng.randrange(50_000), rng.randrange(50_000), rng.randrange(50_000), 0, -3)),
         }  # fmt: skip
 
     def _line(self, visitor: Visitor, event: dict[str, Any], at_s: float) -> Line:
