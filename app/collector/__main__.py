@@ -1,9 +1,14 @@
-"""`python -m app.collector`: the collector over the real S3, DynamoDB and Kinesis."""
+"""`python -m app.collector [--spare]`: the collector over the real S3, DynamoDB and Kinesis.
+
+As a spare it gets everything ready and listens only when it is told that its turn has come (`app.collector.turn`).
+"""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
+from typing import Final
 
 import structlog
 import uvloop
@@ -14,32 +19,45 @@ from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.clock import SystemClock
 from app.collector.server import COLLECTOR, create_app, new_runner
+from app.collector.turn import SPARE_FLAG, await_turn
 from app.errors import ConfigurationError
 from app.settings import Settings, read_settings
 from app.telemetry import configure_logging, ops_routes
 
 log = structlog.get_logger(__name__)
 
+BIND_TRIES: Final = 50
+BIND_PAUSE_S: Final = 0.02
+"""A spare tries for a second: the port is its predecessor's, which is dead, but somebody may look whether it is free."""
 
-async def serve(settings: Settings) -> None:
+
+async def serve(settings: Settings, spare_of: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then stop accepting, store what is open, answer, and return.
+
+    Args:
+        settings: where and how.
+        spare_of: the pid of who tells a spare its turn, before which it does not listen; None to serve at once.
 
     Raises:
         ConfigurationError: the settings do not fit, or a port is taken.
     """
     store, registry, stream = S3ObjectStore(settings), DynamoRegistry(settings), KinesisBlockStream(settings)
     app = create_app(settings, store, registry, stream, SystemClock(), os.urandom)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     ops_app = web.Application()
     ops_app.add_routes(ops_routes(app[COLLECTOR].waits_for))
     ops, collector = web.AppRunner(ops_app, access_log=None), new_runner(app, settings)
     try:
         await ops.setup()
-        await _listen(ops, settings.web_host, settings.web_port, "INSTREAM_WEB_PORT")
         await collector.setup()
-        await _listen(collector, settings.collector_host, settings.collector_port, "INSTREAM_COLLECTOR_PORT")
+        if spare_of is not None and not await await_turn(spare_of):
+            log.info("spare collector ends: nobody is left to tell it its turn")
+            return
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        tries = 1 if spare_of is None else BIND_TRIES
+        await _listen(collector, settings.collector_host, settings.collector_port, "INSTREAM_COLLECTOR_PORT", tries)
+        await _listen(ops, settings.web_host, settings.web_port, "INSTREAM_WEB_PORT", tries)
         log.info("collector ready", addresses=collector.addresses, ops=ops.addresses)
         await stop.wait()
         log.info("collector stops")
@@ -49,15 +67,22 @@ async def serve(settings: Settings) -> None:
     log.info("collector stopped")
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int, setting: str) -> None:
-    try:
-        await web.TCPSite(runner, host, port, backlog=1024).start()
-    except OSError as exc:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {exc}; set {setting} to a free port") from exc
+async def _listen(runner: web.AppRunner, host: str, port: int, setting: str, tries: int) -> None:
+    while True:
+        tries -= 1
+        try:
+            await web.TCPSite(runner, host, port, backlog=1024).start()
+        except OSError as exc:
+            if not tries or exc.errno != errno.EADDRINUSE:
+                raise ConfigurationError(f"cannot listen on {host}:{port}: {exc}; set {setting} to a free port") from exc
+            await asyncio.sleep(BIND_PAUSE_S)
+        else:
+            return
 
 
 def main() -> int:
-    """Run the collector; the exit code: 0 after a graceful stop, 2 where the settings do not fit."""
+    """Run the collector, or its spare; the exit code: 0 after a graceful stop, 2 where the settings do not fit."""
+    spare_of = os.getppid() if SPARE_FLAG in sys.argv[1:] else None
     try:
         settings = read_settings()
     except ConfigurationError as exc:
@@ -66,7 +91,7 @@ def main() -> int:
     configure_logging(settings, "collector")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings))
+            runner.run(serve(settings, spare_of))
     except ConfigurationError as exc:
         log.error("collector cannot start", error=str(exc))
         return 2

@@ -18,6 +18,7 @@ from app.errors import LocalStackError
 from app.local.environment import SERVICES
 from app.local.java import java_binary, kafka_jars
 from app.local.life import Home, Life, Started, State, end_leftovers, find, started
+from app.local.spare import SPARE
 from app.local.stack import Stack, read_stack
 from app.settings import read_settings
 
@@ -142,6 +143,8 @@ def status(home: Home) -> Status:
         state = "abandoned"
     processes = []
     for record in life.processes if life else []:
+        if record.name == SPARE:  # comes and goes with the collector's restarts, and serves nobody
+            continue
         restarts = stack.restarts.get(record.name, 0) if stack else 0
         log = str(home.logs / f"{record.name}.log")
         processes.append(RoleStatus(record.name, record.pid, find(record) is not None, restarts, log))

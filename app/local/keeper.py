@@ -71,6 +71,8 @@ class Keeper:
         self.spec = spec
         self.backoff = Backoff()
         self.restarts = 0
+        self.successor: Callable[[], asyncio.subprocess.Process | None] = lambda: None
+        """Gives a process that already runs, to go on with after a death; None where a new one must be started."""
         self._clock = clock
         self._changed = changed
         self._lost = lost
@@ -106,6 +108,16 @@ class Keeper:
         if self._task:
             await self._task
 
+    def release(self) -> asyncio.subprocess.Process | None:
+        """Keep the process no longer, without ending it: it is the caller's from now on. None where it does not run."""
+        process = self._process
+        if process is None or process.returncode is not None or self._task is None or self._stopping.is_set():
+            return None
+        self._stopping.set()
+        self._task.cancel()
+        self._process = self._task = None
+        return process
+
     async def _keep(self, process: asyncio.subprocess.Process) -> None:
         while True:
             since = self._clock.monotonic_s()
@@ -130,7 +142,7 @@ class Keeper:
                     return None
                 self.restarts += 1
                 try:
-                    process = await self._spawn()
+                    process = self._go_on_with(self.successor()) or await self._spawn()
                 except OSError as exc:
                     log.error("process cannot be started", process=self.spec.name, error=str(exc))
                     lived_s = 0
@@ -138,6 +150,12 @@ class Keeper:
             log.info("process started again", process=self.spec.name, pid=process.pid, after_s=delay_s)
             return process
         return None
+
+    def _go_on_with(self, process: asyncio.subprocess.Process | None) -> asyncio.subprocess.Process | None:
+        if process is not None:
+            self._process = process
+            self._changed()
+        return process
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         with self.spec.log.open("ab") as log_file:

@@ -8,7 +8,8 @@ What depends on nothing starts at once, the rest as soon as what it needs answer
     Kafka -> topics                                           }-> five workers
     PostgreSQL -> Redshift stand-in -> schema `analytics`
 
-The AWS stand-in has no disk: its death ends the life. Everything else is started again, on the same data and port.
+The AWS stand-in has no disk: its death ends the life. Everything else is started again, on the same data and port; the
+collector by a spare that is warm (`app.local.spare`).
 """
 
 import asyncio
@@ -39,6 +40,7 @@ from app.local.keeper import AT_ONCE, Keeper, ProcessSpec
 from app.local.life import Home, Life, State, end_leftovers, started
 from app.local.ports import HOST, Claim, claim_ports, release
 from app.local.probe import answers_ok, await_true
+from app.local.spare import SPARE, Spare
 from app.local.stack import RoleProcess, Stack, StackSettings
 from app.settings import Settings, read_settings
 from app.telemetry import configure_logging
@@ -69,6 +71,7 @@ class Supervisor:
         self._life = Life(state=State.STARTING, supervisor=started("supervisor", os.getpid()))
         self._claims: dict[str, Claim] = {}
         self._keepers: dict[str, Keeper] = {}
+        self._spare: Spare | None = None
         self._end = asyncio.Event()
         self._environment: dict[str, str] = {}
         self._variables: dict[str, str] = {}
@@ -120,6 +123,7 @@ class Supervisor:
                 group.create_task(self._start_worker(role, ports))
         self._life.state = State.READY
         self._write_stack()
+        self._keep_spare()
         self._say(f"ready: events go to http://{HOST}:{ports['collector']}/v1/events")
 
     async def _begin_life(self) -> None:
@@ -199,6 +203,13 @@ class Supervisor:
         await keeper.start()
         return keeper
 
+    def _keep_spare(self) -> None:
+        """From now on a warm collector follows one that dies. Not before: `up` would take longer."""
+        collector = self._keepers["collector"]
+        self._spare = Spare(collector.spec, self._clock, self._record)
+        collector.successor = self._spare.take
+        self._spare.start()
+
     async def _first_answer(self, keeper: Keeper, answer: Awaitable[None]) -> None:
         """Wait for a process that was just started; give it up when it dies again and again.
 
@@ -234,10 +245,13 @@ class Supervisor:
     def _record(self) -> None:
         """Write down which processes run, and, once the stack is up, where it answers."""
         records = []
-        for name, keeper in self._keepers.items():
+        pids = {name: keeper.pid for name, keeper in self._keepers.items()}
+        if self._spare:
+            pids[SPARE] = self._spare.pid
+        for name, pid in pids.items():
             with contextlib.suppress(psutil.NoSuchProcess):  # died meanwhile: its restart records it again
-                if keeper.pid is not None:
-                    records.append(started(name, keeper.pid))
+                if pid is not None:
+                    records.append(started(name, pid))
         self._life.processes = records
         try:
             self._home.write_life(self._life)
@@ -276,12 +290,14 @@ class Supervisor:
     async def _take_down(self) -> None:
         """Stop everything, in the order of the events' way.
 
-        The collector first, so that what it acknowledged is put; then the workers, told in order and awaited together; then
-        what they stand on. Every wait is bounded by a kill.
+        The collector first, so that what it acknowledged is put, before it its spare; then the workers, told in order and
+        awaited together; then what they stand on. Every wait is bounded by a kill.
         """
         self._life.state = State.STOPPING
         self._home.stack_file.unlink(missing_ok=True)
         self._say("stopping what was started" if self._life.failure else "stopping")
+        if self._spare:
+            await self._spare.stop()
         for group in (("collector",), WORKERS, ("warehouse",), INFRASTRUCTURE):
             stopping = [asyncio.create_task(self._keepers[name].stop()) for name in group if name in self._keepers]
             await asyncio.gather(*stopping)
