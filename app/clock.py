@@ -1,7 +1,6 @@
 """The one place that reads the wall clock; everything else is handed a `Clock`."""
 
 import time
-from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -25,8 +24,3 @@ class SystemClock:
     def monotonic_s(self) -> float:
         """Seconds on a clock that never goes back; only differences mean anything."""
         return time.monotonic()
-
-
-def as_datetime(moment_ms: int) -> datetime:
-    """The aware UTC datetime of `moment_ms` (milliseconds since the epoch)."""
-    return datetime.fromtimestamp(moment_ms / 1000, UTC)

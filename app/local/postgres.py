@@ -116,17 +116,22 @@ def url(port: int, database: str = "postgres") -> str:
 
 
 async def wait_ready(port: int, timeout_s: float = 30) -> None:
-    """Return once the server at `port` answers a query.
+    """Return once the server at `port` answers. Raises LocalStackError: it did not within `timeout_s`."""
+    await await_session(url(port), f"PostgreSQL at port {port}", timeout_s)
+
+
+async def await_session(address: str, name: str, timeout_s: float) -> None:
+    """Return once what speaks PostgreSQL's protocol at the libpq URL `address` opens a session.
 
     Raises:
-        LocalStackError: it did not within `timeout_s`; the text has the last refusal.
+        LocalStackError: it did not within `timeout_s`; the text has `name` and the last refusal.
     """
     refusal = "no attempt"
     try:
         async with asyncio.timeout(timeout_s):
             while True:
                 try:
-                    connection = await psycopg.AsyncConnection.connect(url(port), connect_timeout=5)
+                    connection = await psycopg.AsyncConnection.connect(address, connect_timeout=5)
                 except psycopg.OperationalError as exc:
                     refusal = str(exc)
                     await asyncio.sleep(0.05)
@@ -134,4 +139,4 @@ async def wait_ready(port: int, timeout_s: float = 30) -> None:
                 await connection.close()
                 return
     except TimeoutError:
-        raise LocalStackError(f"PostgreSQL at port {port} does not answer after {timeout_s} s: {refusal}") from None
+        raise LocalStackError(f"{name} does not answer after {timeout_s} s: {refusal}") from None

@@ -12,12 +12,9 @@ and everything else that is plain SQL is PostgreSQL's. It can be told to fail (`
     faults          failures on demand, and their HTTP control   server          listening, bootstrap
 """
 
-import asyncio
 import sys
 
-import psycopg
-
-from app.errors import LocalStackError
+from app.local.postgres import await_session
 
 HOST = "127.0.0.1"
 
@@ -36,22 +33,5 @@ def command(
 
 
 async def wait_ready(url: str, timeout_s: float = 30) -> None:
-    """Return once the stand-in at `url` answers a query.
-
-    Raises:
-        LocalStackError: it did not within `timeout_s`; the text has the last refusal.
-    """
-    refusal = "no attempt"
-    try:
-        async with asyncio.timeout(timeout_s):
-            while True:
-                try:
-                    connection = await psycopg.AsyncConnection.connect(url, connect_timeout=5)
-                except psycopg.OperationalError as exc:
-                    refusal = str(exc)
-                    await asyncio.sleep(0.05)
-                    continue
-                await connection.close()
-                return
-    except TimeoutError:
-        raise LocalStackError(f"the warehouse at {url} does not answer after {timeout_s} s: {refusal}") from None
+    """Return once the stand-in at `url` answers. Raises LocalStackError: it did not within `timeout_s`."""
+    await await_session(url, f"the warehouse at {url}", timeout_s)
