@@ -1,9 +1,13 @@
-"""In-memory twins of the AWS adapters: the same ports, for tests and simulations, with hooks to make them fail."""
+"""In-memory twins of the adapters: the same ports, for tests and simulations, with hooks to make them fail."""
 
 from app.adapters.memory.hooks import Hook
 from app.adapters.memory.kinesis import MemoryBlockStream
 from app.adapters.memory.loaded_ledger import MemoryLoadedLedger
 from app.adapters.memory.registry import MemoryRegistry
 from app.adapters.memory.s3 import MemoryObjectStore
+from app.adapters.memory.warehouse import MemorySession, MemoryWarehouse
 
-__all__ = ["Hook", "MemoryBlockStream", "MemoryLoadedLedger", "MemoryObjectStore", "MemoryRegistry"]
+__all__ = [
+    "Hook", "MemoryBlockStream", "MemoryLoadedLedger", "MemoryObjectStore", "MemoryRegistry", "MemorySession",
+    "MemoryWarehouse",
+]  # fmt: skip
