@@ -12,7 +12,8 @@ import structlog
 from faust.types import TP
 
 from agents.deliverer import Deliverer
-from app.adapters.warehouse import connect
+from agents.warehouse_load import WarehouseLoad
+from app.adapters.warehouse import open_session
 from app.apps import delivery as app
 from app.topics import topics_of
 
@@ -56,8 +57,9 @@ class Rounds:
         return None if failure is None else f"warehouse, {failure.reason}: {failure.detail[:200]}"
 
     async def _loop(self, partitions: list[int]) -> None:
-        settings = app.settings
-        deliverer = Deliverer(app.ports.objects, partial(connect, settings.warehouse_url), settings, app.ports.clock)
+        settings, store, clock = app.settings, app.ports.objects, app.ports.clock
+        connect = partial(open_session, settings.warehouse_url, settings.copy_iam_role)
+        deliverer = Deliverer(store, WarehouseLoad(store, connect, settings, clock), settings, clock)
         self._deliverer = deliverer
         try:
             while not self._leaving.is_set():

@@ -6,6 +6,7 @@ from app.adapters.memory.kinesis import MemoryBlockStream
 from app.adapters.memory.loaded_ledger import MemoryLoadedLedger
 from app.adapters.memory.registry import MemoryRegistry
 from app.adapters.memory.s3 import MemoryObjectStore
+from app.adapters.memory.warehouse import MemorySession, MemoryWarehouse
 
 __all__ = [
     "Hook",
@@ -15,4 +16,6 @@ __all__ = [
     "MemoryLogs",
     "MemoryObjectStore",
     "MemoryRegistry",
+    "MemorySession",
+    "MemoryWarehouse",
 ]
