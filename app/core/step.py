@@ -189,7 +189,7 @@ class PartitionEtl:
         message = StepMessage(
             epoch=self._rules.epoch, partition=self._partition, number=place[0], predecessor=place[1],
             source_first=self._applied + 1, source_last=self._applied + len(messages),
-            stream_time_ms=intake.stream_time_ms, meta=encode_meta(meta),
+            stream_time_ms=closing.closed.due_ms if closing.more else intake.stream_time_ms, meta=encode_meta(meta),
             rows={flow: pack_frame(rows) for flow, rows in outputs.items()},
             row_counts={flow: rows.height for flow, rows in outputs.items()},
             ledger=ledger.entries(), replays=intake.replays,

@@ -14,6 +14,7 @@ from process import GoneError, Process
 
 from app.adapters.memory.kafka import MemoryGroup, Message
 from app.errors import OutcomeUnknown
+from app.shell.faust_app import LEAVE_TIMEOUT_S
 
 if TYPE_CHECKING:
     from world import World
@@ -130,6 +131,7 @@ class Member:
         self._acked: dict[TP, int] = {}
         self._give: Callable[[Event], Awaitable[None]] | None = None
         self.should_stop = False
+        self._leave_lock = asyncio.Lock()
 
     # --- what production code asks of its app
 
@@ -153,8 +155,7 @@ class Member:
     async def reposition(self, tp: TP, offset: int) -> None:
         await self.process.gate()
         if tp in self._positions:
-            self._positions[tp] = offset
-            self._acked[tp] = offset
+            self._positions[tp] = offset  # what was taken before it and not acknowledged stays so
 
     async def crash(self, reason: BaseException) -> None:
         await self.process.crash(reason)
@@ -175,16 +176,20 @@ class Member:
         """Let go: the hooks, then what they acknowledged."""
         await self.process.gate()
         self.rebalancing = True
-        if self._positions:
-            for hook in list(self._leaving_hooks):
-                try:
-                    async with asyncio.timeout(12):
-                        await hook()
-                except TimeoutError:
-                    self.process.world.tell(self.process.name, "a hook did not finish in time")
-            await self._commit()
+        async with self._leave_lock:
+            if self._positions:
+                await self._run_leaving_hooks()
+                await self._commit()
         self._positions.clear()
         self._acked.clear()
+
+    async def _run_leaving_hooks(self) -> None:
+        for hook in list(self._leaving_hooks):
+            try:
+                async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                    await hook()
+            except TimeoutError:
+                self.process.world.tell(self.process.name, "a hook did not finish in time")
 
     async def take_partitions(self, generation: int, partitions: tuple[int, ...]) -> None:
         """Be given partitions: recover, go on where the group is, run the hooks."""
@@ -222,7 +227,8 @@ class Member:
         self.process.count_call()
         await self.process.gate()
         if not self.process.world.is_away("kafka"):
-            self._group.state.commit(self.process.name, generation, offsets)
+            kept = self._group.state.commit(self.process.name, generation, offsets)
+            self.process.world.tell(self.process.name, f"commits {list(offsets.values())}{'' if kept else ': too late'}")
 
     async def _fetch(self) -> None:
         process, world = self.process, self.process.world

@@ -29,9 +29,14 @@ class GoneError(BaseException):
 class ProcessClock:
     """The world's time, as one machine's clock shows it."""
 
-    def __init__(self, world: "World", skew_ms: int) -> None:
+    def __init__(self, world: "World", slot: str) -> None:
         self._world = world
-        self.skew_ms = skew_ms
+        self._slot = slot
+
+    @property
+    def skew_ms(self) -> int:
+        """How far it is ahead of the true time; somebody may set it right."""
+        return self._world.skew_of(self._slot)
 
     def now_ms(self) -> int:
         return self._world.now_ms() + self.skew_ms
@@ -48,7 +53,7 @@ class Process:
         self.role, self.slot = role, slot
         self.name = f"{slot}#{incarnation}"
         self.random = random.Random(f"{world.seed}-{self.name}")
-        self.clock = ProcessClock(world, world.skew_of(slot))
+        self.clock = ProcessClock(world, slot)
         self.alive = True
         self.crash_reason: BaseException | None = None
         self.calls_left: int | None = None

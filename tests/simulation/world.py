@@ -28,6 +28,8 @@ CALM_S = 40.0
 """After the faults: what comes late has come by then."""
 PATIENCE_S = 500.0
 """From the end of the faults until everything must be in the warehouse."""
+OLDEST_S = 25.0
+"""How long a message may wait: an idle sink commits every 15 s."""
 EXPECTED_CRASHES = (OutsideError, StepConflict, SourceGap, WorkerStalled)
 """What may end a worker: a service that failed, somebody else's step. Anything else is a defect."""
 MAX_SHARDS = 10
@@ -193,10 +195,14 @@ class World:
         return self.behind()
 
     def behind(self) -> str | None:
-        """What somebody has still before him, or None."""
-        lags = self.lags(frozenset(range(self.settings.partitions)))
-        unsteady = [role for role in ("etl",) if lags[role] > 3]  # ticks come every second
-        return f"lag {lags}" if unsteady else None
+        """What somebody has had before him for too long, or None."""
+        for role, topic in (("etl", self.topics.blocks.name), ("sink", self.topics.rows.name)):
+            for partition in range(self.settings.partitions):
+                at = self.groups[role].state.committed((topic, partition)) or 0
+                waiting = self.logs.read(topic, partition, at, 1)
+                if waiting and self.now_ms() - waiting[0].append_ms > OLDEST_S * 1000:
+                    return f"{role} has {topic}[{partition}] {at} before it"
+        return None
 
     def _start_processes(self) -> None:
         chance = self.chance
