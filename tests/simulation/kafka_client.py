@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from faults import Fault
 from faust.types import TP
-from process import GoneError, Process
+from process import Process
 
 from app.adapters.memory.kafka import MemoryGroup, Message
 from app.errors import OutcomeUnknown
@@ -132,6 +132,7 @@ class Member:
         self._give: Callable[[Event], Awaitable[None]] | None = None
         self.should_stop = False
         self._leave_lock = asyncio.Lock()
+        self._taking: asyncio.Task[None] | None = None
 
     # --- what production code asks of its app
 
@@ -176,6 +177,8 @@ class Member:
         """Let go: the hooks, then what they acknowledged."""
         await self.process.gate()
         self.rebalancing = True
+        if self._taking is not None:
+            self._taking.cancel()
         async with self._leave_lock:
             if self._positions:
                 await self._run_leaving_hooks()
@@ -191,8 +194,12 @@ class Member:
             except TimeoutError:
                 self.process.world.tell(self.process.name, "a hook did not finish in time")
 
-    async def take_partitions(self, generation: int, partitions: tuple[int, ...]) -> None:
-        """Be given partitions: recover, go on where the group is, run the hooks."""
+    def give(self, generation: int, partitions: tuple[int, ...]) -> None:
+        """Be given partitions; the next rebalance ends a recovery that is under way."""
+        self._taking = self.process.spawn(self._take_partitions(generation, partitions), "take")
+
+    async def _take_partitions(self, generation: int, partitions: tuple[int, ...]) -> None:
+        """Recover, go on where the group is, run the hooks."""
         process, world = self.process, self.process.world
         await process.gate()
         assignment = frozenset(TP(topic, p) for topic in self.topics for p in partitions)
@@ -332,10 +339,4 @@ class Group:
         membership = self.state.membership
         for member in list(self._members.values()):
             owned = membership.owned.get(member.process.name, ())
-            member.process.spawn(self._give(member, membership.generation, owned), "take")
-
-    async def _give(self, member: Member, generation: int, owned: tuple[int, ...]) -> None:
-        try:
-            await member.take_partitions(generation, owned)
-        except GoneError:
-            raise
+            member.give(membership.generation, owned)
