@@ -18,7 +18,11 @@ class Batch(Protocol):
 
 
 class Engine(Protocol):
-    """One open database. Family `default` always exists; what was written survives the process, not the machine."""
+    """One open database. Family `default` always exists.
+
+    Closed, it keeps everything. A process that dies leaves `default` as of one of its batches, and the other families as of
+    that batch or a later one; what is missing is in the log.
+    """
 
     def families(self) -> Iterable[str]:
         """Names of the families, `default` left out."""

@@ -19,7 +19,7 @@ from app.errors import StepGap
 from app.shell.faust_app import InstreamApp
 from app.topics import topics_of
 from tables.partition_db import PartitionDb, Position
-from tables.rocks_engine import Memory, RocksEngine
+from tables.rocks_engine import Memory, open_engine
 from tables.store_check import StoreCheck
 
 log = structlog.get_logger(__name__)
@@ -124,7 +124,7 @@ class RowsStore(faust_rocksdb.Store):
     def _open_for_partition(self, partition: int) -> Any:
         if partition not in self._owned:
             raise KeyError(f"{self._rows}[{partition}] is not assigned to this worker")
-        engine = RocksEngine(Path(self.partition_path(partition)), self._memory)
+        engine = open_engine(Path(self.partition_path(partition)), self._memory)
         return PartitionDb(engine, self._settings.dedup_window_ms)
 
     def _close(self, partition: int) -> None:

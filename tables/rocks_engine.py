@@ -1,4 +1,10 @@
-"""RocksDB as the engine of a partition's store: small buffers, bloom filters, one cache for all partitions of a process."""
+"""RocksDB as the engine of a partition's store: small buffers, bloom filters, one cache for all partitions of a process.
+
+It has no write-ahead log. Topic `rows` is one already, and RocksDB's own is no help: cut short or lost it opens without a
+word, each family as far as it was flushed by itself, so that the position says one thing and the tables another. Without it
+a store is on disk as of a flush: all families together, or `default`, which holds the position, last. Following `rows` from
+that position makes all of it good, whatever the other families have already.
+"""
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,10 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import rocksdict
+import structlog
 
 from tables.engine import Batch
 
+log = structlog.get_logger(__name__)
+
 _MIB: Final = 1024 * 1024
+FLUSH_EVERY: Final = 256
+"""Batches after which everything is flushed: what a killed process leaves to be read from `rows` again is not more."""
+_DAMAGE: Final = ("Corruption", "IO error: No such file or directory")
+"""How RocksDB begins to say that a store's files are not what they were; rocksdict has no classes for its errors."""
 BLOOM_BITS_PER_KEY: Final = 10
 """1 % false positives: nearly every lookup in `seen` is for a key that is not there."""
 
@@ -45,6 +58,7 @@ class Memory:
         options.set_max_open_files(100)
         options.set_keep_log_file_num(2)
         options.set_max_background_jobs(2)
+        options.set_atomic_flush(True)
         return options
 
 
@@ -66,6 +80,22 @@ class RocksBatch:
         self.raw.delete(key, self._handles[family])
 
 
+def open_engine(path: Path, memory: Memory) -> "RocksEngine":
+    """The database in one folder, made if missing; one that is damaged is deleted first, with an alarm.
+
+    Raises:
+        Exception: it cannot be opened, and not because its files are damaged: another process has it, the disk is full.
+    """
+    try:
+        return RocksEngine(path, memory)
+    except Exception as exc:
+        if not str(exc).startswith(_DAMAGE):
+            raise
+        log.error("store is damaged, it is wiped and rebuilt from the log", path=str(path), error=str(exc), alarm=True)
+    shutil.rmtree(path)
+    return RocksEngine(path, memory)
+
+
 class RocksEngine:
     """The database in one folder, made if missing.
 
@@ -84,6 +114,10 @@ class RocksEngine:
         self._db = rocksdict.Rdict(
             str(path), options=memory.options(), column_families={name: memory.options() for name in others}
         )
+        self._unflushed = 0
+        unlogged: Any = rocksdict.WriteOptions()
+        unlogged.disable_wal = True
+        self._db.set_write_options(unlogged)
         self._families: dict[str, Any] = {name: self._db.get_column_family(name) for name in others}
         self._handles: dict[str, Any] = {name: self._db.get_column_family_handle(name) for name in names}
 
@@ -121,13 +155,22 @@ class RocksEngine:
         return RocksBatch(self._handles)
 
     def write(self, batch: Batch) -> None:
-        """Apply a batch of this engine: all of it or nothing."""
+        """Apply a batch of this engine: all of it or nothing. Now and then it is flushed, and all before it."""
         if not isinstance(batch, RocksBatch):
             raise TypeError(f"{type(batch).__name__} is another engine's batch")
         self._db.write(batch.raw)
+        self._unflushed += 1
+        if self._unflushed >= FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put everything on disk, `default` last."""
+        for family in (*self._families.values(), self._db):
+            family.flush(wait=True)
+        self._unflushed = 0
 
     def close(self) -> None:
-        """Release the files and their lock; using it afterwards raises."""
+        """Flush, `default` last, and release the files and their lock; using it afterwards raises."""
         self._handles.clear()
         for family in self._families.values():
             family.close()
