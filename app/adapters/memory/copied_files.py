@@ -96,12 +96,13 @@ class CopiedFiles:
 
 def _decoded(output: str, body: bytes) -> tuple[Row, ...] | LoadError | WarehouseError:
     """The rows, or what the warehouse says of the file."""
+    text = BY_NAME[output].format.value.startswith("tsv")
+    if text and not body:
+        return ()
     try:
         frame = decode_output(output, body)
     except FormatInvalid as exc:
-        if BY_NAME[output].format.value.startswith("tsv") and isinstance(
-            exc.__cause__, zstandard.ZstdError | OSError | EOFError
-        ):
+        if text and isinstance(exc.__cause__, zstandard.ZstdError | OSError | EOFError):
             return WarehouseError(_INTERNAL, f"Failed to decompress: {exc}")
         return LoadError("", 0, "", _UNREADABLE, str(exc), "")
     for column in BY_NAME[output].columns:
@@ -115,6 +116,4 @@ def _too_long(frame: pl.DataFrame, column: Column) -> LoadError | None:
     fits = frame[column.name].str.len_bytes() <= column.max_bytes
     if fits.all():
         return None
-    line = (~fits).arg_max() or 0
-    value = frame[column.name][line]
-    return LoadError("", line + 1, column.name, _TOO_LONG, "String length exceeds DDL length", value[:1024])
+    return LoadError("", ((~fits).arg_max() or 0) + 1, column.name, _TOO_LONG, "String length exceeds DDL length", "")
