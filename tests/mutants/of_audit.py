@@ -12,9 +12,10 @@ MUTANTS = (
         "completed on the sum alone",
         "A1",
         "app/core/reconcile.py",
-        "    if not found.missing:\n        return Verdict(VerdictKind.EXCESS",
-        "    if sum(entry.lines for entry in evidence.entries) >= item.line_count:\n"
-        "        return Verdict(VerdictKind.EXCESS",
+        "    if not found.missing:\n",
+        "    if sum(entry.lines for entry in evidence.entries) == item.line_count:\n"
+        "        return Verdict(VerdictKind.COMPLETE)\n"
+        "    if not found.missing:\n",
         AUDIT,
     ),
     Mutant(

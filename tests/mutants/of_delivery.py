@@ -2,7 +2,10 @@
 
 from mutant import Mutant
 
-LOAD = ("tests/agents/test_delivery_crashes.py", "tests/unit/test_load_plan.py", "tests/agents/test_delivery_agent.py")
+LOAD = (
+    "tests/agents/test_delivery_crashes.py", "tests/agents/test_delivery_in_memory.py", "tests/unit/test_load_plan.py",
+    "tests/agents/test_delivery_agent.py",
+)  # fmt: skip
 
 MUTANTS = (
     Mutant(
@@ -14,7 +17,17 @@ MUTANTS = (
         LOAD,
     ),
     Mutant(
-        "the log is read and the manifest built before the lock",
+        "the manifest is planned before the lock",
+        "D1",
+        "agents/warehouse_load.py",
+        "                await session.lock()  # 1\n                positions = await session.positions(self._epoch)  # 2\n",
+        "                positions = await session.positions(self._epoch)  # 2\n"
+        "                await session.rollback()\n"
+        "                await session.lock()  # 1\n",
+        LOAD,
+    ),
+    Mutant(
+        "the log is read before the lock, in the same transaction",
         "D1",
         "agents/warehouse_load.py",
         "                await session.lock()  # 1\n                positions = await session.positions(self._epoch)  # 2\n",
@@ -102,14 +115,6 @@ MUTANTS = (
         "app/core/load_plan.py",
         "    if sqlstate[:2] == _INTERNAL and output:\n",
         "    if output:\n",
-        LOAD,
-    ),
-    Mutant(
-        "positions are kept although a load failed behind them",
-        "D1",
-        "agents/deliverer.py",
-        "        if attempt.failure is None:\n            for txn in attempt.planned:\n                self._positions",
-        "        if attempt.load_id:\n            for txn in attempt.planned:\n                self._positions",
         LOAD,
     ),
     Mutant(
