@@ -127,14 +127,4 @@ MUTANTS = (
         "if stream_times_ms.get(p, -1) < needed_ms):",
         AUDIT,
     ),
-    Mutant(
-        "replay reports are read after the ledger",
-        "A2",
-        "agents/auditor.py",
-        "        replays = await self._ports.warehouse.replayed_blocks(batch_ids)\n"
-        "        entries = await self._ports.warehouse.entries(batch_ids)\n",
-        "        entries = await self._ports.warehouse.entries(batch_ids)\n"
-        "        replays = await self._ports.warehouse.replayed_blocks(batch_ids)\n",
-        AUDIT,
-    ),
 )
