@@ -14,6 +14,7 @@ Rows and ledger do not depend on how messages were grouped into steps: `app.core
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 import polars as pl
 
 from app.core.arrival import Arrival, arrive_all
@@ -149,12 +150,16 @@ class PartitionEtl:
         return StepDecision(message, pressing, more)
 
     def declare_gap(self, first_available: int, number: int, predecessor: int) -> StepDecision:
-        """The step that gives up every source message before `first_available`: retention took them (rule E4)."""
+        """The step that gives up every source message before `first_available`: retention took them (rule E4).
+
+        Blocks among them are missed by the audit, and sent again; ENDs are not, hence what is known of the shards goes too.
+        """
         lost = f"source offsets {self._applied + 1} to {first_available - 1} are gone by retention: the audit repairs them"
+        meta = msgspec.structs.replace(self._meta, shards=self._meta.shards.behind_a_gap())
         message = StepMessage(
             epoch=self._rules.epoch, partition=self._partition, number=number, predecessor=predecessor,
             source_first=self._applied + 1, source_last=first_available - 1, stream_time_ms=self._meta.stream_time_ms,
-            meta=encode_meta(self._meta), rows={}, row_counts={}, ledger=[], replays=[], changes=[],
+            meta=encode_meta(meta), rows={}, row_counts={}, ledger=[], replays=[], changes=[],
             alarms=[f"gap declared: {lost}"],
         )  # fmt: skip
         return StepDecision(message, pressing=True, more=self.leftover)
@@ -189,7 +194,7 @@ class PartitionEtl:
         message = StepMessage(
             epoch=self._rules.epoch, partition=self._partition, number=place[0], predecessor=place[1],
             source_first=self._applied + 1, source_last=self._applied + len(messages),
-            stream_time_ms=intake.stream_time_ms, meta=encode_meta(meta),
+            stream_time_ms=closing.closed.due_ms if closing.more else intake.stream_time_ms, meta=encode_meta(meta),
             rows={flow: pack_frame(rows) for flow, rows in outputs.items()},
             row_counts={flow: rows.height for flow, rows in outputs.items()},
             ledger=ledger.entries(), replays=intake.replays,

@@ -44,6 +44,14 @@ class ShardMarks(msgspec.Struct, array_like=True):
                     self.unfinished.setdefault(shard, [])
                     self.marks[shard] = max(mark, self.marks.get(shard, UNKNOWN))
 
+    def behind_a_gap(self) -> "ShardMarks":
+        """What is known behind messages that are gone: an END may have been among them, so no shard is known to be open.
+
+        Time stands until the next tick lists the shards anew. That tick may come from a worker whose list is older than the
+        gap and lack a child: time may then pass the child's first records, whose joins become late. Late is not missing.
+        """
+        return ShardMarks(dict(self.marks), {}, list(self.finished))
+
     def lowest(self) -> int | None:
         """The lowest mark, ms; None where a shard without a mark holds time, or no unfinished shard is known.
 

@@ -60,6 +60,7 @@ class InstreamApp(faust.App):
         self._deadline = Deadline()
         self._logs: LogReader | None = None
         self._logs_lock = asyncio.Lock()
+        self._leave_lock = asyncio.Lock()
         super().__init__(f"instream-{role}-e{settings.epoch}", **options)
         self._web_server_service = self.ops  # Faust then never builds its own web server
         self.on_rebalance_complete.connect(self._hold_flow)
@@ -203,7 +204,15 @@ class InstreamApp(faust.App):
         await self.consumer.commit()
 
     async def _leave(self, why: str) -> None:
-        """Run every hook of `when_leaving`, whatever the others do."""
+        """Run every hook of `when_leaving`, whatever the others do; one leave after the other.
+
+        A stop may come while a revoke drains, and the other way round: whoever comes second must not go on, and take stores
+        and partitions away, before the first is done.
+        """
+        async with self._leave_lock:
+            await self._run_leaving_hooks(why)
+
+    async def _run_leaving_hooks(self, why: str) -> None:
         hooks = [asyncio.ensure_future(hook()) for hook in self._leaving_hooks]
         if not hooks:
             return

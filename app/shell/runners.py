@@ -17,8 +17,8 @@ is closing):
                 ...                                     # event.message.offset, .timestamp (s), event.value (bytes)
             inbox.ack(through=offset)                   # in offset order, only what is durable
 
-Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, no gap: older messages are dropped and
-acknowledged, a gap is sought back (rule E4). Runners start for every owned partition, idle ones too, after recovery. On
+Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, no gap: older messages are dropped, and
+acknowledged if what they stand for is durable; a gap is sought back (rule E4). Runners start for every owned partition, idle ones too, after recovery. On
 revoke and stop every inbox closes: what waits in it is dropped, the work in flight may finish (the app bounds that), and
 what was not acknowledged comes again to the next owner. An exception in `work` ends the worker (rule E6).
 """
@@ -58,6 +58,7 @@ class Inbox:
         self.tp = tp
         self.next_offset: int | None = None
         """The offset that `take` hands out next; None before `start_at`."""
+        self._done_below = 0
         self.closing = False
 
     @property
@@ -67,6 +68,8 @@ class Inbox:
 
     async def start_at(self, offset: int) -> None:
         """Hand out messages from `offset` on; seeks unless the queue already begins at or before it."""
+        if self.next_offset is None:
+            self._done_below = offset
         self.next_offset = offset
         if self.closing:
             return  # the partition may be gone: nothing to seek in
@@ -104,6 +107,7 @@ class Inbox:
 
     def ack(self, through: int) -> None:
         """Acknowledge every message handed out with an offset up to `through`, in order."""
+        self._done_below = max(self._done_below, through + 1)
         while self._unacked and self._unacked[0].message.offset <= through:
             self._unacked.popleft().ack()
 
@@ -132,7 +136,8 @@ class Inbox:
             self.next_offset += 1
             self._sought_at_s, self._seeks = None, 0
         elif offset < self.next_offset:
-            event.ack()
+            if offset < self._done_below:  # else it was handed out before, and counts when that one does
+                event.ack()
         elif self._sought_at_s is None or self._app.ports.clock.monotonic_s() - self._sought_at_s > SEEK_PATIENCE_S:
             log.warning("gap in the input, seeking back", tp=str(self.tp), wanted=self.next_offset, got=offset)
             self._seeks += 1

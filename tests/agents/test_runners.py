@@ -1,11 +1,14 @@
 """An inbox hands out exactly the offsets it was started at, and acknowledges in order (rule E4)."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from inbox_world import Source
 
+from app.apps import new_app
 from app.errors import SourceGap
+from app.settings import Settings
 from app.shell.runners import MAX_SEEKS, SEEK_PATIENCE_S
 
 
@@ -67,6 +70,32 @@ async def test_messages_that_come_twice_are_handed_out_once() -> None:
     assert await source.take() == [0, 1, 2]
 
 
+async def test_a_copy_of_what_is_not_durable_acknowledges_nothing() -> None:
+    """Kafka's committed offset must not pass what was handed out and not stepped: an empty `rows` would look lost."""
+    source = Source()
+    await source.put(0, 1)
+    await source.inbox.start_at(0)
+    assert await source.take() == [0, 1]
+    await source.put(0, 1, 2)  # the consumer sought back, or lost its session
+    assert await source.take() == [2]
+    assert source.acked == []
+    source.inbox.ack(through=1)
+    await source.put(1, 2)
+    assert await source.take() == []
+    assert source.acked == [0, 1, 1]
+
+
+async def test_a_later_start_makes_nothing_durable() -> None:
+    source = Source()
+    await source.put(0, 1, 3)
+    await source.inbox.start_at(0)
+    await source.take()
+    await source.inbox.start_at(2)  # the sink that met a hole reads again from there
+    await source.put(0, 1, 2)
+    assert await source.take() == [2]
+    assert source.acked == []
+
+
 async def test_acknowledgements_are_in_order_and_stop_at_what_is_durable() -> None:
     source = Source()
     await source.put(0, 1, 2, 3)
@@ -107,3 +136,24 @@ async def test_a_full_inbox_makes_the_dispatcher_wait_until_it_closes() -> None:
     assert not waiting.done()
     source.inbox.close()
     await asyncio.wait_for(waiting, 1)
+
+
+async def test_whoever_leaves_second_waits_for_the_first(tmp_path: Path) -> None:
+    """A stop that comes while a revoke drains must not take the stores away from the step in flight."""
+    app = new_app("etl", Settings(home=tmp_path, partitions=1, replication_factor=1, min_insync_replicas=1))
+    begun: list[str] = []
+    free = asyncio.Event()
+
+    async def drain() -> None:
+        begun.append("drain")
+        if len(begun) == 1:
+            await free.wait()
+
+    app.when_leaving(drain)
+    first, second = (asyncio.ensure_future(app._leave(why)) for why in ("revoke", "stop"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (begun, second.done()) == (["drain"], False)
+    free.set()
+    await asyncio.gather(first, second)
+    assert begun == ["drain", "drain"]

@@ -7,14 +7,13 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
-from builders import BASE_MS, CHROME, GOOGLEBOT, IPHONE, block, end, enricher, etl_rules, log_of, tick
+from builders import BASE_MS, CHROME, GOOGLEBOT, IPHONE, block, end, etl_rules, log_of, tick
 from etl_runs import Run, counted, ledger_of, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import Bounds, Oracle, Visitor
+from oracle import Bounds, Oracle
+from visitors import ADDRESSES, CRAWLER_IP, ENRICHER, visitor_of
 
-from app.core.bots import CrawlerNetworks, parse_networks
-from app.core.enrich import Location
 from app.core.flows import FLOWS, OUTCOMES
 from app.core.intake import SourceMessage
 from app.settings import JoinRules
@@ -22,27 +21,6 @@ from app.settings import JoinRules
 BOUNDS = Bounds(window=9, grace=3, reorder=2, dedup=40)
 RULES = partial(etl_rules, join=JoinRules(9, 3, 2), dedup_window_ms=40)
 """Milliseconds so few that random times meet every bound."""
-AGENTS = {
-    CHROME: (None, "Chrome", "Windows", "desktop"),
-    IPHONE: (None, "Mobile Safari", "iOS", "mobile"),
-    GOOGLEBOT: ("user_agent:Googlebot", None, None, None),
-    "HeadlessChrome/1.0": ("user_agent:Headless", None, None, None),
-    "": ("empty_user_agent", None, None, None),
-}
-ADDRESSES = {"203.0.113.77": "203.0.113.0", "198.51.100.9": "198.51.100.0", "2001:db8:1:2::3": "2001:db8:1::"}
-CRAWLER_IP = "198.51.100.9"
-GEO = {"203.0.113.77": "NZ"}
-ENRICHER = enricher(
-    networks=CrawlerNetworks(parse_networks("198.51.100.0/24 crawlers")), location_of=lambda ip: Location(GEO.get(ip))
-)
-
-
-def visitor_of(fields: dict[str, Any]) -> Visitor:
-    bot, *agent = AGENTS[fields.get("user_agent", "")]
-    bot = bot or ("network:crawlers" if fields["ip"] == CRAWLER_IP else None)
-    return Visitor("webdriver" if fields.get("webdriver") else bot, *agent, GEO.get(fields["ip"]))
-
-
 # --- logs
 
 ids = st.integers(0, 30).map(lambda n: f"e{n}")

@@ -228,6 +228,29 @@ def test_a_gap_is_declared_in_a_step() -> None:
     assert (run.etl.applied_source, run.etl.stream_time_ms) == (9, at_ms(5))
 
 
+def test_time_goes_on_behind_a_gap_that_took_a_shards_end() -> None:
+    run = new_run()
+    run.step(log_of([tick(s0=5, s1=5)]))
+    run.etl.advance(run.etl.declare_gap(10, 2, 0).message)  # END of s0 was in it
+    run.step(log_of([tick(s1=9)], first=10))
+    assert run.etl.stream_time_ms == at_ms(9)
+
+
+def test_a_step_that_leaves_something_over_claims_no_more_time_than_it_closed() -> None:
+    """Whoever reads "all that is due has been emitted" from a loaded stream time takes what is left over for lost."""
+    run = Run(etl_rules(message_bytes=64 * 1024 + 4000), enricher())
+    run.step(log_of([block(*(event(f"f{n}", view=f"v{n}", at_s=n) for n in range(40)))]))
+    step = run.step(log_of([tick(s0=500)], first=1))
+    claims = [step.stream_time_ms]
+    while run.etl.leftover:
+        emitted = len(run.rows("page_views"))
+        assert at_ms(120 + emitted - 1) <= claims[-1] < at_ms(120 + emitted), "all that is due before it, and no more"
+        claims.append(run.step([]).stream_time_ms)
+    assert len(claims) > 2
+    assert claims == sorted(claims)
+    assert claims[-1] == at_ms(500)
+
+
 def test_messages_that_do_not_follow_are_refused() -> None:
     run = new_run()
     with pytest.raises(SourceGap):

@@ -59,6 +59,17 @@ def test_a_copy_is_independent() -> None:
     assert shards == ShardMarks({"a": 50}, {"a": []}, [])
 
 
+def test_behind_a_gap_a_shard_whose_end_is_gone_holds_time_no_more() -> None:
+    now, shards = told(marks(a=50, b=70), End("z"))
+    behind = shards.behind_a_gap()  # the END of a was in it
+    assert behind.lowest() is None
+    assert shards.lowest() == 50
+    behind.observe(marks({"c": ["a"], "z": []}, b=90))
+    assert moved_time(now, behind, LATE) == 50  # c starts where its parent was
+    behind.observe(marks(c=95))
+    assert moved_time(now, behind, LATE) == 90
+
+
 def test_meta_goes_round() -> None:
     meta = Meta(stream_time_ms=50, shards=told(marks({"b": ["a"]}, a=50), End("z"))[1], closed=Due(49, 1, "e1"))
     assert decode_meta(encode_meta(meta)) == meta

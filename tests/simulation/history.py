@@ -1,0 +1,65 @@
+"""Plays one seed."""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from invariants import check
+from virtual_loop import VirtualLoop
+from world import World
+
+
+class History(NamedTuple):
+    """What came of a seed."""
+
+    seed: int
+    violations: list[str]
+    counts: Counter[str]
+    digest: str
+    events: int
+    virtual_s: float
+
+
+def play(seed: int, narrate: Callable[[str], None] | None = None) -> History:
+    """Play the history of a seed, check what must hold, and clean up."""
+    loop = VirtualLoop()
+    loop.set_exception_handler(lambda *_: None)
+    world: World | None = None
+
+    async def whole() -> None:
+        nonlocal world
+        world = World(loop, seed, narrate)
+        await world.play()
+        if not world.violations:
+            await check(world)
+
+    try:
+        loop.run_until_complete(whole())
+        assert world is not None
+        return History(
+            seed, world.violations, world.faults.counts, world.digest, sum(len(s.lines) for s in world.traffic.acknowledged),
+            loop.time(),
+        )  # fmt: skip
+    finally:
+        if world is not None:
+            world.closing = True
+        end(loop)
+
+
+def end(loop: VirtualLoop) -> None:
+    """Cancel what is left, whatever it does about that."""
+    for _ in range(20):
+        left = asyncio.all_tasks(loop)
+        if not left:
+            break
+        for task in left:
+            task.cancel()
+        try:
+            loop.run_until_complete(asyncio.wait(left, timeout=100))
+        except BaseException:
+            continue
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()

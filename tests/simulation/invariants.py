@@ -1,0 +1,154 @@
+"""What must hold after a history, checked exactly: I1 to I7."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from typing import Any
+
+import msgspec
+from oracle import Bounds, Oracle
+from pyroaring import BitMap
+from visitors import ADDRESSES, visitor_of
+from world import World
+
+from app.core.chain import Place, decode_record, numbers_behind
+from app.core.flows import FLOWS, OUTPUTS
+from app.core.keys import chain_prefix
+from app.core.intake import SourceMessage
+from app.core.reconcile import Entry, coverage
+
+OURS = frozenset({"txn_id", "loaded_at"})
+Rows = Counter[tuple[tuple[str, Any], ...]]
+
+
+async def check(world: World) -> None:
+    """Every invariant; what does not hold is among the world's violations."""
+    oracles = [_oracle(world, p) for p in range(world.settings.partitions)]
+    _rows_are_the_oracles(world, oracles)
+    _ledger_covers_each_batch_once(world)
+    _acknowledged_is_kept(world)
+    _transactions_are_whole(world)
+    _each_event_is_there_once(world)
+    if not world.violations:
+        await _replaying_changes_nothing(world)
+
+
+def _oracle(world: World, partition: int) -> Oracle:
+    topic = world.topics.blocks.name
+    messages = world.logs.read(topic, partition, 0, 10**9)
+    window, grace, reorder = world.settings.join
+    bounds = Bounds(window, grace, reorder, world.settings.dedup_window_ms)
+    log = [SourceMessage(m.offset, m.append_ms, m.value) for m in messages]
+    return Oracle(bounds, visitor_of, ADDRESSES.__getitem__).run(log)
+
+
+def _counted(rows: Any) -> Rows:
+    return Counter(tuple(sorted((k, v) for k, v in row.items() if k not in OURS and v is not None)) for row in rows)
+
+
+def _rows_are_the_oracles(world: World, oracles: list[Oracle]) -> None:
+    """I1: every flow's rows are those that the log of `blocks` makes."""
+    for flow in FLOWS:
+        found = _counted(world.warehouse.rows(flow.name))
+        wanted: Rows = Counter()
+        for oracle in oracles:
+            wanted += _counted(oracle.rows.get(flow.name, []))
+        for kind, difference in (("missing", wanted - found), ("extra", found - wanted)):
+            if difference:
+                example = dict(next(iter(difference)))
+                world.violation("I1", f"{flow.name}: {sum(difference.values())} rows {kind}, e.g. {example}")
+
+
+def _ledger_covers_each_batch_once(world: World) -> None:
+    """I2."""
+    entries: dict[str, list[Entry]] = {}
+    for row in world.warehouse.rows("ledger"):
+        entries.setdefault(row["batch_id"], []).append(Entry(row["outcome"], row["lines"], row["line_set"]))
+    for item in world.registry._items.values():
+        found = coverage(item.line_count, entries.pop(item.batch_id, []))
+        if found.excess or found.missing:
+            world.violation("I2", f"batch {item.batch_id}: {found}")
+    for batch_id in entries:
+        world.violation("I2", f"ledger has batch {batch_id}, the registry does not")
+
+
+def _acknowledged_is_kept(world: World) -> None:
+    """I3."""
+    for sent in world.traffic.acknowledged:
+        item = world.registry._items.get(sent.batch_id)
+        if item is None:
+            world.violation("I3", f"acknowledged batch {sent.batch_id} is not in the registry")
+            continue
+        raw = world.objects._objects.get(item.raw_key)
+        if raw is None or hashlib.sha256(raw[0]).hexdigest() != item.sha256:
+            world.violation("I3", f"acknowledged batch {sent.batch_id}: its raw file is missing or another one")
+
+
+def _transactions_are_whole(world: World) -> None:
+    """I4: chains without a gap; manifests name objects that exist; a transaction shows all its rows or none."""
+    objects = world.objects._objects
+    loaded = {row.txn_id for row in world.warehouse.log if row.status == "loaded"}
+    records: dict[str, Any] = {}
+    for partition in range(world.settings.partitions):
+        place = Place(1, partition)
+        keys = sorted(key for key in objects if key.startswith(chain_prefix(*place)))
+        for number, key in zip(numbers_behind(place, 0, keys), keys, strict=True):
+            record = decode_record(objects[key][0], place, number)
+            records[record.txn_id] = record
+            for out in record.outputs:
+                if out.rows and out.data_key not in objects:
+                    if record.txn_id in loaded:
+                        world.violation("I4", f"{record.txn_id}: {out.data_key} is missing and it is loaded")
+    for key in objects:
+        if key.startswith("manifests/") and key.endswith(".manifest"):
+            for entry in json.loads(objects[key][0])["entries"]:
+                name = entry["url"].removeprefix(f"s3://{world.objects.bucket}/")
+                if name not in objects or len(objects[name][0]) != entry["meta"]["content_length"]:
+                    world.violation("I4", f"{key} names {name}, which is missing or of another length")
+    logged = Counter(row.txn_id for row in world.warehouse.log)
+    if twice := [txn for txn, times in logged.items() if times > 1]:
+        world.violation("I4", f"loaded twice: {twice}")
+    for flow in OUTPUTS:
+        found = Counter(row["txn_id"] for row in world.warehouse.rows(flow.name))
+        for txn_id, count in found.items():
+            wanted = next(o.rows for o in records[txn_id].outputs if o.output == flow.name) if txn_id in records else None
+            if txn_id not in loaded or wanted != count:
+                world.violation("I4", f"{flow.name}: {txn_id} has {count} rows, its record says {wanted}")
+
+
+def _each_event_is_there_once(world: World) -> None:
+    """What clients were told is kept: each event acknowledged is one row, or part of one page view."""
+    found: Counter[str] = Counter()
+    for flow in FLOWS:
+        for row in world.warehouse.rows(flow.name):
+            if row.get("event_id"):
+                found[row["event_id"]] += 1
+            if row.get("engagement_id"):
+                found[row["engagement_id"]] += 1
+    wanted = {
+        json.loads(line)["event_id"]
+        for sent in world.traffic.acknowledged for line in sent.lines if line.startswith(b'{"event_id": "')
+    }  # fmt: skip
+    for event_id in sorted(wanted | set(found)):
+        if found[event_id] != 1 or event_id not in world.traffic.event_ids:
+            world.violation("I1", f"event {event_id} is there {found[event_id]} times")
+
+
+async def _replaying_changes_nothing(world: World) -> None:
+    """I5."""
+    before = {flow.name: _counted(world.warehouse.rows(flow.name)) for flow in OUTPUTS if flow.name != "replays"}
+    replays = len(world.warehouse.rows("replays"))
+    blocks = 0
+    for item in list(world.registry._items.values()):
+        world.resend(item, item.attempts + 5)
+        blocks += len(item.blocks)
+    for _ in range(300):
+        if len(world.warehouse.rows("replays")) >= replays + blocks:
+            break
+        await asyncio.sleep(1)
+    else:
+        world.violation("I5", f"{len(world.warehouse.rows('replays')) - replays} of {blocks} replays are reported")
+    for name, rows in before.items():
+        if _counted(world.warehouse.rows(name)) != rows:
+            world.violation("I5", f"replaying every batch changed {name}")

@@ -1,0 +1,342 @@
+"""Kafka as a process meets it: a producer that keeps its order, and a member of a group that is given partitions and loses them.
+
+A rebalance is eager, as Faust's are: every member that answers lets go of everything, commits, and is given anew. Who does not
+answer is put out of the group, and goes on with what it had until it hears of that: a zombie.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from faults import Fault
+from faust.types import TP
+from process import Process
+
+from app.adapters.memory.kafka import MemoryGroup, Message
+from app.errors import OutcomeUnknown
+from app.shell.faust_app import LEAVE_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from world import World
+
+SESSION_S = 6.0
+REBALANCE_S = 30.0
+PRODUCER_TIMEOUT_S = 30.0
+FETCH_S = 0.1
+COMMIT_S = 1.0
+
+
+class Producer:
+    """Messages of one process to one partition land in the order in which they were sent."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._behind: dict[tuple[str, int], float] = {}
+
+    async def send(self, topic: str, partition: int, value: bytes) -> "asyncio.Future[int]":
+        """Hand a message to the producer; the future is its offset once the broker acknowledged it."""
+        process, world, loop = self._process, self._process.world, self._process.world.loop
+        await process.gate()
+        process.count_call()
+        await process.gate()
+        answer: asyncio.Future[int] = loop.create_future()
+        lands_s = max(self._behind.get((topic, partition), 0.0), loop.time() + process.delay_s())
+        told = f"kafka.send {topic}[{partition}]"
+        timeout = loop.call_later(PRODUCER_TIMEOUT_S, self._give_up, told, answer)
+        faults = world.faults
+        is_lost = faults.happens(Fault.LOST)
+        is_late = faults.happens(Fault.LATE)
+        if is_late:  # its retries reach the broker when nobody counts on it any more
+            lands_s += PRODUCER_TIMEOUT_S + 5
+        if faults.happens(Fault.SLOW):
+            faults.note(Fault.SLOW)
+            lands_s += world.chance.choice([0.5, 4.0])
+        if is_late or is_lost:
+            faults.note(Fault.LATE if is_late else Fault.LOST, process.role)
+        self._behind[topic, partition] = lands_s
+        acknowledged = None if is_late or is_lost else (answer, timeout)
+        loop.call_at(lands_s, self._land, (topic, partition), value, acknowledged, told)
+        return answer
+
+    def _give_up(self, told: str, answer: "asyncio.Future[int]") -> None:
+        if not answer.done():
+            self._process.world.tell(self._process.name, f"{told} is not acknowledged")
+            answer.set_exception(OutcomeUnknown(f"{told}: no answer"))
+            answer.exception()
+
+    def _land(self, place: tuple[str, int], value: bytes, acknowledged: Any, told: str) -> None:
+        process, world = self._process, self._process.world
+        if world.closing or (not process.alive and world.chance.random() < 0.5):
+            return
+        if world.is_away("kafka"):  # the producer tries again until its time is over
+            world.loop.call_later(0.5, self._land, place, value, acknowledged, told)
+            return
+        offset = world.logs.append(*place, value)
+        world.tell(process.name, f"{told} = {offset}")
+        if acknowledged is not None:
+            answer, timeout = acknowledged
+            world.loop.call_later(process.delay_s(), self._acknowledge, answer, timeout, offset)
+
+    def _acknowledge(self, answer: "asyncio.Future[int]", timeout: asyncio.TimerHandle, offset: int) -> None:
+        timeout.cancel()
+        if not answer.done():
+            answer.set_result(offset)
+
+
+class SimulatedMessage:
+    """What Faust's message has that ours reads."""
+
+    __slots__ = ("generation_id", "offset", "partition", "timestamp", "topic", "tp", "value")
+
+    def __init__(self, tp: TP, generation: int, message: Message) -> None:
+        self.tp, self.topic, self.partition = tp, tp.topic, tp.partition
+        self.generation_id = generation
+        self.offset, self.value, self.timestamp = message.offset, message.value, message.append_ms / 1000
+
+
+class Event:
+    """A message on its way through a worker."""
+
+    __slots__ = ("_member", "message", "value")
+
+    def __init__(self, member: "Member", message: SimulatedMessage) -> None:
+        self._member = member
+        self.message = message
+        self.value = message.value
+
+    def ack(self) -> None:
+        """Acknowledge it."""
+        self._member.acknowledge(self.message.tp, self.message.generation_id, self.message.offset)
+
+
+Hook = Callable[[frozenset[TP]], Awaitable[None]]
+
+
+class Member:
+    """The part of `app.shell.faust_app.InstreamApp` that runners and ownerships use, over a simulated group."""
+
+    def __init__(self, process: Process, group: "Group", topics: tuple[str, ...], ports: Any, settings: Any) -> None:
+        self.process = process
+        self.ports = ports
+        self.settings = settings
+        self.topics = topics
+        self.consumer_generation_id = -1
+        self.rebalancing = True
+        self.watchdog = self
+        self._group = group
+        self._assigned_hooks: list[Hook] = []
+        self._leaving_hooks: list[Callable[[], Awaitable[None]]] = []
+        self._recover: Hook | None = None
+        self._positions: dict[TP, int] = {}
+        self._acked: dict[TP, int] = {}
+        self._give: Callable[[Event], Awaitable[None]] | None = None
+        self.should_stop = False
+        self._leave_lock = asyncio.Lock()
+        self._taking: asyncio.Task[None] | None = None
+
+    # --- what production code asks of its app
+
+    def when_assigned(self, hook: Hook) -> Hook:
+        self._assigned_hooks.append(hook)
+        return hook
+
+    def when_leaving(self, hook: Callable[[], Awaitable[None]]) -> Any:
+        self._leaving_hooks.append(hook)
+        return hook
+
+    def watch(self, positions: Any) -> None:
+        """The watchdog looks at real workers only."""
+
+    def ready_when(self, check: Any) -> None:
+        """Nobody asks."""
+
+    def is_current(self, generation_id: int) -> bool:
+        return not self.rebalancing and not self.should_stop and generation_id == self.consumer_generation_id
+
+    async def reposition(self, tp: TP, offset: int) -> None:
+        await self.process.gate()
+        if tp in self._positions:
+            self._positions[tp] = offset  # what was taken before it and not acknowledged stays so
+
+    async def crash(self, reason: BaseException) -> None:
+        await self.process.crash(reason)
+
+    # --- what the role sets
+
+    def serve(self, give: Callable[[Event], Awaitable[None]], recover: Hook | None = None) -> None:
+        """Join, and hand every message to `give`; `recover` runs first whenever partitions are given."""
+        self._give, self._recover = give, recover
+        self.process.when_dead(lambda: self._group.lost(self))
+        self.process.spawn(self._fetch(), "fetch")
+        self.process.spawn(self._commit_often(), "commit")
+        self._group.add(self)
+
+    # --- the group's side
+
+    async def leave_partitions(self) -> None:
+        """Let go: the hooks, then what they acknowledged."""
+        await self.process.gate()
+        self.rebalancing = True
+        if self._taking is not None:
+            self._taking.cancel()
+        async with self._leave_lock:
+            if self._positions:
+                await self._run_leaving_hooks()
+                await self._commit()
+        self._positions.clear()
+        self._acked.clear()
+
+    async def _run_leaving_hooks(self) -> None:
+        for hook in list(self._leaving_hooks):
+            try:
+                async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                    await hook()
+            except TimeoutError:
+                self.process.world.tell(self.process.name, "a hook did not finish in time")
+
+    def give(self, generation: int, partitions: tuple[int, ...]) -> None:
+        """Be given partitions; the next rebalance ends a recovery that is under way."""
+        self._taking = self.process.spawn(self._take_partitions(generation, partitions), "take")
+
+    async def _take_partitions(self, generation: int, partitions: tuple[int, ...]) -> None:
+        """Recover, go on where the group is, run the hooks."""
+        process, world = self.process, self.process.world
+        await process.gate()
+        assignment = frozenset(TP(topic, p) for topic in self.topics for p in partitions)
+        if self._recover is not None:
+            await self._recover(assignment)
+        await process.gate()
+        if generation != self._group.state.membership.generation:
+            return
+        self.consumer_generation_id = generation
+        for tp in sorted(assignment):
+            committed = self._group.state.committed((tp.topic, tp.partition))
+            start = committed if committed is not None else world.logs.trimmed.get((tp.topic, tp.partition), 0)
+            self._positions[tp] = self._acked[tp] = start
+        self.rebalancing = False
+        world.tell(process.name, f"owns {sorted(partitions)} in generation {generation}")
+        for hook in self._assigned_hooks:
+            await hook(assignment)
+
+    def acknowledge(self, tp: TP, generation: int, offset: int) -> None:
+        if generation == self.consumer_generation_id and tp in self._acked:
+            self._acked[tp] = max(self._acked[tp], offset + 1)
+
+    async def _commit_often(self) -> None:
+        while True:
+            await self.process.sleep(COMMIT_S)
+            if not self.rebalancing:
+                await self._commit()
+
+    async def _commit(self) -> None:
+        offsets: Mapping[tuple[str, int], int] = {(tp.topic, tp.partition): at for tp, at in self._acked.items()}
+        generation = self.consumer_generation_id
+        self.process.count_call()
+        await self.process.gate()
+        if not self.process.world.is_away("kafka"):
+            kept = self._group.state.commit(self.process.name, generation, offsets)
+            self.process.world.tell(self.process.name, f"commits {list(offsets.values())}{'' if kept else ': too late'}")
+
+    async def _fetch(self) -> None:
+        process, world = self.process, self.process.world
+        while True:
+            await process.sleep(FETCH_S)
+            if self.rebalancing or world.is_away("kafka"):
+                continue
+            generation = self.consumer_generation_id
+            for tp in sorted(self._positions):
+                await self._fetch_one(tp, generation)
+
+    async def _fetch_one(self, tp: TP, generation: int) -> None:
+        faults, world = self.process.world.faults, self.process.world
+        if tp not in self._positions:
+            return
+        for message in world.logs.read(tp.topic, tp.partition, self._positions[tp], 20):
+            if not self.is_current(generation) or tp not in self._positions:
+                return
+            if message.offset < self._positions[tp]:
+                continue
+            if message.offset > self._positions[tp] and not world.logs.trimmed.get((tp.topic, tp.partition)):
+                return  # put somewhere else meanwhile
+            self._positions[tp] = message.offset + 1
+            if faults.happens(Fault.SKIPPED):
+                faults.note(Fault.SKIPPED)
+                world.tell(self.process.name, f"fetched {tp.topic}[{tp.partition}] {message.offset} is dropped")
+                continue
+            if self._give is not None:
+                await self._give(Event(self, SimulatedMessage(tp, generation, message)))
+            if faults.happens(Fault.AGAIN) and tp in self._positions:
+                faults.note(Fault.AGAIN)
+                self._positions[tp] = max(world.logs.trimmed.get((tp.topic, tp.partition), 0), message.offset - 3)
+                return
+
+
+class Group:
+    """A group's coordinator."""
+
+    def __init__(self, world: "World", name: str, partitions: int) -> None:
+        self.world = world
+        self.state = MemoryGroup(world.logs, name, partitions)
+        self._members: dict[str, Member] = {}
+        self._changed = asyncio.Event()
+        world.spawn(self._coordinate())
+
+    def add(self, member: Member) -> None:
+        """A member asks to join."""
+        self._members[member.process.name] = member
+        self._changed.set()
+
+    def lost(self, member: Member) -> None:
+        """A member died: noticed when its session times out."""
+        self.world.loop.call_later(SESSION_S, self.remove, member)
+
+    def remove(self, member: Member) -> None:
+        """A member is gone: it left, or nobody heard of it for too long."""
+        if self._members.pop(member.process.name, None) is not None:
+            self.state.leave(member.process.name)
+            self._changed.set()
+
+    def expel(self, member: Member) -> None:
+        """A member that is stopped has missed its session; awake again it hears of it, and joins anew."""
+        if self._members.get(member.process.name) is member:
+            self.world.tell(member.process.name, "is put out of its group")
+            self.remove(member)
+            self.world.spawn(self._rejoin(member))
+
+    async def _rejoin(self, member: Member) -> None:
+        await member.process.gate()
+        await asyncio.sleep(self.world.chance.choice([0.0, 0.3, 1.0, 3.0]))  # a zombie until then
+        member.process.spawn(self._join_again(member), "rejoin")
+
+    async def _join_again(self, member: Member) -> None:
+        await member.leave_partitions()
+        self.add(member)
+
+    async def _coordinate(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await asyncio.sleep(self.world.chance.choice([0.05, 0.3, 1.0]))
+            await self._rebalance()
+
+    async def _rebalance(self) -> None:
+        """Everybody lets go, then everybody is given; who does not answer in time is out."""
+        while self.world.is_away("kafka"):
+            await asyncio.sleep(0.2)
+        before = list(self._members.values())
+        leaving = {m: m.process.spawn(m.leave_partitions(), "leave") for m in before if m.process.alive}
+        if leaving:
+            await asyncio.wait(leaving.values(), timeout=REBALANCE_S)
+        for member in before:
+            task = leaving.get(member)
+            if not member.process.alive:
+                self._members.pop(member.process.name, None)
+                self.state.leave(member.process.name)
+            elif task is not None and not task.done():
+                self.expel(member)
+        for member in list(self._members.values()):
+            self.state.join(member.process.name)
+        membership = self.state.membership
+        for member in list(self._members.values()):
+            owned = membership.owned.get(member.process.name, ())
+            member.give(membership.generation, owned)
