@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast lint up down clean
+.PHONY: help setup demo test test-fast mutants lint up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ test: lint  ## lint, types and every test, the whole stack included
 
 test-fast: setup  ## the tests that need no stack
 	@$(PYTEST) -m "not stack"
+
+mutants: setup  ## plant each of some 100 bugs in a copy of the tree and show which tests catch it (half an hour)
+	@$(BIN)/python tests/mutants/run.py
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

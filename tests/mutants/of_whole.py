@@ -14,6 +14,8 @@ CHAIN = (
     "tests/unit/test_chain.py", "tests/agents/test_sink_transactions.py", "tests/agents/test_sink_crashes.py",
     "tests/agents/test_sink_agent.py",
 )  # fmt: skip
+ETL = ("tests/agents/test_etl_work.py", "tests/agents/test_etl_partition.py", "tests/property/test_histories.py")
+COLLECTOR = ("tests/agents/test_collector_batches.py", "tests/unit/test_batch.py")
 LOAD = (
     "tests/agents/test_delivery_crashes.py", "tests/agents/test_delivery_in_memory.py", "tests/unit/test_load_plan.py",
 )  # fmt: skip
@@ -125,6 +127,136 @@ MUTANTS = (
         "app/core/reconcile.py",
         "if stream_times_ms.get(p, -1) <= needed_ms):",
         "if stream_times_ms.get(p, -1) < needed_ms):",
+        AUDIT,
+    ),
+    Mutant(
+        "who begins learns of his own shards only",
+        "T2",
+        "agents/bridge_ownership.py",
+        "            for checkpoint in self._table.of(owned):\n                book.learn(checkpoint)\n",
+        "            for checkpoint in self._table.of(owned):\n"
+        "                if book.owns(checkpoint.shard):\n"
+        "                    book.learn(checkpoint)\n",
+        BRIDGE,
+    ),
+    Mutant(
+        "new shards are not recorded before a tick names them",
+        "T4",
+        "agents/bridge_worker.py",
+        "        for shard in self.book.unrecorded():\n            await self._put(Checkpoint(shard))\n",
+        "        for shard in self.book.unrecorded():\n",
+        BRIDGE,
+    ),
+    Mutant(
+        "an owner begins without what its store knows of time",
+        "E5",
+        "agents/etl_owner.py",
+        "state.reader(partition), position.meta, position.source_last)",
+        "state.reader(partition), None, position.source_last)",
+        ETL,
+    ),
+    Mutant(
+        "delivery tells when a transaction was committed for its stream time",
+        "D1",
+        "app/core/load_plan.py",
+        "    time = datetime.fromtimestamp(txn.stream_time_ms / 1000, UTC)",
+        "    time = datetime.fromtimestamp(txn.committed_at_ms / 1000, UTC)",
+        LOAD,
+    ),
+    Mutant(
+        "two loads have the same name",
+        "D1",
+        "agents/warehouse_load.py",
+        'return f"{self._clock.now_ms():013d}-{self._token()}"',
+        'return f"{self._epoch:013d}-load"',
+        LOAD,
+    ),
+    Mutant(
+        "the other writer's staged files are deleted",
+        "S4",
+        "agents/sink_partition.py",
+        "await self._chain.clear([out.staged_key for out in ours.outputs if out.staged_key is not None])",
+        "await self._chain.clear([out.staged_key for out in found.outputs if out.staged_key is not None])",
+        CHAIN,
+    ),
+    Mutant(
+        "an unanswered registration is taken for done",
+        "I3",
+        "app/collector/batcher.py",
+        "                if not exc.retriable:\n                    raise\n",
+        "                if not exc.retriable:\n                    raise\n"
+        '                if type(exc).__name__ == "OutcomeUnknown":\n                    return None\n',
+        COLLECTOR,
+    ),
+    Mutant(
+        "two writers of a number choose the same name",
+        "S2",
+        "agents/sink_partition.py",
+        "keys.txn_id(*self.place, open_.end.number + 1, self._outside.random_hex())",
+        'keys.txn_id(*self.place, open_.end.number + 1, "00000000")',
+        CHAIN,
+    ),
+    Mutant(
+        "a running worker hears of its own shards only",
+        "T2",
+        "agents/bridge_ownership.py",
+        "            if self._worker is not None:\n                self._worker.book.learn(furthest)\n",
+        "            if self._worker is not None and self._worker.book.owns(furthest.shard):\n"
+        "                self._worker.book.learn(furthest)\n",
+        BRIDGE,
+    ),
+    Mutant(
+        "shards have as many homes as blocks has partitions",
+        "T1",
+        "agents/bridge_ownership.py",
+        "Cluster(settings.epoch, settings.partitions), settings.checkpoint_partitions,",
+        "Cluster(settings.epoch, settings.partitions), settings.partitions,",
+        BRIDGE,
+    ),
+    Mutant(
+        "what is said while a worker catches up is not heard",
+        "T1",
+        "agents/bridge_ownership.py",
+        "            await self._catch_up(owned)\n"
+        "            book = ShardBook(owned, self._topic.partitions, round(self._process.settings.slack_s * 1000))\n"
+        "            for checkpoint in self._table.of(owned):\n                book.learn(checkpoint)\n",
+        "            book = ShardBook(owned, self._topic.partitions, round(self._process.settings.slack_s * 1000))\n"
+        "            for checkpoint in self._table.of(owned):\n                book.learn(checkpoint)\n"
+        "            await self._catch_up(owned)\n",
+        BRIDGE,
+    ),
+    Mutant(
+        "work in flight is not waited for on revoke",
+        "E3",
+        "app/shell/runners.py",
+        "            if tasks:\n                await asyncio.wait(tasks)\n",
+        "            if not tasks:\n                await asyncio.wait(tasks)\n",
+        ("tests/agents/test_runners.py", "tests/agents/test_etl_agent.py", "tests/agents/test_sink_agent.py"),
+    ),
+    Mutant(
+        "an owner keeps the time of the gap that it declared",
+        "E4",
+        "agents/etl_owner.py",
+        "        await etl_partition.declare_gap(first)\n",
+        "        log.debug(str(first))\n",
+        ETL,
+    ),
+    Mutant(
+        "an ignored step moves the sink's time",
+        "E2",
+        "app/core/collecting.py",
+        "        if verdict is Verdict.IGNORE:\n            return Arrival.IGNORED\n",
+        "        if verdict is Verdict.IGNORE:\n"
+        "            self.stream_time_ms = max(self.stream_time_ms, step.stream_time_ms)\n"
+        "            return Arrival.IGNORED\n",
+        CHAIN,
+    ),
+    Mutant(
+        "what is behind delivery is looked for in one partition only",
+        "A2",
+        "agents/auditor.py",
+        "unloaded, far = await behind.of({place.partition for place in places})",
+        "unloaded, far = await behind.of({min(place.partition for place in places)})",
         AUDIT,
     ),
 )

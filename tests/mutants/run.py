@@ -1,9 +1,9 @@
 """Plants every bug of the catalogue, one at a time, in a copy of the tree, and runs the tests against it.
 
-    make mutants                          all of them, all levels
+    make mutants                          all of them
     python tests/mutants/run.py --only ready --level tests
 
-Prints who caught what. Exit codes: 0 every mutant is caught and at least five by the simulation alone; 1 one survives, or
+The simulation runs where the tests that are about the place notice nothing. Prints who caught what. Exit codes: 0 every mutant is caught and at least five by the simulation alone; 1 one survives, or
 too few need the simulation; 2 the levels could not be run, or fail without any bug.
 """
 
@@ -30,7 +30,7 @@ from mutant import TREE, Mutant
 
 COPIED: Final = ("app", "agents", "tables", "tests", "pyproject.toml", "README.md", "Makefile")
 LINKED: Final = (".venv", ".kafka", "compose")
-LONGEST_S: Final = 400
+LONGEST_S: Final = 900
 """A level that takes longer hangs, which catches the mutant too; without any bug all of them together get ten times that."""
 ALONE_LEAST: Final = 5
 
@@ -70,14 +70,17 @@ class Copy:
             if (TREE / name).exists():
                 (folder / name).symlink_to(TREE / name)
 
-    def judge(self, mutant: Mutant, levels: Sequence[Level]) -> Result:
-        """Plant it, run every level, and take it away again."""
+    def judge(self, mutant: Mutant, levels: Sequence[Level], *, every: bool) -> Result:
+        """Plant it, run the levels up to the first that notices (or every one), and take it away again."""
         started_s = time.monotonic()
         file = self._folder / mutant.file
         sound = file.read_text()
         try:
             self._write(file, mutant.applied(self._folder))
-            outcomes = {level.name: self.run(level, [mutant], LONGEST_S) for level in levels if level.command([mutant])}
+            outcomes: dict[str, Outcome] = {}
+            for level in levels:
+                if level.command([mutant]) and (every or not any(outcome.caught for outcome in outcomes.values())):
+                    outcomes[level.name] = self.run(level, [mutant], LONGEST_S)
         finally:
             self._write(file, sound)
         return Result(mutant, outcomes, time.monotonic() - started_s)
@@ -112,7 +115,7 @@ class Copy:
         os.utime(file, (self._moment_s, self._moment_s))
 
 
-def judge_all(mutants: Sequence[Mutant], levels: Sequence[Level], copies: Sequence[Copy]) -> list[Result]:
+def judge_all(mutants: Sequence[Mutant], levels: Sequence[Level], copies: Sequence[Copy], *, every: bool) -> list[Result]:
     """Judge the mutants side by side, one a copy, and tell each result as it comes."""
     waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
     for mutant in mutants:
@@ -122,7 +125,7 @@ def judge_all(mutants: Sequence[Mutant], levels: Sequence[Level], copies: Sequen
     def work(copy: Copy) -> None:
         while not waiting.empty():
             try:
-                result = copy.judge(waiting.get_nowait(), levels)
+                result = copy.judge(waiting.get_nowait(), levels, every=every)
             except queue.Empty:
                 return
             results.append(result)
@@ -142,7 +145,7 @@ def tell(result: Result) -> None:
     mutant = result.mutant
     cells = []
     for level, outcome in result.outcomes.items():
-        found = outcome.by.rsplit("/", 1)[-1] if outcome.caught else "-"
+        found = outcome.by.removeprefix("tests/")[:90] if outcome.caught else "-"
         cells.append(f"{level}: {'?' if outcome.error else found}")
     verdict = "ERROR" if result.error else "caught" if result.caught_by else "SURVIVES"
     print(f"{verdict:<8} {mutant.rule:<3} {mutant.name:<66} {result.seconds:4.0f} s  {' | '.join(cells)}", flush=True)
@@ -176,6 +179,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], help="mutants whose name has this text")
     parser.add_argument("--start", default="", help="mutants of the catalogue from this name on")
     parser.add_argument("--level", choices=["tests", "simulation"], help="this level alone")
+    parser.add_argument(
+        "--all", action="store_true", help="run every level against each, not only up to the first that notices"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="mutants judged side by side")
     parser.add_argument("--seeds", type=int, default=60, help="histories that the simulation plays against each")
     parser.add_argument("--from", type=int, default=1, dest="first", help="the first seed")
@@ -195,7 +201,7 @@ def main() -> int:
                     print(f"without any bug {level.name} fails: {sound.by} {sound.error}")
                     return 2
                 print(f"without any bug {level.name} passes", flush=True)
-            return summed_up(judge_all(mutants, levels, copies), levels)
+            return summed_up(judge_all(mutants, levels, copies, every=options.all), levels)
         finally:
             for copy in copies:
                 copy.end()

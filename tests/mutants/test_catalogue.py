@@ -1,5 +1,6 @@
 """The catalogue of planted bugs fits the tree: each can be planted, once, and names tests that exist."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,13 +12,17 @@ from catalogue import MUTANTS
 from levels import Simulation, Tests
 from mutant import TREE, Mutant
 
+RUFF = [sys.executable, "-m", "ruff", "check", "--quiet", "--no-cache", "--select", "F821,F823", "-"]
 PASSED = "12 passed in 3.4s"
 FAILED = "F\nFAILED tests/unit/test_chain.py::test_x - AssertionError\n1 failed in 3.4s"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
 def test_it_can_be_planted_and_somebody_looks(mutant: Mutant) -> None:
-    assert mutant.applied() != (TREE / mutant.file).read_text()
+    broken = mutant.applied()
+    assert broken != (TREE / mutant.file).read_text()
+    asked = subprocess.run(RUFF, input=broken, capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, f"it would only raise NameError: {asked.stdout}"
     assert mutant.tests
     for path in mutant.tests:
         assert (TREE / path.split("::")[0]).is_file(), path

@@ -137,6 +137,17 @@ def test_a_refused_step_leaves_nothing(db: PartitionDb) -> None:
     assert list(db.scan("pending")) == [(key("pending", 1), b"one")]
 
 
+def test_a_message_that_does_not_count_leaves_nothing_but_its_offset(db: PartitionDb) -> None:
+    commit(db, [])
+    position = db.position
+    changes = [Changes.pack(table, KEY_BYTES[table], [(key(table, 1), stored(7))]) for table in KEY_BYTES]
+    db.follow(encode_step(step(2, 7, changes, 9)), 1)
+    assert (db.position, db.rows_offset) == (position, 1)
+    for table in KEY_BYTES:
+        assert db.get(table, [key(table, 1)]) == [None]
+        assert list(db.scan(table)) == []
+
+
 class CountingEngine(MemoryEngine):
     """Counts what is written."""
 
