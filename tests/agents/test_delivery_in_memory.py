@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from pyroaring import BitMap
+from sink_world import StandingClock
 from support_warehouse import Warehouse, put_transaction, rows_of
 
 from agents.deliverer import Deliverer, RoundReport
 from agents.release import Released, release
 from agents.warehouse_load import WarehouseLoad
 from app.adapters.memory import MemoryObjectStore, MemoryWarehouse
-from app.clock import SystemClock
 from app.core.flows import OUTPUTS
 from app.core.step_message import LedgerEntry
 from app.core.writers import encode_output, ledger_frame
@@ -25,7 +25,7 @@ class World:
     """A bucket, a warehouse in memory, and one deliverer."""
 
     def __init__(self) -> None:
-        store, settings, clock = MemoryObjectStore(), Settings(partitions=2), SystemClock()
+        store, settings, clock = MemoryObjectStore(), Settings(partitions=2), StandingClock()
         self.place = Warehouse(None, settings, store)  # type: ignore[arg-type] - nothing runs but the bucket
         self.warehouse = MemoryWarehouse(store)
         load = WarehouseLoad(store, self.warehouse.connect, settings, clock)
@@ -72,6 +72,17 @@ async def test_what_is_ready_is_loaded_once_up_to_the_first_that_is_not() -> Non
     assert await world.deliver() == RoundReport()
     assert world.log == [(0, 1, "loaded"), (0, 2, "loaded"), (1, 1, "loaded")]
     assert world.lines == [0, 1, 10, 11]
+
+
+async def test_each_load_has_a_name_and_manifests_of_its_own_even_within_a_millisecond() -> None:
+    world = World()
+    for number in range(1, 4):
+        await world.put(number, range(10 * number, 10 * number + 2))
+        await world.deliver()
+    names = [row.load_id for row in world.warehouse.log]
+    assert len(set(names)) == 3
+    manifests = [[info.key async for info in world.place.store.list(f"loads/{name}/")] for name in names]
+    assert [len(found) for found in manifests] == [2, 2, 2]
 
 
 async def test_every_output_is_loaded_even_of_a_transaction_without_rows_of_a_flow() -> None:

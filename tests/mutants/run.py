@@ -3,8 +3,9 @@
     make mutants                          all of them
     python tests/mutants/run.py --only ready --level tests
 
-The simulation runs where the tests that are about the place notice nothing. Prints who caught what. Exit codes: 0 every mutant is caught and at least five by the simulation alone; 1 one survives, or
-too few need the simulation; 2 the levels could not be run, or fail without any bug.
+The simulation runs where the tests that are about the place notice nothing (--all: it always does). Prints who caught what.
+Exit codes: 0 every mutant is caught and at least five by the simulation alone; 1 one survives, or too few need the
+simulation; 2 the levels could not be run, or fail without any bug.
 """
 
 import argparse
