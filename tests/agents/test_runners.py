@@ -2,14 +2,16 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from inbox_world import Source
+from inbox_world import Source, until
 
 from app.apps import new_app
 from app.errors import SourceGap
 from app.settings import Settings
-from app.shell.runners import MAX_SEEKS, SEEK_PATIENCE_S
+from app.shell.runners import MAX_SEEKS, SEEK_PATIENCE_S, Inbox, PartitionRunners
 
 
 async def test_it_begins_at_its_offset_and_drops_what_is_older() -> None:
@@ -157,3 +159,38 @@ async def test_whoever_leaves_second_waits_for_the_first(tmp_path: Path) -> None
     free.set()
     await asyncio.gather(first, second)
     assert begun == ["drain", "drain"]
+
+
+async def test_what_is_in_hand_when_partitions_are_lost_may_finish() -> None:
+    """Drain returns behind it; what would begin anew finds its inbox closed."""
+    source = Source()
+    hooks: dict[str, Any] = {}
+    app = SimpleNamespace(
+        ports=source.ports, reposition=source.reposition, is_current=lambda _: True, ready_when=lambda _: None,
+        watchdog=SimpleNamespace(watch=lambda _: None), when_assigned=lambda hook: hooks.update(assigned=hook),
+        when_leaving=lambda hook: hooks.update(leaving=hook),
+    )  # fmt: skip
+    started, goes_on = asyncio.Event(), asyncio.Event()
+    finished: list[int] = []
+
+    async def work(inbox: Inbox) -> None:
+        await inbox.start_at(0)
+        while not inbox.closing:
+            for event in await inbox.take():
+                started.set()
+                await goes_on.wait()
+                finished.append(event.message.offset)
+
+    runners = PartitionRunners(app, source.inbox.tp.topic, work)  # type: ignore[arg-type]
+    await hooks["assigned"](frozenset({source.inbox.tp}))
+    for offset in (0, 1):
+        event = source.event(offset)
+        event.message.generation_id = 1
+        await runners.give(event)
+    await started.wait()
+    leaving = asyncio.ensure_future(hooks["leaving"]())
+    await until(lambda: not runners.positions())
+    assert not leaving.done()
+    goes_on.set()
+    await leaving
+    assert 0 in finished
