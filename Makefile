@@ -33,7 +33,7 @@ test: lint  ## lint, types and every test, the whole stack included
 test-fast: setup  ## the tests that need no stack
 	@$(PYTEST) -m "not stack"
 
-mutants: setup  ## plant each of some 100 bugs in a copy of the tree and show which tests catch it (half an hour)
+mutants: setup  ## plant each of some hundred bugs in a copy of the tree and show which tests catch it
 	@$(BIN)/python tests/mutants/run.py
 
 lint: setup  ## ruff and mypy

@@ -291,4 +291,28 @@ MUTANTS = (
         "                number = 0\n",
         AUDIT,
     ),
+    Mutant(
+        "an owner numbers its steps by another partition's store",
+        "E2",
+        "agents/etl_owner.py",
+        "        return self._outside.state.position(self._partition).counted\n",
+        "        return self._outside.state.position(0).counted\n",
+        ETL,
+    ),
+    Mutant(
+        "a sink reads another partition's record",
+        "S4",
+        "app/chain_store.py",
+        "            body = await self._insist(lambda: self.objects.get(keys.record_key(*self.place, number)))\n",
+        "            body = await self._insist(lambda: self.objects.get(keys.record_key(self.place.epoch, 0, number)))\n",
+        CHAIN,
+    ),
+    Mutant(
+        "the sweep looks into another partition's chain",
+        "S4",
+        "app/chain_store.py",
+        "_sweep_one(ChainStore(objects, whose.place, sleep), whose,",
+        "_sweep_one(ChainStore(objects, Place(whose.place.epoch, 0), sleep), whose,",
+        (*CHAIN, "tests/agents/test_sink_sweep.py"),
+    ),
 )
