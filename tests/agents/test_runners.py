@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from inbox_world import Source, until
 from app.apps import new_app
 from app.errors import SourceGap
 from app.settings import Settings
-from app.shell.runners import MAX_SEEKS, SEEK_PATIENCE_S, Inbox, PartitionRunners
+from app.shell.runners import MAX_SEEKS, SEEK_PATIENCE_S, Inbox, PartitionRunners, Work
 
 
 async def test_it_begins_at_its_offset_and_drops_what_is_older() -> None:
@@ -161,15 +160,42 @@ async def test_whoever_leaves_second_waits_for_the_first(tmp_path: Path) -> None
     assert begun == ["drain", "drain"]
 
 
+class Owner:
+    """The app around the runners of a topic with one partition."""
+
+    def __init__(self, work: Work) -> None:
+        self.source = Source()
+        self.ports, self.reposition, self.watchdog = self.source.ports, self.source.reposition, self
+        self.crashes: list[BaseException] = []
+        self._hooks: list[Any] = []
+        self.runners = PartitionRunners(self, self.source.inbox.tp.topic, work)  # type: ignore[arg-type]
+
+    def when_assigned(self, hook: Any) -> None:
+        self._hooks.append(hook)
+
+    when_leaving = watch = ready_when = when_assigned
+
+    def is_current(self, _: int) -> bool:
+        return True
+
+    async def crash(self, reason: BaseException) -> None:
+        self.crashes.append(reason)
+
+    async def assign(self) -> None:
+        await self._hooks[0](frozenset({self.source.inbox.tp}))
+
+    async def leave(self) -> None:
+        await self._hooks[1]()
+
+    async def give(self, *offsets: int) -> None:
+        for offset in offsets:
+            event = self.source.event(offset)
+            event.message.generation_id = 1
+            await self.runners.give(event)
+
+
 async def test_what_is_in_hand_when_partitions_are_lost_may_finish() -> None:
-    """Drain returns behind it; what would begin anew finds its inbox closed."""
-    source = Source()
-    hooks: dict[str, Any] = {}
-    app = SimpleNamespace(
-        ports=source.ports, reposition=source.reposition, is_current=lambda _: True, ready_when=lambda _: None,
-        watchdog=SimpleNamespace(watch=lambda _: None), when_assigned=lambda hook: hooks.update(assigned=hook),
-        when_leaving=lambda hook: hooks.update(leaving=hook),
-    )  # fmt: skip
+    """Leaving ends behind it; what would begin anew finds its inbox closed."""
     started, goes_on = asyncio.Event(), asyncio.Event()
     finished: list[int] = []
 
@@ -181,16 +207,25 @@ async def test_what_is_in_hand_when_partitions_are_lost_may_finish() -> None:
                 await goes_on.wait()
                 finished.append(event.message.offset)
 
-    runners = PartitionRunners(app, source.inbox.tp.topic, work)  # type: ignore[arg-type]
-    await hooks["assigned"](frozenset({source.inbox.tp}))
-    for offset in (0, 1):
-        event = source.event(offset)
-        event.message.generation_id = 1
-        await runners.give(event)
+    owner = Owner(work)
+    await owner.assign()
+    await owner.give(0)
     await started.wait()
-    leaving = asyncio.ensure_future(hooks["leaving"]())
-    await until(lambda: not runners.positions())
+    leaving = asyncio.ensure_future(owner.leave())
+    await until(lambda: not owner.runners.positions())
     assert not leaving.done()
     goes_on.set()
     await leaving
-    assert 0 in finished
+    assert (finished, owner.crashes) == ([0], [])
+
+
+async def test_work_that_ends_although_its_partition_is_owned_ends_the_worker() -> None:
+    """Nobody would look at the partition any more."""
+
+    async def work(inbox: Inbox) -> None:
+        await inbox.start_at(0)
+
+    owner = Owner(work)
+    await owner.assign()
+    await until(lambda: owner.crashes)
+    assert "ended although it is still owned" in str(owner.crashes[0])

@@ -138,6 +138,14 @@ MUTANTS = (
         ("tests/agents/test_etl_agent.py", "tests/agents/test_sink_agent.py", "tests/agents/test_runners.py"),
     ),
     Mutant(
+        "work that ends is not missed",
+        "E6",
+        "app/shell/runners.py",
+        "            if not inbox.closing:\n                raise RuntimeError",
+        "            if inbox.next_offset is None:\n                raise RuntimeError",
+        ("tests/agents/test_runners.py",),
+    ),
+    Mutant(
         "messages of an older generation are taken",
         "E4",
         "app/shell/runners.py",
