@@ -315,4 +315,20 @@ MUTANTS = (
         "_sweep_one(ChainStore(objects, Place(whose.place.epoch, 0), sleep), whose,",
         (*CHAIN, "tests/agents/test_sink_sweep.py"),
     ),
+    Mutant(
+        "two collectors name a batch alike",
+        "I2",
+        "app/collector/batcher.py",
+        "new_batch_id(clock.now_ms(), random_bytes(ID_RANDOM_BYTES), self._last_id)",
+        "new_batch_id(clock.now_ms(), bytes(ID_RANDOM_BYTES), self._last_id)",
+        (*COLLECTOR, "tests/agents/test_collector_answers.py"),
+    ),
+    Mutant(
+        "what the audit read of one partition it believes of another",
+        "A2",
+        "app/stored_ledger.py",
+        "            at = (partition, number)\n",
+        "            at = (self._epoch, number)\n",
+        AUDIT,
+    ),
 )
