@@ -88,6 +88,9 @@ class Oracle:
             self.finished.add(control.shard)
             self.listed.pop(control.shard, None)
         else:
+            for shard in control.finished:
+                self.finished.add(shard)
+                self.listed.pop(shard, None)
             for shard, parents in control.open_shards.items():
                 if shard not in self.finished:
                     self.listed[shard] = parents

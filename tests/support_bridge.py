@@ -350,6 +350,8 @@ def check(world: World) -> None:
                 control = decode_control(value)
                 if isinstance(control, End):
                     ends.setdefault(control.shard, place)
+                else:
+                    assert set(control.finished) <= set(ends), "a tick repeats an END that is not there"
                 continue
             if value in seen:
                 continue

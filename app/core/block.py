@@ -114,6 +114,8 @@ class Tick(msgspec.Struct, frozen=True, tag="tick", array_like=True):
     """Shard id -> ms: everything that Kinesis took before this moment from this shard is in `blocks`."""
     open_shards: dict[str, list[str]]
     """Shard id -> ids of its parents, for every shard listed by Kinesis and not known to be finished."""
+    finished: list[str] = []
+    """Shards listed by Kinesis whose END every partition has acknowledged: said again, for whoever lost it in a gap."""
 
 
 class End(msgspec.Struct, frozen=True, tag="end", array_like=True):

@@ -250,7 +250,7 @@ class ShardBook:
         ]
 
     def tick(self) -> Tick | None:
-        """Marks of the own unfinished shards, and every listed shard not known to be finished (rules T3, T4).
+        """Marks of the own unfinished shards, and every listed shard, finished or not (rules T3, T4).
 
         None before the first list: nothing to say yet. A drained or gone shard's mark stays as it is until its END.
         """
@@ -262,7 +262,7 @@ class ShardBook:
             if life.phase is not Phase.FINISHED and life.claim() > 0
         }
         unfinished = {s: list(listed.parents) for s, listed in self._listing.items() if s not in self._finished}
-        return Tick(marks, unfinished)
+        return Tick(marks, unfinished, sorted(shard for shard in self._listing if shard in self._finished))
 
     def endings(self) -> list[Ending]:
         """Own shards whose END is due: the tick that lists their children is in every partition."""

@@ -92,7 +92,7 @@ class StepMessage(msgspec.Struct, frozen=True, array_like=True):
     source_last: int
     """Offsets on `blocks` that this step took, both included; source_last = source_first - 1 where it took none."""
     stream_time_ms: int
-    """The partition's stream time after this step; 0 while it is not known. Whatever was due before it has been emitted by this
+    """The partition's stream time after this step; 0 while it is not known. Whatever was due before it is emitted by this
     step or an earlier one: where a step leaves over what is due, it claims no more than how far it closed."""
     meta: bytes
     """The ETL's own state between steps (msgpack of `app.core.meta.Meta`)."""

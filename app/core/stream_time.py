@@ -22,19 +22,19 @@ class ShardMarks(msgspec.Struct, array_like=True):
     unfinished: dict[str, list[str]] = {}
     """Every known shard without an END -> its parents."""
     finished: list[str] = []
-    """Shards whose END came; they never reopen (rule T5). In order of their ENDs."""
+    """Shards that ended; they never reopen (rule T5). In the order in which that was heard."""
 
     def copy(self) -> "ShardMarks":
         """An independent copy."""
         return ShardMarks(dict(self.marks), dict(self.unfinished), list(self.finished))
 
     def observe(self, control: Control) -> None:
-        """Take a tick's marks and list, or a shard's END. What is said of a finished shard is ignored."""
-        if isinstance(control, End):
-            self.unfinished.pop(control.shard, None)
-            if control.shard not in self.finished:
-                self.finished.append(control.shard)
-        else:
+        """Take a tick's marks and lists, or a shard's END. What else is said of a finished shard is ignored."""
+        ended = [control.shard] if isinstance(control, End) else control.finished
+        for shard in ended:
+            self.unfinished.pop(shard, None)
+        self.finished += [shard for shard in ended if shard not in self.finished]
+        if not isinstance(control, End):
             done = set(self.finished)
             for shard, parents in control.open_shards.items():
                 if shard not in done:
@@ -48,7 +48,8 @@ class ShardMarks(msgspec.Struct, array_like=True):
         """What is known behind messages that are gone: an END may have been among them, so no shard is known to be open.
 
         Time stands until the next tick lists the shards anew. That tick may come from a worker whose list is older than the
-        gap and lack a child: time may then pass the child's first records, whose joins become late. Late is not missing.
+        gap: where it lacks a child, time may pass the child's first records, whose joins become late (late is not missing);
+        where it still has a shard that ended, a later tick says so once more.
         """
         return ShardMarks(dict(self.marks), {}, list(self.finished))
 

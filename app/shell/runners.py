@@ -18,9 +18,10 @@ is closing):
             inbox.ack(through=offset)                   # in offset order, only what is durable
 
 Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, no gap: older messages are dropped, and
-acknowledged if what they stand for is durable; a gap is sought back (rule E4). Runners start for every owned partition, idle ones too, after recovery. On
-revoke and stop every inbox closes: what waits in it is dropped, the work in flight may finish (the app bounds that), and
-what was not acknowledged comes again to the next owner. An exception in `work` ends the worker (rule E6).
+acknowledged if what they stand for is durable; a gap is sought back (rule E4). Runners start for every owned partition, idle
+ones too, after recovery. On revoke and stop every inbox closes: what waits in it is dropped, the work in flight may finish
+(the app bounds that), and what was not acknowledged comes again to the next owner. An exception in `work` ends the worker
+(rule E6).
 """
 
 import asyncio

@@ -41,8 +41,7 @@ class Fault(StrEnum):
 PER_CALL: Final = (Fault.FAILS, Fault.LOST, Fault.LATE, Fault.REPEATED, Fault.SLOW, Fault.THROTTLED, Fault.PARTIAL,
                    Fault.EXPIRED, Fault.SKIPPED, Fault.AGAIN, Fault.WAREHOUSE, Fault.DROPPED)  # fmt: skip
 AT_MOMENTS: Final = (Fault.CRASH, Fault.TERM, Fault.ZOMBIE, Fault.MOVED, Fault.SPLIT, Fault.MERGED, Fault.STORE_LOST,
-                     Fault.STORE_BACK, Fault.BROKER, Fault.REPLAY)  # fmt: skip
-OUGHT: Final = tuple(f for f in Fault if f is not Fault.TRIMMED)
+                     Fault.STORE_BACK, Fault.BROKER, Fault.REPLAY, Fault.TRIMMED)  # fmt: skip
 
 
 class Faults:

@@ -1,10 +1,9 @@
 """Plays one seed."""
 
 import asyncio
-import gc
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from invariants import check
 from virtual_loop import VirtualLoop

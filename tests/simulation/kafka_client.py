@@ -1,7 +1,7 @@
-"""Kafka as a process meets it: a producer that keeps its order, and a member of a group that is given partitions and loses them.
+"""Kafka as a process meets it: a producer that keeps its order, and a member of a group, given partitions and losing them.
 
-A rebalance is eager, as Faust's are: every member that answers lets go of everything, commits, and is given anew. Who does not
-answer is put out of the group, and goes on with what it had until it hears of that: a zombie.
+A rebalance is eager, as Faust's are: every member that answers lets go of everything, commits, and is given anew. Who does
+not answer is put out of the group, and goes on with what it had until it hears of that: a zombie.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SESSION_S = 6.0
 REBALANCE_S = 30.0
 PRODUCER_TIMEOUT_S = 30.0
-FETCH_S = 0.1
+FETCH_S = 0.15
 COMMIT_S = 1.0
 
 
@@ -56,6 +56,10 @@ class Producer:
         self._behind[topic, partition] = lands_s
         acknowledged = None if is_late or is_lost else (answer, timeout)
         loop.call_at(lands_s, self._land, (topic, partition), value, acknowledged, told)
+        if faults.happens(Fault.REPEATED):  # as a producer without idempotence, or somebody who copies topics, would
+            faults.note(Fault.REPEATED, process.role)
+            again_s = lands_s + world.chance.choice([0.0, 0.001, 2.0])
+            loop.call_at(again_s, self._land, (topic, partition), value, None, told)
         return answer
 
     def _give_up(self, told: str, answer: "asyncio.Future[int]") -> None:
@@ -212,15 +216,15 @@ class Member:
         for tp in sorted(assignment):
             committed = self._group.state.committed((tp.topic, tp.partition))
             start = committed if committed is not None else world.logs.trimmed.get((tp.topic, tp.partition), 0)
-            self._positions[tp] = self._acked[tp] = start
+            self._positions[tp] = start
         self.rebalancing = False
         world.tell(process.name, f"owns {sorted(partitions)} in generation {generation}")
         for hook in self._assigned_hooks:
             await hook(assignment)
 
     def acknowledge(self, tp: TP, generation: int, offset: int) -> None:
-        if generation == self.consumer_generation_id and tp in self._acked:
-            self._acked[tp] = max(self._acked[tp], offset + 1)
+        if generation == self.consumer_generation_id and tp in self._positions:
+            self._acked[tp] = max(self._acked.get(tp, 0), offset + 1)
 
     async def _commit_often(self) -> None:
         while True:
@@ -321,7 +325,7 @@ class Group:
 
     async def _rebalance(self) -> None:
         """Everybody lets go, then everybody is given; who does not answer in time is out."""
-        while self.world.is_away("kafka"):
+        while self.world.is_away("kafka"):  # noqa: ASYNC110 - time brings it back, no event
             await asyncio.sleep(0.2)
         before = list(self._members.values())
         leaving = {m: m.process.spawn(m.leave_partitions(), "leave") for m in before if m.process.alive}

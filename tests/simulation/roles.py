@@ -1,8 +1,7 @@
-"""The six roles as processes: production code, wired to the simulated world as the composition roots wire it to the real one."""
+"""The six roles as processes: production code, wired to the simulated world as the composition roots wire it to ours."""
 
 import asyncio
 from collections.abc import Callable, Collection
-from concurrent.futures import Executor, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,16 +11,18 @@ from kafka_client import Event, Member, Producer
 from process import Process
 from visitors import ENRICHER
 
-from agents.auditor import Auditor
 from agents.audit_ports import AuditPorts
+from agents.auditor import Auditor
 from agents.bridge_ownership import Outlets, Ownership
 from agents.deliverer import Deliverer
 from agents.etl_owner import EtlOutside, own_partition
-from agents.warehouse_load import WarehouseLoad
 from agents.sink_partition import Connections, SinkPartition, commit_rules, serve
+from agents.warehouse_load import WarehouseLoad
 from app.adapters.memory import MemoryLoadedLedger
+from app.adapters.ports import PutOutcome
 from app.chain_store import sweep
-from app.collector.batcher import Batcher, World as CollectorWorld
+from app.collector.batcher import Batcher
+from app.collector.batcher import World as CollectorWorld
 from app.collector.budget import MemoryBudget
 from app.collector.clock_guard import ClockGuard
 from app.collector.requests import Sent, read_lines
@@ -33,8 +34,6 @@ from app.errors import OutcomeUnknown, ServiceUnavailable, StepGap, WarehouseErr
 from app.shell.runners import Inbox, PartitionRunners
 from tables.partition_db import PartitionDb, Position
 from tables.store_check import StoreCheck
-
-DELIVERY_MANIFESTS = "manifests"
 
 
 def ports_of(process: Process) -> Any:
@@ -58,8 +57,6 @@ class Stream:
 
     async def put(self, blocks: Any) -> Any:
         """Failures of a call are outcomes."""
-        from app.adapters.ports import PutOutcome
-
         faults = self._process.world.faults
         if faults.happens(Fault.THROTTLED):
             faults.note(Fault.THROTTLED)

@@ -34,6 +34,7 @@ class Traffic:
         self.refusals: dict[str, int] = {}
         self.event_ids: set[str] = set()
         self._running = 0
+        self._due: dict[float, list[bytes]] = {}
 
     def start(self) -> None:
         chance = self._chance
@@ -80,7 +81,9 @@ class Traffic:
                 if chance.random() < 0.2:
                     said.append((at_s + 1, self._event("ad_click", at_s, creative_id="c", **common)))
                 for _ in range(chance.choice([0, 1, 1, 1, 1, 2])):
-                    after_s = chance.choice([window_s] * 8 + [1.0, window_s + grace_s - 0.3, window_s + grace_s + 3, -0.6 * reorder_s])
+                    after_s = chance.choice(
+                        [window_s] * 8 + [1.0, window_s + grace_s - 0.3, window_s + grace_s + 3, -0.6 * reorder_s]
+                    )
                     said.append((max(0.0, at_s + after_s), self._event("engagement", at_s + after_s, dwell_ms=9, **common)))
         out = [(moment_s, json.dumps(event).encode()) for moment_s, event in said]
         again = [(moment_s + chance.choice([0.0, 0.2, 5.0]), line) for moment_s, line in out if chance.random() < 0.06]
@@ -96,12 +99,6 @@ class Traffic:
             self._running += 1
             self._world.loop.call_at(slot, lambda: self._world.spawn(self._send(tuple(self._due.pop(slot)))))
         waiting += lines
-
-    @property
-    def _due(self) -> dict[float, list[bytes]]:
-        if not hasattr(self, "_slots"):
-            self._slots: dict[float, list[bytes]] = {}
-        return self._slots
 
     async def _send(self, lines: tuple[bytes, ...]) -> None:
         """One request, again and again until it is acknowledged."""

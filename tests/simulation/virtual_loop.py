@@ -5,7 +5,6 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
-
 TURN_S = 1e-6
 """What a turn of the loop takes: who waits until a moment, and compares it with the clock, must find it past."""
 

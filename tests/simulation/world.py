@@ -17,7 +17,9 @@ from virtual_loop import VirtualLoop
 
 from app.adapters.memory import MemoryBlockStream, MemoryLogs, MemoryObjectStore, MemoryRegistry, MemoryWarehouse
 from app.core.batch import cut_again
+from app.core.counting import Counted, Verdict
 from app.core.registry_item import BatchState
+from app.core.step_message import StepMessage, decode_step
 from app.errors import OutsideError, SourceGap, StepConflict, WorkerStalled
 from app.settings import Settings
 from app.topics import topics_of
@@ -66,11 +68,12 @@ class World:
         clock = WorldClock(loop)
         self.clock = clock
         self.settings = Settings(
-            partitions=self.chance.choice([1, 2, 2, 3]), checkpoint_partitions=3, replication_factor=1, min_insync_replicas=1,
-            join_window_s=8, join_grace_s=3, join_reorder_s=2, slack_s=4, dedup_window_s=self.chance.choice([200, 3600]),
-            commit_interval_s=3, commit_bytes=self.chance.choice([20_000, 10_000_000]), idle_commit_interval_s=15,
-            delivery_interval_s=2, audit_interval_s=5, audit_grace_s=15, tick_interval_s=1, linger_ms=300,
-            write_keys={"k": "server"}, request_timeout_s=12,
+            partitions=self.chance.choice([1, 2, 2, 3]), checkpoint_partitions=3, replication_factor=1,
+            min_insync_replicas=1, join_window_s=8, join_grace_s=3, join_reorder_s=2, slack_s=4,
+            dedup_window_s=self.chance.choice([200, 3600]), commit_interval_s=3,
+            commit_bytes=self.chance.choice([20_000, 10_000_000]), idle_commit_interval_s=15, delivery_interval_s=2,
+            audit_interval_s=5, audit_grace_s=15, tick_interval_s=1, linger_ms=300, write_keys={"k": "server"},
+            request_timeout_s=12,
         )  # fmt: skip
         self.message_bytes = self.chance.choice([16 * 1024 * 1024, 16 * 1024 * 1024, 66_000])
         self.topics = topics_of(self.settings)
@@ -86,6 +89,8 @@ class World:
         self._wanted: set[str] = set()
         self._incarnations: dict[str, int] = {}
         self.skews: dict[str, int] = {}
+        self.every_skew: dict[str, int] = {}
+        """Also those that were set right."""
         self._away: dict[str, float] = {}
         self.groups = {
             role: Group(self, f"instream-{role}-e1", count)
@@ -179,7 +184,7 @@ class World:
             process.wake()
         ends_s = self.loop.time()
         await asyncio.sleep(CALM_S)
-        while not (why := self._unsettled()) is None:
+        while (why := self._unsettled()) is not None:
             if self.loop.time() > ends_s + PATIENCE_S:
                 self.violation("I7", f"not settled {PATIENCE_S:.0f} s after the faults: {why}")
                 return
@@ -217,6 +222,7 @@ class World:
             self.skews["collector-0"] = 9000
             self.faults.note(Fault.AHEAD)
             self.loop.call_later(20, self.skews.pop, "collector-0", None)
+        self.every_skew = dict(self.skews)
 
     def _want(self, slot: str) -> None:
         if slot not in self._wanted:
@@ -228,7 +234,7 @@ class World:
         while slot in self._wanted and not self.closing:
             await asyncio.sleep(self.chance.choice([0.1, 0.5, 2.0]))
             self._incarnations[slot] = number = self._incarnations.get(slot, 0) + 1
-            process = Process(self, slot.split("-")[0], slot, number)
+            process = Process(self, slot.split("-", maxsplit=1)[0], slot, number)
             self.processes[slot] = process
             self.tell(process.name, "starts")
             self.roles[slot] = MAKERS[process.role](process)
@@ -269,6 +275,8 @@ class World:
                 self.tell("world", f"{service} is away")
             case Fault.REPLAY:
                 self.resend_some()
+            case Fault.TRIMMED:
+                self._trim()
             case _:
                 raise AssertionError(fault)
 
@@ -353,6 +361,36 @@ class World:
             self.disk.restore(name, copy)
         else:
             self.disk.remove(name)
+
+    def _trim(self) -> None:
+        """While no etl runs, retention takes source messages that none of them has read (rule E4)."""
+        topic, partition = self.topics.blocks.name, self.chance.randrange(self.settings.partitions)
+        applied = self.source_applied(partition)
+        unread = len(self.logs.messages.get((topic, partition), [])) - applied - 1
+        if unread < 2:
+            return
+        for process in self.processes.values():
+            if process.role == "etl" and process.alive:
+                process.die("is killed, its source trimmed")
+        self.faults.note(Fault.TRIMMED)
+        first = applied + 1 + self.chance.randrange(1, unread)
+        self.tell("world", f"{topic}[{partition}] begins at {first} now")
+        self.logs.trim(topic, partition, first)
+
+    def counted_steps(self, partition: int) -> list[StepMessage]:
+        """The one history of a partition of `rows`."""
+        counted, steps = Counted(), []
+        for offset, message in enumerate(self.logs.messages.get((self.topics.rows.name, partition), [])):
+            step = decode_step(message)
+            if counted.judge(step.number, step.predecessor) is Verdict.COUNT:
+                counted = counted.advance(offset)
+                steps.append(step)
+        return steps
+
+    def source_applied(self, partition: int) -> int:
+        """Offset on `blocks` up to which steps have taken it."""
+        steps = self.counted_steps(partition)
+        return steps[-1].source_last if steps else -1
 
     def resend_some(self) -> None:
         """Put a batch's blocks again, as an audit does that missed what was under way."""

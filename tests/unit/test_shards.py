@@ -152,6 +152,7 @@ def test_children_wait_for_every_parent_and_start_when_these_are_finished() -> N
     tick = b.tick()
     assert tick is not None
     assert tick.open_shards == {"c": ["a", "b"]}
+    assert tick.finished == ["a", "b"]
 
 
 def test_a_parent_of_another_worker_counts_once_its_finish_was_told() -> None:

@@ -46,6 +46,8 @@ def marks(listed: dict[str, list[str]] | None = None, **values: int) -> Tick:
     ([marks(a=50, b=90), marks({"c": ["a", "b"]}), End("a"), marks(c=60)], 60),
     ([marks(a=50, b=90), marks({"c": ["a", "gone"]}), End("a")], 50),
     ([marks({"c": ["gone"]}, a=50)], 0),
+    ([marks(a=50, b=70), Tick({}, {}, ["a"])], 70),
+    ([marks(a=50, b=70), Tick({}, {"a": []}, ["a"])], 70),
 ], ids=str)  # fmt: skip
 def test_stream_time(controls: list[Any], expected: int) -> None:
     assert told(*controls)[0] == expected
@@ -67,6 +69,10 @@ def test_behind_a_gap_a_shard_whose_end_is_gone_holds_time_no_more() -> None:
     behind.observe(marks({"c": ["a"], "z": []}, b=90))
     assert moved_time(now, behind, LATE) == 50  # c starts where its parent was
     behind.observe(marks(c=95))
+    assert moved_time(now, behind, LATE) == 90
+    behind.observe(marks({"a": []}, c=99))  # from a worker that has not heard of the end yet
+    assert moved_time(now, behind, LATE) == 50
+    behind.observe(Tick({"c": 99}, {"c": []}, ["a"]))
     assert moved_time(now, behind, LATE) == 90
 
 
