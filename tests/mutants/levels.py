@@ -10,7 +10,7 @@ from mutant import Mutant
 _FAILED_TEST: Final = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 _FAILED_SEED: Final = re.compile(r"^FAILED (seed .*)$", re.MULTILINE)
 _PYTEST: Final = (
-    sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "--tb=no", "-p", "no:cacheprovider",
+    sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "--tb=no", "--timeout=60", "-p", "no:cacheprovider",
     "-p", "quick_failures",
 )  # fmt: skip
 
