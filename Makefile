@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate lint up down clean
+.PHONY: help setup demo test test-fast simulate mutants lint up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ test-fast: setup  ## the tests that need no stack
 
 simulate: setup  ## histories of the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to be told one
 	@$(BIN)/python tests/simulation/simulate.py $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1))
+
+mutants: setup  ## plant each of some hundred bugs in a copy of the tree and show which tests catch it
+	@$(BIN)/python tests/mutants/run.py
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

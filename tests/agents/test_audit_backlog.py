@@ -72,6 +72,26 @@ async def test_a_ledger_file_that_was_mended_is_read_again(world: World) -> None
     assert counts(await world.auditor.round()) == {"judged": 1, "held": 1}
 
 
+async def test_what_is_loaded_while_it_is_judged_is_neither_lost_nor_sent_again(world: World) -> None:
+    """How far delivery is is asked before its ledger: what is loaded in between only shows a batch as too incomplete."""
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    partition = sealed.item.blocks[1].partition
+    world.later(lagging=partition)
+
+    async def load(call: str, _: str) -> None:
+        if call == "entries":
+            world.warehouse.after = None
+            world.ledger(sealed.item, 1)
+            world.warehouse.add_replay(sealed.item.batch_id, 1, attempt=1)
+            world.warehouse.load(1, partition, 5, world.at_ms)
+
+    world.warehouse.after = load
+    assert counts(await world.auditor.round()) == {"judged": 1, "waiting": 1}
+    assert await world.blocks() == []
+    assert counts(await world.auditor.round()) == {"judged": 1, "completed": 1}
+
+
 class Counting(MemoryRegistry):
     """Counts the open batches it has handed out."""
 

@@ -129,6 +129,7 @@ async def test_a_split_shard_is_ended_everywhere_then_finished_everywhere_then_i
     async def logged_record(home: int, checkpoint: Checkpoint) -> None:
         if checkpoint.finished:
             events.append("home" if home == home_of(checkpoint.shard, HOMES) else "other home")
+            assert checkpoint.told == (events[-1] == "home"), "others hear a rumour until its home has it"
         await record(home, checkpoint)
 
     outside = Outside(bridge.stream, logged_append, logged_record, SystemClock())
@@ -141,6 +142,23 @@ async def test_a_split_shard_is_ended_everywhere_then_finished_everywhere_then_i
     assert events == ["block", "end in 0", "end in 1", "other home", "home", "block", "block"]
     children_listed = next(n for n, c in enumerate(bridge.controls()) if isinstance(c, Tick) and len(c.open_shards) == 3)
     assert children_listed < bridge.controls().index(End(FIRST))
+
+
+async def test_an_empty_answer_on_its_way_while_the_shard_fills_and_closes_is_not_its_end() -> None:
+    """The list may show the shard closed before the answer arrives; what counts is what was known when it was asked."""
+    bridge = Bridge()
+
+    async def fill_and_close(call: str, _: str) -> None:
+        if call == "records":
+            bridge.stream.after = None
+            await bridge.stream.put([block(1), block(2)])
+            bridge.stream.split(FIRST)
+            await bridge.until(lambda: bridge.worker.book.known_closed(FIRST))
+
+    bridge.stream.after = fill_and_close
+    async with bridge.running():
+        await bridge.until(lambda: len(bridge.blocks()) == 2)
+    assert [value for _, value in bridge.blocks()] == [block(1), block(2)]
 
 
 async def test_a_shard_that_kinesis_forgot_is_ended() -> None:

@@ -184,6 +184,31 @@ async def test_only_the_records_that_kinesis_refused_are_put_again_behind_the_an
         assert sorted(decode_header(block).block for block in await world.blocks()) == [0, 1, 2, 3]
 
 
+async def test_what_is_refused_again_and_again_is_put_until_it_is_taken():
+    world = CollectorWorld()
+    puts: list[int] = []
+
+    async def note(call, _):
+        if call == "put":
+            puts.append(0)
+
+    def refuse(*_):
+        puts[-1] += 1
+        return "ProvisionedThroughputExceededException" if len(puts) < 4 or (len(puts) == 4 and puts[-1] > 1) else None
+
+    world.stream.before, world.stream.refuse = note, refuse
+    async with world.running():
+        assert (await world.post(body(*map(str, range(40))))).status == 200
+
+        async def is_all_there():
+            return len(await world.blocks()) == 4
+
+        await until(is_all_there)
+        assert puts == [4, 4, 4, 4, 3], "what was taken is not put again"
+        assert sorted(decode_header(block).block for block in await world.blocks()) == [0, 1, 2, 3]
+        assert world.resend_bytes == 0
+
+
 async def test_kinesis_away_is_still_200_and_nothing_but_the_audit_is_left_after_the_bound():
     world = CollectorWorld(max_buffered_bytes=4000, audit_grace_s=0.2)
 

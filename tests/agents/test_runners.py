@@ -2,14 +2,15 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
-from inbox_world import Source
+from inbox_world import Source, until
 
 from app.apps import new_app
 from app.errors import SourceGap
 from app.settings import Settings
-from app.shell.runners import MAX_SEEKS, SEEK_PATIENCE_S
+from app.shell.runners import MAX_SEEKS, SEEK_PATIENCE_S, Inbox, PartitionRunners, Work
 
 
 async def test_it_begins_at_its_offset_and_drops_what_is_older() -> None:
@@ -157,3 +158,74 @@ async def test_whoever_leaves_second_waits_for_the_first(tmp_path: Path) -> None
     free.set()
     await asyncio.gather(first, second)
     assert begun == ["drain", "drain"]
+
+
+class Owner:
+    """The app around the runners of a topic with one partition."""
+
+    def __init__(self, work: Work) -> None:
+        self.source = Source()
+        self.ports, self.reposition, self.watchdog = self.source.ports, self.source.reposition, self
+        self.crashes: list[BaseException] = []
+        self._hooks: list[Any] = []
+        self.runners = PartitionRunners(self, self.source.inbox.tp.topic, work)  # type: ignore[arg-type]
+
+    def when_assigned(self, hook: Any) -> None:
+        self._hooks.append(hook)
+
+    when_leaving = watch = ready_when = when_assigned
+
+    def is_current(self, _: int) -> bool:
+        return True
+
+    async def crash(self, reason: BaseException) -> None:
+        self.crashes.append(reason)
+
+    async def assign(self) -> None:
+        await self._hooks[0](frozenset({self.source.inbox.tp}))
+
+    async def leave(self) -> None:
+        await self._hooks[1]()
+
+    async def give(self, *offsets: int) -> None:
+        for offset in offsets:
+            event = self.source.event(offset)
+            event.message.generation_id = 1
+            await self.runners.give(event)
+
+
+async def test_what_is_in_hand_when_partitions_are_lost_may_finish() -> None:
+    """Leaving ends behind it; what would begin anew finds its inbox closed."""
+    started, goes_on = asyncio.Event(), asyncio.Event()
+    finished: list[int] = []
+
+    async def work(inbox: Inbox) -> None:
+        await inbox.start_at(0)
+        while not inbox.closing:
+            for event in await inbox.take():
+                started.set()
+                await goes_on.wait()
+                finished.append(event.message.offset)
+
+    owner = Owner(work)
+    await owner.assign()
+    await owner.give(0)
+    await started.wait()
+    leaving = asyncio.ensure_future(owner.leave())
+    await until(lambda: not owner.runners.positions())
+    assert not leaving.done()
+    goes_on.set()
+    await leaving
+    assert (finished, owner.crashes) == ([0], [])
+
+
+async def test_work_that_ends_although_its_partition_is_owned_ends_the_worker() -> None:
+    """Nobody would look at the partition any more."""
+
+    async def work(inbox: Inbox) -> None:
+        await inbox.start_at(0)
+
+    owner = Owner(work)
+    await owner.assign()
+    await until(lambda: owner.crashes)
+    assert "ended although it is still owned" in str(owner.crashes[0])

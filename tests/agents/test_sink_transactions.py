@@ -84,6 +84,19 @@ async def test_a_step_of_a_zombie_leaves_no_row_and_is_answered_for() -> None:
     world.check_complete()
 
 
+async def test_a_step_of_a_zombie_moves_no_time() -> None:
+    world = World()
+    world.emit(page_views=1)
+    moment_ms = world.stream_time_ms
+    world.stream_time_ms += 60_000
+    world.zombie()
+    sink = world.sink()
+    await sink.open()
+    world.feed(sink, 0)
+    await sink.commit()
+    assert [record.stream_time_ms for record in world.records()] == [moment_ms]
+
+
 async def test_a_successor_reads_the_last_counted_message_again_and_goes_on() -> None:
     world = World()
     world.emit(page_views=1)

@@ -12,8 +12,8 @@ from quick_disk import QUICK_DISK
 from app.core.state import EXPIRING, KEY_BYTES, MemoryState
 from app.core.step_message import Changes, StepMessage, encode_step
 from app.errors import StepConflict, StepMessageInvalid
-from tables.engine import Engine
-from tables.memory_engine import Disk
+from tables.engine import Batch, Engine
+from tables.memory_engine import Disk, MemoryEngine
 from tables.partition_db import PartitionDb
 from tables.rocks_engine import Memory, RocksEngine
 
@@ -135,6 +135,39 @@ def test_a_refused_step_leaves_nothing(db: PartitionDb) -> None:
         db.commit(stale, encode_step(stale), 1)
     assert (db.position, db.rows_offset) == before
     assert list(db.scan("pending")) == [(key("pending", 1), b"one")]
+
+
+def test_a_message_that_does_not_count_leaves_nothing_but_its_offset(db: PartitionDb) -> None:
+    commit(db, [])
+    position = db.position
+    changes = [Changes.pack(table, KEY_BYTES[table], [(key(table, 1), stored(7))]) for table in KEY_BYTES]
+    db.follow(encode_step(step(2, 7, changes, 9)), 1)
+    assert (db.position, db.rows_offset) == (position, 1)
+    for table in KEY_BYTES:
+        assert db.get(table, [key(table, 1)]) == [None]
+        assert list(db.scan(table)) == []
+
+
+class CountingEngine(MemoryEngine):
+    """Counts what is written."""
+
+    writes = 0
+
+    def write(self, batch: Batch) -> None:
+        self.writes += 1
+        super().write(batch)
+
+
+def test_a_step_with_its_position_and_offset_is_one_write() -> None:
+    """Between two writes the process may end, and half a step would stay."""
+    engine = CountingEngine(Disk(), "db", {"default": {}})
+    db = PartitionDb(engine, WINDOW_MS)
+    changes = [Changes.pack(table, KEY_BYTES[table], [(key(table, 1), stored(7))]) for table in KEY_BYTES]
+    commit(db, changes)
+    assert engine.writes == 1
+    followed = step(2, 0, changes)
+    db.follow(encode_step(followed), 1)
+    assert engine.writes == 2
 
 
 def test_an_unknown_table_fails_before_anything_is_written(db: PartitionDb) -> None:

@@ -87,6 +87,11 @@ def test_too_much_is_an_alarm_and_no_completion() -> None:
     assert verdict(evidence(ALL, entry(3))).kind is VerdictKind.EXCESS
 
 
+def test_a_line_that_is_there_twice_does_not_stand_for_one_that_is_missing() -> None:
+    found = verdict(evidence(FIRST_SIX, entry(0, 1, 2, 3)))
+    assert (found.kind, found.attempt) == (VerdictKind.REPLAY, 1)
+
+
 def test_lines_in_a_quarantined_transaction_hold_the_batch_even_while_others_are_missing() -> None:
     found = verdict(evidence(entry(0), quarantined={"1-0-7-ab": BitMap([1, 2])}), times={})
     assert (found.kind, found.txn_ids) == (VerdictKind.HELD, ("1-0-7-ab",))

@@ -6,7 +6,8 @@ from app.adapters.memory.kinesis import MemoryBlockStream
 from app.adapters.memory.loaded_ledger import MemoryLoadedLedger
 from app.adapters.memory.registry import MemoryRegistry
 from app.adapters.memory.s3 import MemoryObjectStore
-from app.adapters.memory.warehouse import MemorySession, MemoryWarehouse
+from app.adapters.memory.warehouse import MemoryWarehouse
+from app.adapters.memory.warehouse_session import MemorySession
 
 __all__ = [
     "Hook",

@@ -3,12 +3,11 @@
 from typing import Any, Final
 
 import msgspec
-import polars as pl
 import zstandard
 
 from app.adapters.ports import ObjectStore
 from app.adapters.warehouse_port import LoadError
-from app.core.flows import BY_NAME, Column, Kind
+from app.core.flows import BY_NAME, Kind
 from app.core.writers import decode_output
 from app.errors import FormatInvalid, ObjectMissing, ServiceUnavailable, WarehouseError
 
@@ -17,6 +16,8 @@ Row = dict[str, Any]
 _INTERNAL: Final = "XX000"
 _TOO_LONG: Final = 1204
 _UNREADABLE: Final = 1214
+_UTF8_MOST: Final = 4
+"""Bytes of one character at most."""
 
 
 class _Meta(msgspec.Struct):
@@ -96,25 +97,25 @@ class CopiedFiles:
 
 def _decoded(output: str, body: bytes) -> tuple[Row, ...] | LoadError | WarehouseError:
     """The rows, or what the warehouse says of the file."""
+    text = BY_NAME[output].format.value.startswith("tsv")
+    if text and not body:
+        return ()
     try:
         frame = decode_output(output, body)
     except FormatInvalid as exc:
-        if BY_NAME[output].format.value.startswith("tsv") and isinstance(
-            exc.__cause__, zstandard.ZstdError | OSError | EOFError
-        ):
+        if text and isinstance(exc.__cause__, zstandard.ZstdError | OSError | EOFError):
             return WarehouseError(_INTERNAL, f"Failed to decompress: {exc}")
         return LoadError("", 0, "", _UNREADABLE, str(exc), "")
-    for column in BY_NAME[output].columns:
-        if column.kind is Kind.STRING and (error := _too_long(frame, column)) is not None:
-            return error
-    return tuple(frame.iter_rows(named=True))
+    rows = tuple(frame.iter_rows(named=True))
+    return _too_long(output, rows) or rows
 
 
-def _too_long(frame: pl.DataFrame, column: Column) -> LoadError | None:
-    """The first text of a column that is longer than the table takes."""
-    fits = frame[column.name].str.len_bytes() <= column.max_bytes
-    if fits.all():
-        return None
-    line = (~fits).arg_max() or 0
-    value = frame[column.name][line]
-    return LoadError("", line + 1, column.name, _TOO_LONG, "String length exceeds DDL length", value[:1024])
+def _too_long(output: str, rows: tuple[Row, ...]) -> LoadError | None:
+    """The first text that is longer than the table takes."""
+    bounds = [(column.name, column.max_bytes) for column in BY_NAME[output].columns if column.kind is Kind.STRING]
+    for line, row in enumerate(rows, 1):
+        for name, most in bounds:
+            text = row[name]
+            if text is not None and len(text) * _UTF8_MOST > most and len(text.encode()) > most:
+                return LoadError("", line, name, _TOO_LONG, "String length exceeds DDL length", "")
+    return None

@@ -8,7 +8,9 @@ from app.errors import WarehouseError
 DEADLOCK: Final = "40P01"
 
 
-class _Waiter(NamedTuple):
+class Waiter(NamedTuple):
+    """Somebody who waits for a lock."""
+
     holder: object
     exclusive: bool
     given: "asyncio.Future[None]"
@@ -20,7 +22,8 @@ class TableLock:
     def __init__(self) -> None:
         self._shared: dict[object, None] = {}  # in order, which a set has not
         self._exclusive: object | None = None
-        self._waiting: list[_Waiter] = []
+        self.waiting: list[Waiter] = []
+        """Who waits, the next first."""
 
     def holds(self, holder: object) -> bool:
         """Whether it is `holder`'s, exclusively."""
@@ -37,18 +40,18 @@ class TableLock:
         if self._exclusive is holder or (not exclusive and holder in self._shared):
             return
         shares = holder in self._shared
-        if self._free_for(holder, exclusive=exclusive) and (shares or not self._waiting):
+        if self._free_for(holder, exclusive=exclusive) and (shares or not self.waiting):
             self._give(holder, exclusive=exclusive)
             return
-        if shares and any(waiter.exclusive and waiter.holder in self._shared for waiter in self._waiting):
+        if shares and any(waiter.exclusive and waiter.holder in self._shared for waiter in self.waiting):
             raise WarehouseError(DEADLOCK, "deadlock detected")
-        waiter = _Waiter(holder, exclusive, asyncio.get_running_loop().create_future())
-        self._waiting.insert(0 if shares else len(self._waiting), waiter)
+        waiter = Waiter(holder, exclusive, asyncio.get_running_loop().create_future())
+        self.waiting.insert(0 if shares else len(self.waiting), waiter)
         try:
             await waiter.given
         finally:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
+            if waiter in self.waiting:
+                self.waiting.remove(waiter)
                 self._go_on()
 
     def release(self, holder: object) -> None:
@@ -56,8 +59,8 @@ class TableLock:
         self._shared.pop(holder, None)
         if self._exclusive is holder:
             self._exclusive = None
-        for waiter in [waiter for waiter in self._waiting if waiter.holder is holder]:
-            self._waiting.remove(waiter)
+        for waiter in [waiter for waiter in self.waiting if waiter.holder is holder]:
+            self.waiting.remove(waiter)
             if not waiter.given.done():
                 waiter.given.set_exception(WarehouseError(None, "the connection is lost"))
         self._go_on()
@@ -75,8 +78,8 @@ class TableLock:
 
     def _go_on(self) -> None:
         """Give it to those who wait, in their order, as far as it goes."""
-        while self._waiting and self._free_for(self._waiting[0].holder, exclusive=self._waiting[0].exclusive):
-            waiter = self._waiting.pop(0)
+        while self.waiting and self._free_for(self.waiting[0].holder, exclusive=self.waiting[0].exclusive):
+            waiter = self.waiting.pop(0)
             if not waiter.given.done():
                 self._give(waiter.holder, exclusive=waiter.exclusive)
                 waiter.given.set_result(None)

@@ -1,0 +1,258 @@
+"""Bugs in the ETL: the step, its place in the log, its state, and what becomes of lines (rules E1 to E7, J1 to J3)."""
+
+from mutant import Mutant
+
+LOOP = ("tests/agents/test_etl_partition.py", "tests/agents/test_etl_work.py")
+HISTORY = ("tests/unit/test_counting.py", "tests/property/test_histories.py", "tests/property/test_partition_db.py")
+RECOVERY = ("tests/agents/test_partition_state.py", "tests/agents/test_etl_work.py")
+LINES = ("tests/property/test_step_equals_oracle.py", "tests/unit/test_ledger_of_steps.py")
+JOIN = ("tests/unit/test_join.py", "tests/property/test_step_equals_oracle.py")
+
+MUTANTS = (
+    Mutant(
+        "acknowledged before the step is stored",
+        "E3",
+        "agents/etl_partition.py",
+        "        message = encode_step(step)\n        with STEP",
+        "        message = encode_step(step)\n        self._inbox.ack(step.source_last)\n        with STEP",
+        LOOP,
+    ),
+    Mutant(
+        "local state written before the log",
+        "E3",
+        "agents/etl_partition.py",
+        "            offset = await self._journal.append(message)\n"
+        '        with STEP_SECONDS.labels("commit").time():\n'
+        "            self._journal.commit(step, message, offset)\n",
+        "            offset = self._journal.counted().offset + 1\n"
+        '        with STEP_SECONDS.labels("commit").time():\n'
+        "            self._journal.commit(step, message, offset)\n"
+        "            await self._journal.append(message)\n",
+        LOOP,
+    ),
+    Mutant(
+        "the step-number rule is left out in recovery",
+        "E2",
+        "tables/partition_db.py",
+        "        if verdict is Verdict.COUNT:\n            self._apply(step, digest_of(message), offset)\n        else:\n",
+        "        if verdict in Verdict:\n            self._apply(step, digest_of(message), offset)\n        else:\n",
+        HISTORY,
+    ),
+    Mutant(
+        "the predecessor is not asked for",
+        "E2",
+        "app/core/counting.py",
+        "if number == self.number + 1 and predecessor == self.offset:",
+        "if number == self.number + 1:",
+        HISTORY,
+    ),
+    Mutant(
+        "another writer's step is not noticed",
+        "E3",
+        "tables/partition_db.py",
+        "        if offset != self.rows_offset + 1:\n",
+        "        if offset <= self.rows_offset:\n",
+        HISTORY,
+    ),
+    Mutant(
+        "an ignored message does not advance the rows offset",
+        "E2",
+        "tables/partition_db.py",
+        "            self._engine.write(batch)\n            self.rows_offset = offset\n\n    # --- writing",
+        "            self._engine.write(batch)\n\n    # --- writing",
+        HISTORY,
+    ),
+    Mutant(
+        "a step's position is written apart from what it changes",
+        "E3",
+        "tables/partition_db.py",
+        "        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))\n",
+        "        self._engine.write(batch)\n        batch = self._engine.batch()\n"
+        "        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))\n",
+        HISTORY,
+    ),
+    Mutant(
+        "a step that recovery cannot apply is passed over in silence",
+        "E5",
+        "tables/partition_state.py",
+        "                self._instream.add_future(self._instream.crash(exc))\n",
+        "                log.debug(str(exc))\n",
+        RECOVERY,
+    ),
+    Mutant(
+        "a stale store is trusted",
+        "E5",
+        "tables/store_check.py",
+        "        if db.rows_offset + 1 < first:\n",
+        "        if db.rows_offset + 1 < 0:\n",
+        RECOVERY,
+    ),
+    Mutant(
+        "a store of another history is trusted",
+        "E5",
+        "tables/store_check.py",
+        "if message is not None and digest_of(message) != digest:",
+        "if message is not None and not digest:",
+        RECOVERY,
+    ),
+    Mutant(
+        "an owner begins before recovery has read the log to its end",
+        "E3",
+        "agents/etl_owner.py",
+        "    await state.verify_recovered(partition)\n",
+        "",
+        RECOVERY,
+    ),
+    Mutant(
+        "an owner reads on from the committed offset",
+        "E4",
+        "agents/etl_owner.py",
+        "    await inbox.start_at(first)\n",
+        "    inbox.next_offset = first\n",
+        RECOVERY,
+    ),
+    Mutant(
+        "a source message that does not follow is taken",
+        "E4",
+        "app/core/step.py",
+        "            if message.offset != n:\n",
+        "            if message.offset < n:\n",
+        LINES,
+    ),
+    Mutant(
+        "a gap in the source is passed over in silence",
+        "E4",
+        "app/shell/runners.py",
+        "        if offset == self.next_offset:\n            taken.append(event)\n            self.next_offset += 1\n",
+        "        if offset >= self.next_offset:\n"
+        "            taken.append(event)\n"
+        "            self.next_offset = offset + 1\n",
+        ("tests/agents/test_runners.py",),
+    ),
+    Mutant(
+        "an agent's exception is swallowed",
+        "E6",
+        "app/shell/runners.py",
+        "            await self._app.crash(exc)\n",
+        "            log.debug(str(exc))\n",
+        ("tests/agents/test_etl_agent.py", "tests/agents/test_sink_agent.py", "tests/agents/test_runners.py"),
+    ),
+    Mutant(
+        "work that ends is not missed",
+        "E6",
+        "app/shell/runners.py",
+        "            if not inbox.closing:\n                raise RuntimeError",
+        "            if inbox.next_offset is None:\n                raise RuntimeError",
+        ("tests/agents/test_runners.py",),
+    ),
+    Mutant(
+        "messages of an older generation are taken",
+        "E4",
+        "app/shell/runners.py",
+        "        if self._app.is_current(message.generation_id):\n",
+        "        if message.generation_id is not None:\n",
+        ("tests/agents/test_etl_agent.py", "tests/agents/test_sink_agent.py"),
+    ),
+    Mutant(
+        "a block met again is taken again",
+        "E7",
+        "app/core/intake.py",
+        "        if stored is not None and stored >= pack_time(oldest):\n",
+        "        if stored is not None and stored >= pack_time(oldest) and header.attempt == 0:\n",
+        LINES,
+    ),
+    Mutant(
+        "a block met twice in one step is taken twice",
+        "E7",
+        "app/core/intake.py",
+        "            blocks.append(block)\n            known[key] = pack_time(block.stored_ms)\n",
+        "            blocks.append(block)\n",
+        LINES,
+    ),
+    Mutant(
+        "a replay is not reported",
+        "A2",
+        "app/core/step.py",
+        "ledger=ledger.entries(), replays=intake.replays,",
+        "ledger=ledger.entries(), replays=[],",
+        LINES,
+    ),
+    Mutant(
+        "a block marked known without its lines",
+        "E2",
+        "tables/partition_db.py",
+        "            batch = self._engine.batch()\n            batch.put(_DEFAULT, _ROWS",
+        "            batch = self._engine.batch()\n"
+        "            for change in step.changes:\n"
+        '                if change.table == "blocks":\n'
+        '                    self._batch_expiring(batch, _TAGS["blocks"], [], list(change.puts()))\n'
+        "            batch.put(_DEFAULT, _ROWS",
+        HISTORY,
+    ),
+    Mutant(
+        "an event met twice in one step counts twice",
+        "J1",
+        "app/core/fate.py",
+        "            held = fresh.get(digest) or known[digest]\n",
+        "            held = known[digest]\n",
+        LINES,
+    ),
+    Mutant(
+        "seen stored before dedup",
+        "J1",
+        "app/core/fate.py",
+        "            held = fresh.get(digest) or known[digest]\n",
+        "            held = fresh.setdefault(digest, stored)\n",
+        LINES,
+    ),
+    Mutant(
+        "what is remembered expires by the block's own time",
+        "E7",
+        "app/core/decode.py",
+        "        return max(self.stream_time_ms, self.header.received_at_ms)\n",
+        "        return self.header.received_at_ms\n",
+        (*LINES, *HISTORY),
+    ),
+    Mutant(
+        "a step ends nowhere: an old block follows moved time",
+        "J1",
+        "app/core/intake.py",
+        "        if (received < now and (moved or due)) or (moved and now > far):\n            return n\n",
+        "",
+        LINES,
+    ),
+    Mutant(
+        "what a full message leaves over is forgotten",
+        "E6",
+        "app/core/join.py",
+        "            if not close(frame, at, forced=forced):\n"
+        "                return self._out._replace(closed=Due(*closed), more=True)\n",
+        "            if not close(frame, at, forced=forced):\n"
+        "                return self._out._replace(closed=Due(*max(closed, Due(stream_time_ms))), more=False)\n",
+        JOIN,
+    ),
+    Mutant(
+        "a second that is late joins all the same",
+        "J3",
+        "app/core/join.py",
+        "            if found and found[0].received_ms <= upper:\n",
+        "            if found:\n",
+        JOIN,
+    ),
+    Mutant(
+        "of several firsts the last one joins",
+        "J2",
+        "app/core/join.py",
+        "            elif (received, event_id) < joiner[1:3] and (",
+        "            elif (received, event_id) > joiner[1:3] and (",
+        JOIN,
+    ),
+    Mutant(
+        "a decided second is forgotten to be so",
+        "J3",
+        "app/core/stored_window.py",
+        "            seconds_puts.append((_NUMBER.pack(n) + _MASK, mask.serialize()))\n",
+        "            seconds_puts.append((_NUMBER.pack(n) + _MASK, BitMap(rows).serialize()))\n",
+        JOIN,
+    ),
+)
