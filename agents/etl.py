@@ -5,6 +5,7 @@ is lies in `app.core.step`, how it becomes durable in `agents.etl_partition`, wh
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from agents.etl_partition import EtlPartition
 from app.adapters.enrichment import open_enricher
 from app.apps import etl as app
 from app.core.counting import Counted
+from app.core.dead_letter import DeadLetterLimit
 from app.core.enrich import Enricher
 from app.core.step import EtlRules, PartitionEtl
 from app.core.step_message import StepMessage
@@ -34,9 +36,11 @@ KAFKA_OVERHEAD_BYTES: Final = 4096
 topics: Final = topics_of(app.settings)
 blocks = app.source_topic(topics.blocks.name, topics.blocks.partitions)
 rows = app.source_topic(topics.rows.name, topics.rows.partitions)
+dead_letters = app.source_topic(topics.dead_letters.name, topics.dead_letters.partitions)
 rules: Final = EtlRules(
     epoch=app.settings.epoch, partitions=app.settings.partitions, join=app.settings.join,
     dedup_window_ms=app.settings.dedup_window_ms, message_bytes=app.settings.max_message_bytes - KAFKA_OVERHEAD_BYTES,
+    dead_letters=DeadLetterLimit(app.settings.dead_letter_share, app.settings.dead_letter_least),
 )  # fmt: skip
 state: Final = PartitionState(app, rows)
 articles: Final = Dimension(app, topics.articles)
@@ -52,6 +56,21 @@ class RowsJournal:
     def counted(self) -> Counted:
         """The last message that counted."""
         return state.position(self._partition).counted
+
+    async def bury(self, letters: Sequence[bytes]) -> None:
+        """Send dead letters and wait for every replica in sync.
+
+        Raises:
+            OutcomeUnknown: no answer in time; the next owner sends them again.
+        """
+        try:
+            async with asyncio.timeout(APPEND_TIMEOUT_S):
+                for answer in [await dead_letters.send(key=None, value=v, partition=self._partition) for v in letters]:
+                    await answer
+        except TimeoutError as exc:
+            raise OutcomeUnknown(
+                f"{topics.dead_letters.name}[{self._partition}]: no answer in {APPEND_TIMEOUT_S:.0f} s"
+            ) from exc
 
     async def append(self, message: bytes) -> int:
         """Send a message and wait for every replica in sync.

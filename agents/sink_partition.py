@@ -135,7 +135,9 @@ class SinkPartition:
         open_, now_ms = self._open, self._clock.now_ms()
         txn = keys.txn_id(*self.place, open_.end.number + 1, self._outside.random_hex())
         with timed("encode"):
-            files = await asyncio.to_thread(encode_outputs, open_.streams, open_.ledger, open_.replays, txn)
+            files = await asyncio.to_thread(
+                encode_outputs, open_.streams, open_.ledger, open_.replays, txn, open_.dead_letters
+            )
         ours = record_of(open_, txn, files, now_ms)
         await self._chain.stage(ours, [file.body for file in files])
         found = await self._chain.commit(ours)

@@ -25,6 +25,7 @@ _QUARANTINED: Final = """
 """
 _ENTRIES: Final = "SELECT batch_id, outcome, lines, line_set FROM analytics.ledger WHERE batch_id IN ({})"
 _REPLAYS: Final = "SELECT batch_id, block FROM analytics.replays WHERE attempt >= 1 AND batch_id IN ({})"
+_DEAD_LETTERS: Final = "SELECT batch_id, block, reason FROM analytics.dead_letters WHERE batch_id IN ({})"
 
 
 class Delivered(NamedTuple):
@@ -65,6 +66,9 @@ class LoadedLedger(Protocol):
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Blocks of each batch that the ETL reported as known when a replay of the audit came."""
 
+    async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
+        """Of each batch the blocks of which a copy could not be read, with the reason; other copies may have been."""
+
 
 class WarehouseLedger:
     """The real one: plain queries with their values in the text, each a transaction of its own."""
@@ -92,6 +96,13 @@ class WarehouseLedger:
         for batch_id, block in await self._of_batches(_REPLAYS, batch_ids):
             found.setdefault(batch_id, set()).add(block)
         return {batch_id: frozenset(blocks) for batch_id, blocks in found.items()}
+
+    async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
+        """Of each batch the blocks of which a copy could not be read."""
+        found: dict[str, dict[int, str]] = {}
+        for batch_id, block, reason in await self._of_batches(_DEAD_LETTERS, batch_ids):
+            found.setdefault(batch_id, {})[block] = reason
+        return found
 
     async def close(self) -> None:
         """Let go of the connection; the next call makes a new one."""

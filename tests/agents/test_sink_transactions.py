@@ -13,7 +13,9 @@ from app.errors import ChainGap, DigestMismatch, EpochMismatch, StepMessageInval
 
 async def test_rows_of_every_flow_become_one_transaction() -> None:
     world = World()
-    world.emit(page_views=3, ad_impressions=2, ad_clicks=1, redirects=2, engagements=1, rejected=2, replays=1)
+    world.emit(
+        page_views=3, ad_impressions=2, ad_clicks=1, redirects=2, engagements=1, rejected=2, replays=1, dead_letters=3
+    )
     world.emit(page_views=1)
     sink = world.sink()
     assert await sink.open() == 0
@@ -30,7 +32,7 @@ async def test_rows_of_every_flow_become_one_transaction() -> None:
         2,
         1,
     )
-    assert [out.rows for out in record.outputs] == [4, 2, 1, 2, 1, 2, 7, 1]
+    assert [out.rows for out in record.outputs] == [4, 2, 1, 2, 1, 2, 7, 1, 3]
     assert world.keys("jobdata/") == []
     assert [msgspec.json.decode(ready, type=Ready).txn_id for ready in world.announced] == [record.txn_id]
 

@@ -15,6 +15,7 @@ class MemoryLoadedLedger(Hooked):
         self._quarantined: dict[int, list[Quarantined]] = {}
         self._entries: dict[str, list[Entry]] = {}
         self._replays: dict[str, set[int]] = {}
+        self._dead_letters: dict[str, dict[int, str]] = {}
 
     def load(self, epoch: int, partition: int, number: int, stream_time_ms: int) -> None:
         """Let delivery be done with a transaction, as loaded."""
@@ -33,6 +34,10 @@ class MemoryLoadedLedger(Hooked):
         """Add a report that a block was known."""
         if attempt >= 1:
             self._replays.setdefault(batch_id, set()).add(block)
+
+    def add_dead_letter(self, batch_id: str, block: int, reason: str) -> None:
+        """Add a report that a copy of a block could not be read."""
+        self._dead_letters.setdefault(batch_id, {})[block] = reason
 
     async def delivery(self, epoch: int) -> Delivery:
         """How far delivery is with each partition of an epoch."""
@@ -53,4 +58,11 @@ class MemoryLoadedLedger(Hooked):
         await self._enter("replayed_blocks")
         found = {batch_id: frozenset(self._replays[batch_id]) for batch_id in batch_ids if batch_id in self._replays}
         await self._leave("replayed_blocks")
+        return found
+
+    async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
+        """Of each batch the blocks of which a copy could not be read."""
+        await self._enter("dead_letters")
+        found = {batch_id: dict(self._dead_letters[batch_id]) for batch_id in batch_ids if batch_id in self._dead_letters}
+        await self._leave("dead_letters")
         return found
