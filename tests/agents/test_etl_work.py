@@ -18,7 +18,7 @@ import agents.etl
 from app.core.counting import Counted, Verdict
 from app.core.dead_letter import decode_letter
 from app.core.step_message import StepMessage, decode_step, encode_step
-from app.errors import OutcomeUnknown, StepConflict, StoreLost, TopicRecreated
+from app.errors import EpochMismatch, OutcomeUnknown, StepConflict, StoreLost, TopicRecreated
 from app.shell.runners import Inbox
 
 DEAD_LETTERS = "dead-letters-e1"
@@ -222,6 +222,16 @@ async def test_a_source_that_ends_before_what_is_applied_is_refused(worker: Work
     with pytest.raises(TopicRecreated, match="raise INSTREAM_EPOCH"):
         await successor.start()
     assert ranges(worker.logs) == [(0, 1)]
+
+
+async def test_a_block_of_another_epoch_ends_the_work_with_nothing_taken(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.logs.messages[BLOCKS, 0] = [clicks("a"), clicks("b", batch=2, epoch=2)]
+    owner = await owner_of(worker, monkeypatch)
+    with pytest.raises(EpochMismatch, match="block of epoch 2"):
+        await owner.start()
+    assert (counted_steps(worker.logs), owner.acked) == ([], [])
 
 
 async def test_a_log_too_short_to_begin_with_is_refused(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
