@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast lint up down clean
+.PHONY: help setup demo test test-fast outage lint up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ test: lint  ## lint, types and every test, the whole stack included
 
 test-fast: setup  ## the tests that need no stack
 	@$(PYTEST) -m "not stack"
+
+outage: setup  ## memory is bounded and nothing is lost while broker, AWS and warehouse stall in turn (MINUTES=10, RATE=500)
+	@$(BIN)/instream outage --minutes $(or $(MINUTES),10) --rate $(or $(RATE),500)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
