@@ -251,3 +251,22 @@ async def test_the_end_of_a_long_chain_is_found_with_few_listings() -> None:
     listings = [call for call, _ in process.log if call == "list"]
     assert len(listings) <= 8
     assert ("get", keys.record_key(*PLACE, 4_999)) in process.log
+
+
+async def test_row_messages_are_let_go_once_they_are_files() -> None:
+    world = World()
+    world.emit(page_views=3)
+    process = world.process()
+    sink = world.sink(process)
+    await sink.open()
+    world.feed(sink, 0)
+    assert sink._open.streams
+    held: list[int] = []
+
+    async def look(call: str, _: str) -> None:
+        held.append(len(sink._open.streams))
+
+    process.store.before = look
+    assert await sink.commit() is None
+    assert set(held) == {0}
+    world.check_complete()

@@ -6,7 +6,7 @@ That is the worst kind: what is refused gives up at once, what is not answered i
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from app.local.stack import Stack
@@ -40,4 +40,5 @@ def frozen(stack: Stack, names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # somebody ended it; its successor is not frozen
+                os.kill(pid, signal.SIGCONT)
