@@ -19,7 +19,7 @@ class Outage(NamedTuple):
     frozen: tuple[str, ...]
     """Services that answer nobody."""
     backlog: tuple[str, ...] = ()
-    """Roles that are frozen for the same time before, so that they meet the outage with much to do."""
+    """Roles that are frozen for its first quarter alone, so that they meet the outage with much to do."""
 
 
 OUTAGES: Final = (

@@ -134,11 +134,11 @@ async def _pass(
     with ExitStack() as down:
         if outage.backlog:
             with frozen(_stack(home), outage.backlog):
-                await _while_loading(loading, part_s / 2)
+                await _while_loading(loading, part_s / 4)
                 down.enter_context(frozen(_stack(home), outage.frozen))
         else:
             down.enter_context(frozen(_stack(home), outage.frozen))
-        await _while_loading(loading, part_s / 2 if outage.backlog else part_s)
+        await _while_loading(loading, part_s * 3 / 4 if outage.backlog else part_s)
     at_its_end = await _behind(settings)
     await _while_loading(loading, part_s / 2)
     return Passed(outage.name, part_s, before, at_its_end, await _behind(settings))
