@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants lint up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage lint up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ simulate: setup  ## histories of the whole pipeline under faults: SEEDS=1000 FRO
 
 mutants: setup  ## plant each of some hundred bugs in a copy of the tree and show which tests catch it
 	@$(BIN)/python tests/mutants/run.py
+
+outage: setup  ## memory is bounded and nothing is lost while broker, AWS and warehouse stall in turn (MINUTES=10, RATE=500)
+	@$(BIN)/instream outage --minutes $(or $(MINUTES),10) --rate $(or $(RATE),500)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

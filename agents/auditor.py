@@ -24,6 +24,7 @@ from app.core.reconcile import (
     judge,
     lacking_blocks,
     pause_ms,
+    unread_blocks,
 )
 from app.core.registry_item import RegistryItem
 from app.errors import ChainBroken, FormatInvalid, ObjectMissing, OutsideError
@@ -61,12 +62,14 @@ class RoundReport(msgspec.Struct, kw_only=True):
     excess: int = 0
     damaged: int = 0
     """The raw file is missing or is not what the registry says."""
+    dead_lettered: int = 0
+    """Of those judged: they lack lines of blocks that the ETL could not read and set aside; replayed like any other."""
     other_epoch: int = 0
     """Refused: a batch of another epoch."""
     waits_for: list[str] = []
     """What the waiting batches wait for; every service that did not answer."""
     named: dict[str, list[str]] = {}
-    """Finding (held, lost, excess, damaged, other_epoch) -> batch ids, at most 20."""
+    """Finding (held, lost, excess, damaged, dead_lettered, other_epoch) -> batch ids, at most 20."""
     held_by: list[str] = []
     """Quarantined transactions that hold batches."""
 
@@ -157,6 +160,10 @@ class Auditor:
                 report.excess += 1
                 report.name("excess", item.batch_id)
                 log.error("ledger has more than the batch", batch_id=item.batch_id, excess="; ".join(excess))
+            if unread := unread_blocks(item, found):
+                report.dead_lettered += 1
+                report.name("dead_lettered", item.batch_id)
+                log.error("blocks cannot be read", batch_id=item.batch_id, blocks=unread)
             report.judged += 1
             VERDICTS.labels(verdict.kind.value).inc()
             await self._act(item, verdict, rules, report)
@@ -166,13 +173,18 @@ class Auditor:
         """What the warehouse, and the ledger files of quarantined transactions, have of each batch."""
         batch_ids = [item.batch_id for item in items]
         replays = await self._ports.warehouse.replayed_blocks(batch_ids)
+        dead_letters = await self._ports.warehouse.dead_letters(batch_ids)
         entries = await self._ports.warehouse.entries(batch_ids)
         quarantined: dict[str, BatchLines] = {}
         for transaction in delivery.quarantined:
             quarantined |= await self._stored.of(transaction.partition, transaction.number)
         return {
             batch_id: Evidence(
-                entries.get(batch_id, []), replays.get(batch_id, frozenset()), {}, _of_batch(quarantined, batch_id)
+                entries.get(batch_id, []),
+                replays.get(batch_id, frozenset()),
+                {},
+                _of_batch(quarantined, batch_id),
+                dead_letters.get(batch_id, {}),
             )
             for batch_id in batch_ids
         }

@@ -30,19 +30,20 @@ class Rounds:
         self.wake = asyncio.Event()
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._owned: frozenset[TP] = frozenset()
         self._deliverer: Deliverer | None = None
 
     async def begin(self, assignment: frozenset[TP]) -> None:
         """Deliver these partitions."""
         await self.end()
-        owned = sorted(tp.partition for tp in assignment if tp.topic == topics.manifests.name)
-        if owned:
+        self._owned = frozenset(tp for tp in assignment if tp.topic == topics.manifests.name)
+        if self._owned:
             self._leaving.clear()
-            self._task = asyncio.ensure_future(self._loop(owned))
+            self._task = asyncio.ensure_future(self._loop(sorted(tp.partition for tp in self._owned)))
 
     async def end(self) -> None:
         """Stop after the load in hand; one that takes too long is cancelled, and the warehouse rolls it back."""
-        task, self._task = self._task, None
+        task, self._task, self._owned = self._task, None, frozenset()
         if task is None:
             return
         self._leaving.set()
@@ -50,6 +51,10 @@ class Rounds:
             await asyncio.wait([task])
         finally:
             task.cancel()
+
+    def owned(self) -> frozenset[TP]:
+        """The partitions that are delivered."""
+        return self._owned
 
     def waits_for(self) -> str | None:
         """Why the last round left something unloaded; None when it did not."""
@@ -89,6 +94,7 @@ async def _first(timeout_s: float, *events: asyncio.Event) -> None:
 rounds = Rounds()
 app.when_assigned(rounds.begin)
 app.when_leaving(rounds.end)
+app.watchdog.watch_commits(rounds.owned)
 app.ready_when(rounds.waits_for)
 
 

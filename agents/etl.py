@@ -6,6 +6,7 @@ where an owner begins in `agents.etl_owner`.
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from agents.etl_owner import EtlOutside, own_partition
 from app.adapters.enrichment import open_enricher
 from app.adapters.ports import Logs
 from app.apps import etl as app
+from app.core.dead_letter import DeadLetterLimit
 from app.core.enrich import Enricher
 from app.core.step import EtlRules
 from app.errors import OutcomeUnknown
@@ -29,9 +31,11 @@ KAFKA_OVERHEAD_BYTES: Final = 4096
 topics: Final = topics_of(app.settings)
 blocks = app.source_topic(topics.blocks.name, topics.blocks.partitions)
 rows = app.source_topic(topics.rows.name, topics.rows.partitions)
+dead_letters = app.source_topic(topics.dead_letters.name, topics.dead_letters.partitions)
 rules: Final = EtlRules(
     epoch=app.settings.epoch, partitions=app.settings.partitions, join=app.settings.join,
     dedup_window_ms=app.settings.dedup_window_ms, message_bytes=app.settings.max_message_bytes - KAFKA_OVERHEAD_BYTES,
+    dead_letters=DeadLetterLimit(app.settings.dead_letter_share, app.settings.dead_letter_least),
 )  # fmt: skip
 state: Final = PartitionState(app, rows)
 articles: Final = Dimension(app, topics.articles)
@@ -53,6 +57,20 @@ async def append(partition: int, message: bytes) -> int:
     return offset
 
 
+async def bury(partition: int, letters: Sequence[bytes]) -> None:
+    """Send dead letters of a partition and wait for every replica in sync.
+
+    Raises:
+        OutcomeUnknown: no answer in time; the next owner sends them again.
+    """
+    try:
+        async with asyncio.timeout(APPEND_TIMEOUT_S):
+            for answer in [await dead_letters.send(key=None, value=value, partition=partition) for value in letters]:
+                await answer
+    except TimeoutError as exc:
+        raise OutcomeUnknown(f"{topics.dead_letters.name}[{partition}]: no answer in {APPEND_TIMEOUT_S:.0f} s") from exc
+
+
 async def source_bounds(partition: int) -> tuple[int, int]:
     """The earliest offset that `blocks` still has, and one more than its last."""
     logs: Logs = await app.logs()
@@ -61,7 +79,7 @@ async def source_bounds(partition: int) -> tuple[int, int]:
 
 async def work(inbox: Inbox) -> None:
     """Own one partition until it is revoked."""
-    await own_partition(inbox, rules, enricher(), EtlOutside(state, source_bounds, append, app.ports.clock))
+    await own_partition(inbox, rules, enricher(), EtlOutside(state, source_bounds, append, bury, app.ports.clock))
 
 
 @cache

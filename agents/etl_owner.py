@@ -1,6 +1,6 @@
 """What an owner of an ETL partition does from assignment to revoke, whatever runs it: Faust, or a simulation."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -44,6 +44,8 @@ class EtlOutside(NamedTuple):
     """Given a partition: the earliest offset that `blocks` still has, and one more than its last."""
     append: Callable[[int, bytes], Awaitable[int]]
     """Send (partition, message) to `rows` and wait for every replica in sync; the message's offset."""
+    bury: Callable[[int, Sequence[bytes]], Awaitable[None]]
+    """Send (partition, dead letters) to their topic and wait for every replica in sync."""
     clock: Clock
 
 
@@ -57,6 +59,10 @@ class RowsJournal:
     def counted(self) -> Counted:
         """The last message that counted."""
         return self._outside.state.position(self._partition).counted
+
+    async def bury(self, letters: Sequence[bytes]) -> None:
+        """Send dead letters and wait for every replica in sync. Raises OutcomeUnknown: the next owner sends them again."""
+        await self._outside.bury(self._partition, letters)
 
     async def append(self, message: bytes) -> int:
         """Send a message and wait for every replica in sync. Raises OutcomeUnknown: it may yet appear."""

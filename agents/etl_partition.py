@@ -2,6 +2,9 @@
 
 Ordered effects of a step, one step in flight a partition (rule E3):
 
+0. Copies of what it sets aside go to topic `dead-letters`, and the broker acknowledges them. A crash here: they are there
+   and no step says so; the next owner decides the same from the same bytes, and sends them again. Each is known by its
+   partition and offset, so that nobody takes the second for another one.
 1. The step goes to `rows` and the broker acknowledges it. A crash here: the message counts or it does not; recovery reads
    the log and knows. Nothing else has happened.
 2. The store takes it with everything it changes in one batch, if its offset is the next one; otherwise somebody else wrote
@@ -20,7 +23,7 @@ from app.core.counting import Counted
 from app.core.decode import ANY_FAILURE
 from app.core.step import SourceMessage, StepDecision
 from app.core.step_message import StepMessage, encode_step
-from app.errors import HistoryBroken
+from app.errors import DeadLettersExceeded, HistoryBroken
 from app.shell.runners import Inbox
 
 log = structlog.get_logger(__name__)
@@ -37,6 +40,7 @@ STEP_SECONDS: Final = Histogram(
 )  # fmt: skip
 STEP_BYTES: Final = Counter("instream_etl_step_bytes_total", "Bytes of step messages")
 LINES: Final = Counter("instream_etl_lines_total", "Lines decided, by what became of them", ["outcome"])
+DEAD_LETTERS: Final = Counter("instream_etl_dead_letters_total", "Source messages that cannot be read, set aside")
 REPLAYS: Final = Counter("instream_etl_replays_total", "Blocks met again and dropped whole")
 ALARMS: Final = Counter("instream_etl_alarms_total", "What an operator must hear of")
 CAREFUL: Final = Counter("instream_etl_careful_steps_total", "Steps that failed twice and were taken line by line")
@@ -70,6 +74,9 @@ class Journal(Protocol):
 
     def counted(self) -> Counted:
         """The last message that counted."""
+
+    async def bury(self, letters: Sequence[bytes]) -> None:
+        """Send dead letters to their topic; returns once the broker acknowledged all of them."""
 
     async def append(self, message: bytes) -> int:
         """Send a message; its offset once the broker acknowledged it."""
@@ -147,16 +154,18 @@ class EtlPartition:
             for attempt in (1, 2):
                 try:
                     return self._core.decide(messages, counted.number + 1, counted.offset)
-                except (HistoryBroken, MemoryError):
-                    raise  # not the messages' fault
+                except (HistoryBroken, DeadLettersExceeded, MemoryError):
+                    raise  # not to be mended by trying again
                 except ANY_FAILURE:
                     log.exception("step failed", partition=self._inbox.partition, attempt=attempt, messages=len(messages))
             CAREFUL.inc()
             return self._core.decide(messages, counted.number + 1, counted.offset, careful=True)
 
     async def _make_durable(self, decision: StepDecision) -> None:
-        """The three effects, in order (module docstring)."""
+        """The effects, in order (module docstring)."""
         step = decision.message
+        if decision.letters:
+            await self._journal.bury(decision.letters)
         message = encode_step(step)
         with STEP_SECONDS.labels("append").time():
             offset = await self._journal.append(message)
@@ -182,6 +191,12 @@ def _observe(step: StepMessage, message: bytes) -> None:
     for entry in step.ledger:
         LINES.labels(entry.outcome).inc(entry.lines)
     REPLAYS.inc(len(step.replays))
+    for letter in step.dead_letters:
+        DEAD_LETTERS.inc()
+        log.error(
+            "dead letter", partition=step.partition, step=step.number, offset=letter.offset, reason=letter.reason,
+            batch_id=letter.batch_id, block=letter.block, attempt=letter.attempt,
+        )  # fmt: skip
     for alarm in step.alarms:
         ALARMS.inc()
         log.error("alarm", partition=step.partition, step=step.number, alarm=alarm)

@@ -5,6 +5,8 @@ The decisions are in `app.core.collecting`, `app.core.chain` and `app.core.gap`,
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
@@ -41,6 +43,10 @@ POLL_S: Final = 0.5
 """How often a partition without messages looks whether it is time to commit."""
 RANDOM_BYTES: Final = 4
 """Random bytes in a transaction's id: they tell two writers of one number apart."""
+
+
+_ENCODER: Final = ThreadPoolExecutor(1, thread_name_prefix="encode")
+"""One for all partitions of a process: encoding takes four to five times the memory of the row messages."""
 
 
 class Connections(NamedTuple):
@@ -138,7 +144,9 @@ class SinkPartition:
         open_, now_ms = self._open, self._clock.now_ms()
         txn = keys.txn_id(*self.place, open_.end.number + 1, self._outside.random_hex())
         with timed("encode"):
-            files = await asyncio.to_thread(encode_outputs, open_.streams, open_.ledger, open_.replays, txn)
+            encode = partial(encode_outputs, open_.streams, open_.ledger, open_.replays, txn, open_.dead_letters)
+            files = await asyncio.get_running_loop().run_in_executor(_ENCODER, encode)
+        open_.streams.clear()  # they are in the files: while S3 stalls, one of the two is enough to hold
         ours = record_of(open_, txn, files, now_ms)
         await self._chain.stage(ours, [file.body for file in files])
         found = await self._chain.commit(ours)

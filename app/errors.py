@@ -26,6 +26,7 @@ InstreamError
 │   ├── WarehouseError
 │   ├── LoadDeferred
 │   └── LoadRejected
+├── DeadLettersExceeded           too much of a partition's input cannot be read
 ├── WorkerStalled                 a worker's input waits and it does not move
 ├── IllegalMove                   a lifecycle asked for a transition it does not have
 └── LocalStackError               the embedded stack cannot start or is gone
@@ -165,8 +166,12 @@ class LoadRejected(OutsideError):
     """The warehouse refuses a file's content: bisected and quarantined (rule D2)."""
 
 
+class DeadLettersExceeded(InstreamError):
+    """More of a partition's input is unreadable than is believed of chance: the worker ends until somebody has looked."""
+
+
 class WorkerStalled(InstreamError):
-    """A worker's input waits and its position does not move: it ends and is restarted."""
+    """A worker stands still although there is something to do: it ends and is restarted."""
 
 
 class IllegalMove(InstreamError):

@@ -88,6 +88,12 @@ class Settings(BaseSettings):
     stall_timeout_s: float = Field(120, gt=0)
     """A worker whose input waits this long without progress exits and is restarted."""
 
+    # --- input that cannot be read
+    dead_letter_share: float = Field(0.05, gt=0, le=1)
+    """The ETL stops when more than this share of a partition's last blocks, about 1,000, cannot be read; 1: never."""
+    dead_letter_least: int = Field(10, ge=1)
+    """... but not before so many of them could not be read."""
+
     state_cache_bytes: int = Field(64 * 1024 * 1024, ge=8 * 1024 * 1024)
     """Memory of an ETL worker's RocksDB for all its partitions: blocks, filters and write buffers."""
 

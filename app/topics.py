@@ -20,6 +20,7 @@ class Topics(NamedTuple):
 
     blocks: TopicSpec
     rows: TopicSpec
+    dead_letters: TopicSpec
     manifests: TopicSpec
     checkpoints: TopicSpec
     checkpoints_table: TopicSpec
@@ -32,7 +33,8 @@ def topics_of(settings: Settings) -> Topics:
     """The topics that `settings` (epoch, partitions, dedup window, message sizes) call for.
 
     `blocks` and `rows` go by time alone and are stamped by the broker (rule T4); `rows` outlives `blocks` so that what a
-    trimmed log lacks has expired (rule E5). `articles` and `campaigns` are compacted dimension tables that anyone may feed.
+    trimmed log lacks has expired (rule E5). `dead-letters` holds copies of what could not be read
+    (`app.core.dead_letter`), for people. `articles` and `campaigns` are compacted dimension tables that anyone may feed.
     """
     window_ms = int(settings.dedup_window_s * 1000)
     largest = str(settings.max_message_bytes)
@@ -53,6 +55,7 @@ def topics_of(settings: Settings) -> Topics:
     return Topics(
         blocks=log("blocks", settings.partitions, 7 * DAY_MS),
         rows=log("rows", settings.partitions, max(window_ms, 7 * DAY_MS) + 7 * DAY_MS),
+        dead_letters=log("dead-letters", settings.partitions, 30 * DAY_MS),
         manifests=log("manifests", settings.partitions, 7 * DAY_MS),
         checkpoints=log("checkpoints", settings.checkpoint_partitions, 30 * DAY_MS),
         checkpoints_table=compacted(

@@ -15,7 +15,7 @@ from app.core.chain import LogBounds, Place, decode_record, manifest_of
 from app.core.collecting import Arrival, CommitRules
 from app.core.flows import FLOWS, OUTPUTS
 from app.core.keys import chain_prefix
-from app.core.step_message import NO_PREDECESSOR, LedgerEntry, Replay, StepMessage, encode_step
+from app.core.step_message import NO_PREDECESSOR, DeadLetter, LedgerEntry, Replay, StepMessage, encode_step
 from app.core.transaction import Ready, TransactionRecord, ready_of
 from app.core.writers import decode_output, frame_schema
 
@@ -81,7 +81,7 @@ class World:
         self.announced: list[bytes] = []
         self.expected: dict[str, Counter[str]] = {flow.name: Counter() for flow in FLOWS}
         self.expected_lines: Counter[tuple[str, int]] = Counter()
-        self.expected_replays = 0
+        self.expected_replays = self.expected_dead_letters = 0
         self.stream_time_ms = 1_000
         self._number, self._last, self._before_last = 0, NO_PREDECESSOR, NO_PREDECESSOR
         self._ids = itertools.count()
@@ -112,11 +112,17 @@ class World:
         return self._last
 
     def _step(self, number: int, predecessor: int, rows: dict[str, int], *, counts: bool) -> StepMessage:
-        streams, ledger, replays = {}, [], []
+        streams, ledger, replays, dead = {}, [], [], []
         for flow, count in rows.items():
             if flow == "replays":
                 replays = [Replay(BATCH, n, 1) for n in range(count)]
                 self.expected_replays += count * counts
+                continue
+            if flow == "dead_letters":
+                dead = [
+                    DeadLetter(n, "FrameInvalid: garbage", BATCH, n, 0) if n else DeadLetter(n, "") for n in range(count)
+                ]
+                self.expected_dead_letters += count * counts
                 continue
             ids = [f"e{next(self._ids)}" for _ in range(count)]
             lines = [int(event[1:]) for event in ids]
@@ -128,8 +134,9 @@ class World:
                 self.expected[flow].update(ids)
                 self.expected_lines.update((flow, line) for line in lines)
         return StepMessage(
-            *self.place, number, predecessor, 0, -1, self.stream_time_ms, b"", streams, rows, ledger, replays, []
-        )
+            *self.place, number, predecessor, 0, -1, self.stream_time_ms, b"", streams, rows, ledger, replays, [],
+            dead_letters=dead,
+        )  # fmt: skip
 
     # --- sinks
 
@@ -204,7 +211,7 @@ class World:
         assert edges[-1][1] == len(self.messages) - 1
         assert all(after[0] == before[1] + 1 for before, after in itertools.pairwise(edges))
         found = {flow.name: Counter() for flow in FLOWS}
-        lines, replays = Counter(), 0
+        lines, replays, dead = Counter(), 0, 0
         for record in records:
             assert self.body(record.ready_key) == msgspec.json.encode(ready_of(record))
             for out in record.outputs:
@@ -218,11 +225,13 @@ class World:
                         lines.update((outcome, line) for line in BitMap.deserialize(base64.b64decode(line_set)))
                 elif out.output == "replays":
                     replays += rows.height
+                elif out.output == "dead_letters":
+                    dead += rows.height
                 else:
                     found[out.output].update(rows["event_id"].to_list())
         assert found == self.expected
         assert lines == self.expected_lines
-        assert replays == self.expected_replays
+        assert (replays, dead) == (self.expected_replays, self.expected_dead_letters)
 
 
 def ipc(frame: pl.DataFrame) -> bytes:

@@ -23,6 +23,7 @@ _QUARANTINED: Final = """
 """
 _ENTRIES: Final = "SELECT batch_id, outcome, lines, line_set FROM analytics.ledger WHERE batch_id IN ({})"
 _REPLAYS: Final = "SELECT batch_id, block FROM analytics.replays WHERE attempt >= 1 AND batch_id IN ({})"
+_DEAD_LETTERS: Final = "SELECT batch_id, block, reason FROM analytics.dead_letters WHERE batch_id IN ({})"
 
 
 class WarehouseLedger:
@@ -51,6 +52,13 @@ class WarehouseLedger:
         for batch_id, block in await self._of_batches(_REPLAYS, batch_ids):
             found.setdefault(batch_id, set()).add(block)
         return {batch_id: frozenset(blocks) for batch_id, blocks in found.items()}
+
+    async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
+        """Of each batch the blocks of which a copy could not be read."""
+        found: dict[str, dict[int, str]] = {}
+        for batch_id, block, reason in await self._of_batches(_DEAD_LETTERS, batch_ids):
+            found.setdefault(batch_id, {})[block] = reason
+        return found
 
     async def close(self) -> None:
         """Let go of the connection; the next call makes a new one."""

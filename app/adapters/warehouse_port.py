@@ -145,6 +145,9 @@ class LoadedLedger(Protocol):
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Blocks of each batch that the ETL reported as known when a replay of the audit came."""
 
+    async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
+        """Of each batch the blocks of which a copy could not be read, with the reason; other copies may have been."""
+
 
 def moment_ms(moment: datetime | None) -> int:
     """Milliseconds since the epoch of a warehouse timestamp (UTC, without zone); NULL is before everything."""

@@ -32,13 +32,15 @@ class Waited(msgspec.Struct, kw_only=True):
     covered: int = 0
     missing: int = 0
     """Without an entry for some line, and not held."""
+    dead_lettered: int = 0
+    """Of the missing: the ETL could not read some of their blocks and set those aside."""
     held: int = 0
     """Lines lie in a quarantined transaction: `instream delivery release`, or nothing, mends that."""
     excess: int = 0
     """The ledger has more than the batch."""
     took_s: float = 0.0
     named: dict[str, list[str]] = {}
-    """`missing`, `held`, `excess` -> some batch ids, an excess with what is wrong."""
+    """`missing`, `dead_lettered`, `held`, `excess` -> some batch ids; an excess and a dead letter with what is wrong."""
 
     @property
     def exit_code(self) -> Exit:
@@ -57,6 +59,7 @@ class Uncovered:
         self._open = {item.batch_id: item for item in items}
         self._held: set[str] = set()
         self._excess: dict[str, str] = {}
+        self._dead_letters: dict[str, dict[int, str]] = {}
 
     async def look(self, warehouse: "WarehouseLedger", stored: "StoredLedger", delivery: "Delivery") -> bool:
         """Compare what is open with the ledger. Returns: whether waiting longer can change anything.
@@ -71,6 +74,7 @@ class Uncovered:
             for transaction in delivery.quarantined
             for lines in (await stored.of(transaction.partition, transaction.number)).values()
         ]
+        self._dead_letters = await warehouse.dead_letters(list(self._open))
         entries = await warehouse.entries(list(self._open))
         self._held.clear()
         for batch_id, item in list(self._open.items()):
@@ -88,16 +92,24 @@ class Uncovered:
     def result(self, took_s: float) -> Waited:
         """Where it stands."""
         missing = [batch_id for batch_id in self._open if batch_id not in self._held]
+        unread = {batch_id: self._dead_letters[batch_id] for batch_id in missing if batch_id in self._dead_letters}
         named = {
             "missing": missing[:NAMED],
+            "dead_lettered": [f"{batch_id}: {_words(blocks)}" for batch_id, blocks in unread.items()][:NAMED],
             "held": sorted(self._held)[:NAMED],
             "excess": [f"{batch_id}: {why}" for batch_id, why in self._excess.items()][:NAMED],
         }
         return Waited(
             registered=self._registered, covered=self._registered - len(self._open) - len(self._excess),
-            missing=len(missing), held=len(self._held), excess=len(self._excess), took_s=round(took_s, 1),
-            named={kind: ids for kind, ids in named.items() if ids},
+            missing=len(missing), dead_lettered=len(unread), held=len(self._held), excess=len(self._excess),
+            took_s=round(took_s, 1), named={kind: ids for kind, ids in named.items() if ids},
         )  # fmt: skip
+
+
+def _words(blocks: dict[int, str]) -> str:
+    """Which blocks could not be read, and why the first of them."""
+    first, *more = sorted(blocks)
+    return f"block {first}: {blocks[first]}" + (f" (and {len(more)} more)" if more else "")
 
 
 async def await_coverage(settings: "Settings", timeout_s: float, show: "Callable[[int, int, str], None]") -> Waited:

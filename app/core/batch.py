@@ -148,7 +148,7 @@ def _cut(lines: list[StoredLine]) -> Iterator[tuple[list[StoredLine], bytes]]:
 def _compress(part: list[StoredLine]) -> Iterator[tuple[list[StoredLine], bytes]]:
     """`part` as one frame, or as two halves where that would be too long."""
     text = b"".join(piece for line in part for piece in (line.data, b"\n"))
-    frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(text)
+    frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(text)
     if len(frame) <= MAX_FRAME_BYTES and len(text) <= MAX_RAW_BYTES:
         yield part, frame
     elif len(part) == 1:

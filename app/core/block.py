@@ -25,6 +25,8 @@ MAX_FRAME_BYTES: Final = 512 * 1024
 MAX_RAW_BYTES: Final = 1024 * 1024
 _HEADER: Final = struct.Struct(">BI16sIIIIIIQ")
 HEADER_BYTES: Final = _HEADER.size
+_MOST_LINES: Final = 2**31
+_LATEST_MS: Final = 253_402_300_799_999  # the end of the year 9999, as far as a timestamp goes
 _UNSTATED: Final = 2**64 - 1  # how zstandard says that a frame does not state its size
 _MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024  # as every zstd decoder must support (RFC 8878, 3.1.1.1.2)
 
@@ -66,11 +68,15 @@ def decode_header(message: bytes) -> BlockHeader:
     """The header of a block's envelope.
 
     Raises:
-        EnvelopeInvalid: `message` is too short or of another version.
+        EnvelopeInvalid: `message` is too short, of another version, or says what no batch can have.
     """
     if len(message) < HEADER_BYTES or message[0] != BLOCK_VERSION:
         raise EnvelopeInvalid(f"not a version {BLOCK_VERSION} block: {len(message)} bytes, starts {message[:4].hex()}")
     _, epoch, batch, block, blocks, first, lines, partition, attempt, received = _HEADER.unpack_from(message)
+    if not lines or first + lines > _MOST_LINES or block >= blocks or received > _LATEST_MS:
+        raise EnvelopeInvalid(
+            f"no batch has block {block} of {blocks} with lines {first} to {first + lines - 1}, received at {received}"
+        )
     return BlockHeader(epoch, str(uuid.UUID(bytes=batch)), block, blocks, first, lines, partition, attempt, received)
 
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from app.core import keys
 from app.core.chain import Place, Position
 from app.core.counting import Verdict
-from app.core.flows import LEDGER, OUTPUTS, REPLAYS
-from app.core.step_message import LedgerEntry, Replay, StepMessage, decode_step, digest_of
+from app.core.flows import DEAD_LETTERS, LEDGER, OUTPUTS, REPLAYS
+from app.core.step_message import DeadLetter, LedgerEntry, Replay, StepMessage, decode_step, digest_of
 from app.core.transaction import OutputObject, TransactionRecord
-from app.core.writers import concat_rows, encode_output, ledger_frame, replays_frame
+from app.core.writers import concat_rows, dead_letters_frame, encode_output, ledger_frame, replays_frame
 from app.errors import ChainGap, DigestMismatch, EpochMismatch
 
 
@@ -54,6 +54,7 @@ class OpenTransaction:
         self.streams: dict[str, list[bytes]] = {}
         self.ledger: list[LedgerEntry] = []
         self.replays: list[Replay] = []
+        self.dead_letters: list[DeadLetter] = []
 
     @property
     def next_offset(self) -> int:
@@ -109,6 +110,7 @@ class OpenTransaction:
             self.streams.setdefault(flow, []).append(stream)
         self.ledger += step.ledger
         self.replays += step.replays
+        self.dead_letters += step.dead_letters
 
 
 class Encoded(NamedTuple):
@@ -121,8 +123,9 @@ class Encoded(NamedTuple):
 
 
 def encode_outputs(
-    streams: Mapping[str, Sequence[bytes]], ledger: Sequence[LedgerEntry], replays: Sequence[Replay], txn: str
-) -> list[Encoded]:
+    streams: Mapping[str, Sequence[bytes]], ledger: Sequence[LedgerEntry], replays: Sequence[Replay], txn: str,
+    dead_letters: Sequence[DeadLetter] = (),
+) -> list[Encoded]:  # fmt: skip
     """The files of transaction `txn`, one of each of `OUTPUTS`, in that order. CPU for seconds where they are large.
 
     Raises:
@@ -134,6 +137,8 @@ def encode_outputs(
             frame = ledger_frame(ledger, txn)
         elif flow is REPLAYS:
             frame = replays_frame(replays, txn)
+        elif flow is DEAD_LETTERS:
+            frame = dead_letters_frame(dead_letters, txn)
         else:
             frame = concat_rows(flow.name, streams.get(flow.name, ()), txn)
         body = encode_output(flow.name, frame) if frame.height else b""

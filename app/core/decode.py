@@ -36,7 +36,8 @@ class AcceptedBlock(NamedTuple):
 
     header: BlockHeader
     offset: int
-    value: bytes
+    text: bytes
+    """Its lines: NDJSON, `header.lines` of them."""
     stream_time_ms: int
 
     @property
@@ -65,10 +66,8 @@ def read_blocks(blocks: Sequence[AcceptedBlock]) -> Lines:
     malformed, with a reason, or has event_id, a known event_type, occurred_at, received_at and (but for a redirect)
     page_view_id, and was not received before its block says.
 
-    Raises:
-        FrameInvalid: a frame cannot be opened, or does not hold the lines that its header states.
     """
-    texts = [open_block(block) for block in blocks]
+    texts = [block.text for block in blocks]
     frame = _read_columns(b"".join(texts), blocks)
     if frame is None:
         each = [_read_columns(text, [block]) for text, block in zip(texts, blocks, strict=True)]
@@ -84,7 +83,7 @@ def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Lines], 
 
     A line that raises in either is malformed, with the exception's name as its reason; its neighbours stay what they are.
     """
-    texts = [open_block(block) for block in blocks]
+    texts = [block.text for block in blocks]
     rows = []
     for block, text in zip(blocks, texts, strict=True):
         for n, line in enumerate(text.split(b"\n")[:-1]):
@@ -104,17 +103,16 @@ def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Lines], 
     return Lines(_number(pl.concat(rows), blocks), blocks, texts)
 
 
-def open_block(block: AcceptedBlock) -> bytes:
-    """The NDJSON of a block.
+def open_block(header: BlockHeader, message: bytes) -> bytes:
+    """The NDJSON of a block, given its header and the whole envelope.
 
     Raises:
         FrameInvalid: its frame cannot be opened, or does not hold the lines that its header states.
     """
-    text = open_frame(frame_of(block.value))
+    text = open_frame(frame_of(message))
     count = text.count(b"\n")
-    if count != block.header.lines or not text.endswith(b"\n"):
-        which = f"block {block.header.block} of batch {block.header.batch_id}"
-        raise FrameInvalid(f"{which} holds {count} lines, not {block.header.lines}")
+    if count != header.lines or not text.endswith(b"\n"):
+        raise FrameInvalid(f"block {header.block} of batch {header.batch_id} holds {count} lines, not {header.lines}")
     return text
 
 

@@ -1,4 +1,4 @@
-"""The catalogue of what the pipeline writes: six flows, the ledger and the replays, their columns and file formats.
+"""The catalogue of what the pipeline writes: six flows, ledger, replays and dead letters, their columns and file formats.
 
 Table and column names are the public contract of schema `analytics`. The frames inside the pipeline (topic `rows`) have a
 flow's columns without `txn_id` and `loaded_at`: the sink adds the first, the warehouse the second.
@@ -99,9 +99,13 @@ REPLAYS: Final = Flow("replays", Format.TSV_ZSTD, (
     *_text(64, "txn_id"), *_text(36, "batch_id"), *_integers("block", "attempt"),
 ))  # fmt: skip
 
+DEAD_LETTERS: Final = Flow("dead_letters", Format.TSV_ZSTD, (
+    *_text(64, "txn_id"), *_text(36, "batch_id"), *_integers("block", "attempt", "source_offset"), *_text(1024, "reason"),
+))  # fmt: skip
+
 FLOWS: Final = (PAGE_VIEWS, AD_IMPRESSIONS, AD_CLICKS, REDIRECTS, ENGAGEMENTS, REJECTED)
 """The six flows, in the order of every listing."""
-OUTPUTS: Final = (*FLOWS, LEDGER, REPLAYS)
+OUTPUTS: Final = (*FLOWS, LEDGER, REPLAYS, DEAD_LETTERS)
 """Everything one transaction writes, in the order it is loaded."""
 BY_NAME: Final = {flow.name: flow for flow in OUTPUTS}
 

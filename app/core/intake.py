@@ -1,4 +1,4 @@
-"""What a step takes from the log: how many messages, and what they are (rules E1, E6, E7, T4)."""
+"""What a step takes from the log: how many messages, and what they are (rules E1, E6, E7, E8, T4)."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -6,14 +6,24 @@ from typing import Final, NamedTuple
 import msgspec
 import zstandard
 
-from app.core.block import HEADER_BYTES, MAX_RAW_BYTES, decode_control, decode_header, is_control, raw_bytes_of
+from app.core.block import (
+    HEADER_BYTES,
+    MAX_RAW_BYTES,
+    BlockHeader,
+    Control,
+    decode_control,
+    decode_header,
+    is_control,
+    raw_bytes_of,
+)
+from app.core.dead_letter import REASON_CHARACTERS, DeadLetterLimit, Tally
 from app.core.decode import AcceptedBlock, open_block
 from app.core.fate import pack_time
 from app.core.meta import Meta
 from app.core.state import StateReader
-from app.core.step_message import Replay
+from app.core.step_message import DeadLetter, Replay
 from app.core.stream_time import ShardMarks, moved_time
-from app.errors import EnvelopeInvalid, EpochMismatch, FrameInvalid
+from app.errors import DeadLettersExceeded, EnvelopeInvalid, EpochMismatch, FrameInvalid
 from app.settings import JoinRules
 
 STEP_BYTES: Final = 2 * 1024 * 1024
@@ -42,6 +52,7 @@ class EtlRules(msgspec.Struct, frozen=True, kw_only=True):
     """Largest step message."""
     step_bytes: int = STEP_BYTES
     """A step takes blocks until they have this many raw bytes."""
+    dead_letters: DeadLetterLimit = DeadLetterLimit()
 
 
 class Intake(NamedTuple):
@@ -49,10 +60,21 @@ class Intake(NamedTuple):
 
     blocks: list[AcceptedBlock]
     replays: list[Replay]
+    dead_letters: list[DeadLetter]
+    """In order of their offsets."""
     alarms: list[str]
     stream_time_ms: int
     shards: ShardMarks
+    tally: Tally
     raw_bytes: int
+
+
+class _Placed(NamedTuple):
+    """A block and the partition's time at its place in the log."""
+
+    header: BlockHeader
+    message: SourceMessage
+    stream_time_ms: int
 
 
 def how_many(waiting: Sequence[SourceMessage], meta: Meta, rules: EtlRules) -> int:
@@ -71,12 +93,16 @@ def how_many(waiting: Sequence[SourceMessage], meta: Meta, rules: EtlRules) -> i
     moved = due = False
     raw = 0
     for n, message in enumerate(waiting):
-        if is_control(message.value):
-            shards.observe(decode_control(message.value))
+        try:
+            read = _read(message.value)
+        except EnvelopeInvalid:
+            continue  # a dead letter moves neither time nor rows
+        if not isinstance(read, BlockHeader):
+            shards.observe(read)
             moment = moved_time(now, shards, message.timestamp_ms)
             moved, now = moved or moment > now, moment
             continue
-        received = decode_header(message.value).received_at_ms
+        received = read.received_at_ms
         if (received < now and (moved or due)) or (moved and now > far):
             return n
         raw += raw_size(message.value)
@@ -86,74 +112,98 @@ def how_many(waiting: Sequence[SourceMessage], meta: Meta, rules: EtlRules) -> i
     return len(waiting)
 
 
-def take_in(  # noqa: PLR0913  (each is something of its own)
-    messages: Sequence[SourceMessage], partition: int, meta: Meta, rules: EtlRules, state: StateReader, *,
-    careful: bool = False,
-) -> Intake:  # fmt: skip
+def take_in(messages: Sequence[SourceMessage], partition: int, meta: Meta, rules: EtlRules, state: StateReader) -> Intake:
     """What `messages` are, each at its own stream time.
 
     A block that the state knows is a replay (rule E7); one that is older than the dedup window is refused with an alarm:
-    nobody remembers whether it has been here. With `careful` so is one whose frame cannot be read: it must not stop its
-    partition for ever, and nothing of it is remembered, so that the audit's copy, cut anew from the raw file, is taken.
+    nobody remembers whether it has been here. What cannot be read is a dead letter: it must not stop its partition, and
+    nothing of it is remembered, so that the audit's copy, cut anew from the raw file, is taken.
 
     Raises:
         EpochMismatch: a block of another epoch.
-        EnvelopeInvalid: a block of another partition, or no block and no control message.
+        DeadLettersExceeded: too much of what the partition met of late cannot be read.
     """
     now, shards = meta.stream_time_ms, meta.shards.copy()
-    found: list[AcceptedBlock] = []
-    unreadable: list[str] = []
+    placed: list[_Placed] = []
+    dead: list[DeadLetter] = []
     for message in messages:
-        if is_control(message.value):
-            shards.observe(decode_control(message.value))
-            now = moved_time(now, shards, message.timestamp_ms)
+        try:
+            read = _read(message.value)
+        except EnvelopeInvalid as exc:
+            dead.append(_dead_letter(message.offset, exc))
             continue
-        header = decode_header(message.value)
-        if header.epoch != rules.epoch:
-            raise EpochMismatch(f"offset {message.offset}: block of epoch {header.epoch} on a topic of epoch {rules.epoch}")
-        if header.partition != partition:
-            raise EnvelopeInvalid(f"offset {message.offset}: block of partition {header.partition} on partition {partition}")
-        block = AcceptedBlock(header, message.offset, message.value, now)
-        if careful and (reason := _unreadable(block)):
-            unreadable.append(reason)
+        if isinstance(read, BlockHeader):
+            if read.epoch != rules.epoch:
+                raise EpochMismatch(
+                    f"offset {message.offset}: block of epoch {read.epoch} on a topic of epoch {rules.epoch}"
+                )
+            placed.append(_Placed(read, message, now))
         else:
-            found.append(block)
-    blocks, replays, alarms = _tell_replays(found, rules.dedup_window_ms, state)
-    return Intake(blocks, replays, [*unreadable, *alarms], now, shards, sum(raw_size(block.value) for block in blocks))
+            shards.observe(read)
+            now = moved_time(now, shards, message.timestamp_ms)
+    blocks, replays, unreadable, alarms = _tell_apart(placed, partition, rules.dedup_window_ms, state)
+    dead = sorted([*dead, *unreadable], key=lambda letter: letter.offset)
+    tally = _count(meta.tally, placed, dead, rules.dead_letters)
+    return Intake(blocks, replays, dead, alarms, now, shards, tally, sum(len(block.text) for block in blocks))
 
 
-def _unreadable(block: AcceptedBlock) -> str | None:
-    """Why a block's frame cannot be read; None where it can."""
-    try:
-        open_block(block)
-    except FrameInvalid as exc:
-        header = block.header
-        return f"block refused: batch {header.batch_id} block {header.block} attempt {header.attempt}: {exc}"
-    return None
+def _read(value: bytes) -> Control | BlockHeader:
+    """What a message is. Raises EnvelopeInvalid where it is nothing."""
+    return decode_control(value) if is_control(value) else decode_header(value)
 
 
-def _tell_replays(
-    found: list[AcceptedBlock], dedup_window_ms: int, state: StateReader
-) -> tuple[list[AcceptedBlock], list[Replay], list[str]]:
-    keys = [block.header.key for block in found]
+def _tell_apart(
+    placed: Sequence[_Placed], partition: int, dedup_window_ms: int, state: StateReader
+) -> tuple[list[AcceptedBlock], list[Replay], list[DeadLetter], list[str]]:
+    """The blocks to take, opened; the replays, the dead letters, and alarms on what is refused."""
+    keys = [header.key for header, _, _ in placed]
     known = dict(zip(keys, state.get("blocks", keys), strict=True))
     blocks: list[AcceptedBlock] = []
     replays: list[Replay] = []
+    dead: list[DeadLetter] = []
     alarms: list[str] = []
-    for key, block in zip(keys, found, strict=True):
-        header, oldest = block.header, max(0, block.stream_time_ms - dedup_window_ms)
-        stored = known[key]
+    for key, (header, message, now) in zip(keys, placed, strict=True):
+        oldest, stored = max(0, now - dedup_window_ms), known[key]
         if stored is not None and stored >= pack_time(oldest):
             replays.append(Replay(header.batch_id, header.block, header.attempt))
         elif header.received_at_ms < oldest:
             alarms.append(
                 f"block refused: batch {header.batch_id} block {header.block} attempt {header.attempt} was received at "
-                f"{header.received_at_ms}, before the dedup window of stream time {block.stream_time_ms}"
+                f"{header.received_at_ms}, before the dedup window of stream time {now}"
             )
         else:
-            blocks.append(block)
-            known[key] = pack_time(block.stored_ms)
-    return blocks, replays, alarms
+            try:
+                if header.partition != partition:
+                    raise EnvelopeInvalid(f"block of partition {header.partition} on partition {partition}")
+                block = AcceptedBlock(header, message.offset, open_block(header, message.value), now)
+            except (EnvelopeInvalid, FrameInvalid) as exc:
+                dead.append(_dead_letter(message.offset, exc, header))
+            else:
+                blocks.append(block)
+                known[key] = pack_time(block.stored_ms)
+    return blocks, replays, dead, alarms
+
+
+def _dead_letter(offset: int, exc: Exception, header: BlockHeader | None = None) -> DeadLetter:
+    reason = f"{type(exc).__name__}: {exc}"[:REASON_CHARACTERS]
+    if header is None:
+        return DeadLetter(offset, reason)
+    return DeadLetter(offset, reason, header.batch_id, header.block, header.attempt)
+
+
+def _count(tally: Tally, placed: Sequence[_Placed], dead: Sequence[DeadLetter], limit: DeadLetterLimit) -> Tally:
+    """The tally after these messages, in their order; what the audit sends again counts as met, not as another letter."""
+    letters = {letter.offset: letter for letter in dead}
+    for offset in sorted({*letters, *(message.offset for _, message, _ in placed)}):
+        letter = letters.get(offset)
+        tally = tally.after(dead=letter is not None and not letter.attempt)
+        if letter is not None and limit.is_exceeded(tally):
+            raise DeadLettersExceeded(
+                f"{tally.dead} of the last {tally.blocks} blocks cannot be read, this one at offset {offset}: "
+                f"{letter.reason}; the log keeps them: mend what writes or what reads them, or pass over them with a higher "
+                "INSTREAM_DEAD_LETTER_SHARE"
+            )
+    return tally
 
 
 def raw_size(message: bytes) -> int:

@@ -3,7 +3,7 @@
     raw/dt=YYYY-MM-DD/hour=HH/<batch_id>.ndjson.zst                        the collector's batches
     jobdata/<txn_id>/<output>.<ext>                                        staged, before the commit
     transactions/<epoch>/<partition>/<number, 12 digits>.json              the commit records; never expired
-    data/<output>/dt=YYYY-MM-DD/hour=HH/<txn_id>.<ext>                     committed files of the flows, ledger and replays
+    data/<output>/dt=YYYY-MM-DD/hour=HH/<txn_id>.<ext>                     committed files of every output
     manifests/dt=YYYY-MM-DD/hour=HH/<txn_id>/<output>.manifest, ready.json COPY manifests; ready.json is the last word
     loads/<load_id>/<output>.manifest                                      merged manifests of one warehouse load
 

@@ -4,6 +4,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from app.core.dead_letter import Tally
 from app.core.stream_time import UNKNOWN, ShardMarks
 from app.errors import StepMessageInvalid
 
@@ -23,12 +24,13 @@ class Due(NamedTuple):
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """Stream time, the shards it comes from, and how far the window is closed."""
+    """Stream time, the shards it comes from, how far the window is closed, and how much could not be read."""
 
     version: int = META_VERSION
     stream_time_ms: int = UNKNOWN
     shards: ShardMarks = msgspec.field(default_factory=ShardMarks)
     closed: Due = Due()
+    tally: Tally = Tally()
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -117,6 +117,8 @@ class Evidence(NamedTuple):
     """Committed transactions that are not loaded -> the batch's lines in their ledger files."""
     quarantined: Mapping[str, BitMap]
     """Quarantined transactions -> the batch's lines in their ledger files."""
+    dead_letters: Mapping[int, str] = {}
+    """Blocks of which a copy could not be read -> why."""
 
 
 def judge(
@@ -190,3 +192,12 @@ def lacking_blocks(item: RegistryItem, found: Coverage) -> dict[int, BlockPlace]
         for number, place in enumerate(item.blocks)
         if found.missing.range_cardinality(place.first_line, place.first_line + place.lines)
     }
+
+
+def unread_blocks(item: RegistryItem, evidence: Evidence) -> dict[int, str]:
+    """Number -> reason of the blocks that lack lines and of which a copy was set aside as a dead letter.
+
+    The batch is judged like any other, for the copy that the audit sends may be readable.
+    """
+    lacking = lacking_blocks(item, coverage(item.line_count, evidence.entries))
+    return {number: reason for number, reason in sorted(evidence.dead_letters.items()) if number in lacking}

@@ -18,6 +18,7 @@ import msgspec
 import polars as pl
 
 from app.core.arrival import Arrival, arrive_all
+from app.core.dead_letter import encode_letter, head_of
 from app.core.enrich import Enricher
 from app.core.flows import ENGAGEMENTS, JOINED, PAGE_VIEWS
 from app.core.intake import EtlRules, Intake, SourceMessage, how_many, take_in
@@ -26,7 +27,7 @@ from app.core.ledger import StepLedger
 from app.core.meta import FIRST, SECOND, Meta, decode_meta, encode_meta
 from app.core.rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, pack_frame, page_view_rows, take_rows
 from app.core.state import StateReader
-from app.core.step_message import StepMessage
+from app.core.step_message import DeadLetter, StepMessage
 from app.core.stored_window import fetch_frames, learn_step, load_window, window_changes
 from app.core.window import FRAME_COLUMNS
 from app.errors import IllegalMove, SourceGap
@@ -45,6 +46,8 @@ class StepDecision(NamedTuple):
     """False where it only moves time: the shell may wait for more, up to 5 s (rule E6)."""
     more: bool
     """Whether something due is left over: the next step takes no messages, at once."""
+    letters: Sequence[bytes] = ()
+    """Copies of what the step sets aside, for topic `dead-letters`: there before the step is sent."""
 
 
 class Applied(NamedTuple):
@@ -112,8 +115,6 @@ class PartitionEtl:
 
         Returns: at least 1 if any is waiting; 0 while `leftover`: then the next step is `decide` without messages.
 
-        Raises:
-            EnvelopeInvalid: a message is neither a block nor a control message.
         """
         return 0 if self.leftover else how_many(waiting, self._meta, self._rules)
 
@@ -126,18 +127,16 @@ class PartitionEtl:
             messages: the first `take` of the waiting ones; none while `leftover`.
             number: of the step, the applied one + 1.
             predecessor: offset on `rows` of the last message that counted.
-            careful: a step with these messages failed twice: take their lines one by one, and refuse, with an alarm, a
-                block whose frame cannot be read (rule E6).
+            careful: a step with these messages failed twice: take their lines one by one (rule E6).
 
         Raises:
             SourceGap: the messages do not follow the applied one without a hole.
             IllegalMove: messages were given while something due is left over.
             EpochMismatch: a block of another epoch.
-            EnvelopeInvalid: a block of another partition, or no block and no control message.
-            FrameInvalid: a block's frame cannot be read, and not `careful`.
+            DeadLettersExceeded: too much of what the partition met of late cannot be read.
         """
         self._check(messages)
-        intake = take_in(messages, self._partition, self._meta, self._rules, self._state, careful=careful)
+        intake = take_in(messages, self._partition, self._meta, self._rules, self._state)
         arrival = arrive_all(intake.blocks, self._state, self._rules, self._enricher, careful=careful)
         budget = self._rules.message_bytes - OVERHEAD_BYTES - 2 * intake.raw_bytes
         while True:
@@ -147,7 +146,7 @@ class PartitionEtl:
                 break
             budget //= 2
         pressing = more or not messages or bool(intake.blocks or intake.replays or intake.alarms or message.emits)
-        return StepDecision(message, pressing, more)
+        return StepDecision(message, pressing, more, self._letters(message.dead_letters, messages))
 
     def declare_gap(self, first_available: int, number: int, predecessor: int) -> StepDecision:
         """The step that gives up every source message before `first_available`: retention took them (rule E4).
@@ -156,9 +155,10 @@ class PartitionEtl:
         """
         lost = f"source offsets {self._applied + 1} to {first_available - 1} are gone by retention: the audit repairs them"
         meta = msgspec.structs.replace(self._meta, shards=self._meta.shards.behind_a_gap())
+        closed_ms = meta.closed.due_ms if self.leftover else meta.stream_time_ms
         message = StepMessage(
             epoch=self._rules.epoch, partition=self._partition, number=number, predecessor=predecessor,
-            source_first=self._applied + 1, source_last=first_available - 1, stream_time_ms=self._meta.stream_time_ms,
+            source_first=self._applied + 1, source_last=first_available - 1, stream_time_ms=closed_ms,
             meta=encode_meta(meta), rows={}, row_counts={}, ledger=[], replays=[], changes=[],
             alarms=[f"gap declared: {lost}"],
         )  # fmt: skip
@@ -190,7 +190,9 @@ class PartitionEtl:
         )
         closing = close_due(window, new, intake.stream_time_ms, budget)
         outputs, ledger = self._emit(arrival, closing, frames)
-        meta = Meta(stream_time_ms=intake.stream_time_ms, shards=intake.shards, closed=closing.closed)
+        meta = Meta(
+            stream_time_ms=intake.stream_time_ms, shards=intake.shards, closed=closing.closed, tally=intake.tally
+        )  # fmt: skip
         message = StepMessage(
             epoch=self._rules.epoch, partition=self._partition, number=place[0], predecessor=place[1],
             source_first=self._applied + 1, source_last=self._applied + len(messages),
@@ -199,9 +201,18 @@ class PartitionEtl:
             row_counts={flow: rows.height for flow, rows in outputs.items()},
             ledger=ledger.entries(), replays=intake.replays,
             changes=[*arrival.changes, *window_changes(window, closing, frames, arrival.firsts, arrival.seconds)],
-            alarms=intake.alarms,
+            alarms=intake.alarms, dead_letters=intake.dead_letters,
         )  # fmt: skip
         return message, closing.more
+
+    def _letters(self, dead: Sequence[DeadLetter], messages: Sequence[SourceMessage]) -> list[bytes]:
+        """What goes to topic `dead-letters`, a message each."""
+        letters = []
+        for letter in dead:
+            source = messages[letter.offset - self._applied - 1]
+            head = head_of(letter, self._rules.epoch, self._partition, source.timestamp_ms, len(source.value))
+            letters.append(encode_letter(head, source.value))
+        return letters
 
     def _emit(self, arrival: Arrival, closing: Closing, frames: int) -> tuple[dict[str, pl.DataFrame], StepLedger]:
         """The rows of each flow, what arrived before what closed, and the ledger of all of them."""
@@ -235,4 +246,6 @@ def size_of(step: StepMessage) -> int:
     rows = sum(len(packed) for packed in step.rows.values())
     ledger = sum(len(entry.line_set) + len(entry.batch_id) + len(entry.outcome) + 16 for entry in step.ledger)
     changes = sum(len(c.keys) + len(c.value_ends) + len(c.values) + len(c.deletes) + 32 for c in step.changes)
-    return rows + ledger + changes + len(step.meta) + 64 * len(step.replays) + sum(map(len, step.alarms)) * 4 + 1024
+    letters = sum(len(letter.reason) * 4 + 128 for letter in step.dead_letters)
+    alarms = sum(map(len, step.alarms)) * 4
+    return rows + ledger + changes + len(step.meta) + 64 * len(step.replays) + letters + alarms + 1024

@@ -36,6 +36,18 @@ class Replay(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
 
 
+class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
+    """A source message that cannot be read: set aside whole, without ledger entries (rule E8)."""
+
+    offset: int
+    """Where it lies on `blocks`."""
+    reason: str
+    batch_id: str | None = None
+    """None where it is no envelope; block and attempt too."""
+    block: int | None = None
+    attempt: int | None = None
+
+
 class Changes(msgspec.Struct, frozen=True, array_like=True):
     """Puts and deletes in one state table, packed: fixed-width keys, values of any width."""
 
@@ -104,11 +116,12 @@ class StepMessage(msgspec.Struct, frozen=True, array_like=True):
     changes: list[Changes]
     alarms: list[str] = []
     """What an operator must hear of: a declared gap, a refused block."""
+    dead_letters: list[DeadLetter] = []
 
     @property
     def emits(self) -> bool:
         """Whether the sink has anything to write for it."""
-        return bool(self.rows or self.ledger or self.replays)
+        return bool(self.rows or self.ledger or self.replays or self.dead_letters)
 
 
 _decoder = msgspec.msgpack.Decoder(StepMessage)

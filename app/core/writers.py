@@ -19,9 +19,9 @@ import fastavro
 import polars as pl
 import zstandard
 
-from app.core.flows import BY_NAME, LEDGER, REPLAYS, Column, Flow, Format, Kind
+from app.core.flows import BY_NAME, DEAD_LETTERS, LEDGER, REPLAYS, Column, Flow, Format, Kind
 from app.core.schemas import schema_of
-from app.core.step_message import LedgerEntry, Replay
+from app.core.step_message import DeadLetter, LedgerEntry, Replay
 from app.errors import FormatInvalid
 
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f"
@@ -76,6 +76,16 @@ def replays_frame(replays: Sequence[Replay], txn_id: str) -> pl.DataFrame:
         "block": [replay.block for replay in replays], "attempt": [replay.attempt for replay in replays],
     }  # fmt: skip
     return pl.DataFrame(columns, schema=frame_schema(REPLAYS.name))
+
+
+def dead_letters_frame(letters: Sequence[DeadLetter], txn_id: str) -> pl.DataFrame:
+    """The frame of output `dead_letters`, a row a source message that could not be read."""
+    columns = {
+        "txn_id": [txn_id] * len(letters), "batch_id": [letter.batch_id for letter in letters],
+        "block": [letter.block for letter in letters], "attempt": [letter.attempt for letter in letters],
+        "source_offset": [letter.offset for letter in letters], "reason": [letter.reason for letter in letters],
+    }  # fmt: skip
+    return pl.DataFrame(columns, schema=frame_schema(DEAD_LETTERS.name))
 
 
 def encode_output(output: str, frame: pl.DataFrame) -> bytes:

@@ -1,4 +1,7 @@
-"""The end of a worker, whatever its threads wait for: after a crash Faust may wait for ever on the consumer's dead one."""
+"""The end of a worker, whatever its threads wait for.
+
+After a crash Faust may wait for ever on the consumer's dead thread; and an event loop that stands watches over nothing.
+"""
 
 import os
 import threading
@@ -68,3 +71,37 @@ class Deadline:
             self._end(EXIT_CODE)
 
         self._timer = self._later(seconds, over)
+
+
+class Deadman:
+    """Ends the process when nobody has said for a while that the event loop turns.
+
+    A process that was stopped (SIGSTOP) for longer than that ends when it goes on: it is a zombie, and safe to be killed.
+
+    Args:
+        later: Starts a timer.
+        end: Ends the process with an exit code.
+    """
+
+    def __init__(
+        self, later: Callable[[float, Callable[[], None]], Timer] = call_later, end: Callable[[int], object] = os._exit
+    ) -> None:
+        self._later = later
+        self._end = end
+        self._timer: Timer | None = None
+
+    def beat(self, seconds: float) -> None:
+        """The loop turns; let the process live for at most `seconds` without another beat."""
+        self.stop()
+
+        def over() -> None:
+            log.critical("event loop stands, process ends", after_s=seconds)
+            self._end(EXIT_CODE)
+
+        self._timer = self._later(seconds, over)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -8,11 +8,13 @@ unacknowledged message at shutdown. What is set here against that, for every rol
 - on revoke and on stop the hooks of `when_leaving` run before partitions, stores and consumer go (`_leave`);
 - once partitions are owned and tables recovered the hooks of `when_assigned` run (`on_rebalance_end`);
 - a shutdown that hangs is cut short (`app.shell.deadline`);
-- a worker whose input waits, or whose tables recover, without progress ends itself (`app.shell.watchdog`).
+- a worker whose input waits, whose acknowledgements the broker does not hear of, or whose tables recover without progress
+  ends itself (`app.shell.watchdog`).
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from concurrent.futures import Future
 from typing import Any, cast
 
 import faust
@@ -113,10 +115,22 @@ class InstreamApp(faust.App):
 
     async def reposition(self, tp: TP, offset: int) -> None:
         """Read and commit `tp` from `offset` on (`app.shell.transport.Consumer.reposition`)."""
+        await self._consumer_of_ours.reposition(tp, offset)
+
+    def acknowledged(self) -> dict[TP, int]:
+        """Owned partition -> the offset behind the last message that was acknowledged here."""
+        return self._consumer_of_ours.acknowledged
+
+    def ask_consumer(self) -> "Future[None]":
+        """A future that the consumer's thread fulfils (`app.shell.transport.Consumer.ask`)."""
+        return self._consumer_of_ours.ask()
+
+    @property
+    def _consumer_of_ours(self) -> Consumer:
         consumer = self.consumer
         if not isinstance(consumer, Consumer):
             raise TypeError(f"consumer is {type(consumer).__name__}, not {Consumer.__name__}")
-        await consumer.reposition(tp, offset)
+        return consumer
 
     async def logs(self) -> LogReader:
         """The app's reader of log bounds and single messages, connected at the first call.

@@ -54,6 +54,7 @@ class Inbox:
         self._app = app
         self._queue: asyncio.Queue[Any] = asyncio.Queue(depth)
         self._unacked: deque[Any] = deque()
+        self._handed_out: list[Any] = []
         self._sought_at_s: float | None = None
         self._seeks = 0
         self.tp = tp
@@ -81,7 +82,7 @@ class Inbox:
             await self._seek()
 
     async def take(self, timeout_s: float | None = None, limit: int = QUEUE_DEPTH) -> list[Any]:
-        """Up to `limit` consecutive events; waits for the first one.
+        """Up to `limit` consecutive events; waits for the first one. Their values last until the next call.
 
         Returns: the events, or [] after `timeout_s` seconds without one (None waits for ever) and when closing.
 
@@ -90,6 +91,7 @@ class Inbox:
         """
         if self.next_offset is None:
             raise RuntimeError("start_at comes before take")
+        self._let_go()
         taken: list[Any] = []
         clock = self._app.ports.clock
         until_s = None if timeout_s is None else clock.monotonic_s() + timeout_s
@@ -104,6 +106,7 @@ class Inbox:
             except TimeoutError:
                 break
         self._unacked.extend(taken)
+        self._handed_out = list(taken)
         return taken
 
     def ack(self, through: int) -> None:
@@ -122,6 +125,12 @@ class Inbox:
         self.closing = True
         self._discard()
         self._queue.put_nowait(None)
+
+    def _let_go(self) -> None:
+        """Drop the values that were handed out last: what waits for its acknowledgement needs none of its bytes."""
+        for event in self._handed_out:
+            event.value = event.message.value = None
+        self._handed_out = []
 
     def _discard(self) -> None:
         while not self._queue.empty():

@@ -1,7 +1,11 @@
-"""Faust's Kafka driver as we run it: an idempotent producer, and a consumer that can be put at an offset for good."""
+"""Faust's Kafka driver as we run it: an idempotent producer, and a consumer that can be put at an offset for good.
+
+The consumer also remembers what was acknowledged: whether the broker hears of it is the watchdog's to find out.
+"""
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any, Final
 
 from faust.transport.drivers import aiokafka as driver
@@ -30,7 +34,40 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class Consumer(driver.Consumer):
-    """Consumer with `reposition`, and with short polls."""
+    """Consumer with `reposition` and `ask`, and with short polls.
+
+    Attributes:
+        acknowledged: Owned partition -> the offset behind the highest message acknowledged here; what Faust must commit.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.acknowledged: dict[TP, int] = {}
+
+    def ack(self, message: Any) -> bool:
+        """Note that the message need not come again."""
+        counts: bool = super().ack(message)
+        if counts:
+            self.acknowledged[message.tp] = max(message.offset + 1, self.acknowledged.get(message.tp, 0))
+        return counts
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Begin anew: what an earlier generation acknowledged and did not commit comes again."""
+        self.acknowledged.clear()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def ask(self) -> "Future[None]":
+        """A future that the consumer's thread fulfils as soon as its event loop turns.
+
+        Raises:
+            RuntimeError: that loop is closed.
+        """
+        question = asyncio.sleep(0)
+        try:
+            return asyncio.run_coroutine_threadsafe(question, self._thread.thread_loop)
+        except RuntimeError:
+            question.close()
+            raise
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -52,6 +89,7 @@ class Consumer(driver.Consumer):
         """
         seek = asyncio.run_coroutine_threadsafe(self._seek(tp, offset), self._thread.thread_loop)
         await asyncio.wrap_future(seek)  # in the consumer's thread, and not behind its long polls
+        self.acknowledged.pop(tp, None)
         self._read_offset[tp] = offset or None
         self._acked[tp].clear()
         self._acked_index[tp].clear()

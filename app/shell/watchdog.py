@@ -1,6 +1,7 @@
 """The stall watchdog: Faust's consumers can stop without an error; a worker that stands still ends and is restarted."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -9,6 +10,7 @@ from mode import Service
 from prometheus_client import Gauge
 
 from app.errors import ServiceUnavailable, WorkerStalled
+from app.shell.deadline import Deadman
 
 if TYPE_CHECKING:
     from app.shell.faust_app import InstreamApp
@@ -19,31 +21,53 @@ LAG = Gauge("instream_lag_messages", "Messages of an owned partition that are no
 
 REBALANCE_S: Final = 60.0
 """What a rebalance may take without a sign of life: the group waits 30 s for its members, a question to the broker 20 s."""
+LOOP_S: Final = 60.0
+"""How much longer than anything else the event loop may stand: a store that is loaded, a step that is large."""
+BEAT_S: Final = 5.0
 
 Positions = Callable[[], Mapping[TP, int]]
 """Owned partitions and the offset that each works on next."""
+Partitions = Callable[[], Iterable[TP]]
 
 
 class Watchdog(Service):
     """Looks whether the worker moves, and ends it where nothing has for `stall_timeout_s` seconds.
 
-    While partitions are owned: a partition with lag (its log's end, which the broker is asked for, lies behind its position)
-    whose position stands. While they are not: a rebalance or a recovery in which neither the group's generation nor any
-    table's offset changes, for `REBALANCE_S` longer; Faust waits for that without end.
+    While partitions are owned, each of these is a stall:
+
+    - a partition with lag (its log's end, which the broker is asked for, lies behind its position) whose position stands;
+    - a partition of which the worker has acknowledged messages that the broker, asked again and again, does not hear of:
+      its group's committed offset lies behind and stands. What a role holds back on purpose, as the sink does until its
+      transaction is ready, is not acknowledged;
+    - a partition whose role acknowledges at once, with lag behind a committed offset that stands.
+
+    While they are not: a rebalance or a recovery in which neither the group's generation nor any table's offset changes, for
+    `REBALANCE_S` longer; Faust waits for that without end. At all times: a consumer's thread that does not answer, and, seen
+    by a thread of its own, an event loop that does not turn for `LOOP_S` longer.
+
+    A broker that does not answer is no stall of ours: the time starts again when it does.
     """
 
-    def __init__(self, app: "InstreamApp", stall_timeout_s: float) -> None:
+    def __init__(self, app: "InstreamApp", stall_timeout_s: float, deadman: Deadman | None = None) -> None:
         super().__init__()
         self._app = app
         self._timeout_s = stall_timeout_s
+        self._deadman = deadman or Deadman()
         self._sources: list[Positions] = []
+        self._prompt: list[Partitions] = []
         self._moved: dict[TP, tuple[int, float]] = {}
+        self._committed: dict[TP, tuple[int, float]] = {}
         self._measured: set[TP] = set()
         self._recovering: tuple[Hashable, float] | None = None
+        self._asked: tuple[Future[None], float] | None = None
 
     def watch(self, positions: Positions) -> None:
         """Include what `positions()` says at each look."""
         self._sources.append(positions)
+
+    def watch_commits(self, partitions: Partitions) -> None:
+        """Include owned partitions whose messages are acknowledged as soon as they come: nothing may wait there."""
+        self._prompt.append(partitions)
 
     @Service.task
     async def _watch(self) -> None:
@@ -52,18 +76,51 @@ class Watchdog(Service):
             if not self.should_stop:
                 await self.look()
 
+    @Service.task
+    async def _beat(self) -> None:
+        while self._app.in_worker and not self.should_stop:  # in a test, the process is not ours to end
+            self._deadman.beat(self._timeout_s + LOOP_S)
+            await self.sleep(BEAT_S)
+
+    async def on_stop(self) -> None:
+        """From here the app's own deadlines end a shutdown that hangs."""
+        self._deadman.stop()
+
     async def look(self) -> None:
         """Look once; ends the worker if it stands still."""
+        if await self._look_at_consumer():
+            return
         progress = self._app.recovery_progress()
         if progress is not None:
             await self._look_at_recovery(progress)
-        else:
-            self._recovering = None
-            await self._look_at_positions()
+            return
+        self._recovering = None
+        try:
+            if not await self._look_at_positions():
+                await self._look_at_commits()
+        except ServiceUnavailable as exc:
+            self._moved.clear()
+            self._committed.clear()
+            log.warning("broker does not say where its logs end", error=str(exc))
+
+    async def _look_at_consumer(self) -> bool:
+        """Whether the consumer's thread, which fetches and commits, is dead."""
+        now_s = self._app.ports.clock.monotonic_s()
+        try:
+            if self._asked is None or self._asked[0].done():
+                self._asked = (self._app.ask_consumer(), now_s)
+        except RuntimeError as exc:  # its loop is closed
+            await self._stalled(f"the consumer's thread has ended: {exc}")
+            return True
+        if now_s - self._asked[1] < self._timeout_s:
+            return False
+        await self._stalled(f"the consumer's thread has not answered for {now_s - self._asked[1]:.0f} s")
+        return True
 
     async def _look_at_recovery(self, progress: Hashable) -> None:
         now_s = self._app.ports.clock.monotonic_s()
         self._moved.clear()  # nobody works on partitions meanwhile
+        self._committed.clear()
         if self._recovering is None or self._recovering[0] != progress:
             self._recovering = (progress, now_s)
         elif now_s - self._recovering[1] >= REBALANCE_S + self._timeout_s:
@@ -71,29 +128,49 @@ class Watchdog(Service):
                 f"{self._app.readiness() or 'rebalance'} without progress for {now_s - self._recovering[1]:.0f} s"
             )
 
-    async def _look_at_positions(self) -> None:
+    async def _look_at_positions(self) -> bool:
+        """Whether a position stands before messages that wait."""
         positions = {tp: offset for source in self._sources for tp, offset in source().items()}
         self._forget(positions)
         if not positions:
-            return
-        try:
-            ends = await self._ends(positions)
-        except ServiceUnavailable as exc:
-            log.warning("broker does not say where its logs end", error=str(exc))
-            return
+            return False
+        ends = await self._ends(positions)
         now_s = self._app.ports.clock.monotonic_s()
         for tp, position in positions.items():
             lag = max(0, ends[tp] - position)
             LAG.labels(tp.topic, tp.partition).set(lag)
             self._measured.add(tp)
-            before, since_s = self._moved.get(tp, (None, now_s))
-            if lag == 0 or before != position:
-                self._moved[tp] = (position, now_s)
-            elif now_s - since_s >= self._timeout_s:
+            stood_s = _stood_s(self._moved, tp, position, now_s, waits=lag > 0)
+            if stood_s >= self._timeout_s:
                 await self._stalled(
-                    f"{tp.topic}[{tp.partition}] stands at {position} with {lag} waiting for {now_s - since_s:.0f} s"
+                    f"{tp.topic}[{tp.partition}] stands at {position} with {lag} waiting for {stood_s:.0f} s"
+                )
+                return True
+        return False
+
+    async def _look_at_commits(self) -> None:
+        """End a worker whose acknowledgements do not reach the broker, or whose prompt partitions wait."""
+        acknowledged = dict(self._app.acknowledged())
+        prompt = {tp for partitions in self._prompt for tp in partitions()}
+        if not (acknowledged or prompt):
+            self._committed.clear()
+            return
+        logs = await self._app.logs()
+        of_group = await logs.committed(self._app.conf.id)
+        unheard = {tp for tp in prompt if (tp.topic, tp.partition) not in of_group}
+        committed = {tp: of_group.get((tp.topic, tp.partition), 0) for tp in acknowledged.keys() | prompt}
+        committed |= await self._firsts(unheard)
+        wanted = acknowledged | await self._ends(prompt)
+        now_s = self._app.ports.clock.monotonic_s()
+        for tp, offset in committed.items():
+            stood_s = _stood_s(self._committed, tp, offset, now_s, waits=wanted[tp] > offset)
+            if stood_s >= self._timeout_s:
+                await self._stalled(
+                    f"{tp.topic}[{tp.partition}] is committed up to {offset} and not to {wanted[tp]} for {stood_s:.0f} s"
                 )
                 return
+        for tp in self._committed.keys() - committed.keys():
+            del self._committed[tp]
 
     def _forget(self, positions: Mapping[TP, int]) -> None:
         """Partitions that are not owned any more: their last lag is somebody else's by now."""
@@ -106,14 +183,36 @@ class Watchdog(Service):
         log.error("worker stalled", reason=reason)
         await self._app.crash(WorkerStalled(reason))
 
-    async def _ends(self, positions: Iterable[TP]) -> dict[TP, int]:
+    async def _ends(self, partitions: Iterable[TP]) -> dict[TP, int]:
         """Each partition's highwater."""
         logs = await self._app.logs()
-        by_topic: dict[str, list[int]] = {}
-        for tp in positions:
-            by_topic.setdefault(tp.topic, []).append(tp.partition)
         return {
             TP(topic, partition): end
-            for topic, partitions in by_topic.items()
-            for partition, end in (await logs.end_offsets(topic, partitions)).items()
+            for topic, numbers in _by_topic(partitions).items()
+            for partition, end in (await logs.end_offsets(topic, numbers)).items()
         }
+
+    async def _firsts(self, partitions: Iterable[TP]) -> dict[TP, int]:
+        """Each partition's earliest offset."""
+        logs = await self._app.logs()
+        return {
+            TP(topic, partition): first
+            for topic, numbers in _by_topic(partitions).items()
+            for partition, first in (await logs.first_offsets(topic, numbers)).items()
+        }
+
+
+def _by_topic(partitions: Iterable[TP]) -> dict[str, list[int]]:
+    grouped: dict[str, list[int]] = {}
+    for tp in partitions:
+        grouped.setdefault(tp.topic, []).append(tp.partition)
+    return grouped
+
+
+def _stood_s(seen: dict[TP, tuple[int, float]], tp: TP, offset: int, now_s: float, *, waits: bool) -> float:
+    """For how long `tp` has been at `offset` while something waited, as far as was seen; notes it."""
+    before, since_s = seen.get(tp, (None, now_s))
+    if before != offset or not waits:
+        since_s = now_s
+    seen[tp] = (offset, since_s)
+    return now_s - since_s

@@ -1,4 +1,4 @@
--- Schema `analytics`: six flows, the ledger, replays and delivery_log. Names are a contract: add columns, never rename.
+-- Schema `analytics`: six flows, the ledger, replays, dead_letters and delivery_log. Names are a contract: add columns, never rename.
 --
 -- Amazon Redshift's dialect. VARCHAR lengths are bytes. Distribution keeps what is joined on one node (a page view, its
 -- ads and its engagement share page_view_id), sorting makes the views' time ranges cheap. Columns follow the order of the
@@ -200,6 +200,21 @@ CREATE TABLE IF NOT EXISTS analytics.replays (
     batch_id               VARCHAR(36) NOT NULL,
     block                  INTEGER NOT NULL,
     attempt                INTEGER NOT NULL,
+    loaded_at              TIMESTAMP DEFAULT GETDATE()
+)
+DISTSTYLE KEY DISTKEY (batch_id)
+SORTKEY (batch_id);
+
+
+-- Blocks that could not be read and were set aside with their reason. Their lines are in no ledger: the audit sends the batch
+-- again. source_offset is the message's place in its partition of topic `blocks`; without a batch it was no block at all.
+CREATE TABLE IF NOT EXISTS analytics.dead_letters (
+    txn_id                 VARCHAR(64) NOT NULL,
+    batch_id               VARCHAR(36),
+    block                  INTEGER,
+    attempt                INTEGER,
+    source_offset          BIGINT,
+    reason                 VARCHAR(1024),
     loaded_at              TIMESTAMP DEFAULT GETDATE()
 )
 DISTSTYLE KEY DISTKEY (batch_id)

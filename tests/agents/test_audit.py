@@ -126,7 +126,10 @@ def world() -> World:
 
 
 def counts(report: RoundReport) -> dict[str, int]:
-    names = ("judged", "completed", "waiting", "replayed", "refused", "held", "lost", "excess", "damaged", "other_epoch")
+    names = (
+        "judged", "completed", "waiting", "replayed", "refused", "held", "lost", "excess", "damaged", "dead_lettered",
+        "other_epoch",
+    )  # fmt: skip
     return {name: getattr(report, name) for name in names if getattr(report, name)}
 
 
@@ -248,6 +251,30 @@ async def test_lost_is_alarmed_and_not_replayed_again(world: World) -> None:
     assert len(await world.blocks()) == 3
     await world.commit(sealed.item, 1, 6)
     assert counts(await world.auditor.round()) == {"judged": 1, "waiting": 1}, "a committed ledger has the lines"
+
+
+async def test_a_batch_with_a_dead_letter_is_named_and_replayed_until_it_is_covered(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    world.warehouse.add_dead_letter(sealed.item.batch_id, 1, "FrameInvalid: garbage")
+    world.later()
+    report = await world.auditor.round()
+    assert counts(report) == {"judged": 1, "dead_lettered": 1, "replayed": 1}
+    assert (report.named, report.alarms, report.still_open) == ({"dead_lettered": [sealed.item.batch_id]}, 0, 1)
+    assert counts(await world.auditor.round()) == {"judged": 1, "dead_lettered": 1, "waiting": 1}
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 1, "dead_lettered": 1, "replayed": 1}
+    world.ledger(sealed.item, 1)
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 1, "completed": 1}
+
+
+async def test_a_dead_letter_of_a_block_that_is_covered_is_no_finding(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    world.warehouse.add_dead_letter(sealed.item.batch_id, 0, "FrameInvalid: garbage")
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 1, "replayed": 1}
 
 
 async def test_a_ledger_file_that_is_gone_excuses_nothing(world: World) -> None:

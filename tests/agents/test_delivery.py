@@ -29,7 +29,7 @@ async def test_everything_that_is_ready_is_loaded_once(warehouse: Warehouse) -> 
     await deliverer.close()
 
     assert len(report.loaded) == 3
-    assert report.rows == 3 * 7 + 1 + 3
+    assert report.rows == 3 * 8 + 1 + 3
     assert (report.deferred, report.quarantined, again) == (None, (), RoundReport())
     assert await log_of(warehouse) == [(0, 1, "loaded"), (0, 2, "loaded"), (1, 1, "loaded")]
     for flow in OUTPUTS:
@@ -39,7 +39,7 @@ async def test_everything_that_is_ready_is_loaded_once(warehouse: Warehouse) -> 
     (logged,) = await warehouse.query(
         "SELECT rows, stream_time::text, load_id FROM analytics.delivery_log WHERE partition = 0 AND number = 1"
     )
-    assert logged[:2] == (22, "2026-11-18 11:06:41")
+    assert logged[:2] == (25, "2026-11-18 11:06:41")
     assert [info.key async for info in warehouse.store.list(f"loads/{logged[2]}/")]
 
 

@@ -13,7 +13,7 @@ from agents.etl_partition import HOLD_S, WAITING_LIMIT, EtlPartition
 from app.core.counting import Counted
 from app.core.step import SourceMessage, StepDecision
 from app.core.step_message import NO_PREDECESSOR, StepMessage, decode_step
-from app.errors import EpochMismatch, StepConflict
+from app.errors import DeadLettersExceeded, EpochMismatch, StepConflict
 
 TICK = b"tick"
 
@@ -25,6 +25,7 @@ class TinyCore:
         self.asked: list[tuple[list[int], int, int, bool]] = []
         self.advanced: list[int] = []
         self.fails: Callable[[bool], None] = lambda careful: None
+        self.letters: list[bytes] = []
         self.more = 0
         self.started = False
         self.next_source = 0
@@ -59,7 +60,7 @@ class TinyCore:
         self, number: int, predecessor: int, last: int, *, pressing: bool, alarms: list[str] | None = None
     ) -> StepDecision:
         step = StepMessage(1, 0, number, predecessor, self.next_source, last, 0, b"", {}, {}, [], [], [], alarms or [])
-        return StepDecision(message=step, pressing=pressing, more=self.more > 0)
+        return StepDecision(message=step, pressing=pressing, more=self.more > 0, letters=self.letters)
 
 
 class MemoryJournal:
@@ -69,11 +70,19 @@ class MemoryJournal:
         self.log: list[bytes] = []
         self.trace: list[str] = []
         self.position = Counted()
-        self.refuses = False
+        self.buried: list[bytes] = []
+        self.refuses = self.dies_after_bury = False
         self._source = source
 
     def counted(self) -> Counted:
         return self.position
+
+    async def bury(self, letters: Sequence[bytes]) -> None:
+        await asyncio.sleep(0)
+        self.buried += letters
+        self.trace.append("bury")
+        if self.dies_after_bury:
+            raise RuntimeError("dies")
 
     async def append(self, message: bytes) -> int:
         await asyncio.sleep(0)
@@ -211,6 +220,39 @@ async def test_a_step_that_fails_twice_is_decided_line_by_line(partition: Partit
     assert [asked[3] for asked in partition.core.asked] == [False, False, True]
     partition.source.inbox.close()
     await running
+
+
+async def test_dead_letters_are_at_their_topic_before_the_step_says_so(partition: Partition) -> None:
+    partition.core.letters = [b"one", b"two"]
+    await partition.put([0])
+    running = await partition.start()
+    await partition.until(lambda: partition.source.acked == [0])
+    assert partition.journal.trace == ["bury", "append", "commit"]
+    assert partition.journal.buried == [b"one", b"two"]
+    partition.source.inbox.close()
+    await running
+
+
+async def test_who_dies_between_a_dead_letter_and_its_step_leaves_the_message_to_the_next(partition: Partition) -> None:
+    partition.core.letters = [b"letter"]
+    partition.journal.dies_after_bury = True
+    await partition.put([0])
+    with pytest.raises(RuntimeError, match="dies"):
+        await (await partition.start())
+    assert (partition.journal.log, partition.source.acked, partition.core.advanced) == ([], [], [])
+    assert partition.journal.buried == [b"letter"]
+
+
+async def test_too_many_dead_letters_are_not_tried_again(partition: Partition) -> None:
+    def fails(_: bool) -> None:
+        raise DeadLettersExceeded("4 of the last 7")
+
+    partition.core.fails = fails
+    await partition.put([0])
+    with pytest.raises(DeadLettersExceeded):
+        await (await partition.start())
+    assert len(partition.core.asked) == 1
+    assert (partition.journal.log, partition.source.acked) == ([], [])
 
 
 async def test_a_panic_in_polars_is_a_failed_step_too(partition: Partition) -> None:

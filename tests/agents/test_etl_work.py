@@ -16,9 +16,12 @@ from table_world import BLOCKS, ROWS, Worker
 import agents.etl
 from app.adapters.memory import MemoryLogs
 from app.core.counting import Counted, Verdict
+from app.core.dead_letter import decode_letter
 from app.core.step_message import StepMessage, decode_step, encode_step
-from app.errors import OutcomeUnknown, StepConflict, StoreLost, TopicRecreated
+from app.errors import EpochMismatch, OutcomeUnknown, StepConflict, StoreLost, TopicRecreated
 from app.shell.runners import Inbox
+
+DEAD_LETTERS = "dead-letters-e1"
 
 
 class Owner:
@@ -46,8 +49,14 @@ class Owner:
 
     async def send(self, *, key: None, value: bytes, partition: int) -> "asyncio.Future[Any]":
         """What Faust's topic does: a future that the broker's answer fulfils."""
+        return self._send(ROWS, value, partition)
+
+    async def send_letter(self, *, key: None, value: bytes, partition: int) -> "asyncio.Future[Any]":
+        return self._send(DEAD_LETTERS, value, partition)
+
+    def _send(self, topic: str, value: bytes, partition: int) -> "asyncio.Future[Any]":
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        log = self.logs.messages.setdefault((ROWS, partition), [])
+        log = self.logs.messages.setdefault((topic, partition), [])
         log.append(value)
         if self.broker_answers:
             answer.set_result(SimpleNamespace(offset=len(log) - 1))
@@ -108,6 +117,7 @@ async def owner_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Owner:
     monkeypatch.setattr(agents.etl, "app", worker.app)
     monkeypatch.setattr(agents.etl, "state", worker.table)
     monkeypatch.setattr(agents.etl, "rows", SimpleNamespace(send=owner.send))
+    monkeypatch.setattr(agents.etl, "dead_letters", SimpleNamespace(send=owner.send_letter))
     return owner
 
 
@@ -214,6 +224,16 @@ async def test_a_source_that_ends_before_what_is_applied_is_refused(worker: Work
     assert ranges(worker.logs) == [(0, 1)]
 
 
+async def test_a_block_of_another_epoch_ends_the_work_with_nothing_taken(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.logs.messages[BLOCKS, 0] = [clicks("a"), clicks("b", batch=2, epoch=2)]
+    owner = await owner_of(worker, monkeypatch)
+    with pytest.raises(EpochMismatch, match="block of epoch 2"):
+        await owner.start()
+    assert (counted_steps(worker.logs), owner.acked) == ([], [])
+
+
 async def test_a_log_too_short_to_begin_with_is_refused(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.logs.messages[BLOCKS, 0] = [clicks("a")]
     steps = [StepMessage(1, 0, n + 1, n - 1, 0, 0, 0, b"", {}, {}, [], [], []) for n in range(3)]
@@ -230,13 +250,35 @@ async def test_a_block_that_cannot_be_read_stops_neither_its_partition_nor_its_o
 ) -> None:
     good = clicks("b", "c", batch=2)
     worker.logs.messages[BLOCKS, 0] = [
-        clicks("a"), good[:-4], clicks("b", "c", batch=2, attempt=1), clicks("d", batch=3)
+        clicks("a"), good[:-4], clicks("b", "c", batch=2, attempt=1), b"neither", clicks("d", batch=3)
     ]  # fmt: skip
     owner = await owner_of(worker, monkeypatch)
     owner.start()
-    await owner.until_taken(3)
+    await owner.until_taken(4)
     await owner.stop()
     steps = counted_steps(worker.logs)
-    assert [alarm[:13] for step in steps for alarm in step.alarms] == ["block refused"]
+    assert [letter.offset for step in steps for letter in step.dead_letters] == [1, 3]
     assert [replay for step in steps for replay in step.replays] == []
     assert sum(entry.lines for step in steps for entry in step.ledger) == 4
+    letters = [decode_letter(message) for message in worker.logs.messages[DEAD_LETTERS, 0]]
+    assert [(letter.head.offset, letter.body) for letter in letters] == [(1, good[:-4]), (3, b"neither")]
+
+
+async def test_a_dead_letter_without_its_step_is_sent_again_and_known_by_its_place(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.logs.messages[BLOCKS, 0] = [clicks("a"), clicks("b", batch=2)[:-4]]
+    owner = await owner_of(worker, monkeypatch)
+    owner.broker_answers = False  # neither for the letter nor for the step
+    monkeypatch.setattr(agents.etl, "APPEND_TIMEOUT_S", 0.01)
+    with pytest.raises(OutcomeUnknown, match="dead-letters"):
+        await owner.start()
+    assert counted_steps(worker.logs) == []
+    successor = await owner_of(worker, monkeypatch)
+    successor.start()
+    await successor.until_taken(1)
+    await successor.stop()
+    [step] = counted_steps(worker.logs)
+    first, second = map(decode_letter, worker.logs.messages[DEAD_LETTERS, 0])
+    assert first == second
+    assert [(letter.offset, letter.reason) for letter in step.dead_letters] == [(1, first.head.reason)]

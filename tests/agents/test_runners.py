@@ -229,3 +229,17 @@ async def test_work_that_ends_although_its_partition_is_owned_ends_the_worker() 
     await owner.assign()
     await until(lambda: owner.crashes)
     assert "ended although it is still owned" in str(owner.crashes[0])
+
+
+async def test_values_are_let_go_while_their_events_wait_for_their_acknowledgement() -> None:
+    source = Source()
+    for offset in range(3):
+        await source.inbox.put(source.event(offset, b"value"))
+    await source.inbox.start_at(0)
+    first = await source.inbox.take(timeout_s=0, limit=2)
+    assert [event.value for event in first] == [b"value"] * 2
+    [last] = await source.inbox.take(timeout_s=0)
+    assert [(event.value, event.message.value) for event in first] == [(None, None)] * 2
+    assert last.value == b"value"
+    source.inbox.ack(through=2)
+    assert source.acked == [0, 1, 2]

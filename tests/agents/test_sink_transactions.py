@@ -13,7 +13,9 @@ from app.errors import ChainGap, DigestMismatch, EpochMismatch, StepMessageInval
 
 async def test_rows_of_every_flow_become_one_transaction() -> None:
     world = World()
-    world.emit(page_views=3, ad_impressions=2, ad_clicks=1, redirects=2, engagements=1, rejected=2, replays=1)
+    world.emit(
+        page_views=3, ad_impressions=2, ad_clicks=1, redirects=2, engagements=1, rejected=2, replays=1, dead_letters=3
+    )
     world.emit(page_views=1)
     sink = world.sink()
     assert await sink.open() == 0
@@ -30,7 +32,7 @@ async def test_rows_of_every_flow_become_one_transaction() -> None:
         2,
         1,
     )
-    assert [out.rows for out in record.outputs] == [4, 2, 1, 2, 1, 2, 7, 1]
+    assert [out.rows for out in record.outputs] == [4, 2, 1, 2, 1, 2, 7, 1, 3]
     assert world.keys("jobdata/") == []
     assert [msgspec.json.decode(ready, type=Ready).txn_id for ready in world.announced] == [record.txn_id]
 
@@ -262,3 +264,22 @@ async def test_the_end_of_a_long_chain_is_found_with_few_listings() -> None:
     listings = [call for call, _ in process.log if call == "list"]
     assert len(listings) <= 8
     assert ("get", keys.record_key(*PLACE, 4_999)) in process.log
+
+
+async def test_row_messages_are_let_go_once_they_are_files() -> None:
+    world = World()
+    world.emit(page_views=3)
+    process = world.process()
+    sink = world.sink(process)
+    await sink.open()
+    world.feed(sink, 0)
+    assert sink._open.streams
+    held: list[int] = []
+
+    async def look(call: str, _: str) -> None:
+        held.append(len(sink._open.streams))
+
+    process.store.before = look
+    assert await sink.commit() is None
+    assert set(held) == {0}
+    world.check_complete()

@@ -34,6 +34,7 @@ class Case(NamedTuple):
     log: Callable[[Logged], Awaitable[None]]
     add_entry: Callable[[str, Entry], Awaitable[None]]
     add_replay: Callable[[str, int, int], Awaitable[None]]
+    add_dead_letter: Callable[[str | None, int | None, str], Awaitable[None]]
 
 
 @pytest.fixture(params=["memory", "warehouse"])
@@ -59,7 +60,11 @@ def _memory(twin: MemoryLoadedLedger) -> Case:
     async def add_replay(batch_id: str, block: int, attempt: int) -> None:
         twin.add_replay(batch_id, block, attempt)
 
-    return Case(twin, log, add_entry, add_replay)
+    async def add_dead_letter(batch_id: str | None, block: int | None, reason: str) -> None:
+        if batch_id is not None and block is not None:
+            twin.add_dead_letter(batch_id, block, reason)
+
+    return Case(twin, log, add_entry, add_replay, add_dead_letter)
 
 
 def _real(ledger: WarehouseLedger, url: str) -> Case:
@@ -82,7 +87,14 @@ def _real(ledger: WarehouseLedger, url: str) -> Case:
         statement = b"INSERT INTO analytics.replays (txn_id, batch_id, block, attempt) VALUES ('t', %s, %s, %s)"
         await insert(statement, batch_id, block, attempt)
 
-    return Case(ledger, log, add_entry, add_replay)
+    async def add_dead_letter(batch_id: str | None, block: int | None, reason: str) -> None:
+        statement = (
+            b"INSERT INTO analytics.dead_letters (txn_id, batch_id, block, attempt, source_offset, reason)"
+            b" VALUES ('t', %s, %s, 0, 7, %s)"
+        )
+        await insert(statement, batch_id, block, reason)
+
+    return Case(ledger, log, add_entry, add_replay, add_dead_letter)
 
 
 async def test_nothing_is_loaded_at_first(case: Case) -> None:
@@ -113,6 +125,15 @@ async def test_entries_and_replays_come_by_batch(case: Case) -> None:
     for batch_id, block, attempt in (("b1", 0, 0), ("b1", 1, 1), ("b1", 1, 2), ("b1", 4, 3), ("b2", 0, 0), ("b3", 0, 1)):
         await case.add_replay(batch_id, block, attempt)
     assert await case.ledger.replayed_blocks(["b1", "b2"]) == {"b1": frozenset({1, 4})}
+
+
+async def test_dead_letters_come_by_batch_and_block(case: Case) -> None:
+    assert await case.ledger.dead_letters(["b1"]) == {}
+    for batch_id, block in (("b1", 3), ("b1", 5), ("b2", 0), (None, None), ("b3", 1)):
+        await case.add_dead_letter(batch_id, block, f"FrameInvalid: {batch_id} {block}")
+    assert await case.ledger.dead_letters(["b1", "b2", "b4"]) == {
+        "b1": {3: "FrameInvalid: b1 3", 5: "FrameInvalid: b1 5"}, "b2": {0: "FrameInvalid: b2 0"}
+    }  # fmt: skip
 
 
 async def test_more_batches_than_a_query_takes(case: Case) -> None:

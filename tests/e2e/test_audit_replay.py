@@ -1,4 +1,4 @@
-"""A collector dies between the registry and Kinesis: the audit sends the batch, and every row of it arrives, once."""
+"""A batch that never reached Kinesis, and one with a block that cannot be read: the audit sends both, every row arrives."""
 
 import asyncio
 import json
@@ -8,11 +8,12 @@ import pytest
 from builders import CHROME
 from live_stack import LiveStack
 
+from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect
 from app.clock import SystemClock
-from app.core.batch import new_batch_id, seal
+from app.core.batch import cut_again, new_batch_id, seal
 from app.core.events import parse_line
 from app.core.flows import BY_NAME, FLOWS
 from app.core.registry_item import BatchState, RegistryItem
@@ -52,22 +53,32 @@ async def orphan(settings: Settings, run: str) -> RegistryItem:
     return sealed.item
 
 
+async def put_damaged(settings: Settings, item: RegistryItem) -> None:
+    """The batch's blocks to Kinesis, the first one cut short on its way, and something that is no block."""
+    store, stream = S3ObjectStore(settings), KinesisBlockStream(settings)
+    first, *others = cut_again(await store.get(item.raw_key), item, 0)
+    outcomes = await stream.put([first[:-9], *others, b"no block at all"])
+    assert [outcome.error for outcome in outcomes] == [None] * (len(others) + 2)
+    await asyncio.gather(store.close(), stream.close())
+
+
 async def rows_of(url: str, table: str, columns: str, batch_id: str) -> list[tuple[object, ...]]:
     async with await connect(url) as connection:
         query = f"SELECT {columns} FROM analytics.{table} WHERE batch_id = %s ORDER BY 1".encode()
         return await (await connection.execute(query, (batch_id,))).fetchall()
 
 
-async def test_a_batch_that_never_reached_kinesis_is_sent_by_the_audit_and_arrives_whole(stack: LiveStack) -> None:
+async def test_what_never_arrived_or_could_not_be_read_is_sent_by_the_audit_and_arrives_whole(stack: LiveStack) -> None:
     settings, url = read_settings(), stack.stack.warehouse_url
     run = os.urandom(4).hex()
-    item = await orphan(settings, run)
+    item, damaged = await orphan(settings, run), await orphan(settings, f"{run}d")
+    await put_damaged(settings, damaged)
     await stack.load(events=200, rate=400, seed=21)  # traffic on every partition: their loaded stream time moves on
     registry = DynamoRegistry(settings)
 
     async def is_complete() -> bool:
-        found = await registry.get(item.batch_id)
-        return found is not None and found.state is BatchState.COMPLETE
+        found = [await registry.get(one.batch_id) for one in (item, damaged)]
+        return all(one is not None and one.state is BatchState.COMPLETE for one in found)
 
     async with asyncio.timeout(90):
         await await_true(is_complete)
@@ -88,6 +99,19 @@ async def test_a_batch_that_never_reached_kinesis_is_sent_by_the_audit_and_arriv
     counts = {outcome: sum(lines for name, lines in outcomes if name == outcome) for outcome, _ in outcomes}  # type: ignore[misc]
     assert counts == {"page_views": 20, "joined": 20, "ad_clicks": 20, "duplicate": 1, "rejected": 1}
     assert await rows_of(url, "replays", "block", item.batch_id) == []  # the blocks were new to the ETL
+
+    # of the damaged one the first block was set aside; nothing of it was remembered, so its whole copy was taken
+    dead = await rows_of(url, "dead_letters", "block, attempt, reason", damaged.batch_id)
+    assert [letter[:2] for letter in dead] == [(0, 0)]
+    assert str(dead[0][2]).startswith("FrameInvalid")
+    assert await rows_of(url, "page_views", "event_id, joined, engagement_id, dwell_ms", damaged.batch_id) == [
+        (f"{run}d-first{n}", True, f"{run}d-second{n}", n) for n in names
+    ]
+    replays = await rows_of(url, "replays", "block, attempt", damaged.batch_id)
+    assert replays == [(n, 1) for n in range(1, len(damaged.blocks))]
+    done = stack.instream("dead-letters", "--json")
+    letters = [letter for letter in json.loads(done.stdout) if letter["batch_id"] == damaged.batch_id]
+    assert (done.returncode, len(letters), letters[0]["reason"]) == (3, 1, dead[0][2])
 
     assert (await stack.wait()).exit_code == 0
     done = stack.instream("audit", "--grace", "0", "--json")

@@ -63,6 +63,7 @@ class Worker:
     """One worker process with a home of its own."""
 
     role = "etl"
+    module = "app.worker"
 
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
         self.home = home
@@ -79,7 +80,7 @@ class Worker:
         }  # fmt: skip
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [FAUST, "-A", f"app.worker:{self.role}", "worker", "-l", "info"], env=environment, cwd=ROOT,
+                [FAUST, "-A", f"{self.module}:{self.role}", "worker", "-l", "info"], env=environment, cwd=ROOT,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
             )  # fmt: skip
 
@@ -113,6 +114,9 @@ class Worker:
 class World:
     """What the test does and sees: blocks in, steps out."""
 
+    numbers: tuple[int, ...] = (1, 2)
+    """Of its workers."""
+
     def __init__(self, home: Path, kafka_port: int, aws_url: str) -> None:
         self.settings = Settings(
             home=home, kafka=f"127.0.0.1:{kafka_port}", partitions=4, replication_factor=1, min_insync_replicas=1
@@ -125,7 +129,7 @@ class World:
             "INSTREAM_REPLICATION_FACTOR": "1", "INSTREAM_MIN_INSYNC_REPLICAS": "1",
         }  # fmt: skip
         self.topics = topics_of(self.settings)
-        self.workers = [self._worker(n) for n in (1, 2)]
+        self.workers = [self._worker(n) for n in self.numbers]
         self.counted: dict[int, Counted] = dict.fromkeys(range(4), Counted())
         self.steps: dict[int, list[StepMessage]] = {partition: [] for partition in range(4)}
         self.ignored = 0

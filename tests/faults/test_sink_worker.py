@@ -40,7 +40,7 @@ class SinkStack(Stack):
         """Some steps of every partition, a zombie's among them, and send them."""
         for number, part in enumerate(self.parts):
             for _ in range(rounds):
-                part.emit(page_views=50, ad_clicks=3, rejected=2, replays=1)
+                part.emit(page_views=50, ad_clicks=3, rejected=2, replays=1, dead_letters=1)
                 part.tick()
             part.zombie(engagements=7)
             await self._send_new(number)

@@ -1,7 +1,7 @@
 """The six roles as processes: production code, wired to the simulated world as the composition roots wire it to ours."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -295,7 +295,11 @@ class Etl:
         async def append(partition: int, message: bytes) -> int:
             return await (await self._producer.send(topics.rows.name, partition, message))
 
-        await own_partition(inbox, rules, ENRICHER, EtlOutside(self._state, bounds, append, self._process.clock))
+        async def bury(partition: int, letters: Sequence[bytes]) -> None:
+            for answer in [await self._producer.send(topics.dead_letters.name, partition, letter) for letter in letters]:
+                await answer
+
+        await own_partition(inbox, rules, ENRICHER, EtlOutside(self._state, bounds, append, bury, self._process.clock))
 
     async def stop(self) -> None:
         await self._member.leave_partitions()

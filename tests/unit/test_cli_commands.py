@@ -176,11 +176,15 @@ class Ledger:
 
     def __init__(self, **entries: list[Entry]) -> None:
         self.held = entries
+        self.dead: dict[str, dict[int, str]] = {}
         self.asked: list[list[str]] = []
 
     async def entries(self, batch_ids):
         self.asked.append(list(batch_ids))
         return {batch_id: self.held[batch_id] for batch_id in batch_ids if batch_id in self.held}
+
+    async def dead_letters(self, batch_ids):
+        return {batch_id: self.dead[batch_id] for batch_id in batch_ids if batch_id in self.dead}
 
 
 class Held(StoredLedger):
@@ -213,6 +217,18 @@ async def test_wait_names_what_is_missing():
     result = uncovered.result(1)
     assert (result.covered, result.missing, result.named) == (1, 1, {"missing": ["a"]})
     assert result.exit_code is Exit.INCOMPLETE
+
+
+async def test_wait_says_which_of_the_missing_could_not_be_read():
+    ledger = Ledger(b=[entry(0)])
+    ledger.dead = {"a": {4: "FrameInvalid: garbage", 2: "FrameInvalid: cut off"}, "b": {0: "its second copy was fine"}}
+    uncovered = Uncovered([batch("a", 3), batch("b", 1), batch("c", 1)])
+    assert await uncovered.look(ledger, Held({}), NOTHING_HELD)
+    result = uncovered.result(1)
+    assert (result.missing, result.dead_lettered, result.exit_code) == (2, 1, Exit.INCOMPLETE)
+    assert result.named == {
+        "missing": ["a", "c"], "dead_lettered": ["a: block 2: FrameInvalid: cut off (and 1 more)"]
+    }  # fmt: skip
 
 
 async def test_wait_ends_at_once_where_the_rest_is_held():

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from app.shell.deadline import CRASH_GRACE_S, EXIT_CODE, STOP_GRACE_S, Deadline
+from app.shell.deadline import CRASH_GRACE_S, EXIT_CODE, STOP_GRACE_S, Deadline, Deadman
 
 
 @dataclass
@@ -93,3 +93,35 @@ def test_a_real_process_whose_main_thread_hangs_is_ended() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False)
     assert done.returncode == EXIT_CODE
     assert b"shutdown hangs, process ends" in done.stdout + done.stderr
+
+
+def test_beats_postpone_the_end_and_silence_brings_it() -> None:
+    world = World()
+    deadman = Deadman(world.later, world.ended.append)
+    for _ in range(3):
+        deadman.beat(7)
+    assert world.running == [7]
+    world.timers[-1].call()
+    assert world.ended == [EXIT_CODE]
+    deadman.beat(7)
+    deadman.stop()
+    assert world.running == []
+
+
+def test_a_real_process_whose_event_loop_stands_is_ended() -> None:
+    program = (
+        "import asyncio, threading\n"
+        "from app.shell.deadline import Deadman\n"
+        "async def main():\n"
+        "    deadman = Deadman()\n"
+        "    for _ in range(3):\n"
+        "        deadman.beat(1.5)\n"
+        "        await asyncio.sleep(0.05)\n"
+        "    print('turned', flush=True)\n"
+        "    threading.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False)
+    assert done.returncode == EXIT_CODE
+    assert b"turned" in done.stdout
+    assert b"event loop stands, process ends" in done.stdout + done.stderr

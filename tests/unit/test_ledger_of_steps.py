@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 import polars as pl
 import pytest
 import zstandard
@@ -23,10 +22,10 @@ from builders import (
 )
 from etl_runs import Run, ledger_of
 
-from app.core.block import MAX_RAW_BYTES, decode_header, encode_block, open_frame
+from app.core.block import MAX_RAW_BYTES, open_frame
 from app.core.enrich import Enricher
 from app.core.step_message import Replay
-from app.errors import EnvelopeInvalid, EpochMismatch, FrameInvalid, IllegalMove, SourceGap
+from app.errors import EpochMismatch, FrameInvalid, IllegalMove, SourceGap
 
 DAY_S = 86_400
 
@@ -79,47 +78,9 @@ def test_a_block_older_than_the_dedup_window_is_refused_with_an_alarm() -> None:
     assert {batch for batch, *_ in ledger_of(run.steps)} == {batch_id(1)}
 
 
-@pytest.mark.parametrize(("value", "error"), [
-    (block(event("e1"), epoch=2), EpochMismatch),
-    (block(event("e1"), partition=3), EnvelopeInvalid),
-    (b"neither", EnvelopeInvalid),
-    (b"", EnvelopeInvalid),
-    (block(event("e1"))[:-4], FrameInvalid),
-    (block(event("e1")) + b"x", FrameInvalid),
-])  # fmt: skip
-def test_what_cannot_be_here_raises(value: bytes, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        new_run().step(log_of([value]))
-
-
-def test_a_frame_of_other_lines_than_its_header_says_is_invalid() -> None:
-    header = msgspec.structs.replace(decode_header(block(event("e1"))), lines=2)
-    with pytest.raises(FrameInvalid, match="holds 1 lines, not 2"):
-        new_run().step(log_of([encode_block(header, block(event("e1"))[53:])]))
-
-
-OTHER_LINES = encode_block(
-    msgspec.structs.replace(decode_header(block(event("b", "ad_click"), batch=2)), lines=2),
-    block(event("b", "ad_click"), batch=2)[53:],
-)
-
-
-@pytest.mark.parametrize("unreadable", [
-    block(event("b", "ad_click"), batch=2)[:-4], block(event("b", "ad_click"), batch=2) + b"x", OTHER_LINES,
-    block(event("b", "ad_click"), batch=2)[:53],
-])  # fmt: skip
-def test_a_frame_that_cannot_be_read_is_refused_with_an_alarm_when_taken_carefully(unreadable: bytes) -> None:
-    whole = block(event("b", "ad_click"), batch=2, attempt=1)
-    log = log_of([block(event("a", "ad_click"), batch=1), unreadable, whole, unreadable])
-    run = new_run()
-    with pytest.raises(FrameInvalid):
-        run.step(log)
-    step = run.step(log, careful=True)
-    assert len(step.alarms) == 2
-    assert all(batch_id(2) in alarm and "block refused" in alarm for alarm in step.alarms)
-    assert step.replays == []  # nothing of it is remembered: the audit's copy counts, whenever it comes
-    assert sorted(row["event_id"] for row in run.rows("ad_clicks")) == ["a", "b"]
-    assert set(ledger_of(run.steps).values()) == {1}
+def test_a_block_of_another_epoch_is_no_dead_letter_but_a_broken_history() -> None:
+    with pytest.raises(EpochMismatch):
+        new_run().step(log_of([block(event("e1"), epoch=2)]))
 
 
 @pytest.mark.parametrize("states_size", [True, False])

@@ -1,6 +1,7 @@
 """The watchdog: what stands still ends the worker, what moves or has nothing to do never does."""
 
 from collections.abc import Hashable
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,13 +23,22 @@ class World:
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.ports = SimpleNamespace(clock=self)
+        self.conf = SimpleNamespace(id="instream-role-e1")
+        self.in_worker = False
         self.positions: dict[TP, int] = {}
         self.ends: dict[TP, int] = {}
+        self.acks: dict[TP, int] = {}
+        self.prompt: set[TP] = set()
+        self.firsts: dict[TP, int] = {}
+        self.broker_has: dict[TP, int] = {}
+        self.thread_answers = True
+        self.thread_ended = False
         self.recovering: Hashable | None = None
         self.broker_answers = True
         self.crashes: list[BaseException] = []
         self.watchdog = Watchdog(self, TIMEOUT_S)  # type: ignore[arg-type]
         self.watchdog.watch(lambda: self.positions)
+        self.watchdog.watch_commits(lambda: self.prompt)
 
     def monotonic_s(self) -> float:
         return self.now_s
@@ -42,10 +52,31 @@ class World:
     async def logs(self) -> "World":
         return self
 
+    def acknowledged(self) -> dict[TP, int]:
+        return self.acks
+
+    def ask_consumer(self) -> "Future[None]":
+        if self.thread_ended:
+            raise RuntimeError("Event loop is closed")
+        answer: Future[None] = Future()
+        if self.thread_answers:
+            answer.set_result(None)
+        return answer
+
     async def end_offsets(self, topic: str, partitions: list[int]) -> dict[int, int]:
+        return self._of(self.ends, topic, partitions)
+
+    async def first_offsets(self, topic: str, partitions: list[int]) -> dict[int, int]:
+        return self._of(self.firsts, topic, partitions)
+
+    async def committed(self, group: str) -> dict[tuple[str, int], int]:
+        assert group == self.conf.id
+        return {(tp.topic, tp.partition): offset for tp, offset in self.broker_has.items()}
+
+    def _of(self, offsets: dict[TP, int], topic: str, partitions: list[int]) -> dict[int, int]:
         if not self.broker_answers:
             raise ServiceUnavailable("no broker")
-        return {partition: self.ends[TP(topic, partition)] for partition in partitions}
+        return {partition: offsets[TP(topic, partition)] for partition in partitions}
 
     async def crash(self, exc: BaseException) -> None:
         self.crashes.append(exc)
@@ -96,6 +127,11 @@ async def test_a_broker_that_does_not_answer_is_no_stall_of_ours(world: World) -
     await world.look(positions={ONE: 5}, ends={ONE: 9})
     await world.look(TIMEOUT_S + 1, broker_answers=False)
     assert world.crashes == []
+    await world.look(1, broker_answers=True)
+    await world.look(TIMEOUT_S - 1)
+    assert world.crashes == [], "its time begins when the broker is back"
+    await world.look(1)
+    assert len(world.crashes) == 1
 
 
 async def test_lag_is_told_while_the_partition_is_owned_and_not_longer(world: World) -> None:
@@ -133,3 +169,77 @@ async def test_a_long_recovery_is_not_held_against_the_position_that_it_comes_ba
     await world.look(TIMEOUT_S, recovering=(4, (("rows", 2),)))
     await world.look(1, recovering=None, positions={ONE: 5})
     assert world.crashes == []
+
+
+# --- what is acknowledged must reach the broker
+
+
+async def test_acknowledgements_that_the_broker_does_not_hear_of_end_the_worker_although_its_position_moves(
+    world: World,
+) -> None:
+    for second in range(0, 120, 10):
+        at = 10 + second
+        await world.look(10, positions={ONE: at}, ends={ONE: 1000}, acks={ONE: at}, broker_has={ONE: 9})
+        assert world.crashes == []
+    await world.look(10, positions={ONE: 990}, acks={ONE: 990})
+    [crash] = world.crashes
+    assert "watched[1] is committed up to 9 and not to 990 for 120 s" in str(crash)
+
+
+async def test_commits_that_follow_slowly_are_not_stalled(world: World) -> None:
+    for n in range(5):
+        await world.look(TIMEOUT_S - 1, acks={ONE: 100}, broker_has={ONE: 10 + n})
+    assert world.crashes == []
+
+
+async def test_what_a_role_holds_back_on_purpose_need_not_be_committed(world: World) -> None:
+    await world.look(positions={ONE: 50}, ends={ONE: 50}, acks={ONE: 10}, broker_has={ONE: 10})
+    await world.look(10 * TIMEOUT_S)
+    assert world.crashes == []
+
+
+async def test_a_group_that_never_committed_is_stalled_as_well(world: World) -> None:
+    await world.look(acks={ONE: 3})
+    await world.look(TIMEOUT_S)
+    assert "is committed up to 0 and not to 3" in str(world.crashes[0])
+
+
+async def test_partitions_that_went_are_not_held_against_their_next_owner(world: World) -> None:
+    await world.look(acks={ONE: 3}, broker_has={ONE: 1})
+    await world.look(TIMEOUT_S - 1, acks={})
+    await world.look(1, acks={ONE: 3})
+    await world.look(TIMEOUT_S - 1)
+    assert world.crashes == []
+
+
+async def test_messages_that_wait_where_everything_is_acknowledged_at_once_end_the_worker(world: World) -> None:
+    await world.look(prompt={ONE, TWO}, ends={ONE: 7, TWO: 7}, broker_has={ONE: 7, TWO: 5})
+    await world.look(TIMEOUT_S - 1)
+    assert world.crashes == []
+    await world.look(1)
+    assert "watched[2] is committed up to 5 and not to 7" in str(world.crashes[0])
+
+
+async def test_an_empty_log_without_a_commit_is_nothing_to_do(world: World) -> None:
+    await world.look(prompt={ONE}, firsts={ONE: 40}, ends={ONE: 40})
+    await world.look(10 * TIMEOUT_S)
+    assert world.crashes == []
+
+
+# --- threads
+
+
+async def test_a_consumers_thread_that_does_not_answer_ends_the_worker_whatever_else_it_does(world: World) -> None:
+    await world.look(thread_answers=False)
+    await world.look(TIMEOUT_S - 1, recovering=(1, ()))
+    assert world.crashes == []
+    await world.look(1)
+    assert "the consumer's thread has not answered for 120 s" in str(world.crashes[0])
+
+
+async def test_a_consumers_thread_that_answers_is_asked_again(world: World) -> None:
+    for _ in range(5):
+        await world.look(TIMEOUT_S)
+    assert world.crashes == []
+    await world.look(1, thread_ended=True)
+    assert "the consumer's thread has ended" in str(world.crashes[0])

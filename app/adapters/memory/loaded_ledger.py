@@ -8,7 +8,7 @@ from app.adapters.memory.hooks import Hooked
 from app.adapters.memory.s3 import MemoryObjectStore
 from app.adapters.memory.warehouse import MemoryWarehouse
 from app.adapters.warehouse_port import QUERY_TIMEOUT_S, Delivered, Delivery, Quarantined, moment_ms
-from app.core.flows import LEDGER, REPLAYS
+from app.core.flows import DEAD_LETTERS, LEDGER, REPLAYS
 from app.core.reconcile import Entry
 from app.core.statements import LOADED, QUARANTINED, LogRow
 from app.errors import ServiceUnavailable
@@ -36,6 +36,10 @@ class MemoryLoadedLedger(Hooked):
     def add_replay(self, batch_id: str, block: int, attempt: int) -> None:
         """Add a report that a block was known."""
         self.warehouse.add(replays=[{"txn_id": "t", "batch_id": batch_id, "block": block, "attempt": attempt}])
+
+    def add_dead_letter(self, batch_id: str, block: int, reason: str) -> None:
+        """Add a report that a copy of a block could not be read."""
+        self.warehouse.add(dead_letters=[{"txn_id": "t", "batch_id": batch_id, "block": block, "reason": reason}])
 
     async def delivery(self, epoch: int) -> Delivery:
         """How far delivery is with each partition of an epoch; waits where a load has the lock, and sees what was before."""
@@ -69,6 +73,16 @@ class MemoryLoadedLedger(Hooked):
                 found.setdefault(row["batch_id"], set()).add(row["block"])
         await self._leave("replayed_blocks")
         return {batch_id: frozenset(blocks) for batch_id, blocks in found.items()}
+
+    async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
+        """Of each batch the blocks of which a copy could not be read."""
+        await self._enter("dead_letters")
+        wanted, found = set(batch_ids), dict[str, dict[int, str]]()
+        for row in self.warehouse.rows(DEAD_LETTERS.name):
+            if row["batch_id"] in wanted:
+                found.setdefault(row["batch_id"], {})[row["block"]] = row["reason"]
+        await self._leave("dead_letters")
+        return found
 
     async def _wait_for_lock(self) -> None:
         """A query on delivery_log waits for whoever has it alone."""

@@ -11,7 +11,7 @@ import msgspec
 from app.local.stack import Stack
 from app.local.traffic.expect import Expectations, expect
 from app.local.traffic.schedule import requests, schedule
-from app.local.traffic.send import Sender, Sent
+from app.local.traffic.send import GIVE_UP_S, Sender, Sent
 from app.local.traffic.stories import Author, Timing
 
 LEAD_MS: Final = 200
@@ -31,6 +31,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Lines a second while stories begin."""
     seed: int = 1
     keep_bodies: bool = False
+    patience_s: float = GIVE_UP_S
+    """How long a request may be refused or unanswered before it, and the run, is given up."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -63,7 +65,7 @@ async def run_traffic(stack: Stack, plan: Plan, progress: Callable[[int], None] 
     run = f"r{secrets.token_hex(4)}"
     started_at_ms = time.time_ns() // 1_000_000 + LEAD_MS
     author = Author(plan.seed, run, started_at_ms, timing_of(stack))
-    sender = Sender(stack.collector_url, started_at_ms, keep_bodies=plan.keep_bodies)
+    sender = Sender(stack.collector_url, started_at_ms, keep_bodies=plan.keep_bodies, patience_s=plan.patience_s)
     await asyncio.sleep(LEAD_MS / 1000)
     sent = await sender.run(requests(schedule(author, plan.events, plan.rate), plan.seed), progress)
     return Run(run, sent, expect(sent, timing_of(stack)))

@@ -17,8 +17,8 @@ from app.local.traffic.stories import EventFacts, Line
 log = structlog.get_logger(__name__)
 
 CONNECTIONS: Final = 64
-GIVE_UP_S: Final = 120
-"""A request that is refused or unanswered for this long is given up, and with it the run."""
+GIVE_UP_S: Final = 120.0
+"""A request that is refused or unanswered for this long is given up, and with it the run, unless told otherwise."""
 RETRY_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 PAUSE_S: Final = 0.25
 
@@ -87,16 +87,18 @@ class _Outcome(msgspec.Struct):
 class Sender:
     """Sends one run to one collector."""
 
-    def __init__(self, collector_url: str, started_at_ms: int, *, keep_bodies: bool) -> None:
+    def __init__(self, collector_url: str, started_at_ms: int, *, keep_bodies: bool, patience_s: float = GIVE_UP_S) -> None:
         """Send to a collector.
 
         Args:
             collector_url: without a slash at its end.
             started_at_ms: the moment (ms since the epoch) at which offset 0 is.
             keep_bodies: keep what was sent, so that the warehouse can be compared field by field.
+            patience_s: how long a request may be refused or unanswered.
         """
         self._url = collector_url
         self._keep_bodies = keep_bodies
+        self._patience_s = patience_s
         self.sent = Sent(started_at_ms)
 
     async def run(self, requests: Iterable[Request], progress: Callable[[int], None] | None = None) -> Sent:
@@ -108,7 +110,7 @@ class Sender:
 
         Raises:
             LocalStackError: the collector refused a request for good, kept another number of lines than were sent, or
-                did not answer for two minutes.
+                did not answer for `patience_s`.
         """
         start = time.monotonic()
         offset_s = self.sent.started_at_ms / 1000 - time.time()
@@ -146,7 +148,7 @@ class Sender:
     async def _until_kept(self, session: aiohttp.ClientSession, request: Request) -> _Outcome:
         """Post until the collector says that it kept the lines; the answer, and from when to when that may have been."""
         first_ms, unsure = _now_ms(), 0
-        give_up = time.monotonic() + GIVE_UP_S
+        give_up = time.monotonic() + self._patience_s
         while True:
             try:
                 async with session.post(self._url + request.path, data=request.body, headers=request.headers) as response:
