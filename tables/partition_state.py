@@ -18,6 +18,7 @@ from app.adapters.kafka import LogReader
 from app.adapters.ports import ObjectStore
 from app.core.keys import chain_prefix
 from app.core.step_message import StepMessage, digest_of
+from app.crash.proxies import around
 from app.errors import DigestMismatch, StepGap, StoreLost, TopicRecreated
 from app.shell.faust_app import InstreamApp
 from app.topics import topics_of
@@ -134,7 +135,8 @@ class RowsStore(faust_rocksdb.Store):
     def _open_for_partition(self, partition: int) -> Any:
         if partition not in self._owned:
             raise KeyError(f"{self._rows}[{partition}] is not assigned to this worker")
-        return PartitionDb(Path(self.partition_path(partition)), self._memory, self._settings.dedup_window_ms)
+        db = PartitionDb(Path(self.partition_path(partition)), self._memory, self._settings.dedup_window_ms)
+        return around(self._instream.ports.points, "store", db)
 
     def _close(self, partition: int) -> None:
         db = self._dbs.pop(partition, None)
