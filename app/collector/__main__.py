@@ -50,6 +50,7 @@ async def serve(settings: Settings, spare_of: int | None = None) -> None:
     app = create_app(settings, store, registry, stream, SystemClock(), os.urandom)
     if points is not None:
         app.middlewares.insert(0, answers_between(points, EVENTS_PATH))
+        points.is_awake = spare_of is None
     ops_app = web.Application()
     ops_app.add_routes(ops_routes(app[COLLECTOR].waits_for))
     ops, collector = web.AppRunner(ops_app, access_log=None), new_runner(app, settings)
@@ -59,6 +60,8 @@ async def serve(settings: Settings, spare_of: int | None = None) -> None:
         if spare_of is not None and not await await_turn(spare_of):
             log.info("spare collector ends: nobody is left to tell it its turn")
             return
+        if points is not None:
+            points.is_awake = True
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

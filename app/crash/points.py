@@ -130,6 +130,8 @@ class CrashPoints:
         self.role = role
         self._plan = plan
         self._end = end
+        self.is_awake = True
+        """A process that only stands by, as a spare, passes every point."""
         self._calls = frozenset(CALLS[role])
         self._reached: set[str] = set()
         self._seen: tuple[int, int] | None = None
@@ -142,6 +144,8 @@ class CrashPoints:
         Raises:
             RuntimeError: the call is not in the catalogue.
         """
+        if not self.is_awake:
+            return
         name = str(Point(self.role, call, side))
         if name not in self._reached:
             self._first_time(name, call, side)

@@ -1,0 +1,144 @@
+"""`instream crash-points` and `instream crash-sweep`: where a worker can be made to end, and what then becomes of events."""
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from app.cli.show import Exit, JsonOption, Lines, print_json, print_table
+from app.local.crash_sweep.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.crash.catalogue import Point
+    from app.crash.points import Armed
+    from app.local.crash_sweep.sweep import Sweep
+
+
+class SweepResult(msgspec.Struct, kw_only=True):
+    """The answer of a sweep."""
+
+    points: int
+    deaths: int
+    violations: int
+    """Of single rounds, and of the check of everything at the end of a life."""
+    never_reached: int
+    took_s: float
+    outcomes: list[Outcome] = []
+    at_the_end: list[str] = []
+    """What the check at the end of a life found, in words."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every point was met as often as it should be and nothing was violated."""
+        return not (self.violations or self.never_reached) and all(outcome.is_good for outcome in self.outcomes)
+
+
+def crash_points(as_json: JsonOption = False) -> None:
+    """List every point at which a worker can be made to end: before and after each of its calls to the outside.
+
+    A plan arms one, e.g. [{"id": "1", "point": "sink.s3.put.jobdata.after", "times": 1}]: start the stack with
+    INSTREAM_CRASH_PLAN naming the file, and write it whenever you like.
+    """
+    from app.crash.catalogue import POINTS  # noqa: PLC0415 - commands load what they need
+
+    names = [str(point) for point in POINTS]
+    if as_json:
+        print_json(names)
+    else:
+        print("\n".join(names))
+
+
+def crash_sweep(
+    only: Annotated[str, typer.Option(help="Only points whose name contains this.")] = "",
+    together: Annotated[int, typer.Option(help="How many roles die in one round at most.", min=1)] = 6,
+    times: Annotated[list[int] | None, typer.Option(help="How often in a row; give it again for more than one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Kill every worker at every crash point on a stack of its own, once and twice in a row, and compare every row.
+
+    Takes most of an hour. Exit code 0 only when every point was met, every worker came back and nothing was violated.
+    """
+    from app.crash.catalogue import POINTS  # noqa: PLC0415
+
+    points = [point for point in POINTS if only in str(point)]
+    if not points:
+        raise typer.BadParameter(f"no crash point's name contains {only!r}", param_hint="--only")
+    say, started = Lines(), time.monotonic()
+    outcomes: list[Outcome] = []
+    at_the_end: list[str] = []
+    for count in times or [1, 2]:
+        found, faults = _life(points, count, together, say)
+        outcomes += found
+        at_the_end += faults
+    result = SweepResult(
+        points=len(points), deaths=sum(outcome.died for outcome in outcomes),
+        violations=sum(outcome.violations for outcome in outcomes) + len(at_the_end),
+        never_reached=sum(outcome.died < outcome.times for outcome in outcomes),
+        took_s=round(time.monotonic() - started, 1), outcomes=outcomes, at_the_end=at_the_end,
+    )  # fmt: skip
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+    if not result.is_good:
+        raise typer.Exit(Exit.FAILURE)
+
+
+def _life(points: "Sequence[Point]", times: int, together: int, say: Lines) -> tuple[list[Outcome], list[str]]:
+    """All points on one stack; what came of each, and what was wrong at the end."""
+    from app.cli.demo import own_stack  # noqa: PLC0415
+    from app.crash.points import PlanFile  # noqa: PLC0415
+    from app.local.crash_sweep.rounds import is_first_start, rounds_of  # noqa: PLC0415
+    from app.local.crash_sweep.sweep import SWEEP_TIMES, Sweep  # noqa: PLC0415
+    from app.local.stack import home_of_environment  # noqa: PLC0415
+
+    rounds = rounds_of(points, together)
+    with tempfile.TemporaryDirectory(prefix="instream-crash-") as folder:
+        plan = PlanFile(Path(folder) / "plan")
+        sweep = Sweep(home_of_environment(), plan, say)
+        armed = sweep.arm(rounds[0], times) if is_first_start(rounds[0]) else None
+        with own_stack(SWEEP_TIMES | {"INSTREAM_CRASH_PLAN": str(plan.path)}, say):
+            sweep = Sweep(home_of_environment(), plan, say, seed=1000 * times)
+            return asyncio.run(_rounds(sweep, rounds, times, armed, say))
+
+
+async def _rounds(
+    sweep: "Sweep", rounds: "list[list[Point]]", times: int, armed: "dict[Point, Armed] | None", say: Lines
+) -> tuple[list[Outcome], list[str]]:
+    outcomes: list[Outcome] = []
+    started = time.monotonic()
+    for number, points in enumerate(rounds, 1):
+        found = await sweep.round(points, times, armed if number == 1 else None)
+        outcomes += found
+        say(f"{times} x, round {number} of {len(rounds)}, {time.monotonic() - started:.0f} s:")
+        for outcome in found:
+            say(f"  {outcome.point}: died {outcome.died}, ready after {outcome.recovery_s} s" + _words(outcome))
+    return outcomes, []
+
+
+def _words(outcome: "Outcome") -> str:
+    return "" if outcome.is_good else f"; WRONG: {'; '.join(outcome.notes)}"
+
+
+def _show(result: SweepResult) -> None:
+    """Print the table and the verdict."""
+    columns = ("point", "to die", "died", "seconds to recovery", "violations")
+    rows = [
+        (outcome.point, outcome.times, outcome.died, "" if outcome.recovery_s is None else f"{outcome.recovery_s:.1f}",
+         outcome.violations)
+        for outcome in result.outcomes
+    ]  # fmt: skip
+    print_table(f"{result.points} points, {result.deaths} deaths, {result.took_s / 60:.0f} minutes", columns, rows)
+    for outcome in result.outcomes:
+        if not outcome.is_good:
+            print(f"{outcome.point}: {'; '.join(outcome.notes)}")
+    for fault in result.at_the_end:
+        print(f"at the end: {fault}")
+    verdict = "GOOD" if result.is_good else "NOT GOOD"
+    print(f"{verdict}: {result.violations} violations, {result.never_reached} points not reached as often as they should be")

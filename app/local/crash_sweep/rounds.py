@@ -1,0 +1,49 @@
+"""Which points are met together: at most one of each role at a time, and none of a role that dies for another's point."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+
+from app.crash.catalogue import Point, read_point
+from app.local.crash_sweep.histories import Event, history_of
+
+
+def busy_roles(point: Point) -> set[str]:
+    """The roles whose workers die while `point` is met."""
+    return {point.role, *(read_point(name).role for name in history_of(point).companions)}
+
+
+def rounds_of(points: Iterable[Point], together: int) -> list[list[Point]]:
+    """The points in rounds of at most `together`, in each role's order.
+
+    Those of a stack's first start come first and in one round, those that need a stale store last and alone.
+    """
+    first: list[Point] = []
+    last: list[list[Point]] = []
+    waiting: dict[str, deque[Point]] = defaultdict(deque)
+    for point in points:
+        events = history_of(point).events
+        if Event.FIRST_START in events:
+            first.append(point)
+        elif Event.STALE_STORE in events:
+            last.append([point])
+        else:
+            waiting[point.role].append(point)
+    found = [first] if first else []
+    while any(waiting.values()):
+        found.append(_next_round(waiting, together))
+    return found + last
+
+
+def _next_round(waiting: dict[str, deque[Point]], together: int) -> list[Point]:
+    taken: list[Point] = []
+    busy: set[str] = set()
+    for queue in sorted(waiting.values(), key=len, reverse=True):
+        if queue and len(taken) < together and not busy & busy_roles(queue[0]):
+            busy |= busy_roles(queue[0])
+            taken.append(queue.popleft())
+    return taken
+
+
+def is_first_start(points: Sequence[Point]) -> bool:
+    """Whether this is the round of a stack's first start."""
+    return any(Event.FIRST_START in history_of(point).events for point in points)

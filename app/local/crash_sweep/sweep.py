@@ -1,0 +1,226 @@
+"""One life of a stack in which workers die at crash points, round by round, and everything is checked after each."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from app.adapters.warehouse import connect
+from app.crash.catalogue import Point, read_point
+from app.crash.points import EXIT_CODE, Armed, Death, PlanFile
+from app.errors import LocalStackError
+from app.local.crash_sweep.events import copy_store, leave_orphan, make_stale, reshard
+from app.local.crash_sweep.histories import Event, history_of
+from app.local.crash_sweep.outcome import Outcome
+from app.local.life import Home
+from app.local.probe import answers_ok
+from app.local.stack import Stack, read_stack
+from app.local.traffic.compare import compare
+from app.local.traffic.run import Plan, Run, run_traffic
+from app.settings import read_settings
+
+Say = Callable[[str], None]
+
+SWEEP_TIMES: Final = {
+    "INSTREAM_JOIN_WINDOW_S": "3",
+    "INSTREAM_JOIN_GRACE_S": "2",
+    "INSTREAM_JOIN_REORDER_S": "1",
+    "INSTREAM_COMMIT_INTERVAL_S": "2",
+    "INSTREAM_IDLE_COMMIT_INTERVAL_S": "5",
+    "INSTREAM_DELIVERY_INTERVAL_S": "1",
+    "INSTREAM_AUDIT_INTERVAL_S": "2",
+    "INSTREAM_AUDIT_GRACE_S": "10",
+    "INSTREAM_STALL_TIMEOUT_S": "60",
+}
+"""Seconds where production has minutes."""
+LAP_LINES: Final = 300
+LAP_RATE: Final = 100.0
+LAP_EVERY_S: Final = 6.0
+"""So long after a lap has begun the next one does, while a point is still to be met."""
+REACH_TIMEOUT_S: Final = 120.0
+READY_TIMEOUT_S: Final = 90.0
+SETTLE_TIMEOUT_S: Final = 180.0
+POLL_S: Final = 0.1
+FOREVER: Final = 1_000_000
+
+
+class Sweep:
+    """Rounds on one running stack, whose environment this process has."""
+
+    def __init__(self, home: Home, plan: PlanFile, say: Say, seed: int = 1) -> None:
+        self._home = home
+        self._plan = plan
+        self._say = say
+        self._seed = seed
+        self.runs: list[Run] = []
+        """Everything that was sent."""
+
+    @property
+    def stack(self) -> Stack:
+        """stack.json as it is now."""
+        stack = read_stack(self._home)
+        if stack is None:
+            raise LocalStackError("the stack is gone")
+        return stack
+
+    def arm(self, points: Sequence[Point], times: int) -> dict[Point, Armed]:
+        """Arm these points, and before them what they need others to die at."""
+        armed = {point: Armed(secrets.token_hex(4), str(point), times) for point in points}
+        companions = {name for point in points for name in history_of(point).companions}
+        others = [Armed(secrets.token_hex(4), name, FOREVER) for name in sorted(companions)]
+        self._plan.arm([*armed.values(), *others])
+        return armed
+
+    async def round(self, points: Sequence[Point], times: int, armed: dict[Point, Armed] | None = None) -> list[Outcome]:
+        """Let the roles of these points die there `times` times, and check what is left of the stack's promises.
+
+        Args:
+            points: of different roles.
+            times: how often each.
+            armed: what `arm` gave, where it was armed before.
+        """
+        older: Path | None = None
+        if any(Event.STALE_STORE in history_of(point).events for point in points):
+            older = await self._older_store()
+        armed = armed or self.arm(points, times)
+        laps: list[asyncio.Task[Run]] = []
+        notes: list[str] = []
+        try:
+            await asyncio.gather(*(self._bring_about(point, times, older) for point in points))
+            await self._traffic_until(lambda: self._all_died(armed), laps)
+            self._plan.arm([])
+            back = dict(zip(points, await asyncio.gather(*(self._back(armed[point]) for point in points)), strict=True))
+            notes += await self._settled(laps)
+        finally:
+            self._plan.arm([])
+            for lap in laps:
+                lap.cancel()
+        notes += self._strange_exits()
+        return [self._outcome(armed[point], back[point], notes) for point in points]
+
+    # --- before and while
+
+    async def _older_store(self) -> Path:
+        """A copy of the ETL's store, and a lap behind it, all of it loaded."""
+        older = self._home.path / "older-store"
+        copy_store(self.stack.pid_of("etl"), self._home.data / "etl", older)
+        laps: list[asyncio.Task[Run]] = []
+        await self._traffic_until(lambda: False, laps, LAP_EVERY_S)
+        if faults := await self._settled(laps):
+            raise LocalStackError("; ".join(faults))
+        return older
+
+    async def _bring_about(self, point: Point, times: int, older: Path | None) -> None:
+        settings = read_settings()
+        for event in history_of(point).events:
+            match event:
+                case Event.RESTART:
+                    os.kill(self.stack.pid_of(point.role), signal.SIGKILL)
+                case Event.ORPHAN:
+                    for _ in range(times):
+                        await leave_orphan(settings, f"orphan{secrets.token_hex(4)}")
+                case Event.RESHARD:
+                    self._say(await asyncio.to_thread(reshard, settings))
+                case Event.STALE_STORE if older is not None:
+                    await make_stale(settings, self.stack.pid_of("etl"), self._home.data / "etl", older)
+                case _:
+                    pass
+
+    async def _traffic_until(
+        self, is_done: Callable[[], bool], laps: list[asyncio.Task[Run]], timeout_s: float = REACH_TIMEOUT_S
+    ) -> None:
+        """Send laps of traffic, one at least, until something is so or the time is up."""
+        deadline, next_lap = time.monotonic() + timeout_s, time.monotonic()
+        while not is_done() or not laps:
+            now = time.monotonic()
+            if now > deadline:
+                return
+            if now >= next_lap:
+                self._seed += 1
+                plan = Plan(events=LAP_LINES, rate=LAP_RATE, seed=self._seed, keep_bodies=True)
+                laps.append(asyncio.create_task(run_traffic(self.stack, plan)))
+                next_lap = now + LAP_EVERY_S
+            await asyncio.sleep(POLL_S)
+
+    def _deaths(self, armed: Armed) -> list[Death]:
+        return [death for death in self._plan.deaths() if death.armed_id == armed.id]
+
+    def _all_died(self, armed: dict[Point, Armed]) -> bool:
+        deaths = Counter(death.armed_id for death in self._plan.deaths())
+        return all(deaths[each.id] >= each.times for each in armed.values())
+
+    # --- afterwards
+
+    async def _back(self, armed: Armed) -> float | None:
+        """Seconds from the last death to a worker of that role that is ready; None without a death or in all the time."""
+        deaths = self._deaths(armed)
+        if not deaths:
+            return None
+        role, last = read_point(armed.point).role, deaths[-1]
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            stack = self.stack
+            base = stack.collector_url if role == "collector" else stack.metrics[role].removesuffix("/metrics")
+            if stack.pid_of(role) not in {0, last.pid} and await answers_ok(f"{base}/ready"):
+                return round(time.time() - last.at_ms / 1000, 1)
+            await asyncio.sleep(POLL_S)
+        return None
+
+    async def _settled(self, laps: list[asyncio.Task[Run]]) -> list[str]:
+        """Wait until everything that was sent is in the warehouse, and compare it; what is wrong, in words."""
+        from app.cli.wait import await_coverage  # noqa: PLC0415 - a command's own; its loop is what is needed
+
+        results = await asyncio.gather(*laps, return_exceptions=True)
+        runs = [result for result in results if isinstance(result, Run)]
+        found = [f"traffic: {result}" for result in results if isinstance(result, BaseException)]
+        self.runs += runs
+        waited = await await_coverage(read_settings(), SETTLE_TIMEOUT_S, lambda *_: None)
+        if waited.exit_code:
+            found.append(f"ledger: {waited.missing} missing, {waited.held} held, {waited.excess} excess: {waited.named}")
+        async with await connect(self.stack.warehouse_url) as connection:
+            for run in runs:
+                compared = await compare(connection, run.run, run.sent, run.expected)
+                if not compared.is_equal:
+                    counts = f"{compared.missing} missing, {compared.extra} extra, {compared.different} different"
+                    found.append(f"rows of {run.run}: {counts}: {'; '.join(compared.examples[:3])}")
+        return found
+
+    def _strange_exits(self) -> list[str]:
+        """Where fewer processes ended with the points' exit code than say they did, or a call without a point was made."""
+        ended: Counter[str] = Counter(exits_of(self._home))
+        said = Counter(read_point(death.point).role for death in self._plan.deaths())
+        found = [
+            f"{role}: {said[role]} deaths at points, {ended[role]} exits with code {EXIT_CODE}"
+            for role in said
+            if said[role] != ended[role]
+        ]
+        if unlisted := self._plan.unlisted():
+            found.append(f"calls without a crash point: {', '.join(sorted(unlisted))}")
+        return found
+
+    def _outcome(self, armed: Armed, recovery_s: float | None, violations: Iterable[str]) -> Outcome:
+        notes = list(violations)
+        died = len(self._deaths(armed))
+        count = len(notes)
+        if died < armed.times:
+            notes.append(f"reached {died} of {armed.times} times")
+        elif recovery_s is None:
+            notes.append(f"no worker was ready within {READY_TIMEOUT_S:.0f} s")
+        return Outcome(armed.point, armed.times, died, recovery_s, count, tuple(notes))
+
+
+def exits_of(home: Home) -> list[str]:
+    """The roles whose processes ended at a crash point, as the supervisor that waited for them saw it."""
+    found = []
+    for line in (home.path / "supervisor.log").read_text().splitlines():
+        if line.startswith("{") and '"process died"' in line:
+            entry = json.loads(line)
+            if entry["code"] == EXIT_CODE:
+                found.append(entry["process"])
+    return found
