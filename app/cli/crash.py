@@ -113,6 +113,8 @@ async def _rounds(
 ) -> tuple[list[Outcome], list[str]]:
     outcomes: list[Outcome] = []
     started = time.monotonic()
+    if armed is None:
+        await sweep.warm_up()
     for number, points in enumerate(rounds, 1):
         found = await sweep.round(points, times, armed if number == 1 else None)
         outcomes += found
