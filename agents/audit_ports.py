@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from app.adapters.kafka import lag
-from app.adapters.loaded_ledger import LoadedLedger
 from app.adapters.ports import BlockStream, ObjectStore, Registry
+from app.adapters.warehouse_port import LoadedLedger
 from app.clock import Clock
 from app.crash.proxies import between
 from app.settings import Settings

@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 from pyroaring import BitMap
 
 from agents.audit_ports import AuditPorts
-from app.adapters.loaded_ledger import Delivery
+from app.adapters.warehouse_port import Delivery
 from app.core.batch import cut_again
 from app.core.reconcile import (
     AuditRules,

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from agents.warehouse_load import Attempt, Connect, LoadStopped, WarehouseLoad
+from agents.warehouse_load import Attempt, LoadStopped, WarehouseLoad
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
 from app.core import keys
@@ -55,14 +55,14 @@ class Deliverer:
     """
 
     def __init__(
-        self, store: ObjectStore, connect: Connect, settings: Settings, clock: Clock, chance: random.Random | None = None
+        self, store: ObjectStore, load: WarehouseLoad, settings: Settings, clock: Clock, chance: random.Random | None = None
     ) -> None:
         self._store = store
         self._epoch = settings.epoch
         self._interval_s = settings.delivery_interval_s
         self._clock = clock
         self._chance = chance or random.Random()
-        self._load = WarehouseLoad(store, connect, settings, clock)
+        self._load = load
         self._positions: dict[int, int] | None = None
         self._deferrals = 0
         self._deferred: Failure | None = None
@@ -77,7 +77,7 @@ class Deliverer:
         self._positions = None
 
     async def close(self) -> None:
-        """Close the warehouse connection."""
+        """Close the warehouse session."""
         await self._load.close()
 
     async def round(self, partitions: Iterable[int]) -> RoundReport:

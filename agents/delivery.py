@@ -12,8 +12,10 @@ import structlog
 from faust.types import TP
 
 from agents.deliverer import Deliverer
-from app.adapters.warehouse import connect
+from agents.warehouse_load import WarehouseLoad
+from app.adapters.warehouse import open_session
 from app.apps import delivery as app
+from app.crash.proxies import connecting
 from app.topics import topics_of
 
 log = structlog.get_logger(__name__)
@@ -56,8 +58,10 @@ class Rounds:
         return None if failure is None else f"warehouse, {failure.reason}: {failure.detail[:200]}"
 
     async def _loop(self, partitions: list[int]) -> None:
-        settings = app.settings
-        deliverer = Deliverer(app.ports.objects, partial(connect, settings.warehouse_url), settings, app.ports.clock)
+        settings, store, clock = app.settings, app.ports.objects, app.ports.clock
+        to_warehouse = partial(open_session, settings.warehouse_url, settings.copy_iam_role)
+        connect = connecting(app.ports.points, "warehouse", to_warehouse)
+        deliverer = Deliverer(store, WarehouseLoad(store, connect, settings, clock), settings, clock)
         self._deliverer = deliverer
         try:
             while not self._leaving.is_set():

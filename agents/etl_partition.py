@@ -1,6 +1,6 @@
 """One partition of the ETL: gather what waits, let the core decide, make the step durable (rules E1 to E6).
 
-Ordered effects of a step, one step in flight a partition:
+Ordered effects of a step, one step in flight a partition (rule E3):
 
 1. The step goes to `rows` and the broker acknowledges it. A crash here: the message counts or it does not; recovery reads
    the log and knows. Nothing else has happened.

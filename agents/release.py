@@ -5,15 +5,16 @@ from typing import Any, Final
 
 import msgspec
 
-from agents.warehouse_load import Connect, LoadStopped, WarehouseLoad
+from agents.warehouse_load import LoadStopped, WarehouseLoad
 from app.adapters.ports import ObjectStore
-from app.adapters.warehouse import Connection, run
+from app.adapters.warehouse_port import Connect, WarehouseSession
 from app.clock import Clock
-from app.core import keys, statements
+from app.core import keys
 from app.core.chain import Place, decode_record
 from app.core.flows import LEDGER
 from app.core.load_plan import BLAMES_A_FILE
 from app.core.release import already_there, lines_of
+from app.core.statements import LOADED
 from app.core.transaction import Ready, TransactionRecord, ready_of
 from app.core.writers import decode_output
 from app.errors import ConfigurationError, LoadDeferred, LoadRejected
@@ -48,17 +49,17 @@ class _Check:
         self.result = Released.LOADED
         self.present: dict[str, int] = {}
 
-    async def __call__(self, connection: Connection) -> bool:
-        found = await run(connection, statements.log_of(self._txn.txn_id))
-        if not found:
+    async def __call__(self, session: WarehouseSession) -> bool:
+        status = await session.log_status(self._txn.txn_id)
+        if status is None:
             raise ConfigurationError(f"delivery has not decided about {self._txn.txn_id} yet: nothing to release")
-        if found[0][0] == statements.LOADED:
+        if status == LOADED:
             self.result = Released.ALREADY_LOADED
             return False
         batches = sorted(self._own)
         for at in range(0, len(batches), _BATCHES_AT_ONCE):
-            rows = await run(connection, statements.ledger_of(batches[at : at + _BATCHES_AT_ONCE]))
-            self.present |= already_there(self._own, [(str(batch), str(lines)) for batch, _, lines in rows])
+            rows = await session.ledger_of(batches[at : at + _BATCHES_AT_ONCE])
+            self.present |= already_there(self._own, [(row.batch_id, row.line_set) for row in rows])
         if self.present:
             self.result = Released.LINES_PRESENT
         return not self.present

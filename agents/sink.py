@@ -6,16 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from agents.sink_partition import RANDOM_BYTES, Connections, SinkPartition, commit_rules
+from agents.sink_partition import RANDOM_BYTES, Connections, SinkPartition, commit_rules, serve
 from app.apps import sink as app
 from app.chain_store import sweep
 from app.core.chain import LogBounds, Place
-from app.core.collecting import Arrival
 from app.shell.runners import Inbox, PartitionRunners
 from app.topics import topics_of
 
-POLL_S: Final = 0.5
-"""How often a partition without messages looks whether it is time to commit."""
 SWEEPING_PARTITION: Final = 0
 """Whoever owns it sweeps for all."""
 SWEEP_INTERVAL_S: Final = 86_400
@@ -26,21 +23,9 @@ manifests = app.source_topic(_topics.manifests.name, _topics.manifests.partition
 
 
 async def work(inbox: Inbox) -> None:
-    """One partition from assignment to revoke: take, collect, commit, acknowledge.
-
-    Messages are acknowledged only once a finished transaction answers for them (S3). What is open on revoke is dropped:
-    it comes again to the next owner (S5).
-    """
-    sink = _sink_of(inbox.partition)
+    """One partition from assignment to revoke."""
     async with _sweeping(inbox.partition):
-        await inbox.start_at(await sink.open())
-        while not inbox.closing:
-            for event in await inbox.take(timeout_s=POLL_S, limit=1):
-                if sink.take(event.message.offset, event.value) is Arrival.BEYOND:
-                    await inbox.start_at(sink.next_offset)
-            if sink.due() and not inbox.closing and (displaced := await sink.commit()):
-                await inbox.start_at(displaced.read_from)
-            inbox.ack(through=sink.acknowledged)
+        await serve(inbox, _sink_of(inbox.partition))
 
 
 runners = PartitionRunners(app, _topics.rows.name, work)

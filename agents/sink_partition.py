@@ -18,6 +18,7 @@ from app.core.chain import LogBounds, Place, Position, position_after
 from app.core.collecting import Arrival, CommitRules, OpenTransaction, encode_outputs, record_of
 from app.core.transaction import TransactionRecord
 from app.settings import Settings
+from app.shell.runners import Inbox
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,8 @@ AskBounds = Callable[[], Awaitable[LogBounds]]
 """What the partition's log holds now."""
 RandomHex = Callable[[], str]
 
+POLL_S: Final = 0.5
+"""How often a partition without messages looks whether it is time to commit."""
 RANDOM_BYTES: Final = 4
 """Random bytes in a transaction's id: they tell two writers of one number apart."""
 
@@ -183,3 +186,19 @@ class SinkPartition:
             "transaction ready", txn_id=record.txn_id, rows=rows, bytes=sum(out.bytes for out in record.outputs),
             offsets=f"{record.first_offset}-{record.last_offset}", took_ms=self._clock.now_ms() - record.committed_at_ms,
         )  # fmt: skip
+
+
+async def serve(inbox: Inbox, sink: SinkPartition) -> None:
+    """One partition from assignment to revoke: take, collect, commit, acknowledge.
+
+    Messages are acknowledged only once a finished transaction answers for them (S3). What is open on revoke is dropped:
+    it comes again to the next owner (S5).
+    """
+    await inbox.start_at(await sink.open())
+    while not inbox.closing:
+        for event in await inbox.take(timeout_s=POLL_S, limit=1):
+            if sink.take(event.message.offset, event.value) is Arrival.BEYOND:
+                await inbox.start_at(sink.next_offset)
+        if sink.due() and not inbox.closing and (displaced := await sink.commit()):
+            await inbox.start_at(displaced.read_from)
+        inbox.ack(through=sink.acknowledged)

@@ -23,6 +23,7 @@ InstreamError
 │   ├── OutcomeUnknown            it may have happened
 │   ├── ObjectMissing
 │   ├── IteratorExpired
+│   ├── WarehouseError
 │   ├── LoadDeferred
 │   └── LoadRejected
 ├── WorkerStalled                 a worker's input waits and it does not move
@@ -138,6 +139,20 @@ class IteratorExpired(OutsideError):
     """A shard iterator is older than Kinesis keeps it; renew it from the checkpoint."""
 
     retriable = True
+
+
+class WarehouseError(OutsideError):
+    """The warehouse refused a statement, or its connection is lost; `core.load_plan.classify` says what that means.
+
+    Args:
+        sqlstate: the error's five characters; None where the connection itself failed.
+        message: the error's primary message and detail.
+    """
+
+    def __init__(self, sqlstate: str | None, message: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.message = message
 
 
 class LoadDeferred(OutsideError):

@@ -1,21 +1,18 @@
-"""The RocksDB of one ETL partition: the state tables, and how far on `rows` they go.
+"""The store of one ETL partition: the state tables, and how far on `rows` they go.
 
-    column family     key                                  value
+    family            key                                  value
     default           "position"                           `Position`, msgpack
                       "rows"                               rows offset: last one read or written, 8 bytes big-endian
     window            table's tag, then the state's key    pending and seconds
     generation-<n>    table's tag, then the state's key    seen, blocks and views by stored time (`tables.generations`)
 
-A step's changes, its position and its offset go in with one WriteBatch: all of it or nothing (rule E3).
+A step's changes, its position and its offset go in with one batch: all of it or nothing (rule E3).
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import rocksdict
 import structlog
 
 from app.core.base_search import BaseSearch, Candidate, counted_before
@@ -23,17 +20,16 @@ from app.core.counting import Counted, Verdict
 from app.core.state import EXPIRING, KEY_BYTES
 from app.core.step_message import NO_PREDECESSOR, StepMessage, decode_step, digest_of
 from app.errors import StepConflict, StepGap, StoreLost
+from tables.engine import Batch, Engine
 from tables.generations import Generations, family_name, generation_of
 
 log = structlog.get_logger(__name__)
 
 _POSITION: Final = b"position"
 _ROWS: Final = b"rows"
+_DEFAULT: Final = "default"
 _WINDOW: Final = "window"
 _TAGS: Final = {"seen": b"s", "blocks": b"b", "views": b"v", "pending": b"p", "seconds": b"e"}
-_MIB: Final = 1024 * 1024
-BLOOM_BITS_PER_KEY: Final = 10
-"""1 % false positives: nearly every lookup in `seen` is for a key that is not there."""
 
 if _TAGS.keys() != KEY_BYTES.keys():
     raise RuntimeError("every state table needs a tag")
@@ -52,65 +48,21 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     """The ETL's own state between steps."""
 
 
-class Memory:
-    """What all partitions of a process share: one block cache, and one bound for all memtables, which it counts in.
-
-    Args:
-        cache_bytes: Size of the block cache, filters and indexes included.
-    """
-
-    def __init__(self, cache_bytes: int) -> None:
-        self.cache = rocksdict.Cache(cache_bytes)
-        self.memtables = rocksdict.WriteBufferManager.new_write_buffer_manager_with_cache(
-            max(4 * _MIB, cache_bytes // 2), False, self.cache
-        )
-
-    def options(self) -> Any:
-        """Options of a database or a column family: small buffers, bloom filters, the shared cache."""
-        blocks = rocksdict.BlockBasedOptions()
-        blocks.set_block_cache(self.cache)
-        blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
-        blocks.set_cache_index_and_filter_blocks(True)
-        blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
-        options = rocksdict.Options(raw_mode=True)
-        options.create_if_missing(True)
-        options.create_missing_column_families(True)
-        options.set_block_based_table_factory(blocks)
-        options.set_compression_type(rocksdict.DBCompressionType.lz4())
-        options.set_write_buffer_manager(self.memtables)
-        options.set_write_buffer_size(8 * _MIB)
-        options.set_arena_block_size(64 * 1024)
-        options.set_max_open_files(100)
-        options.set_keep_log_file_num(2)
-        options.set_max_background_jobs(2)
-        return options
-
-
 class PartitionDb:
     """The open store of one partition: a `StateReader` that applies steps.
 
     Args:
-        path: The database's folder; made if missing.
-        memory: Shared with the other partitions.
+        engine: The partition's database, open; the store closes it.
         window_ms: The dedup window.
     """
 
-    def __init__(self, path: Path, memory: Memory, window_ms: int) -> None:
-        self.path = path
-        self._memory = memory
+    def __init__(self, engine: Engine, window_ms: int) -> None:
+        self._engine = engine
         self._rules = Generations(window_ms)
-        families = [_WINDOW]
-        if (path / "CURRENT").exists():
-            found = rocksdict.Rdict.list_cf(str(path), memory.options())
-            families = sorted({*found, _WINDOW} - {"default"})
-        self._db = rocksdict.Rdict(
-            str(path), options=memory.options(), column_families={name: memory.options() for name in families}
-        )
-        self._families: dict[str, Any] = {name: self._db.get_column_family(name) for name in families}
-        self._handles = {name: self._db.get_column_family_handle(name) for name in families}
-        stored = self._db.get(_POSITION)
+        if _WINDOW not in engine.families():
+            engine.create(_WINDOW)
+        stored, rows = engine.get(_DEFAULT, [_POSITION, _ROWS])
         self.position = Position() if stored is None else msgspec.msgpack.decode(stored, type=Position)
-        rows = self._db.get(_ROWS)
         self.rows_offset = NO_PREDECESSOR if rows is None else int.from_bytes(rows, "big")
         """Last offset on `rows` that this store has read or written; it never goes back."""
         self._search: BaseSearch | None = None
@@ -139,13 +91,13 @@ class PartitionDb:
         tag = _TAGS[table]
         tagged = [tag + key for key in keys]
         if table not in EXPIRING:
-            return list(self._families[_WINDOW].get(tagged)) if tagged else []
+            return self._engine.get(_WINDOW, tagged)
         found: list[bytes | None] = [None] * len(tagged)
         missing = list(range(len(tagged)))
         for generation in reversed(self.generations()):
             if not missing:
                 break
-            values = self._families[family_name(generation)].get([tagged[n] for n in missing])
+            values = self._engine.get(family_name(generation), [tagged[n] for n in missing])
             for n, value in zip(missing, values, strict=True):
                 found[n] = value
             missing = [n for n in missing if found[n] is None]
@@ -164,14 +116,10 @@ class PartitionDb:
 
     def generations(self) -> list[int]:
         """The generations that exist, oldest first."""
-        return sorted(n for name in self._families if (n := generation_of(name)) is not None)
+        return sorted(n for name in self._engine.families() if (n := generation_of(name)) is not None)
 
     def _scan_family(self, family: str, tag: bytes) -> Iterator[tuple[bytes, bytes]]:
-        entries: Iterator[tuple[bytes, bytes]] = self._families[family].items(from_key=tag)
-        for key, value in entries:
-            if key[:1] != tag:
-                return
-            yield key[1:], value
+        return ((key[1:], value) for key, value in self._engine.scan(family, tag))
 
     # --- following the log (recovery, standbys)
 
@@ -197,7 +145,7 @@ class PartitionDb:
         if not history:
             return
         base = history[0]
-        log.warning("history of a trimmed log begins", offset=base.offset, number=base.number, path=str(self.path))
+        log.warning("history of a trimmed log begins", offset=base.offset, number=base.number)
         self._search = None
         self.position = Position(counted=counted_before(base))
         for held in history:
@@ -213,7 +161,9 @@ class PartitionDb:
         if verdict is Verdict.COUNT:
             self._apply(step, digest_of(message), offset)
         else:
-            self._db.put(_ROWS, offset.to_bytes(8, "big"))
+            batch = self._engine.batch()
+            batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
+            self._engine.write(batch)
             self.rows_offset = offset
 
     # --- writing (the owner)
@@ -232,67 +182,54 @@ class PartitionDb:
 
     def _apply(self, step: StepMessage, digest: bytes, offset: int) -> None:
         """Write everything that a counted step changes in one batch, then drop what has expired."""
-        batch = rocksdict.WriteBatch(raw_mode=True)
+        batch = self._engine.batch()
         for change in step.changes:
             tag = _TAGS[change.table]
             if change.table in EXPIRING:
                 self._batch_expiring(batch, tag, list(change.deleted()), list(change.puts()))
                 continue
-            window = self._handles[_WINDOW]
             for key in change.deleted():
-                batch.delete(tag + key, window)
+                batch.delete(_WINDOW, tag + key)
             for key, value in change.puts():
-                batch.put(tag + key, value, window)
+                batch.put(_WINDOW, tag + key, value)
         position = Position(self.position.counted.advance(offset), digest, step.source_last, step.stream_time_ms, step.meta)
-        batch.put(_POSITION, msgspec.msgpack.encode(position))
-        batch.put(_ROWS, offset.to_bytes(8, "big"))
-        self._db.write(batch)
+        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))
+        batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
+        self._engine.write(batch)
         self.position, self.rows_offset = position, offset
         for generation in self._rules.expired(self.generations(), step.stream_time_ms):
-            self._drop(generation)
+            self._engine.drop(family_name(generation))
+            log.info("expired generation dropped", generation=generation, partition=step.partition)
 
-    def _batch_expiring(self, batch: Any, tag: bytes, deletes: list[bytes], puts: list[tuple[bytes, bytes]]) -> None:
+    def _batch_expiring(self, batch: Batch, tag: bytes, deletes: list[bytes], puts: list[tuple[bytes, bytes]]) -> None:
         """Put each entry into the generation of its stored time; no younger generation keeps an older value of it."""
         for generation in self.generations() if deletes else ():
-            handle = self._handles[family_name(generation)]
+            family = family_name(generation)
             for key in deletes:
-                batch.delete(tag + key, handle)
+                batch.delete(family, tag + key)
         by_generation: dict[int, list[tuple[bytes, bytes]]] = {}
         for key, value in dict(puts).items():  # the last put of a key holds
             by_generation.setdefault(self._rules.of(int.from_bytes(value[:8], "big")), []).append((key, value))
         for target, entries in sorted(by_generation.items()):
-            handle = self._handle_of(target)
-            younger = [self._handles[family_name(n)] for n in self.generations() if n > target]
+            family = self._family_of(target)
+            younger = [family_name(n) for n in self.generations() if n > target]
             for key, value in entries:
                 for other in younger:
-                    batch.delete(tag + key, other)
-                batch.put(tag + key, value, handle)
+                    batch.delete(other, tag + key)
+                batch.put(family, tag + key, value)
 
-    def _handle_of(self, generation: int) -> Any:
+    def _family_of(self, generation: int) -> str:
         name = family_name(generation)
-        if name not in self._families:
-            self._families[name] = self._db.create_column_family(name, self._memory.options())
-            self._handles[name] = self._db.get_column_family_handle(name)
-        return self._handles[name]
-
-    def _drop(self, generation: int) -> None:
-        name = family_name(generation)
-        del self._handles[name]
-        self._families.pop(name).close()
-        self._db.drop_column_family(name)
-        log.info("expired generation dropped", generation=generation, path=str(self.path))
+        if name not in self._engine.families():
+            self._engine.create(name)
+        return name
 
     # --- lifecycle
 
     def close(self) -> None:
-        """Release the files and their lock; using it afterwards raises."""
-        self._handles.clear()
-        for family in self._families.values():
-            family.close()
-        self._families.clear()
-        self._db.close()
+        """Close the database; using the store afterwards raises."""
+        self._engine.close()
 
     def wipe(self) -> None:
         """Close and delete it."""
-        self.close()
-        shutil.rmtree(self.path, ignore_errors=False)
+        self._engine.wipe()

@@ -7,36 +7,26 @@ messages by the same rule (E2). What is kept of Faust is the life of a partition
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import structlog
 from faust.stores import rocksdb as faust_rocksdb
 from faust.tables.table import Table
 from faust.types import TP
 
-from app.adapters.kafka import LogReader
-from app.adapters.ports import ObjectStore
-from app.core.keys import chain_prefix
-from app.core.step_message import StepMessage, digest_of
+from app.core.step_message import StepMessage
 from app.crash.proxies import around
-from app.errors import DigestMismatch, StepGap, StoreLost, TopicRecreated
+from app.errors import StepGap
 from app.shell.faust_app import InstreamApp
 from app.topics import topics_of
-from tables.partition_db import Memory, PartitionDb, Position
+from tables.partition_db import PartitionDb, Position
+from tables.rocks_engine import Memory, RocksEngine
+from tables.store_check import StoreCheck
 
 log = structlog.get_logger(__name__)
 
 RECOVERY_BUFFER: Final = 8
 """Messages of `rows`, MiB each, that recovery gathers before it applies them."""
-
-
-class Bounds(NamedTuple):
-    """What `rows` has of one partition."""
-
-    first: int
-    """Earliest offset still there."""
-    end: int
-    """One more than the last."""
 
 
 class RowsStore(faust_rocksdb.Store):
@@ -135,8 +125,9 @@ class RowsStore(faust_rocksdb.Store):
     def _open_for_partition(self, partition: int) -> Any:
         if partition not in self._owned:
             raise KeyError(f"{self._rows}[{partition}] is not assigned to this worker")
-        db = PartitionDb(Path(self.partition_path(partition)), self._memory, self._settings.dedup_window_ms)
-        return around(self._instream.ports.points, "store", db)
+        points = self._instream.ports.points
+        engine = around(points, "rocksdb", RocksEngine(Path(self.partition_path(partition)), self._memory))
+        return around(points, "store", PartitionDb(engine, self._settings.dedup_window_ms))
 
     def _close(self, partition: int) -> None:
         db = self._dbs.pop(partition, None)
@@ -149,55 +140,14 @@ class RowsStore(faust_rocksdb.Store):
         owned = sorted(self._owned)
         if not owned:
             return
-        logs = await self._instream.logs()
+        app, settings = self._instream, self._settings
+        logs = await app.logs()
+        check = StoreCheck(logs, app.ports.objects, topics_of(settings), settings.epoch, app.conf.id)
         firsts, ends = await logs.first_offsets(self._rows, owned), await logs.end_offsets(self._rows, owned)
         for partition in owned:
-            await self._verify_one(logs, partition, Bounds(firsts[partition], ends[partition]))
-
-    async def _verify_one(self, logs: LogReader, partition: int, bounds: Bounds) -> None:
-        """Wipe a stale store; refuse one that the log contradicts.
-
-        Raises:
-            StoreLost: neither the store nor the log has the history that there was.
-            TopicRecreated: the store is ahead of the log.
-            DigestMismatch: the log has another message where the store's last one was.
-        """
-        where = f"{self._rows}[{partition}]"
-        db = self.db(partition)
-        if db.empty:
-            if bounds.end == 0:
-                await self._verify_first_start(logs, partition)
-            elif bounds.first == bounds.end:
-                raise StoreLost(
-                    f"{where} has lost all its {bounds.end} messages and there is no store: raise INSTREAM_EPOCH"
-                )
-            return
-        rows_offset, position = db.rows_offset, db.position
-        if rows_offset >= bounds.end:
-            raise TopicRecreated(f"{where} ends at {bounds.end}, the store has read {rows_offset}: raise INSTREAM_EPOCH")
-        if rows_offset + 1 < bounds.first:
-            log.warning("stale store is wiped", partition=partition, persisted=rows_offset, first=bounds.first)
-            self.wipe(partition)
-            self._db_for_partition(partition)
-        elif bounds.first <= position.counted.offset:
-            message = await logs.message_at(self._rows, partition, position.counted.offset)
-            if message is not None and digest_of(message) != position.digest:
-                raise DigestMismatch(
-                    f"{where} has another message at {position.counted.offset} than the store was built from"
-                )
-
-    async def _verify_first_start(self, logs: LogReader, partition: int) -> None:
-        """An empty log is a first start only where nothing was ever taken from it, nor from its source."""
-        topics, epoch = topics_of(self._settings), self._settings.epoch
-        objects: ObjectStore = self._instream.ports.objects
-        async for record in objects.list(chain_prefix(epoch, partition), limit=1):
-            raise StoreLost(f"{self._rows}[{partition}] is empty but S3 has {record.key}: raise INSTREAM_EPOCH")
-        committed = await logs.committed(self._instream.conf.id)
-        if offset := committed.get((topics.blocks.name, partition)):
-            raise StoreLost(
-                f"{self._rows}[{partition}] is empty but {topics.blocks.name} is acknowledged up to {offset}: "
-                "raise INSTREAM_EPOCH"
-            )
+            if await check.is_stale(self.db(partition), partition, firsts[partition], ends[partition]):
+                self.wipe(partition)
+                self._db_for_partition(partition)
 
 
 class PartitionReader:

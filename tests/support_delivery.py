@@ -8,7 +8,8 @@ from pyroaring import BitMap
 from support_warehouse import Warehouse, rows_of
 
 from agents.deliverer import Deliverer, RoundReport
-from app.adapters.warehouse import connect
+from agents.warehouse_load import WarehouseLoad
+from app.adapters.warehouse import open_session
 from app.clock import SystemClock
 from app.core.step_message import LedgerEntry
 from app.core.writers import encode_output, ledger_frame
@@ -28,8 +29,9 @@ def frames(start: int, count: int) -> dict[str, Any]:
 
 
 def deliverer_of(warehouse: Warehouse) -> Deliverer:
-    open_one = partial(connect, warehouse.settings.warehouse_url)
-    return Deliverer(warehouse.store, open_one, warehouse.settings, SystemClock(), random.Random(1))
+    settings, clock = warehouse.settings, SystemClock()
+    load = WarehouseLoad(warehouse.store, partial(open_session, settings.warehouse_url), settings, clock)
+    return Deliverer(warehouse.store, load, settings, clock, random.Random(1))
 
 
 async def deliver(warehouse: Warehouse) -> RoundReport:

@@ -2,18 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, Final, LiteralString, NamedTuple, Protocol
+from typing import Any, Final, LiteralString
 
-import msgspec
 import psycopg
 from psycopg import AsyncClientCursor
 
 from app.adapters.warehouse import Connection, connect
+from app.adapters.warehouse_port import QUERY_TIMEOUT_S, Delivered, Delivery, Quarantined, moment_ms
 from app.core.reconcile import Entry
 from app.errors import ServiceUnavailable
 
-QUERY_TIMEOUT_S: Final = 120
 IDS_PER_QUERY: Final = 500
 
 _PROGRESS: Final = """
@@ -27,45 +25,6 @@ _ENTRIES: Final = "SELECT batch_id, outcome, lines, line_set FROM analytics.ledg
 _REPLAYS: Final = "SELECT batch_id, block FROM analytics.replays WHERE attempt >= 1 AND batch_id IN ({})"
 
 
-class Delivered(NamedTuple):
-    """How far delivery is with one partition: transactions up to `number` are loaded or quarantined."""
-
-    number: int
-    stream_time_ms: int
-
-
-class Quarantined(NamedTuple):
-    """A transaction that the warehouse refused (rule D2)."""
-
-    txn_id: str
-    partition: int
-    number: int
-
-
-class Delivery(msgspec.Struct, frozen=True):
-    """How far delivery is."""
-
-    partitions: dict[int, Delivered]
-    quarantined: list[Quarantined]
-
-    def number(self, partition: int) -> int:
-        """The partition's last transaction that delivery is done with; 0 before the first."""
-        return self.partitions[partition].number if partition in self.partitions else 0
-
-
-class LoadedLedger(Protocol):
-    """The warehouse as the audit sees it. Every call raises ServiceUnavailable while it does not answer."""
-
-    async def delivery(self, epoch: int) -> Delivery:
-        """How far delivery is with each partition of an epoch."""
-
-    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
-        """The ledger rows of each batch; a batch without any is not in the answer."""
-
-    async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
-        """Blocks of each batch that the ETL reported as known when a replay of the audit came."""
-
-
 class WarehouseLedger:
     """The real one: plain queries with their values in the text, each a transaction of its own."""
 
@@ -77,7 +36,7 @@ class WarehouseLedger:
         """How far delivery is. Progress is read first: what is quarantined in between is known as such before it counts."""
         reached = await self._rows(_PROGRESS, [epoch])
         quarantined = [Quarantined(*row) for row in await self._rows(_QUARANTINED, [epoch])]
-        return Delivery({part: Delivered(number, _ms(moment)) for part, number, moment in reached}, quarantined)
+        return Delivery({part: Delivered(number, moment_ms(moment)) for part, number, moment in reached}, quarantined)
 
     async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
         """The ledger rows of each batch."""
@@ -123,8 +82,3 @@ class WarehouseLedger:
             self._connection = await connect(self._url)
             await self._connection.set_autocommit(True)
         return self._connection
-
-
-def _ms(moment: datetime | None) -> int:
-    """Milliseconds since the epoch of a warehouse timestamp (UTC, without zone); NULL is before everything."""
-    return -1 if moment is None else round(moment.replace(tzinfo=UTC).timestamp() * 1000)

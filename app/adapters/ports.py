@@ -1,10 +1,10 @@
-"""The ports: what the shell asks of S3, the registry and Kinesis. Each has a real adapter and an in-memory twin.
+"""The ports: what the shell asks of S3, the registry, Kinesis, Kafka's logs. Each has a real adapter and an in-memory twin.
 
 All calls are coroutines, so that one scheduler can drive the real and the simulated world alike. Idempotence is a result,
 not an exception; exceptions are those of `app.errors`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -139,3 +139,22 @@ class BlockStream(Protocol):
 
     async def records(self, iterator: str, limit: int) -> RecordPage:
         """The next records. Raises IteratorExpired, ServiceUnavailable (throttling included)."""
+
+
+class Logs(Protocol):
+    """Kafka's logs, asked without a consumer group. Every call raises ServiceUnavailable while the brokers do not answer."""
+
+    async def first_offsets(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Partition -> the earliest offset that the log still has; its end where it is empty."""
+
+    async def end_offsets(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Partition -> one more than the last offset (the highwater)."""
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The earliest offset that a partition still has, and one more than its last."""
+
+    async def message_at(self, topic: str, partition: int, offset: int) -> bytes | None:
+        """The value of the message at `offset`; None where the log does not have it (any more, or yet)."""
+
+    async def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> the offset that a consumer group reads next."""

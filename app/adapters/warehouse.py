@@ -1,20 +1,21 @@
-"""Connections to Redshift (or its stand-in) through psycopg, and the schema."""
+"""Redshift (or its stand-in) through psycopg: connections, the session that loads, and the schema."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg
 
-from app.core.statements import Statement
-from app.errors import ServiceUnavailable
+from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerLines, LoadError
+from app.core import statements
+from app.core.flows import Flow
+from app.core.statements import LogRow, Statement
+from app.errors import OutcomeUnknown, ServiceUnavailable, WarehouseError
 from app.sql import schema_statements
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT_S: Final = 10
-STATEMENT_TIMEOUT_S: Final = 120
-"""A statement other than COPY that takes longer waits for a lock that somebody else holds, or for a server that hangs."""
-COPY_TIMEOUT_S: Final = 1800
 _KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives": 1,
     "keepalives_idle": 30,
@@ -61,6 +62,112 @@ async def run(connection: Connection, statement: Statement, timeout_s: float | N
             return await cursor.fetchall() if cursor.description else []
     except TimeoutError as exc:
         raise ServiceUnavailable(f"the warehouse gave no answer in {longest_s} s to: {statement.text[:100]}") from exc
+
+
+class PsycopgSession:
+    """`WarehouseSession` on one connection: each call is one statement of `app.core.statements`, as it is."""
+
+    def __init__(self, connection: Connection, copy_iam_role: str) -> None:
+        self._connection = connection
+        self._copy_iam_role = copy_iam_role
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is known to be closed."""
+        return self._connection.closed
+
+    async def lock(self) -> None:
+        """Lock delivery_log."""
+        await self._run(statements.LOCK)
+
+    async def positions(self, epoch: int) -> dict[int, int]:
+        """Partition -> highest number in delivery_log."""
+        return {int(partition): int(number) for partition, number in await self._run(statements.positions(epoch))}
+
+    async def last_load_error(self) -> int:
+        """Where this session's load errors end."""
+        return int((await self._run(statements.LAST_LOAD_ERROR_ID))[0][0])
+
+    async def copy(self, flow: Flow, manifest_url: str) -> None:
+        """Append what a manifest names."""
+        await self._run(statements.copy(flow, manifest_url, self._copy_iam_role), COPY_TIMEOUT_S)
+
+    async def copied(self) -> int:
+        """How many rows the last `copy` appended."""
+        return int((await self._run(statements.COPIED))[0][0])
+
+    async def load_error_since(self, seen: int) -> LoadError | None:
+        """The newest load error of this session behind `seen`."""
+        found = await self._run(statements.load_errors_since(seen))
+        if not found:
+            return None
+        filename, line, column, code, reason, value = (str(part).strip() for part in found[0])
+        return LoadError(filename, int(line), column, int(code), reason, value)
+
+    async def insert_log(self, rows: Sequence[LogRow]) -> None:
+        """Add transactions to delivery_log."""
+        await self._run(statements.insert_log(rows))
+
+    async def log_status(self, txn_id: str) -> str | None:
+        """What delivery_log says of a transaction."""
+        found = await self._run(statements.log_of(txn_id))
+        return str(found[0][0]) if found else None
+
+    async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerLines]:
+        """The ledger's rows of these batches."""
+        rows = await self._run(statements.ledger_of(batch_ids))
+        return [LedgerLines(str(batch_id), str(txn_id), str(line_set)) for batch_id, txn_id, line_set in rows]
+
+    async def mark_released(self, txn_id: str, load_id: str) -> None:
+        """Turn a quarantined transaction into a loaded one."""
+        await self._run(statements.mark_released(txn_id, load_id))
+
+    async def commit(self) -> None:
+        """Commit; an answer that does not come leaves it open whether it is."""
+        try:
+            async with asyncio.timeout(STATEMENT_TIMEOUT_S):
+                await self._connection.commit()
+        except TimeoutError as exc:
+            raise OutcomeUnknown(f"COMMIT was not answered in {STATEMENT_TIMEOUT_S} s") from exc
+        except psycopg.Error as exc:
+            if exc.sqlstate is None:
+                raise OutcomeUnknown(f"COMMIT was not answered: {exc!r}") from exc
+            raise WarehouseError(exc.sqlstate, _message(exc)) from exc
+
+    async def rollback(self) -> None:
+        """Undo what is not committed."""
+        try:
+            async with asyncio.timeout(STATEMENT_TIMEOUT_S):
+                await self._connection.rollback()
+        except TimeoutError as exc:
+            raise ServiceUnavailable(f"the warehouse gave no answer in {STATEMENT_TIMEOUT_S} s to: ROLLBACK") from exc
+        except psycopg.Error as exc:
+            raise WarehouseError(exc.sqlstate, _message(exc)) from exc
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
+
+    async def _run(self, statement: Statement, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+        try:
+            return await run(self._connection, statement, timeout_s)
+        except psycopg.Error as exc:
+            raise WarehouseError(exc.sqlstate, _message(exc)) from exc
+
+
+async def open_session(url: str, copy_iam_role: str = "default") -> PsycopgSession:
+    """A new session; COPY reads S3 by `copy_iam_role`.
+
+    Raises:
+        ServiceUnavailable: the warehouse does not answer; nothing happened.
+    """
+    return PsycopgSession(await connect(url), copy_iam_role)
+
+
+def _message(exc: psycopg.Error) -> str:
+    """The error's primary message and detail; the connection's own words where the server sent none."""
+    diag = exc.diag
+    return " ".join(part for part in (diag.message_primary, diag.message_detail) if part) or str(exc)
 
 
 async def create_schema(url: str) -> None:

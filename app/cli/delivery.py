@@ -9,7 +9,7 @@ import typer
 
 from agents.release import Release, Released, release
 from app.adapters.s3 import S3ObjectStore
-from app.adapters.warehouse import connect, run
+from app.adapters.warehouse import connect, open_session, run
 from app.cli.show import say_why
 from app.clock import SystemClock
 from app.core import statements
@@ -83,7 +83,8 @@ async def _quarantined(settings: Settings) -> list[dict[str, Any]]:
 async def _release(settings: Settings, txn_id: str) -> Release:
     """Release on the real ports."""
     store = S3ObjectStore(settings)
-    return await release(store, partial(connect, settings.warehouse_url), settings, SystemClock(), txn_id)
+    open_one = partial(open_session, settings.warehouse_url, settings.copy_iam_role)
+    return await release(store, open_one, settings, SystemClock(), txn_id)
 
 
 def _failed(exc: InstreamError) -> typer.Exit:

@@ -12,7 +12,8 @@ from app.cli.show import Bar, Exit, JsonOption, Lines, print_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.adapters.loaded_ledger import Delivery, WarehouseLedger
+    from app.adapters.loaded_ledger import WarehouseLedger
+    from app.adapters.warehouse_port import Delivery
     from app.core.registry_item import RegistryItem
     from app.settings import Settings
     from app.stored_ledger import StoredLedger

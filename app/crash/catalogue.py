@@ -12,6 +12,7 @@ the client libraries do by themselves - heartbeats, joining a group, connecting 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from app.core.flows import BY_NAME
 from app.errors import ConfigurationError
 
 BEFORE: Final = "before"
@@ -55,11 +56,13 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "logs.committed",
         "kafka.earliest",
         "kafka.highwaters",
-        "store.follow",
-        "store.wipe",
+        "rocksdb.wipe",  # a store that the log cannot continue
+        "rocksdb.create",  # a new generation of what expires
+        "store.follow",  # recovery
         "logs.bounds",
         "kafka.send.rows",
-        "store.commit",
+        "rocksdb.write",
+        "rocksdb.drop",  # an expired generation
         "kafka.commit",
     ),
     "sink": (
@@ -84,12 +87,25 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.list.transactions",
         "s3.get.transactions",
         "s3.head.ready",
+        "warehouse.connect",
+        "warehouse.positions",
+        "warehouse.lock",
         "s3.put.loads",
+        "warehouse.last_load_error",
+        *(f"warehouse.copy.{output}" for output in BY_NAME),
+        "warehouse.copied",
+        "warehouse.load_error_since",  # a COPY failed
+        "warehouse.insert_log",
+        "warehouse.commit",
+        "warehouse.rollback",
         "kafka.commit",
     ),
     "audit": (
         *_WORKER,
         "registry.open_batches",
+        "ledger.delivery",
+        "ledger.entries",
+        "ledger.replayed_blocks",
         "registry.complete",
         "s3.get.raw",
         "kinesis.put",

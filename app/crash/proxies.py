@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from aiohttp import web
 
+from app.core.flows import Flow
 from app.crash.catalogue import AFTER, BEFORE
 from app.crash.points import CrashPoints
 
@@ -35,6 +36,10 @@ def _area_of_first(keys: Sequence[str]) -> str:
     return _area(keys[0]) if keys else ""
 
 
+def _output(flow: Flow, *_: object) -> str:
+    return flow.name
+
+
 class Port(NamedTuple):
     """One port: its calls, and its other names, behind which nothing is asked of anyone."""
 
@@ -56,15 +61,31 @@ PORTS: Final[Mapping[str, Port]] = {
     ),
     "kinesis": Port(dict.fromkeys(("put", "shards", "iterator", "records"), _nothing), frozenset({"close"})),
     "logs": Port(
-        dict.fromkeys(
-            ("partitions", "first_offsets", "end_offsets", "committed", "bounds", "message_at"), _nothing
-        ),
+        dict.fromkeys(("first_offsets", "end_offsets", "committed", "bounds", "message_at"), _nothing),
         frozenset({"start", "stop"}),
     ),
-    "store": Port(
-        dict.fromkeys(("follow", "commit", "wipe"), _nothing),
-        frozenset({"empty", "verify_read_to", "get", "scan", "generations", "close", "path", "position", "rows_offset"}),
+    "rocksdb": Port(
+        dict.fromkeys(("write", "create", "drop", "wipe"), _nothing),
+        frozenset({"families", "get", "scan", "batch", "close"}),
     ),
+    "store": Port(
+        {"follow": _nothing},
+        frozenset({
+            "empty", "verify_read_to", "get", "scan", "generations", "position", "rows_offset", "commit", "wipe", "close",
+        }),
+    ),
+    "warehouse": Port(
+        {"copy": _output}
+        | dict.fromkeys(
+            (
+                "lock", "positions", "last_load_error", "copied", "load_error_since", "insert_log", "log_status",
+                "ledger_of", "mark_released", "commit", "rollback",
+            ),
+            _nothing,
+        ),
+        frozenset({"closed", "close"}),
+    ),
+    "ledger": Port(dict.fromkeys(("delivery", "entries", "replayed_blocks"), _nothing), frozenset({"close"})),
 }  # fmt: skip
 """Port -> its methods that are calls, and what each touches."""
 
@@ -134,6 +155,17 @@ async def between(points: CrashPoints | None, call: str, answer: Awaitable[T]) -
     found = await answer
     points.reach(call, AFTER)
     return found
+
+
+def connecting(points: CrashPoints | None, port: str, connect: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """What makes connections; with crash points turned on, between its own points and with a proxy before what it makes."""
+    if points is None:
+        return connect
+
+    async def connected() -> T:
+        return around(points, port, await between(points, f"{port}.connect", connect()))
+
+    return connected
 
 
 def answers_between(points: CrashPoints, path: str) -> Callable[..., Awaitable[web.StreamResponse]]:

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 from faust.types.tuples import RecordMetadata
-from memory_logs import MemoryLogs
 
 from app import apps, worker
+from app.adapters.memory import MemoryLogs
 from app.shell.faust_app import InstreamApp
 
 

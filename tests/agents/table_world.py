@@ -5,9 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from faust.types import TP
-from memory_logs import MemoryLogs
 
-from app.adapters.memory import MemoryObjectStore
+from app.adapters.memory import MemoryLogs, MemoryObjectStore
 from app.apps import new_app
 from app.settings import Settings
 from tables.partition_state import PartitionState, RowsStore

@@ -64,10 +64,10 @@ class World:
         await self.registry.register(sealed.item)
         return sealed
 
-    def later(self, seconds: float = GRACE_MS / 1000 + 1) -> None:
-        """Time passes, and delivery keeps up with it on every partition."""
+    def later(self, seconds: float = GRACE_MS / 1000 + 1, lagging: int | None = None) -> None:
+        """Time passes, and delivery keeps up with it on every partition but one that lags."""
         self.at_ms += int(seconds * 1000)
-        for partition in range(PARTITIONS):
+        for partition in set(range(PARTITIONS)) - {lagging}:
             self.warehouse.load(1, partition, 5, self.at_ms)
 
     def ledger(self, item: RegistryItem, *blocks: int) -> None:
@@ -194,7 +194,7 @@ async def test_an_attempt_that_kinesis_took_in_part_does_not_count(world: World)
 
 async def test_it_waits_for_what_lags_and_says_which(world: World) -> None:
     sealed = await world.batch()
-    world.later()
+    world.later(lagging=1)
     world.warehouse.load(1, 1, 5, START_MS)
     world.behind = {"etl": 0, "sink": 7}
     report = await world.auditor.round()

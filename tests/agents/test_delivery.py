@@ -8,7 +8,7 @@ from support_warehouse import Warehouse, filler, put_transaction
 
 from agents.deliverer import RoundReport
 from agents.release import Released, release
-from app.adapters.warehouse import connect
+from app.adapters.warehouse import connect, open_session
 from app.clock import SystemClock
 from app.core.flows import OUTPUTS
 from app.core.load_plan import FailureClass
@@ -186,7 +186,7 @@ async def test_release_loads_a_mended_transaction_and_only_once(warehouse: Wareh
     await put_transaction(warehouse, 2, frames(2, 2))
     await deliver(warehouse)
     assert await lines_loaded(warehouse) == [2, 3]
-    ports = (warehouse.store, partial(connect, warehouse.settings.warehouse_url), warehouse.settings, SystemClock())
+    ports = (warehouse.store, partial(open_session, warehouse.settings.warehouse_url), warehouse.settings, SystemClock())
     with pytest.raises(LoadRejected, match="country"):
         await release(*ports, record.txn_id)
     await put_transaction(warehouse, 1, frames(0, 2))  # the file is what it should have been
@@ -202,7 +202,7 @@ async def test_release_refuses_lines_that_the_ledger_has(warehouse: Warehouse) -
     record = await put_transaction(warehouse, 1, frames(0, 2), damage={"page_views": misfit()})
     await put_transaction(warehouse, 2, frames(1, 3))
     await deliver(warehouse)
-    ports = (warehouse.store, partial(connect, warehouse.settings.warehouse_url), warehouse.settings, SystemClock())
+    ports = (warehouse.store, partial(open_session, warehouse.settings.warehouse_url), warehouse.settings, SystemClock())
 
     answer = await release(*ports, record.txn_id)
 

@@ -6,23 +6,36 @@ from pathlib import Path
 
 import pytest
 from agent_world import Member, new_member, until
-from memory_warehouse import MemoryWarehouse
 from sink_world import World
+
+from app.adapters.memory import MemorySession, MemoryWarehouse
 
 MANIFESTS = "manifests-e1"
 
 
 class Delivery(Member):
-    """A deliverer's process over a sink's bucket and a delivery_log in memory."""
+    """A deliverer's process over a sink's bucket and a warehouse in memory."""
 
     def __init__(self) -> None:
         super().__init__("delivery")
         self.sink = World()
-        self.warehouse = MemoryWarehouse()
+        self.warehouse = MemoryWarehouse(self.sink.store)
+        self.warehouse.before = self._wait_at_lock
         self.app.ports.objects = self.sink.store
         self.sink.store.before = self._count
-        self.module.connect = self.warehouse.connect
+        self.module.open_session = self._open_session
         self.walks = 0
+        self.free = asyncio.Event()
+        self.free.set()
+        self.locking = asyncio.Event()
+
+    async def _open_session(self, *_: str) -> MemorySession:
+        return await self.warehouse.connect()
+
+    async def _wait_at_lock(self, call: str, _: str) -> None:
+        if call == "lock":
+            self.locking.set()
+            await self.free.wait()
 
     async def _count(self, call: str, _: str) -> None:
         self.walks += call == "list"
@@ -34,7 +47,7 @@ class Delivery(Member):
 
     async def until_loaded(self, *numbers: int) -> None:
         await until(lambda: self.crashes or len(self.warehouse.log) >= len(numbers))
-        assert self.warehouse.log == [(0, number) for number in numbers]
+        assert [(row.partition, row.number) for row in self.warehouse.log] == [(0, number) for number in numbers]
 
 
 @pytest.fixture
@@ -67,31 +80,31 @@ async def test_what_lies_ready_is_loaded_though_its_message_was_lost(delivery: D
 
 async def test_a_message_that_comes_during_a_round_makes_another_one(delivery: Delivery) -> None:
     await delivery.ready()
-    delivery.warehouse.free.clear()
+    delivery.free.clear()
     async with delivery.module.look_sooner.test_context() as agent:
         await delivery.assign(MANIFESTS, 0)
-        await delivery.warehouse.locking.wait()
+        await delivery.locking.wait()
         await delivery.ready()
         event = await agent.put(delivery.sink.announced[-1], partition=0)
         await until(lambda: event.message.acked)
-        delivery.warehouse.free.set()
+        delivery.free.set()
         await delivery.until_loaded(1, 2)
         await delivery.revoke()
 
 
 async def test_revoke_waits_for_the_load_in_hand_ends_the_loop_and_the_next_owner_goes_on(delivery: Delivery) -> None:
     await delivery.ready()
-    delivery.warehouse.free.clear()
+    delivery.free.clear()
     await delivery.assign(MANIFESTS, 0)
-    await delivery.warehouse.locking.wait()
+    await delivery.locking.wait()
     await delivery.ready()
     delivery.module.rounds.wake.set()
     leaving = asyncio.ensure_future(delivery.revoke())
     await until(delivery.module.rounds._leaving.is_set)
-    delivery.warehouse.free.set()
+    delivery.free.set()
     await leaving
     await delivery.until_loaded(1)
-    assert delivery.warehouse.sessions == 0, "the loop has ended and let go of the warehouse"
+    assert not delivery.warehouse.sessions, "the loop has ended and let go of the warehouse"
     await delivery.assign(MANIFESTS, 0)
     await delivery.until_loaded(1, 2)
     await delivery.revoke()
@@ -105,7 +118,7 @@ async def test_nobody_delivers_what_is_not_its_own(delivery: Delivery, topic: st
     if topic == MANIFESTS:
         await until(lambda: delivery.warehouse.sessions)
     await delivery.revoke()
-    assert delivery.warehouse.log == []
+    assert delivery.warehouse.log == ()
     await delivery.assign(MANIFESTS, 0)
     await delivery.until_loaded(1)
     await delivery.revoke()
@@ -120,4 +133,4 @@ async def test_an_exception_ends_the_app(delivery: Delivery) -> None:
     await until(lambda: delivery.crashes)
     await delivery.revoke()
     assert [str(exc) for exc in delivery.crashes] == ["list"]
-    assert delivery.warehouse.sessions == 0
+    assert not delivery.warehouse.sessions

@@ -11,10 +11,10 @@ from builders import block, event, tick
 from etl_runs import ledger_of
 from faust.types import TP
 from inbox_world import StandingClock, until
-from memory_logs import MemoryLogs
 from table_world import BLOCKS, ROWS, Worker
 
 import agents.etl
+from app.adapters.memory import MemoryLogs
 from app.core.counting import Counted, Verdict
 from app.core.step_message import StepMessage, decode_step, encode_step
 from app.errors import OutcomeUnknown, StepConflict, StoreLost, TopicRecreated

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from faust.types import TP
-from memory_logs import MemoryLogs
 from table_world import BLOCKS, KEY, ROWS, Worker
 
+from app.adapters.memory import MemoryLogs
 from app.core.counting import Counted
 from app.core.keys import record_key
 from app.core.step_message import Changes, StepMessage, decode_step, encode_step
@@ -163,6 +163,6 @@ async def test_an_empty_log_with_a_chain_in_s3_is_lost(worker: Worker) -> None:
 
 
 async def test_an_empty_log_whose_source_was_acknowledged_is_lost(worker: Worker) -> None:
-    worker.logs.acknowledged[BLOCKS, 0] = 7
+    worker.logs.acknowledged["instream-etl-e1"] = {(BLOCKS, 0): 7}
     with pytest.raises(StoreLost, match="acknowledged up to 7"):
         await worker.assign(0)

@@ -8,9 +8,10 @@ import pytest
 from pyroaring import BitMap
 from support_warehouse import Warehouse
 
-from app.adapters.loaded_ledger import Delivered, LoadedLedger, Quarantined, WarehouseLedger
+from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.memory import MemoryLoadedLedger
 from app.adapters.warehouse import connect
+from app.adapters.warehouse_port import Delivered, LoadedLedger, Quarantined
 from app.core.reconcile import Entry
 from app.errors import ServiceUnavailable
 from app.local.aws import free_port

@@ -18,7 +18,8 @@ from app.core.counting import Counted, Verdict
 from app.core.state import MemoryState
 from app.core.step_message import Changes, StepMessage, decode_step, digest_of, encode_step
 from app.errors import StepConflict, StepGap
-from tables.partition_db import Memory, PartitionDb
+from tables.partition_db import PartitionDb
+from tables.rocks_engine import Memory, RocksEngine
 
 MEMORY = Memory(8 * 1024 * 1024)
 WINDOW_MS = 1_000_000
@@ -60,7 +61,7 @@ class World:
         self.writers = [Writer(n, self.open(f"writer-{n}")) for n in range(3)]
 
     def open(self, name: str) -> PartitionDb:
-        return PartitionDb(self.folder / name, MEMORY, WINDOW_MS)
+        return PartitionDb(RocksEngine(self.folder / name, MEMORY), WINDOW_MS)
 
     def append(self, message: bytes) -> int:
         self.log.append(message)

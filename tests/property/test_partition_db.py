@@ -1,7 +1,7 @@
-"""The RocksDB store answers like `MemoryState`, and a step is in it wholly or not at all (rules E3, E7)."""
+"""The store, on RocksDB and on its twin, answers like `MemoryState`; a step is in it wholly or not at all (E3, E7)."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,10 @@ from quick_disk import QUICK_DISK
 from app.core.state import EXPIRING, KEY_BYTES, MemoryState
 from app.core.step_message import Changes, StepMessage, encode_step
 from app.errors import StepConflict, StepMessageInvalid
-from tables.partition_db import Memory, PartitionDb
+from tables.engine import Engine
+from tables.memory_engine import Disk
+from tables.partition_db import PartitionDb
+from tables.rocks_engine import Memory, RocksEngine
 
 MEMORY = Memory(8 * 1024 * 1024)
 WINDOW_MS = 100
@@ -38,14 +41,27 @@ def commit(db: PartitionDb, changes: list[Changes], stream_time_ms: int = 0) -> 
     db.commit(made, encode_step(made), db.rows_offset + 1)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.db"
+Open = Callable[[], PartitionDb]
+
+
+def opener(engine: str, path: Path) -> Open:
+    """Opens the same store again and again."""
+    disk = Disk()
+    engines: dict[str, Callable[[], Engine]] = {
+        "rocks": lambda: RocksEngine(path, MEMORY),
+        "memory": lambda: disk.open("db"),
+    }
+    return lambda: PartitionDb(engines[engine](), WINDOW_MS)
+
+
+@pytest.fixture(params=["rocks", "memory"])
+def open_db(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    return opener(request.param, tmp_path / "state.db")
 
 
 @pytest.fixture
-def db(path: Path) -> Iterator[PartitionDb]:
-    opened = PartitionDb(path, MEMORY, WINDOW_MS)
+def db(open_db: Open) -> Iterator[PartitionDb]:
+    opened = open_db()
     yield opened
     opened.close()
 
@@ -68,17 +84,21 @@ def change(draw: st.DrawFn) -> Changes:
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps=st.lists(st.tuples(st.lists(change(), max_size=3), st.integers(0, 60), st.booleans()), max_size=10))
-def test_it_answers_like_the_state_in_memory(steps: list[tuple[list[Changes], int, bool]]) -> None:
+@given(
+    steps=st.lists(st.tuples(st.lists(change(), max_size=3), st.integers(0, 60), st.booleans()), max_size=10),
+    engine=st.sampled_from(["rocks", "memory"]),
+)
+def test_it_answers_like_the_state_in_memory(steps: list[tuple[list[Changes], int, bool]], engine: str) -> None:
     with tempfile.TemporaryDirectory(dir=QUICK_DISK) as name:
-        db, twin, stream_time_ms = PartitionDb(Path(name) / "db", MEMORY, WINDOW_MS), MemoryState(), 0
+        open_db = opener(engine, Path(name) / "db")
+        db, twin, stream_time_ms = open_db(), MemoryState(), 0
         for changes, passed_ms, reopen in steps:
             stream_time_ms += passed_ms
             commit(db, changes, stream_time_ms)
             twin.apply(changes)
             if reopen:
                 db.close()
-                db = PartitionDb(Path(name) / "db", MEMORY, WINDOW_MS)
+                db = open_db()
             for table in KEY_BYTES:
                 keys = [key(table, n) for n in range(KEYS)]
                 found, expected = db.get(table, keys), twin.get(table, keys)
@@ -125,14 +145,14 @@ def test_an_unknown_table_fails_before_anything_is_written(db: PartitionDb) -> N
     assert list(db.scan("pending")) == []
 
 
-def test_position_and_offset_survive_closing(path: Path) -> None:
-    db = PartitionDb(path, MEMORY, WINDOW_MS)
+def test_position_and_offset_survive_closing(open_db: Open) -> None:
+    db = open_db()
     commit(db, [], 7)
     ignored = step(1, -1, [])
     db.follow(encode_step(ignored), 1)
     position = db.position
     db.close()
-    again = PartitionDb(path, MEMORY, WINDOW_MS)
+    again = open_db()
     assert again.position == position
     assert again.position.meta == b"meta 1"
     assert (again.rows_offset, again.position.counted.offset) == (1, 0)
@@ -152,11 +172,28 @@ def test_what_is_no_step_is_an_error(db: PartitionDb) -> None:
     assert db.empty
 
 
-def test_wipe_leaves_an_empty_place(path: Path) -> None:
-    db = PartitionDb(path, MEMORY, WINDOW_MS)
+def test_wipe_leaves_an_empty_place(open_db: Open) -> None:
+    db = open_db()
     commit(db, [Changes.pack("pending", 8, [(key("pending", 1), b"one")])])
     db.wipe()
-    assert not path.exists()
-    again = PartitionDb(path, MEMORY, WINDOW_MS)
+    again = open_db()
     assert again.empty
     again.close()
+
+
+def test_wipe_leaves_no_folder(tmp_path: Path) -> None:
+    db = opener("rocks", tmp_path / "state.db")()
+    db.wipe()
+    assert not (tmp_path / "state.db").exists()
+
+
+def test_an_earlier_copy_of_a_database_can_be_put_back() -> None:
+    disk = Disk()
+    db = PartitionDb(disk.open("db"), WINDOW_MS)
+    commit(db, [])
+    copy = disk.snapshot("db")
+    commit(db, [Changes.pack("pending", 8, [(key("pending", 1), b"one")])])
+    db.close()
+    disk.restore("db", copy)
+    again = PartitionDb(disk.open("db"), WINDOW_MS)
+    assert (again.position.counted.number, list(again.scan("pending"))) == (1, [])

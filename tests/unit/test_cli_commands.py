@@ -11,8 +11,8 @@ import structlog
 from pyroaring import BitMap
 from typer.testing import CliRunner
 
-from app.adapters.loaded_ledger import Delivered, Delivery, Quarantined
 from app.adapters.memory import MemoryObjectStore
+from app.adapters.warehouse_port import Delivered, Delivery, Quarantined
 from app.cli.main import app
 from app.cli.show import Bar, Exit, Lines, print_table
 from app.cli.wait import Uncovered, Waited

@@ -1,56 +1,85 @@
 """The warehouse as the audit sees it, in memory."""
 
+import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from app.adapters.loaded_ledger import Delivered, Delivery, Quarantined
 from app.adapters.memory.hooks import Hooked
+from app.adapters.memory.s3 import MemoryObjectStore
+from app.adapters.memory.warehouse import MemoryWarehouse
+from app.adapters.warehouse_port import QUERY_TIMEOUT_S, Delivered, Delivery, Quarantined, moment_ms
+from app.core.flows import LEDGER, REPLAYS
 from app.core.reconcile import Entry
+from app.core.statements import LOADED, QUARANTINED, LogRow
+from app.errors import ServiceUnavailable
 
 
 class MemoryLoadedLedger(Hooked):
-    """Filled by what stands in for delivery."""
+    """`LoadedLedger` over what is committed in a MemoryWarehouse: delivery's, or one of its own that a test fills."""
 
-    def __init__(self) -> None:
-        self._partitions: dict[int, dict[int, Delivered]] = {}
-        self._quarantined: dict[int, list[Quarantined]] = {}
-        self._entries: dict[str, list[Entry]] = {}
-        self._replays: dict[str, set[int]] = {}
+    def __init__(self, warehouse: MemoryWarehouse | None = None) -> None:
+        self.warehouse = warehouse or MemoryWarehouse(MemoryObjectStore())
 
     def load(self, epoch: int, partition: int, number: int, stream_time_ms: int) -> None:
         """Let delivery be done with a transaction, as loaded."""
-        self._partitions.setdefault(epoch, {})[partition] = Delivered(number, stream_time_ms)
+        txn_id = f"{epoch}-{partition}-{number}-loaded"
+        self.warehouse.add(log=[LogRow(txn_id, epoch, partition, number, LOADED, "", 0, _moment(stream_time_ms))])
 
     def quarantine(self, epoch: int, txn_id: str, partition: int, number: int, stream_time_ms: int) -> None:
         """Let delivery be done with a transaction, as quarantined."""
-        self.load(epoch, partition, number, stream_time_ms)
-        self._quarantined.setdefault(epoch, []).append(Quarantined(txn_id, partition, number))
+        self.warehouse.add(log=[LogRow(txn_id, epoch, partition, number, QUARANTINED, "", 0, _moment(stream_time_ms))])
 
     def add_entry(self, batch_id: str, entry: Entry) -> None:
         """Add a ledger row."""
-        self._entries.setdefault(batch_id, []).append(entry)
+        self.warehouse.add(ledger=[entry._asdict() | {"txn_id": "t", "batch_id": batch_id}])
 
     def add_replay(self, batch_id: str, block: int, attempt: int) -> None:
         """Add a report that a block was known."""
-        if attempt >= 1:
-            self._replays.setdefault(batch_id, set()).add(block)
+        self.warehouse.add(replays=[{"txn_id": "t", "batch_id": batch_id, "block": block, "attempt": attempt}])
 
     async def delivery(self, epoch: int) -> Delivery:
-        """How far delivery is with each partition of an epoch."""
+        """How far delivery is with each partition of an epoch; waits where a load has the lock, and sees what was before."""
         await self._enter("delivery")
-        delivery = Delivery(dict(self._partitions.get(epoch, {})), list(self._quarantined.get(epoch, [])))
+        log = [row for row in self.warehouse.log if row.epoch == epoch]
+        await self._wait_for_lock()
+        reached: dict[int, Delivered] = {}
+        for row in log:
+            number, time_ms = reached.get(row.partition, Delivered(0, -1))
+            reached[row.partition] = Delivered(max(number, row.number), max(time_ms, moment_ms(row.stream_time)))
+        quarantined = [Quarantined(row.txn_id, row.partition, row.number) for row in log if row.status == QUARANTINED]
         await self._leave("delivery")
-        return delivery
+        return Delivery(reached, quarantined)
 
     async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
         """The ledger rows of each batch."""
         await self._enter("entries")
-        found = {batch_id: list(self._entries[batch_id]) for batch_id in batch_ids if batch_id in self._entries}
+        wanted, found = set(batch_ids), dict[str, list[Entry]]()
+        for row in self.warehouse.rows(LEDGER.name):
+            if row["batch_id"] in wanted:
+                found.setdefault(row["batch_id"], []).append(Entry(row["outcome"], row["lines"], row["line_set"]))
         await self._leave("entries")
         return found
 
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Blocks of each batch with a report of a replay."""
         await self._enter("replayed_blocks")
-        found = {batch_id: frozenset(self._replays[batch_id]) for batch_id in batch_ids if batch_id in self._replays}
+        wanted, found = set(batch_ids), dict[str, set[int]]()
+        for row in self.warehouse.rows(REPLAYS.name):
+            if row["batch_id"] in wanted and row["attempt"] >= 1:
+                found.setdefault(row["batch_id"], set()).add(row["block"])
         await self._leave("replayed_blocks")
-        return found
+        return {batch_id: frozenset(blocks) for batch_id, blocks in found.items()}
+
+    async def _wait_for_lock(self) -> None:
+        """A query on delivery_log waits for whoever has it alone."""
+        reader = object()
+        try:
+            async with asyncio.timeout(QUERY_TIMEOUT_S):
+                await self.warehouse.log_lock.acquire(reader, exclusive=False)
+        except TimeoutError as exc:
+            raise ServiceUnavailable("warehouse: delivery_log is locked") from exc
+        self.warehouse.log_lock.release(reader)
+
+
+def _moment(time_ms: int) -> datetime:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).replace(tzinfo=None)

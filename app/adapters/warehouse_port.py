@@ -1,0 +1,151 @@
+"""The warehouse's ports: the session that delivery and release load through, and what the audit reads.
+
+Each has a real adapter (`warehouse.py`, `loaded_ledger.py`) and a twin in memory. A session is never in autocommit: its
+first call opens a transaction. Its snapshot begins with the first call that reads or writes, and `lock` is neither: what is
+read behind it is all that was committed before the lock was given (rule D1).
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from app.core.flows import Flow
+from app.core.reconcile import Entry
+from app.core.statements import LogRow
+
+STATEMENT_TIMEOUT_S: Final = 120
+"""A statement other than COPY that takes longer waits for a lock that somebody else holds, or for a server that hangs."""
+COPY_TIMEOUT_S: Final = 1800
+QUERY_TIMEOUT_S: Final = 120
+"""Longest wait of the audit's questions."""
+
+
+class LoadError(NamedTuple):
+    """What the warehouse's load-error table says of a file that a COPY refused."""
+
+    filename: str
+    line: int
+    column: str
+    """Empty where the fault lies at no single column."""
+    code: int
+    reason: str
+    value: str
+
+
+class LedgerLines(NamedTuple):
+    """A ledger row as release reads it."""
+
+    batch_id: str
+    txn_id: str
+    line_set: str
+    """The lines that the row answers for: a bitmap in base64."""
+
+
+class WarehouseSession(Protocol):
+    """One connection and its transaction.
+
+    Every call but `close` raises WarehouseError where the warehouse refused it or the connection is lost (its sqlstate is
+    None then, and the warehouse has rolled back), and ServiceUnavailable where no answer came in time. Behind an error the
+    transaction takes nothing but `rollback`.
+    """
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is known to be closed."""
+
+    async def lock(self) -> None:
+        """Lock delivery_log against everybody until the transaction ends; waits for whoever has it."""
+
+    async def positions(self, epoch: int) -> dict[int, int]:
+        """Partition -> highest number that delivery_log has of it, loaded or quarantined."""
+
+    async def last_load_error(self) -> int:
+        """Where this session's load errors end; for `load_error_since`."""
+
+    async def copy(self, flow: Flow, manifest_url: str) -> None:
+        """Append the rows of the files that a manifest names to the table of `flow`: all of them or none."""
+
+    async def copied(self) -> int:
+        """How many rows the last `copy` appended."""
+
+    async def load_error_since(self, seen: int) -> LoadError | None:
+        """The newest load error of this session behind `seen`; None where the warehouse blames no file."""
+
+    async def insert_log(self, rows: Sequence[LogRow]) -> None:
+        """Add transactions to delivery_log."""
+
+    async def log_status(self, txn_id: str) -> str | None:
+        """What delivery_log says of a transaction (`statements.LOADED`, `QUARANTINED`), or None where it has none."""
+
+    async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerLines]:
+        """The ledger's rows of these batches, in no order."""
+
+    async def mark_released(self, txn_id: str, load_id: str) -> None:
+        """Turn a quarantined transaction into one that `load_id` loaded."""
+
+    async def commit(self) -> None:
+        """Commit. Behind an error it keeps nothing, as `rollback`.
+
+        Raises:
+            OutcomeUnknown: COMMIT was not answered: it is committed whole or not at all.
+            WarehouseError: it was refused; nothing is committed.
+        """
+
+    async def rollback(self) -> None:
+        """Undo what is not committed and let go of the lock; without effect where nothing is open."""
+
+    async def close(self) -> None:
+        """Close the connection, at once; the warehouse rolls back what is open."""
+
+
+Connect = Callable[[], Awaitable[WarehouseSession]]
+"""Opens a session. Raises ServiceUnavailable while the warehouse does not answer."""
+
+
+# --- the audit's view
+
+
+class Delivered(NamedTuple):
+    """How far delivery is with one partition: transactions up to `number` are loaded or quarantined."""
+
+    number: int
+    stream_time_ms: int
+
+
+class Quarantined(NamedTuple):
+    """A transaction that the warehouse refused (rule D2)."""
+
+    txn_id: str
+    partition: int
+    number: int
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """How far delivery is."""
+
+    partitions: dict[int, Delivered]
+    quarantined: list[Quarantined]
+
+    def number(self, partition: int) -> int:
+        """The partition's last transaction that delivery is done with; 0 before the first."""
+        return self.partitions[partition].number if partition in self.partitions else 0
+
+
+class LoadedLedger(Protocol):
+    """The warehouse as the audit sees it. Every call raises ServiceUnavailable while it does not answer."""
+
+    async def delivery(self, epoch: int) -> Delivery:
+        """How far delivery is with each partition of an epoch."""
+
+    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
+        """The ledger rows of each batch; a batch without any is not in the answer."""
+
+    async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
+        """Blocks of each batch that the ETL reported as known when a replay of the audit came."""
+
+
+def moment_ms(moment: datetime | None) -> int:
+    """Milliseconds since the epoch of a warehouse timestamp (UTC, without zone); NULL is before everything."""
+    return -1 if moment is None else round(moment.replace(tzinfo=UTC).timestamp() * 1000)

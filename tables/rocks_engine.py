@@ -1,0 +1,143 @@
+"""RocksDB as the engine of a partition's store: small buffers, bloom filters, one cache for all partitions of a process."""
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import rocksdict
+
+from tables.engine import Batch
+
+_MIB: Final = 1024 * 1024
+BLOOM_BITS_PER_KEY: Final = 10
+"""1 % false positives: nearly every lookup in `seen` is for a key that is not there."""
+
+
+class Memory:
+    """What all partitions of a process share: one block cache, and one bound for all memtables, which it counts in.
+
+    Args:
+        cache_bytes: Size of the block cache, filters and indexes included.
+    """
+
+    def __init__(self, cache_bytes: int) -> None:
+        self.cache = rocksdict.Cache(cache_bytes)
+        self.memtables = rocksdict.WriteBufferManager.new_write_buffer_manager_with_cache(
+            max(4 * _MIB, cache_bytes // 2), False, self.cache
+        )
+
+    def options(self) -> Any:
+        """Options of a database or a column family: small buffers, bloom filters, the shared cache."""
+        blocks = rocksdict.BlockBasedOptions()
+        blocks.set_block_cache(self.cache)
+        blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+        blocks.set_cache_index_and_filter_blocks(True)
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.create_missing_column_families(True)
+        options.set_block_based_table_factory(blocks)
+        options.set_compression_type(rocksdict.DBCompressionType.lz4())
+        options.set_write_buffer_manager(self.memtables)
+        options.set_write_buffer_size(8 * _MIB)
+        options.set_arena_block_size(64 * 1024)
+        options.set_max_open_files(100)
+        options.set_keep_log_file_num(2)
+        options.set_max_background_jobs(2)
+        return options
+
+
+class RocksBatch:
+    """A WriteBatch whose families go by name."""
+
+    __slots__ = ("_handles", "raw")
+
+    def __init__(self, handles: dict[str, Any]) -> None:
+        self.raw = rocksdict.WriteBatch(raw_mode=True)
+        self._handles = handles
+
+    def put(self, family: str, key: bytes, value: bytes) -> None:
+        """Store `value` under `key`."""
+        self.raw.put(key, value, self._handles[family])
+
+    def delete(self, family: str, key: bytes) -> None:
+        """Remove `key`."""
+        self.raw.delete(key, self._handles[family])
+
+
+class RocksEngine:
+    """The database in one folder, made if missing.
+
+    Args:
+        path: The folder.
+        memory: Shared with the other databases of the process.
+    """
+
+    def __init__(self, path: Path, memory: Memory) -> None:
+        self.path = path
+        self._memory = memory
+        names = {"default"}
+        if (path / "CURRENT").exists():
+            names |= set(rocksdict.Rdict.list_cf(str(path), memory.options()))
+        others = sorted(names - {"default"})
+        self._db = rocksdict.Rdict(
+            str(path), options=memory.options(), column_families={name: memory.options() for name in others}
+        )
+        self._families: dict[str, Any] = {name: self._db.get_column_family(name) for name in others}
+        self._handles: dict[str, Any] = {name: self._db.get_column_family_handle(name) for name in names}
+
+    def families(self) -> Iterable[str]:
+        """Names of the families, `default` left out."""
+        return self._families.keys()
+
+    def create(self, family: str) -> None:
+        """Add an empty family."""
+        self._families[family] = self._db.create_column_family(family, self._memory.options())
+        self._handles[family] = self._db.get_column_family_handle(family)
+
+    def drop(self, family: str) -> None:
+        """Remove a family with all its entries at once."""
+        del self._handles[family]
+        self._families.pop(family).close()
+        self._db.drop_column_family(family)
+
+    def get(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, None where there is none; in the keys' order."""
+        if not keys:
+            return []
+        return list(self._of(family).get(list(keys)))
+
+    def scan(self, family: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, value) whose key starts with `prefix`, in key order."""
+        entries: Iterator[tuple[bytes, bytes]] = self._of(family).items(from_key=prefix)
+        for key, value in entries:
+            if not key.startswith(prefix):
+                return
+            yield key, value
+
+    def batch(self) -> RocksBatch:
+        """A new, empty batch."""
+        return RocksBatch(self._handles)
+
+    def write(self, batch: Batch) -> None:
+        """Apply a batch of this engine: all of it or nothing."""
+        if not isinstance(batch, RocksBatch):
+            raise TypeError(f"{type(batch).__name__} is another engine's batch")
+        self._db.write(batch.raw)
+
+    def close(self) -> None:
+        """Release the files and their lock; using it afterwards raises."""
+        self._handles.clear()
+        for family in self._families.values():
+            family.close()
+        self._families.clear()
+        self._db.close()
+
+    def wipe(self) -> None:
+        """Close it and delete its folder."""
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=False)
+
+    def _of(self, family: str) -> Any:
+        return self._db if family == "default" else self._families[family]

@@ -1,0 +1,71 @@
+"""Does a partition's store belong to the log? Asked on assignment, before recovery trusts it (rule E5)."""
+
+from typing import NamedTuple
+
+import structlog
+
+from app.adapters.ports import Logs, ObjectStore
+from app.core.chain import Place
+from app.core.keys import chain_prefix
+from app.core.step_message import digest_of
+from app.errors import DigestMismatch, StoreLost, TopicRecreated
+from app.topics import Topics
+from tables.partition_db import PartitionDb
+
+log = structlog.get_logger(__name__)
+
+
+class StoreCheck(NamedTuple):
+    """What the answer is found in."""
+
+    logs: Logs
+    objects: ObjectStore
+    topics: Topics
+    epoch: int
+    group: str
+    """The ETL's consumer group."""
+
+    async def is_stale(self, db: PartitionDb, partition: int, first: int, end: int) -> bool:
+        """Whether the store must be wiped: the log has lost what follows it.
+
+        Args:
+            db: The partition's store.
+            partition: Its number.
+            first: The earliest offset that `rows` still has.
+            end: One more than its last.
+
+        Raises:
+            StoreLost: neither the store nor the log has the history that there was.
+            TopicRecreated: the store is ahead of the log.
+            DigestMismatch: the log has another message where the store's last one was.
+        """
+        rows = self.topics.rows.name
+        where = f"{rows}[{partition}]"
+        if db.empty:
+            if end == 0:
+                await self._verify_first_start(partition)
+            elif first == end:
+                raise StoreLost(f"{where} has lost all its {end} messages and there is no store: raise INSTREAM_EPOCH")
+            return False
+        if db.rows_offset >= end:
+            raise TopicRecreated(f"{where} ends at {end}, the store has read {db.rows_offset}: raise INSTREAM_EPOCH")
+        if db.rows_offset + 1 < first:
+            log.warning("stale store is wiped", partition=partition, persisted=db.rows_offset, first=first)
+            return True
+        counted, digest = db.position.counted, db.position.digest
+        if first <= counted.offset:
+            message = await self.logs.message_at(rows, partition, counted.offset)
+            if message is not None and digest_of(message) != digest:
+                raise DigestMismatch(f"{where} has another message at {counted.offset} than the store was built from")
+        return False
+
+    async def _verify_first_start(self, partition: int) -> None:
+        """An empty log is a first start only where nothing was ever taken from it, nor from its source."""
+        where = f"{self.topics.rows.name}[{partition}]"
+        async for record in self.objects.list(chain_prefix(*Place(self.epoch, partition)), limit=1):
+            raise StoreLost(f"{where} is empty but S3 has {record.key}: raise INSTREAM_EPOCH")
+        committed = await self.logs.committed(self.group)
+        if offset := committed.get((self.topics.blocks.name, partition)):
+            raise StoreLost(
+                f"{where} is empty but {self.topics.blocks.name} is acknowledged up to {offset}: raise INSTREAM_EPOCH"
+            )
