@@ -65,6 +65,7 @@ def crash_sweep(
     Takes most of an hour. Exit code 0 only when every point was met, every worker came back and nothing was violated.
     """
     from app.crash.catalogue import POINTS  # noqa: PLC0415
+    from app.local.crash_sweep.rounds import lives_of  # noqa: PLC0415
 
     points = [point for point in POINTS if only in str(point)]
     if not points:
@@ -73,9 +74,10 @@ def crash_sweep(
     outcomes: list[Outcome] = []
     at_the_end: list[str] = []
     for count in times or [1, 2]:
-        found, faults = _life(points, count, together, say)
-        outcomes += found
-        at_the_end += faults
+        for life in lives_of(points):
+            found, faults = _life(life, count, together, say)
+            outcomes += found
+            at_the_end += faults
     result = SweepResult(
         points=len(points), deaths=sum(outcome.died for outcome in outcomes),
         violations=sum(outcome.violations for outcome in outcomes) + len(at_the_end),
@@ -94,16 +96,19 @@ def _life(points: "Sequence[Point]", times: int, together: int, say: Lines) -> t
     """All points on one stack; what came of each, and what was wrong at the end."""
     from app.cli.demo import own_stack  # noqa: PLC0415
     from app.crash.points import PlanFile  # noqa: PLC0415
-    from app.local.crash_sweep.rounds import is_first_start, rounds_of  # noqa: PLC0415
-    from app.local.crash_sweep.sweep import SWEEP_TIMES, Sweep  # noqa: PLC0415
+    from app.local.crash_sweep.histories import Event  # noqa: PLC0415
+    from app.local.crash_sweep.rounds import needs, rounds_of  # noqa: PLC0415
+    from app.local.crash_sweep.sweep import SHORT_MEMORY, SWEEP_TIMES, Sweep  # noqa: PLC0415
     from app.local.stack import home_of_environment  # noqa: PLC0415
 
     rounds = rounds_of(points, together)
     with tempfile.TemporaryDirectory(prefix="instream-crash-") as folder:
         plan = PlanFile(Path(folder) / "plan")
-        sweep = Sweep(home_of_environment(), plan, say)
-        armed = sweep.arm(rounds[0], times) if is_first_start(rounds[0]) else None
-        with own_stack(SWEEP_TIMES | {"INSTREAM_CRASH_PLAN": str(plan.path)}, say):
+        armed = None
+        if needs(Event.FIRST_START, rounds[0]):
+            armed = Sweep(home_of_environment(), plan, say).arm(rounds[0], times)
+        forgetful = SHORT_MEMORY if needs(Event.SHORT_MEMORY, points) else {}
+        with own_stack(SWEEP_TIMES | forgetful | {"INSTREAM_CRASH_PLAN": str(plan.path)}, say):
             sweep = Sweep(home_of_environment(), plan, say, seed=1000 * times)
             return asyncio.run(_rounds(sweep, rounds, times, armed, say))
 
@@ -111,17 +116,29 @@ def _life(points: "Sequence[Point]", times: int, together: int, say: Lines) -> t
 async def _rounds(
     sweep: "Sweep", rounds: "list[list[Point]]", times: int, armed: "dict[Point, Armed] | None", say: Lines
 ) -> tuple[list[Outcome], list[str]]:
+    """Round after round; what came of each point, and what was wrong in the end.
+
+    Everything is checked before a store is made stale: the log is cut for that, and with it the memory of what was sent.
+    """
+    from app.local.crash_sweep.histories import Event  # noqa: PLC0415
+    from app.local.crash_sweep.rounds import needs  # noqa: PLC0415
+
     outcomes: list[Outcome] = []
+    at_the_end: list[str] | None = None
     started = time.monotonic()
     if armed is None:
         await sweep.warm_up()
     for number, points in enumerate(rounds, 1):
+        if at_the_end is None and needs(Event.STALE_STORE, points):
+            at_the_end = await sweep.check(replays=True)
         found = await sweep.round(points, times, armed if number == 1 else None)
         outcomes += found
         say(f"{times} x, round {number} of {len(rounds)}, {time.monotonic() - started:.0f} s:")
         for outcome in found:
             say(f"  {outcome.point}: died {outcome.died}, ready after {outcome.recovery_s} s" + _words(outcome))
-    return outcomes, []
+    if at_the_end is None:  # with a short memory the blocks are too old to be sent again
+        at_the_end = await sweep.check(replays=not any(needs(Event.SHORT_MEMORY, points) for points in rounds))
+    return outcomes, at_the_end
 
 
 def _words(outcome: "Outcome") -> str:

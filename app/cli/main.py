@@ -36,8 +36,8 @@ def enter_stack(context: typer.Context) -> None:
 
 for command in (demo, up, down, status, load, wait, audit, replay, init):
     app.command()(command)
-for command in (crash_points, crash_sweep):
-    app.command()(command)
+for tool in (crash_points, crash_sweep):
+    app.command()(tool)
 
 
 @app.command("sink", context_settings=GROUP)

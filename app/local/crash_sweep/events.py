@@ -5,20 +5,29 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import boto3
 import psutil
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
+from agents.audit_ports import real_ports
+from agents.replay import replay
 from app.adapters.kafka import LogReader
+from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
+from app.adapters.warehouse import open_session
 from app.clock import SystemClock
 from app.core.batch import new_batch_id, seal
+from app.core.chain import Place, decode_record
 from app.core.events import parse_line
+from app.core.flows import LEDGER
+from app.core.keys import record_key
+from app.errors import ObjectMissing
 from app.settings import Settings
+from app.shell.ports import Ports
 from app.topics import topics_of
 
 ORPHAN_AGE_MS: Final = 60_000
@@ -26,6 +35,11 @@ ORPHAN_AGE_MS: Final = 60_000
 ORPHAN_LINES: Final = 40
 KEPT_MESSAGES: Final = 2
 """What is left of each partition of `rows`: a message, and one that names it."""
+KEPT_SHARDS: Final = 2
+"""With more open ones, two are merged."""
+KNOWN_AFTER_MS: Final = 10_000
+STANDSTILL_S: Final = 4.0
+"""Less than the group's session timeout: delivery keeps its partitions."""
 _AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
@@ -74,7 +88,74 @@ def reshard(settings: Settings) -> str:
         client.close()
 
 
-KEPT_SHARDS: Final = 2
+async def replay_one(settings: Settings) -> None:
+    """Put one batch once more that the pipeline has had time to know."""
+    registry, warehouse = DynamoRegistry(settings), WarehouseLedger(settings.warehouse_url)
+    known_ms = SystemClock().now_ms() - KNOWN_AFTER_MS
+    try:
+        items = [item async for item in registry.all_batches() if item.received_at_ms < known_ms]
+        if items:
+            latest = max(items, key=lambda item: item.received_at_ms)
+            await replay(real_ports(settings, Ports(settings), warehouse), settings, [latest.batch_id])
+    finally:
+        await asyncio.gather(registry.close(), warehouse.close())
+
+
+class Spoilt(NamedTuple):
+    """A file that cannot be loaded now."""
+
+    key: str
+    body: bytes
+    """What it holds when it is mended."""
+
+
+async def spoil_file(settings: Settings, pid: int) -> Spoilt:
+    """Spoil a file of a transaction that is ready and not loaded; delivery (`pid`) stands still until it is done."""
+    worker, store = psutil.Process(pid), S3ObjectStore(settings)
+    try:
+        while True:
+            worker.suspend()
+            try:
+                async with asyncio.timeout(STANDSTILL_S):
+                    found = await _unloaded_file(settings, store)
+                await store.put(found.key, b"spoilt")
+                return found
+            except TimeoutError:  # it stood still while it held the lock, or nothing came
+                pass
+            finally:
+                worker.resume()
+            await asyncio.sleep(1)
+    finally:
+        await store.close()
+
+
+async def _unloaded_file(settings: Settings, store: S3ObjectStore) -> Spoilt:
+    """The first data file behind delivery's positions, once there is one."""
+    while True:
+        session = await open_session(settings.warehouse_url)
+        try:
+            positions = await session.positions(settings.epoch)
+        finally:
+            await session.close()
+        for partition in range(settings.partitions):
+            place, number = Place(settings.epoch, partition), positions.get(partition, 0) + 1
+            try:
+                record = decode_record(await store.get(record_key(*place, number)), place, number)
+            except ObjectMissing:
+                continue
+            key = next((out.data_key for out in record.outputs if out.output == LEDGER.name and out.data_key), None)
+            if key is not None and await store.head(record.ready_key) is not None:
+                return Spoilt(key, await store.get(key))
+        await asyncio.sleep(0.2)
+
+
+async def mend_file(settings: Settings, spoilt: Spoilt) -> None:
+    """Put back what the file held."""
+    store = S3ObjectStore(settings)
+    try:
+        await store.put(spoilt.key, spoilt.body)
+    finally:
+        await store.close()
 
 
 def copy_store(pid: int, data: Path, target: Path) -> None:

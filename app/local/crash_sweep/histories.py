@@ -15,6 +15,9 @@ class Event(Enum):
     ORPHAN = "a batch is in S3 and registry, and not in Kinesis, as a collector leaves it"
     RESHARD = "a shard is split, or two are merged"
     FIRST_START = "the stack is new: the point is armed before it starts"
+    REPLAY = "a batch is put to Kinesis once more"
+    BAD_FILE = "a file of a transaction that is not loaded yet is spoilt, and mended afterwards"
+    SHORT_MEMORY = "the stack has a dedup window of seconds, so that what is remembered expires"
     STALE_STORE = "an older copy of the ETL's store is put back, and the log is cut behind what it had read"
 
 
@@ -29,6 +32,7 @@ class History(msgspec.Struct, frozen=True):
 _START: Final = History((Event.RESTART,))
 _NEW: Final = History((Event.FIRST_START,))
 _STALE: Final = History((Event.STALE_STORE,))
+_FORGETFUL: Final = History((Event.SHORT_MEMORY,))
 _SPLIT: Final = History((Event.RESHARD,))
 _ORPHAN: Final = History((Event.ORPHAN,))
 _NOT_LOADED: Final = History((Event.ORPHAN,), ("delivery.s3.list.transactions.before",))
@@ -49,12 +53,17 @@ _HISTORIES: Final = {
     "etl.s3.list.transactions": _NEW,
     "etl.logs.committed": _NEW,
     "etl.store.follow": History(companions=("etl.kafka.send.rows.after",)),  # in the log and not in the store
-    "etl.store.wipe": _STALE,
+    "etl.rocksdb.wipe": _STALE,
+    "etl.rocksdb.create": _FORGETFUL,
+    "etl.rocksdb.drop": _FORGETFUL,
     "sink.s3.list.transactions": _START,
     "sink.s3.get.transactions": _START,
     "sink.s3.list.jobdata": _START,
     "sink.logs.bounds": _START,
     "sink.s3.get.data": History(companions=("sink.s3.delete.jobdata.after",)),  # finished once more with nothing staged
+    "delivery.warehouse.connect": _START,
+    "delivery.warehouse.copy.replays": History((Event.REPLAY,)),
+    "delivery.warehouse.load_error_since": History((Event.BAD_FILE,)),
     "audit.s3.get.raw": _ORPHAN,
     "audit.kinesis.put": _ORPHAN,
     "audit.registry.record_attempt": _ORPHAN,

@@ -44,6 +44,15 @@ def _next_round(waiting: dict[str, deque[Point]], together: int) -> list[Point]:
     return taken
 
 
-def is_first_start(points: Sequence[Point]) -> bool:
-    """Whether this is the round of a stack's first start."""
-    return any(Event.FIRST_START in history_of(point).events for point in points)
+def needs(event: Event, points: Sequence[Point]) -> bool:
+    """Whether one of these points is come to by that event."""
+    return any(event in history_of(point).events for point in points)
+
+
+def lives_of(points: Iterable[Point]) -> list[list[Point]]:
+    """The points by the stack that they need: the usual one, and one that forgets within seconds."""
+    usual: list[Point] = []
+    forgetful: list[Point] = []
+    for point in points:
+        (forgetful if needs(Event.SHORT_MEMORY, [point]) else usual).append(point)
+    return [life for life in (usual, forgetful) if life]

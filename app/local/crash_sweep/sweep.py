@@ -7,7 +7,7 @@ import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +15,19 @@ from app.adapters.warehouse import connect
 from app.crash.catalogue import Point, read_point
 from app.crash.points import EXIT_CODE, Armed, Death, PlanFile
 from app.errors import LocalStackError
-from app.local.crash_sweep.events import copy_store, leave_orphan, make_stale, reshard
+from app.local.crash_sweep.events import (
+    copy_store,
+    leave_orphan,
+    make_stale,
+    mend_file,
+    replay_one,
+    reshard,
+    spoil_file,
+)
 from app.local.crash_sweep.histories import Event, history_of
 from app.local.crash_sweep.outcome import Outcome
+from app.local.crash_sweep.rounds import needs
+from app.local.invariants.check import Terms, check
 from app.local.life import Home
 from app.local.probe import answers_ok, await_true
 from app.local.stack import Stack, read_stack
@@ -39,12 +49,14 @@ SWEEP_TIMES: Final = {
     "INSTREAM_STALL_TIMEOUT_S": "60",
 }
 """Seconds where production has minutes."""
+SHORT_MEMORY: Final = {"INSTREAM_DEDUP_WINDOW_S": "40"}
+"""Longer than any recovery here; half of it is a generation."""
 LAP_LINES: Final = 300
 LAP_RATE: Final = 100.0
 LAP_EVERY_S: Final = 8.0
 """So long after a lap has begun the next one does, while a point is still to be met."""
-ORPHAN_EVERY_S: Final = 4.0
-"""So long after an orphan the next one follows, while it has not led to what it is for."""
+ACT_EVERY_S: Final = 4.0
+"""So long after an orphan, or a replay, the next one follows, while it has not led to what it is for."""
 REACH_TIMEOUT_S: Final = 120.0
 READY_TIMEOUT_S: Final = 90.0
 SETTLE_TIMEOUT_S: Final = 180.0
@@ -87,9 +99,7 @@ class Sweep:
             times: how often each.
             armed: what `arm` gave, where it was armed before.
         """
-        older: Path | None = None
-        if any(Event.STALE_STORE in history_of(point).events for point in points):
-            older = await self._older_store()
+        older = await self._older_store() if needs(Event.STALE_STORE, points) else None
         armed = armed or self.arm(points, times)
         laps: list[asyncio.Task[Run]] = []
         notes: list[str] = []
@@ -121,6 +131,13 @@ class Sweep:
         if faults := await self._settled(laps):
             raise LocalStackError("; ".join(faults))
 
+    async def check(self, *, replays: bool) -> list[str]:
+        """Everything that the stack promises, of everything that was sent (I1 to I4, and I5 where `replays`)."""
+        found = await check(
+            read_settings(), self.runs, alone=False, settle_s=SETTLE_TIMEOUT_S, replays=replays, say=self._say
+        )
+        return [str(violation) for violation in found]
+
     # --- before and while
 
     async def _older_store(self) -> Path:
@@ -138,16 +155,31 @@ class Sweep:
                 case Event.RESTART:
                     os.kill(self.stack.pid_of(point.role), signal.SIGKILL)
                 case Event.ORPHAN:
-                    until = asyncio.get_running_loop().time() + REACH_TIMEOUT_S
-                    while not self._has_died(armed) and asyncio.get_running_loop().time() < until:
-                        await leave_orphan(settings, f"orphan{secrets.token_hex(4)}")
-                        await asyncio.sleep(ORPHAN_EVERY_S)
+                    await self._until_died(armed, lambda: leave_orphan(settings, f"orphan{secrets.token_hex(4)}"))
+                case Event.REPLAY:
+                    await self._until_died(armed, lambda: replay_one(settings))
+                case Event.BAD_FILE:
+                    spoilt = await spoil_file(settings, self.stack.pid_of(point.role))
+                    try:
+                        await self._until_died(armed, None)
+                    finally:
+                        await mend_file(settings, spoilt)
                 case Event.RESHARD:
                     self._say(await asyncio.to_thread(reshard, settings))
                 case Event.STALE_STORE if older is not None:
                     await make_stale(settings, self.stack.pid_of("etl"), self._home.data / "etl", older)
                 case _:
                     pass
+
+    async def _until_died(self, armed: Armed, act: Callable[[], Awaitable[object]] | None) -> None:
+        """Wait for the deaths, doing something every few seconds; gives up in time."""
+        clock = asyncio.get_running_loop().time
+        until_s, next_s = clock() + REACH_TIMEOUT_S, clock()
+        while not self._has_died(armed) and clock() < until_s:
+            if act is not None and clock() >= next_s:
+                next_s = clock() + ACT_EVERY_S
+                await act()
+            await asyncio.sleep(POLL_S)
 
     async def _traffic_until(
         self, is_done: Callable[[], bool], laps: list[asyncio.Task[Run]], timeout_s: float = REACH_TIMEOUT_S
