@@ -133,9 +133,8 @@ class Sweep:
 
     async def check(self, *, replays: bool) -> list[str]:
         """Everything that the stack promises, of everything that was sent (I1 to I4, and I5 where `replays`)."""
-        found = await check(
-            read_settings(), self.runs, alone=False, settle_s=SETTLE_TIMEOUT_S, replays=replays, say=self._say
-        )
+        terms = Terms(alone=False, settle_s=SETTLE_TIMEOUT_S, replays=replays)  # orphans belong to no run
+        found = await check(read_settings(), self.runs, terms, self._say)
         return [str(violation) for violation in found]
 
     # --- before and while
