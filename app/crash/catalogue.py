@@ -119,6 +119,12 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
 """Role -> the calls that it makes."""
 
 
+COMMANDS_ONLY: Final = frozenset({
+    "registry.get", "registry.all_batches", "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
+})  # fmt: skip
+"""Calls of the ports that no role makes: commands do, and nobody starts a command again that died."""
+
+
 class Point(NamedTuple):
     """A place at which a worker can be made to end."""
 

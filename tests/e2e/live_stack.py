@@ -47,6 +47,8 @@ class LiveStack:
 
     def __init__(self, home: Path, settings: dict[str, str]) -> None:
         self.home = Home(home)
+        self.crash_plan = home.with_name(f"{home.name}-crash-plan")
+        """Names the calls at which workers end, where the stack's settings turn that on."""
         self.caller = {name: value for name, value in os.environ.items() if not name.startswith(("INSTREAM_", "AWS_"))}
         self.caller |= settings | {"INSTREAM_HOME": str(home)}
 
