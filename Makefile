@@ -17,10 +17,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast lint up down clean
+.PHONY: help setup demo test test-fast crash-sweep lint up down clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/installed .kafka/installed  ## install everything into this checkout (quick when it is done)
 
@@ -32,6 +32,9 @@ test: lint  ## lint, types and every test, the whole stack included
 
 test-fast: setup  ## the tests that need no stack
 	@$(PYTEST) -m "not stack"
+
+crash-sweep: setup  ## kill every worker at every call to the outside, once and twice in a row: most of an hour (ONLY=sink.s3)
+	@$(BIN)/instream crash-sweep $(if $(ONLY),--only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(if $(TOGETHER),--together $(TOGETHER))
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

@@ -65,9 +65,9 @@ class LiveStack:
             [INSTREAM, *words], env=self.caller | settings, capture_output=True, text=True, check=False, timeout=timeout_s
         )
 
-    def up(self) -> None:
+    def up(self, **settings: str) -> None:
         """Start it, or fail with what `up` said."""
-        done = self.instream("up")
+        done = self.instream("up", **settings)
         assert done.returncode == 0, done.stderr
 
     def down(self) -> None:
