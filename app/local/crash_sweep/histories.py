@@ -11,7 +11,7 @@ from app.crash.catalogue import Point
 class Event(Enum):
     """What the sweep does besides sending traffic."""
 
-    RESTART = "the worker is killed, for only one that starts makes this call"
+    RESTART = "the worker dies elsewhere before, for only one that starts makes this call"
     ORPHAN = "a batch is in S3 and registry, and not in Kinesis, as a collector leaves it"
     RESHARD = "a shard is split, or two are merged"
     FIRST_START = "the stack is new: the point is armed before it starts"
@@ -79,3 +79,8 @@ def history_of(point: Point) -> History:
     if point.call == "kafka.topics":
         return _START
     return _HISTORIES.get(f"{point.role}.{point.call}", History())
+
+
+def restart_of(point: Point) -> str:
+    """Where a worker dies so that it starts again: every worker asks for messages several times a second."""
+    return f"{point.role}.kafka.poll.before"

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import secrets
-import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -24,7 +22,7 @@ from app.local.crash_sweep.events import (
     reshard,
     spoil_file,
 )
-from app.local.crash_sweep.histories import Event, history_of
+from app.local.crash_sweep.histories import Event, history_of, restart_of
 from app.local.crash_sweep.outcome import Outcome
 from app.local.crash_sweep.rounds import needs
 from app.local.invariants.check import Terms, check
@@ -86,9 +84,9 @@ class Sweep:
     def arm(self, points: Sequence[Point], times: int) -> dict[Point, Armed]:
         """Arm these points, and before them what they need others to die at."""
         armed = {point: Armed(secrets.token_hex(4), str(point), times) for point in points}
-        companions = {name for point in points for name in history_of(point).companions}
-        others = [Armed(secrets.token_hex(4), name, FOREVER) for name in sorted(companions)]
-        self._plan.arm([*armed.values(), *others])
+        others = {name: FOREVER for point in points for name in history_of(point).companions}
+        others |= {restart_of(point): 1 for point in points if needs(Event.RESTART, [point])}
+        self._plan.arm([*armed.values(), *(Armed(secrets.token_hex(4), *other) for other in others.items())])
         return armed
 
     async def round(self, points: Sequence[Point], times: int, armed: dict[Point, Armed] | None = None) -> list[Outcome]:
@@ -151,8 +149,6 @@ class Sweep:
         settings, point = read_settings(), read_point(armed.point)
         for event in history_of(point).events:
             match event:
-                case Event.RESTART:
-                    os.kill(self.stack.pid_of(point.role), signal.SIGKILL)
                 case Event.ORPHAN:
                     await self._until_died(armed, lambda: leave_orphan(settings, f"orphan{secrets.token_hex(4)}"))
                 case Event.REPLAY:
