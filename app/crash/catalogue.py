@@ -113,6 +113,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.list.transactions",  # what is committed behind delivery
         "s3.get.transactions",
         "s3.get.data",
+        "s3.get.jobdata",  # committed, and not moved yet
         "kafka.lags",
     ),
 }

@@ -70,6 +70,7 @@ _HISTORIES: Final = {
     "audit.s3.list.transactions": _NOT_LOADED,
     "audit.s3.get.transactions": _NOT_LOADED,
     "audit.s3.get.data": _NOT_LOADED,
+    "audit.s3.get.jobdata": History((Event.ORPHAN,), ("sink.s3.copy.data.before",)),
     "audit.kafka.lags": _NOT_LOADED,
 }
 
