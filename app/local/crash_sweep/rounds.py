@@ -1,10 +1,14 @@
-"""Which points are met together: at most one of each role at a time, and none of a role that dies for another's point."""
+"""Which points are met together: few of each role, one after the other, none of a role that dies for another's point."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from app.crash.catalogue import Point, read_point
-from app.local.crash_sweep.histories import Event, history_of
+from app.local.crash_sweep.histories import Event, History, history_of
+
+OF_A_ROLE: Final = 2
+"""Points of one role in a round, where traffic is all that they need: the worker comes to one, and then to the other."""
 
 
 def busy_roles(point: Point) -> set[str]:
@@ -13,7 +17,7 @@ def busy_roles(point: Point) -> set[str]:
 
 
 def rounds_of(points: Iterable[Point], together: int) -> list[list[Point]]:
-    """The points in rounds of at most `together`, in each role's order.
+    """The points in rounds of at most `together` roles, in each role's order.
 
     Those of a stack's first start come first and in one round, those that need a stale store last and alone.
     """
@@ -37,11 +41,22 @@ def rounds_of(points: Iterable[Point], together: int) -> list[list[Point]]:
 def _next_round(waiting: dict[str, deque[Point]], together: int) -> list[Point]:
     taken: list[Point] = []
     busy: set[str] = set()
+    roles = 0
     for queue in sorted(waiting.values(), key=len, reverse=True):
-        if queue and len(taken) < together and not busy & busy_roles(queue[0]):
-            busy |= busy_roles(queue[0])
+        if not queue or roles == together or busy & busy_roles(queue[0]):
+            continue
+        roles += 1
+        busy |= busy_roles(queue[0])
+        taken.append(queue.popleft())
+        behind = 1
+        while queue and behind < OF_A_ROLE and _is_plain(taken[-1]) and _is_plain(queue[0]):
             taken.append(queue.popleft())
+            behind += 1
     return taken
+
+
+def _is_plain(point: Point) -> bool:
+    return history_of(point) == History()
 
 
 def needs(event: Event, points: Sequence[Point]) -> bool:
