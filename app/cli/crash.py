@@ -98,7 +98,7 @@ def _life(points: "Sequence[Point]", times: int, together: int, say: Lines) -> t
     from app.crash.points import PlanFile  # noqa: PLC0415
     from app.local.crash_sweep.histories import Event  # noqa: PLC0415
     from app.local.crash_sweep.rounds import needs, rounds_of  # noqa: PLC0415
-    from app.local.crash_sweep.sweep import SHORT_MEMORY, SWEEP_TIMES, Sweep  # noqa: PLC0415
+    from app.local.crash_sweep.sweep import SHORT_MEMORY, SWEEP_SETTINGS, Sweep  # noqa: PLC0415
     from app.local.stack import home_of_environment  # noqa: PLC0415
 
     rounds = rounds_of(points, together)
@@ -108,7 +108,7 @@ def _life(points: "Sequence[Point]", times: int, together: int, say: Lines) -> t
         if needs(Event.FIRST_START, rounds[0]):
             armed = Sweep(home_of_environment(), plan, say).arm(rounds[0], times)
         forgetful = SHORT_MEMORY if needs(Event.SHORT_MEMORY, points) else {}
-        with own_stack(SWEEP_TIMES | forgetful | {"INSTREAM_CRASH_PLAN": str(plan.path)}, say):
+        with own_stack(SWEEP_SETTINGS | forgetful | {"INSTREAM_CRASH_PLAN": str(plan.path)}, say):
             sweep = Sweep(home_of_environment(), plan, say, seed=1000 * times)
             return asyncio.run(_rounds(sweep, rounds, times, armed, say))
 

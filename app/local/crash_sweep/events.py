@@ -33,8 +33,8 @@ from app.topics import topics_of
 ORPHAN_AGE_MS: Final = 60_000
 """Past the audit's grace and all bounds of the join."""
 ORPHAN_LINES: Final = 40
-KEPT_MESSAGES: Final = 2
-"""What is left of each partition of `rows`: a message, and one that names it."""
+KEPT_MESSAGES: Final = 4
+"""What is left of each partition of `rows`: messages that name others, and what the sink has not committed yet."""
 KEPT_SHARDS: Final = 2
 """With more open ones, two are merged."""
 KNOWN_AFTER_MS: Final = 10_000

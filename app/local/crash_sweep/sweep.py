@@ -35,7 +35,7 @@ from app.settings import read_settings
 
 Say = Callable[[str], None]
 
-SWEEP_TIMES: Final = {
+SWEEP_SETTINGS: Final = {
     "INSTREAM_JOIN_WINDOW_S": "3",
     "INSTREAM_JOIN_GRACE_S": "2",
     "INSTREAM_JOIN_REORDER_S": "1",
@@ -45,8 +45,9 @@ SWEEP_TIMES: Final = {
     "INSTREAM_AUDIT_INTERVAL_S": "2",
     "INSTREAM_AUDIT_GRACE_S": "10",
     "INSTREAM_STALL_TIMEOUT_S": "60",
+    "INSTREAM_PARTITIONS": "2",
 }
-"""Seconds where production has minutes."""
+"""Seconds where production has minutes, and few partitions: every transaction of a life is read again at its end."""
 SHORT_MEMORY: Final = {"INSTREAM_DEDUP_WINDOW_S": "40"}
 """Longer than any recovery here; half of it is a generation."""
 LAP_LINES: Final = 300
