@@ -24,19 +24,32 @@ class SweepResult(msgspec.Struct, kw_only=True):
     """The answer of a sweep."""
 
     points: int
-    deaths: int
-    violations: int
-    """Of single rounds, and of the check of everything at the end of a life."""
-    never_reached: int
-    took_s: float
+    took_s: float = 0.0
+    left_out: int = 0
+    """Points that it did not come to, because it was ended before."""
     outcomes: list[Outcome] = []
     at_the_end: list[str] = []
-    """What the check at the end of a life found, in words."""
+    """What the check of everything at the end of a life found, in words."""
+
+    @property
+    def deaths(self) -> int:
+        """How often a worker died at a point that was to be met."""
+        return sum(outcome.died for outcome in self.outcomes)
+
+    @property
+    def violations(self) -> int:
+        """Of single rounds, and at the end of a life."""
+        return sum(outcome.violations for outcome in self.outcomes) + len(self.at_the_end)
+
+    @property
+    def never_reached(self) -> int:
+        """Points at which a worker died less often than it was to."""
+        return sum(outcome.died < outcome.times for outcome in self.outcomes)
 
     @property
     def is_good(self) -> bool:
         """Whether every point was met as often as it should be and nothing was violated."""
-        return not (self.violations or self.never_reached) and all(outcome.is_good for outcome in self.outcomes)
+        return not (self.violations or self.left_out) and all(outcome.is_good for outcome in self.outcomes)
 
 
 def crash_points(as_json: JsonOption = False) -> None:
@@ -71,29 +84,24 @@ def crash_sweep(
     if not points:
         raise typer.BadParameter(f"no crash point's name contains {only!r}", param_hint="--only")
     say, started = Lines(), time.monotonic()
-    outcomes: list[Outcome] = []
-    at_the_end: list[str] = []
-    for count in times or [1, 2]:
-        for life in lives_of(points):
-            found, faults = _life(life, count, together, say)
-            outcomes += found
-            at_the_end += faults
-    result = SweepResult(
-        points=len(points), deaths=sum(outcome.died for outcome in outcomes),
-        violations=sum(outcome.violations for outcome in outcomes) + len(at_the_end),
-        never_reached=sum(outcome.died < outcome.times for outcome in outcomes),
-        took_s=round(time.monotonic() - started, 1), outcomes=outcomes, at_the_end=at_the_end,
-    )  # fmt: skip
-    if as_json:
-        print_json(result)
-    else:
-        _show(result)
+    result, counts = SweepResult(points=len(points)), times or [1, 2]
+    try:
+        for count in counts:
+            for life in lives_of(points):
+                _life(life, count, together, say, result)
+    finally:  # what is known is told, however it ended
+        result.left_out = len(points) * len(counts) - len(result.outcomes)
+        result.took_s = round(time.monotonic() - started, 1)
+        if as_json:
+            print_json(result)
+        else:
+            _show(result)
     if not result.is_good:
         raise typer.Exit(Exit.FAILURE)
 
 
-def _life(points: "Sequence[Point]", times: int, together: int, say: Lines) -> tuple[list[Outcome], list[str]]:
-    """All points on one stack; what came of each, and what was wrong at the end."""
+def _life(points: "Sequence[Point]", times: int, together: int, say: Lines, result: SweepResult) -> None:
+    """All points on one stack, into the result."""
     from app.cli.demo import own_stack  # noqa: PLC0415
     from app.crash.points import PlanFile  # noqa: PLC0415
     from app.local.crash_sweep.histories import Event  # noqa: PLC0415
@@ -106,39 +114,44 @@ def _life(points: "Sequence[Point]", times: int, together: int, say: Lines) -> t
         plan = PlanFile(Path(folder) / "plan")
         armed = None
         if needs(Event.FIRST_START, rounds[0]):
-            armed = Sweep(home_of_environment(), plan, say).arm(rounds[0], times)
+            armed = Sweep(home_of_environment(), plan, say, times).arm(rounds[0])
         forgetful = SHORT_MEMORY if needs(Event.SHORT_MEMORY, points) else {}
         with own_stack(SWEEP_SETTINGS | forgetful | {"INSTREAM_CRASH_PLAN": str(plan.path)}, say):
-            sweep = Sweep(home_of_environment(), plan, say, seed=1000 * times)
-            return asyncio.run(_rounds(sweep, rounds, times, armed, say))
+            sweep = Sweep(home_of_environment(), plan, say, times)
+            asyncio.run(_rounds(sweep, rounds, armed, result, say))
 
 
 async def _rounds(
-    sweep: "Sweep", rounds: "list[list[Point]]", times: int, armed: "dict[Point, Armed] | None", say: Lines
-) -> tuple[list[Outcome], list[str]]:
-    """Round after round; what came of each point, and what was wrong in the end.
+    sweep: "Sweep", rounds: "list[list[Point]]", armed: "dict[Point, Armed] | None", result: SweepResult, say: Lines
+) -> None:
+    """Round after round; what came of each point, and in the end what is wrong with everything, into the result.
 
     Everything is checked before a store is made stale: the log is cut for that, and with it the memory of what was sent.
     """
     from app.local.crash_sweep.histories import Event  # noqa: PLC0415
     from app.local.crash_sweep.rounds import needs  # noqa: PLC0415
 
-    outcomes: list[Outcome] = []
-    at_the_end: list[str] | None = None
-    started = time.monotonic()
+    started, is_checked = time.monotonic(), False
+
+    async def check(*, replays: bool) -> None:
+        say("checking everything that the stack promises")
+        faults = await sweep.check(replays=replays)
+        result.at_the_end += faults
+        say(f"{len(faults)} violations of {'I1 to I5' if replays else 'I1 to I4'}")
+
     if armed is None:
         await sweep.warm_up()
     for number, points in enumerate(rounds, 1):
-        if at_the_end is None and needs(Event.STALE_STORE, points):
-            at_the_end = await sweep.check(replays=True)
-        found = await sweep.round(points, times, armed if number == 1 else None)
-        outcomes += found
-        say(f"{times} x, round {number} of {len(rounds)}, {time.monotonic() - started:.0f} s:")
+        if needs(Event.STALE_STORE, points) and not is_checked:
+            await check(replays=True)
+            is_checked = True
+        found = await sweep.round(points, armed if number == 1 else None)
+        result.outcomes += found
+        say(f"{sweep.times} x, round {number} of {len(rounds)}, {time.monotonic() - started:.0f} s:")
         for outcome in found:
             say(f"  {outcome.point}: died {outcome.died}, ready after {outcome.recovery_s} s" + _words(outcome))
-    if at_the_end is None:  # with a short memory the blocks are too old to be sent again
-        at_the_end = await sweep.check(replays=not any(needs(Event.SHORT_MEMORY, points) for points in rounds))
-    return outcomes, at_the_end
+    if not is_checked:  # with a short memory the blocks are too old to be sent again
+        await check(replays=not any(needs(Event.SHORT_MEMORY, points) for points in rounds))
 
 
 def _words(outcome: "Outcome") -> str:
@@ -160,4 +173,5 @@ def _show(result: SweepResult) -> None:
     for fault in result.at_the_end:
         print(f"at the end: {fault}")
     verdict = "GOOD" if result.is_good else "NOT GOOD"
-    print(f"{verdict}: {result.violations} violations, {result.never_reached} points not reached as often as they should be")
+    print(f"{verdict}: {result.violations} violations, {result.never_reached} points not reached as often as they should be"
+          + (f", {result.left_out} left out" if result.left_out else ""))  # fmt: skip

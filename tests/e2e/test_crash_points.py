@@ -24,7 +24,7 @@ SAMPLE = (
 async def test_workers_end_at_telling_points_and_every_row_is_exact(stack: LiveStack) -> None:
     plan = PlanFile(stack.crash_plan)
     points = [read_point(name) for name in SAMPLE]
-    outcomes = await Sweep(stack.home, plan, Lines(), seed=77).round(points, times=1)
+    outcomes = await Sweep(stack.home, plan, Lines()).round(points)
     assert [outcome for outcome in outcomes if not outcome.is_good] == []
     assert [outcome.died for outcome in outcomes] == [1] * len(SAMPLE)
 

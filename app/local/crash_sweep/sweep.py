@@ -66,11 +66,20 @@ FOREVER: Final = 1_000_000
 class Sweep:
     """Rounds on one running stack, whose environment this process has."""
 
-    def __init__(self, home: Home, plan: PlanFile, say: Say, seed: int = 1) -> None:
+    def __init__(self, home: Home, plan: PlanFile, say: Say, times: int = 1) -> None:
+        """Prepare.
+
+        Args:
+            home: where the stack runs.
+            plan: its plan, which its settings name.
+            say: told what it is at.
+            times: how often in a row a worker dies at a point.
+        """
         self._home = home
         self._plan = plan
         self._say = say
-        self._seed = seed
+        self.times = times
+        self._seed = 1000 * times
         self.runs: list[Run] = []
         """Everything that was sent."""
 
@@ -82,24 +91,23 @@ class Sweep:
             raise LocalStackError("the stack is gone")
         return stack
 
-    def arm(self, points: Sequence[Point], times: int) -> dict[Point, Armed]:
+    def arm(self, points: Sequence[Point]) -> dict[Point, Armed]:
         """Arm these points, and before them what they need others to die at."""
-        armed = {point: Armed(secrets.token_hex(4), str(point), times) for point in points}
+        armed = {point: Armed(secrets.token_hex(4), str(point), self.times) for point in points}
         others = {name: FOREVER for point in points for name in history_of(point).companions}
         others |= {restart_of(point): 1 for point in points if needs(Event.RESTART, [point])}
         self._plan.arm([*armed.values(), *(Armed(secrets.token_hex(4), *other) for other in others.items())])
         return armed
 
-    async def round(self, points: Sequence[Point], times: int, armed: dict[Point, Armed] | None = None) -> list[Outcome]:
-        """Let the roles of these points die there `times` times, and check what is left of the stack's promises.
+    async def round(self, points: Sequence[Point], armed: dict[Point, Armed] | None = None) -> list[Outcome]:
+        """Let the roles of these points die there, and check what is left of the stack's promises.
 
         Args:
-            points: of different roles.
-            times: how often each.
+            points: what `rounds_of` puts together.
             armed: what `arm` gave, where it was armed before.
         """
         older = await self._older_store() if needs(Event.STALE_STORE, points) else None
-        armed = armed or self.arm(points, times)
+        armed = armed or self.arm(points)
         laps: list[asyncio.Task[Run]] = []
         notes: list[str] = []
         watching = {point: asyncio.create_task(self._recovery(armed[point])) for point in points}
