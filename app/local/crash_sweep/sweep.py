@@ -117,7 +117,8 @@ class Sweep:
             self._plan.arm([])
             if dead := [task for point, task in watching.items() if self._has_died(armed[point])]:
                 await asyncio.wait(dead, timeout=READY_TIMEOUT_S)
-            await asyncio.gather(*events)
+            done, _ = await asyncio.wait(events, timeout=READY_TIMEOUT_S)
+            notes += [f"what leads to a point failed: {task.exception()!r}" for task in done if task.exception()]
             recovered = {point: task.result() if task.done() else None for point, task in watching.items()}
             notes += await self._settled(laps)
         finally:
