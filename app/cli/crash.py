@@ -103,7 +103,7 @@ def crash_sweep(
 def _life(points: "Sequence[Point]", times: int, together: int, say: Lines, result: SweepResult) -> None:
     """All points on one stack, into the result."""
     from app.cli.demo import own_stack  # noqa: PLC0415
-    from app.crash.points import PlanFile  # noqa: PLC0415
+    from app.crash.points import Armed, PlanFile  # noqa: PLC0415
     from app.local.crash_sweep.histories import Event  # noqa: PLC0415
     from app.local.crash_sweep.rounds import needs, rounds_of  # noqa: PLC0415
     from app.local.crash_sweep.sweep import SHORT_MEMORY, SWEEP_SETTINGS, Sweep  # noqa: PLC0415
@@ -114,7 +114,8 @@ def _life(points: "Sequence[Point]", times: int, together: int, say: Lines, resu
         plan = PlanFile(Path(folder) / "plan")
         armed = None
         if needs(Event.FIRST_START, rounds[0]):
-            armed = Sweep(home_of_environment(), plan, say, times).arm(rounds[0])
+            armed = {point: Armed(str(point), str(point), times) for point in rounds[0]}
+            plan.arm(list(armed.values()))
         forgetful = SHORT_MEMORY if needs(Event.SHORT_MEMORY, points) else {}
         with own_stack(SWEEP_SETTINGS | forgetful | {"INSTREAM_CRASH_PLAN": str(plan.path)}, say):
             sweep = Sweep(home_of_environment(), plan, say, times)

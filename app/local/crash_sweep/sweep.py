@@ -67,19 +67,13 @@ class Sweep:
     """Rounds on one running stack, whose environment this process has."""
 
     def __init__(self, home: Home, plan: PlanFile, say: Say, times: int = 1) -> None:
-        """Prepare.
-
-        Args:
-            home: where the stack runs.
-            plan: its plan, which its settings name.
-            say: told what it is at.
-            times: how often in a row a worker dies at a point.
-        """
+        """Sweep the stack in `home`, whose settings name `plan`; at each point a worker dies `times` times in a row."""
         self._home = home
         self._plan = plan
         self._say = say
         self.times = times
         self._seed = 1000 * times
+        self._companions: dict[Point, list[Armed]] = {}
         self.runs: list[Run] = []
         """Everything that was sent."""
 
@@ -94,17 +88,28 @@ class Sweep:
     def arm(self, points: Sequence[Point]) -> dict[Point, Armed]:
         """Arm these points, and before them what they need others to die at."""
         armed = {point: Armed(secrets.token_hex(4), str(point), self.times) for point in points}
-        others = {name: FOREVER for point in points for name in history_of(point).companions}
-        others |= {restart_of(point): 1 for point in points if needs(Event.RESTART, [point])}
-        self._plan.arm([*armed.values(), *(Armed(secrets.token_hex(4), *other) for other in others.items())])
+        self._companions = {point: _companions(point) for point in points}
+        self._arm_open(armed)
         return armed
+
+    def _arm_open(self, armed: dict[Point, Armed]) -> list[Point]:
+        """Arm the points that are still to be met, and the companions of these alone; which they are.
+
+        Others may wait for a role that dies for a point which is met by now.
+        """
+        still = [point for point, each in armed.items() if not self._has_died(each)]
+        others = {each.point: each for point in still for each in self._companions.get(point, ())}
+        wanted = [*(armed[point] for point in still), *others.values()]
+        if self._plan.armed() != wanted:
+            self._plan.arm(wanted)
+        return still
 
     async def round(self, points: Sequence[Point], armed: dict[Point, Armed] | None = None) -> list[Outcome]:
         """Let the roles of these points die there, and check what is left of the stack's promises.
 
         Args:
             points: what `rounds_of` puts together.
-            armed: what `arm` gave, where it was armed before.
+            armed: what the plan has of them, where they were armed before the stack started.
         """
         older = await self._older_store() if needs(Event.STALE_STORE, points) else None
         armed = armed or self.arm(points)
@@ -113,7 +118,7 @@ class Sweep:
         watching = {point: asyncio.create_task(self._recovery(armed[point])) for point in points}
         events = [asyncio.create_task(self._bring_about(armed[point], older)) for point in points]
         try:
-            await self._traffic_until(lambda: all(self._has_died(each) for each in armed.values()), laps)
+            await self._traffic_until(lambda: not self._arm_open(armed), laps)
             self._plan.arm([])
             if dead := [task for point, task in watching.items() if self._has_died(armed[point])]:
                 await asyncio.wait(dead, timeout=READY_TIMEOUT_S)
@@ -268,6 +273,14 @@ class Sweep:
         return Outcome(armed.point, armed.times, died, recovery_s, count, tuple(notes))
 
 
+def _companions(point: Point) -> list[Armed]:
+    """Where workers die so that `point` is come to."""
+    found = [Armed(secrets.token_hex(4), name, FOREVER) for name in history_of(point).companions]
+    if needs(Event.RESTART, [point]):
+        found.append(Armed(secrets.token_hex(4), restart_of(point), 1))
+    return found
+
+
 def _is_equal(compared: Comparison) -> bool:
     """Whether every row is right. Duplicates are not counted by run: runs at one time share batches."""
     counts = (*compared.flows.values(), compared.joined)
@@ -276,10 +289,6 @@ def _is_equal(compared: Comparison) -> bool:
 
 def exits_of(home: Home) -> list[str]:
     """The roles whose processes ended at a crash point, as the supervisor that waited for them saw it."""
-    found = []
-    for line in (home.path / "supervisor.log").read_text().splitlines():
-        if line.startswith("{") and '"process died"' in line:
-            entry = json.loads(line)
-            if entry["code"] == EXIT_CODE:
-                found.append(entry["process"])
-    return found
+    lines = (home.path / "supervisor.log").read_text().splitlines()
+    died = [json.loads(line) for line in lines if line.startswith("{") and '"process died"' in line]
+    return [entry["process"] for entry in died if entry["code"] == EXIT_CODE]
