@@ -17,10 +17,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage lint up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-sweep lint up down clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/installed .kafka/installed  ## install everything into this checkout (quick when it is done)
 
@@ -41,6 +41,9 @@ mutants: setup  ## plant each of some hundred bugs in a copy of the tree and sho
 
 outage: setup  ## memory is bounded and nothing is lost while broker, AWS and warehouse stall in turn (MINUTES=10, RATE=500)
 	@$(BIN)/instream outage --minutes $(or $(MINUTES),10) --rate $(or $(RATE),500)
+
+crash-sweep: setup  ## kill every worker at every call to the outside, once and twice in a row: most of an hour (ONLY=sink.s3)
+	@$(BIN)/instream crash-sweep $(if $(ONLY),--only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(if $(TOGETHER),--together $(TOGETHER))
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

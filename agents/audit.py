@@ -10,6 +10,7 @@ from agents.audit_ports import real_ports
 from agents.auditor import Auditor
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.apps import audit as app
+from app.crash.proxies import around
 from app.topics import topics_of
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ class Rounds:
             await asyncio.wait([task])
 
     async def _go(self) -> None:
-        warehouse = WarehouseLedger(app.settings.warehouse_url)
+        warehouse = around(app.ports.points, "ledger", WarehouseLedger(app.settings.warehouse_url))
         try:
             auditor = Auditor(real_ports(app.settings, app.ports, warehouse), app.settings)
             while True:

@@ -7,6 +7,7 @@ from app.adapters.kafka import lag
 from app.adapters.ports import BlockStream, ObjectStore, Registry
 from app.adapters.warehouse_port import LoadedLedger
 from app.clock import Clock
+from app.crash.proxies import between
 from app.settings import Settings
 from app.shell.ports import Ports
 from app.topics import topics_of
@@ -33,7 +34,8 @@ def real_ports(settings: Settings, ports: Ports, warehouse: LoadedLedger) -> Aud
     async def lags(partitions: frozenset[int]) -> Mapping[str, int]:
         behind = {}
         for role, topic in (("etl", topics.blocks.name), ("sink", topics.rows.name)):
-            of_role = await lag(settings, f"instream-{role}-e{settings.epoch}", topic)
+            asked = lag(settings, f"instream-{role}-e{settings.epoch}", topic)
+            of_role = await between(ports.points, "kafka.lags", asked)
             behind[role] = sum(count for partition, count in of_role.items() if partition in partitions)
         return behind
 

@@ -15,6 +15,7 @@ from agents.deliverer import Deliverer
 from agents.warehouse_load import WarehouseLoad
 from app.adapters.warehouse import open_session
 from app.apps import delivery as app
+from app.crash.proxies import connecting
 from app.topics import topics_of
 
 log = structlog.get_logger(__name__)
@@ -63,7 +64,8 @@ class Rounds:
 
     async def _loop(self, partitions: list[int]) -> None:
         settings, store, clock = app.settings, app.ports.objects, app.ports.clock
-        connect = partial(open_session, settings.warehouse_url, settings.copy_iam_role)
+        to_warehouse = partial(open_session, settings.warehouse_url, settings.copy_iam_role)
+        connect = connecting(app.ports.points, "warehouse", to_warehouse)
         deliverer = Deliverer(store, WarehouseLoad(store, connect, settings, clock), settings, clock)
         self._deliverer = deliverer
         try:

@@ -143,6 +143,8 @@ class Settings(BaseSettings):
     """Port of /health, /ready and /metrics; 0 takes a free one."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """`auto`: console on a terminal, JSON otherwise."""
+    crash_plan: Path | None = None
+    """For tests of recovery alone: a file that names the call at which a process ends itself (`app.crash.points`)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from faust.tables.table import Table
 from faust.types import TP
 
 from app.core.step_message import StepMessage
+from app.crash.proxies import around
 from app.errors import StepGap
 from app.shell.faust_app import InstreamApp
 from app.topics import topics_of
@@ -124,8 +125,9 @@ class RowsStore(faust_rocksdb.Store):
     def _open_for_partition(self, partition: int) -> Any:
         if partition not in self._owned:
             raise KeyError(f"{self._rows}[{partition}] is not assigned to this worker")
-        engine = open_engine(Path(self.partition_path(partition)), self._memory)
-        return PartitionDb(engine, self._settings.dedup_window_ms)
+        points = self._instream.ports.points
+        engine = around(points, "rocksdb", open_engine(Path(self.partition_path(partition)), self._memory))
+        return around(points, "store", PartitionDb(engine, self._settings.dedup_window_ms))
 
     def _close(self, partition: int) -> None:
         db = self._dbs.pop(partition, None)

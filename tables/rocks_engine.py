@@ -107,6 +107,7 @@ class RocksEngine:
     def __init__(self, path: Path, memory: Memory) -> None:
         self.path = path
         self._memory = memory
+        self._clear()
         names = {"default"}
         if (path / "CURRENT").exists():
             names |= set(rocksdict.Rdict.list_cf(str(path), memory.options()))
@@ -178,9 +179,20 @@ class RocksEngine:
         self._db.close()
 
     def wipe(self) -> None:
-        """Close it and delete its folder."""
+        """Close it and delete its folder; one half deleted by a crash is out of the way, and deleted at the next opening."""
         self.close()
-        shutil.rmtree(self.path, ignore_errors=False)
+        self.path.rename(self._wiped)
+        self._clear()
+
+    @property
+    def _wiped(self) -> Path:
+        """What the folder is called while it is being deleted: RocksDB opens no folder of which some files are gone."""
+        return self.path.with_name(f"{self.path.name}.wiped")
+
+    def _clear(self) -> None:
+        """Delete what a wipe has left."""
+        if self._wiped.exists():
+            shutil.rmtree(self._wiped)
 
     def _of(self, family: str) -> Any:
         return self._db if family == "default" else self._families[family]

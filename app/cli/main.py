@@ -5,6 +5,7 @@ import sys
 import typer
 
 from app.cli.audit import audit
+from app.cli.crash import crash_points, crash_sweep
 from app.cli.dead_letters import dead_letters
 from app.cli.demo import demo
 from app.cli.init import init
@@ -20,7 +21,7 @@ app = typer.Typer(
     help="Browser events in the data warehouse in under five minutes, none lost, none twice.",
     no_args_is_help=True, rich_markup_mode="markdown", add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-OWN_STACK = frozenset({"up", "down", "status", "demo", "outage"})
+OWN_STACK = frozenset({"up", "down", "status", "demo", "outage", "crash-sweep"})
 """Commands that start a stack or look at it from outside; the others work on the one that runs, or on AWS."""
 GROUP = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -37,6 +38,8 @@ def enter_stack(context: typer.Context) -> None:
 
 for command in (demo, outage, up, down, status, load, wait, audit, replay, dead_letters, init):
     app.command()(command)
+for tool in (crash_points, crash_sweep):
+    app.command()(tool)
 
 
 @app.command("sink", context_settings=GROUP)

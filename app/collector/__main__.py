@@ -18,8 +18,10 @@ from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.clock import SystemClock
-from app.collector.server import COLLECTOR, create_app, new_runner
+from app.collector.server import COLLECTOR, EVENTS_PATH, create_app, new_runner
 from app.collector.turn import SPARE_FLAG, await_turn
+from app.crash.points import crash_points
+from app.crash.proxies import answers_between, around
 from app.errors import ConfigurationError
 from app.settings import Settings, read_settings
 from app.telemetry import configure_logging, ops_routes
@@ -41,8 +43,14 @@ async def serve(settings: Settings, spare_of: int | None = None) -> None:
     Raises:
         ConfigurationError: the settings do not fit, or a port is taken.
     """
-    store, registry, stream = S3ObjectStore(settings), DynamoRegistry(settings), KinesisBlockStream(settings)
+    points = crash_points("collector", settings)
+    store = around(points, "s3", S3ObjectStore(settings))
+    registry = around(points, "registry", DynamoRegistry(settings))
+    stream = around(points, "kinesis", KinesisBlockStream(settings))
     app = create_app(settings, store, registry, stream, SystemClock(), os.urandom)
+    if points is not None:
+        app.middlewares.insert(0, answers_between(points, EVENTS_PATH))
+        points.is_awake = spare_of is None
     ops_app = web.Application()
     ops_app.add_routes(ops_routes(app[COLLECTOR].waits_for))
     ops, collector = web.AppRunner(ops_app, access_log=None), new_runner(app, settings)
@@ -52,6 +60,8 @@ async def serve(settings: Settings, spare_of: int | None = None) -> None:
         if spare_of is not None and not await await_turn(spare_of):
             log.info("spare collector ends: nobody is left to tell it its turn")
             return
+        if points is not None:
+            points.is_awake = True
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from app.clock import Clock
+from app.crash import points as crash_points
 
 log = structlog.get_logger(__name__)
 
@@ -28,8 +29,13 @@ class Backoff:
     def __init__(self) -> None:
         self.deaths = 0
 
-    def delay_after(self, lived_s: float) -> float:
-        """Seconds to wait after a death of a process that ran `lived_s` seconds."""
+    def delay_after(self, lived_s: float, code: int = 1) -> float:
+        """Seconds to wait after a death of a process that ran `lived_s` seconds and ended with `code`.
+
+        One that was asked for (`app.crash.points`) says nothing of the process's health, and does not count.
+        """
+        if code == crash_points.EXIT_CODE:
+            return 0.0
         self.deaths = 1 if lived_s >= HEALTHY_S else self.deaths + 1
         if self.deaths <= AT_ONCE:
             return 0.0
@@ -129,14 +135,14 @@ class Keeper:
             if self.spec.fatal:
                 self._lost(f"{self.spec.name} died ({describe_exit(code)})")
                 return
-            again = await self._start_again(lived_s)
+            again = await self._start_again(lived_s, code)
             if again is None:
                 return
             process = again
 
-    async def _start_again(self, lived_s: float) -> asyncio.subprocess.Process | None:
+    async def _start_again(self, lived_s: float, code: int) -> asyncio.subprocess.Process | None:
         """The next process, after its delay; None where `stop` came first. A machine that cannot fork is asked again."""
-        while not await self._stopped_within(delay_s := self.backoff.delay_after(lived_s)):
+        while not await self._stopped_within(delay_s := self.backoff.delay_after(lived_s, code)):
             async with self._spawning:
                 if self._stopping.is_set():
                     return None
@@ -145,7 +151,7 @@ class Keeper:
                     process = self._go_on_with(self.successor()) or await self._spawn()
                 except OSError as exc:
                     log.error("process cannot be started", process=self.spec.name, error=str(exc))
-                    lived_s = 0
+                    lived_s, code = 0, 1
                     continue
             log.info("process started again", process=self.spec.name, pid=process.pid, after_s=delay_s)
             return process

@@ -22,6 +22,8 @@ import structlog
 from faust.types import TP
 
 from app.adapters.kafka import LogReader
+from app.crash.points import crash_points
+from app.crash.proxies import around
 from app.settings import Settings
 from app.shell.deadline import CRASH_GRACE_S, STOP_GRACE_S, Deadline
 from app.shell.ops import OpsServer
@@ -51,7 +53,7 @@ class InstreamApp(faust.App):
     def __init__(self, role: str, settings: Settings, **options: Any) -> None:
         self.role = role
         self.settings = settings
-        self.ports = Ports(settings)
+        self.ports = Ports(settings, crash_points(role, settings))
         self.watchdog = Watchdog(self, settings.stall_timeout_s)
         self.ops = OpsServer(settings, self.readiness)
         self.starting_hooks: list[Callable[[], object]] = []
@@ -141,13 +143,17 @@ class InstreamApp(faust.App):
             if self._logs is None:
                 reader = LogReader(self.settings)
                 await reader.start()
-                self._logs = reader
+                self._logs = around(self.ports.points, "logs", reader)
         return self._logs
 
     # --- what Faust calls
 
     def _new_transport(self) -> Transport:
-        return Transport(self.conf.broker_consumer, self)
+        if self.ports.points is None:
+            return Transport(self.conf.broker_consumer, self)
+        from app.crash.kafka import transport_with  # noqa: PLC0415 - in tests of recovery alone
+
+        return transport_with(self.ports.points, self.settings)(self.conf.broker_consumer, self)
 
     def _create_directories(self) -> None:
         self.conf.tabledir.mkdir(parents=True, exist_ok=True)

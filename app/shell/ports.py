@@ -4,6 +4,8 @@ from functools import cached_property
 
 from app.adapters.ports import BlockStream, ObjectStore, Registry
 from app.clock import Clock, SystemClock
+from app.crash.points import CrashPoints
+from app.crash.proxies import around
 from app.settings import Settings
 
 
@@ -13,8 +15,10 @@ class Ports:
     A test hands its own in by assignment, before the app starts: `app.ports.objects = MemoryObjectStore()`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, points: CrashPoints | None = None) -> None:
         self.settings = settings
+        self.points = points
+        """Crash points around every call; None, as always but in tests, where the adapters are handed out as they are."""
 
     @cached_property
     def clock(self) -> Clock:
@@ -26,18 +30,18 @@ class Ports:
         """The S3 bucket."""
         from app.adapters.s3 import S3ObjectStore  # noqa: PLC0415  boto3 only where a role needs it
 
-        return S3ObjectStore(self.settings)
+        return around(self.points, "s3", S3ObjectStore(self.settings))
 
     @cached_property
     def registry(self) -> Registry:
         """The DynamoDB table of batches."""
         from app.adapters.registry import DynamoRegistry  # noqa: PLC0415
 
-        return DynamoRegistry(self.settings)
+        return around(self.points, "registry", DynamoRegistry(self.settings))
 
     @cached_property
     def blocks(self) -> BlockStream:
         """The Kinesis stream."""
         from app.adapters.kinesis import KinesisBlockStream  # noqa: PLC0415
 
-        return KinesisBlockStream(self.settings)
+        return around(self.points, "kinesis", KinesisBlockStream(self.settings))

@@ -7,6 +7,7 @@ import structlog
 from faust.worker import Worker
 
 from app.adapters.kafka import ensure_topics
+from app.crash.proxies import between
 from app.errors import InstreamError
 from app.shell.faust_app import InstreamApp
 from app.shell.garbage import collect_seldom, spare_what_lives
@@ -51,7 +52,7 @@ class InstreamWorker(Worker):
             await self.add_runtime_dependency(self._instream.ops)
             for hook in self._instream.starting_hooks:
                 hook()
-            await ensure_topics(self._instream.settings)
+            await between(self._instream.ports.points, "kafka.topics", ensure_topics(self._instream.settings))
         except InstreamError as exc:
             self._refuse(exc)
         collect_seldom()

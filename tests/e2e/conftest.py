@@ -8,7 +8,7 @@ from live_stack import COMPRESSED, LiveStack
 def shared_stack(tmp_path_factory):
     """The stack, up until the session ends."""
     live = LiveStack(tmp_path_factory.mktemp("stack") / "home", COMPRESSED)
-    live.up()
+    live.up(INSTREAM_CRASH_PLAN=str(live.crash_plan))  # so that a call without a crash point fails here
     yield live
     live.down()
 

@@ -47,6 +47,8 @@ class LiveStack:
 
     def __init__(self, home: Path, settings: dict[str, str]) -> None:
         self.home = Home(home)
+        self.crash_plan = home.with_name(f"{home.name}-crash-plan")
+        """Names the calls at which workers end, where the stack's settings turn that on."""
         self.caller = {name: value for name, value in os.environ.items() if not name.startswith(("INSTREAM_", "AWS_"))}
         self.caller |= settings | {"INSTREAM_HOME": str(home)}
 
@@ -63,9 +65,9 @@ class LiveStack:
             [INSTREAM, *words], env=self.caller | settings, capture_output=True, text=True, check=False, timeout=timeout_s
         )
 
-    def up(self) -> None:
+    def up(self, **settings: str) -> None:
         """Start it, or fail with what `up` said."""
-        done = self.instream("up")
+        done = self.instream("up", **settings)
         assert done.returncode == 0, done.stderr
 
     def down(self) -> None:

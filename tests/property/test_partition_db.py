@@ -220,6 +220,33 @@ def test_wipe_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "state.db").exists()
 
 
+@pytest.mark.parametrize("deleted", range(1, 9))
+def test_a_crash_in_the_middle_of_a_wipe_leaves_a_store_that_opens_empty(
+    deleted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RocksDB refuses a folder of which some files are gone: the worker would never start again."""
+
+    class Crash(BaseException):
+        pass
+
+    def die_half_way(folder: Path, **_: object) -> None:
+        for file in sorted(Path(folder).iterdir())[:deleted]:
+            file.unlink()
+        raise Crash
+
+    opened = opener("rocks", tmp_path / "state.db")
+    db = opened()
+    commit(db, [Changes.pack("pending", 8, [(key("pending", 1), b"one")])])
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", die_half_way)
+        with pytest.raises(Crash):
+            db.wipe()
+    again = opened()
+    assert (again.empty, list(again.scan("pending"))) == (True, [])
+    again.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state.db"]
+
+
 def test_an_earlier_copy_of_a_database_can_be_put_back() -> None:
     disk = Disk()
     db = PartitionDb(disk.open("db"), WINDOW_MS)

@@ -1,0 +1,154 @@
+"""Every call that a role makes to something outside its process, and the point before and after each.
+
+A call's name is `<port>.<method>`, with what it touches where one method touches different things: `s3.put.raw` and
+`s3.put.jobdata` fail in different histories. A point is `<role>.<call>.<before|after>`:
+
+    sink.s3.put_if_absent.transactions.after      the sink's commit record is there, and the sink does not know it yet
+
+A worker with crash points turned on refuses a call that is not in here, so that no call goes without its two points. What
+the client libraries do by themselves - heartbeats, joining a group, connecting again, retries - is not a call of ours.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from app.core.flows import BY_NAME
+from app.errors import ConfigurationError
+
+BEFORE: Final = "before"
+AFTER: Final = "after"
+SIDES: Final = (BEFORE, AFTER)
+
+_WORKER: Final = ("kafka.topics", "kafka.poll")
+"""Every worker makes or checks the topics when it starts, and asks for messages."""
+
+CALLS: Final[Mapping[str, tuple[str, ...]]] = {
+    "collector": (
+        "s3.head.raw",  # the clock's probe
+        "s3.put.raw",
+        "registry.register",
+        "kinesis.put",
+        "http.answer",
+    ),
+    "bridge": (
+        *_WORKER,
+        "kafka.earliest",  # recovery of table `checkpoints`
+        "kafka.highwaters",
+        "kafka.send.barrier",
+        "kinesis.shards",
+        "kinesis.iterator",
+        "kinesis.records",
+        "kafka.send.block",
+        "kafka.send.tick",
+        "kafka.send.end",
+        "kafka.send.checkpoint",
+        "kafka.send.finished",
+        "kafka.send.changelog",
+        "kafka.commit",
+        "logs.end_offsets",  # the watchdog's question
+    ),
+    "etl": (
+        *_WORKER,
+        "logs.first_offsets",
+        "logs.end_offsets",
+        "logs.message_at",
+        "s3.list.transactions",  # an empty log: is it a first start?
+        "logs.committed",
+        "kafka.earliest",
+        "kafka.highwaters",
+        "rocksdb.wipe",  # a store that the log cannot continue
+        "rocksdb.create",  # a new generation of what expires
+        "store.follow",  # recovery
+        "logs.bounds",
+        "kafka.send.rows",
+        "rocksdb.write",
+        "rocksdb.drop",  # an expired generation
+        "kafka.commit",
+    ),
+    "sink": (
+        *_WORKER,
+        "s3.list.transactions",
+        "s3.get.transactions",
+        "s3.list.jobdata",  # the daily sweep
+        "logs.bounds",
+        "s3.put.jobdata",
+        "s3.put_if_absent.transactions",
+        "s3.copy.data",
+        "s3.get.data",  # a staged file that is gone: is its copy the one that was staged?
+        "s3.put.manifests",
+        "s3.put.ready",
+        "kafka.send.manifests",
+        "s3.delete.jobdata",
+        "kafka.commit",
+        "logs.end_offsets",
+    ),
+    "delivery": (
+        *_WORKER,
+        "s3.list.transactions",
+        "s3.get.transactions",
+        "s3.head.ready",
+        "warehouse.connect",
+        "warehouse.positions",
+        "warehouse.lock",
+        "s3.put.loads",
+        "warehouse.last_load_error",
+        *(f"warehouse.copy.{output}" for output in BY_NAME),
+        "warehouse.copied",
+        "warehouse.load_error_since",  # a COPY failed
+        "warehouse.insert_log",
+        "warehouse.commit",
+        "warehouse.rollback",
+        "kafka.commit",
+    ),
+    "audit": (
+        *_WORKER,
+        "registry.open_batches",
+        "ledger.delivery",
+        "ledger.entries",
+        "ledger.replayed_blocks",
+        "registry.complete",
+        "s3.get.raw",
+        "kinesis.put",
+        "registry.record_attempt",
+        "s3.list.transactions",  # what is committed behind delivery
+        "s3.get.transactions",
+        "s3.get.data",
+        "s3.get.jobdata",  # committed, and not moved yet
+        "kafka.lags",
+    ),
+}
+"""Role -> the calls that it makes."""
+
+
+COMMANDS_ONLY: Final = frozenset({
+    "registry.get", "registry.all_batches", "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
+})  # fmt: skip
+"""Calls of the ports that no role makes: commands do, and nobody starts a command again that died."""
+
+
+class Point(NamedTuple):
+    """A place at which a worker can be made to end."""
+
+    role: str
+    call: str
+    side: str
+
+    def __str__(self) -> str:
+        return f"{self.role}.{self.call}.{self.side}"
+
+
+POINTS: Final = tuple(Point(role, call, side) for role, calls in CALLS.items() for call in calls for side in SIDES)
+"""All there are."""
+_BY_NAME: Final = {str(point): point for point in POINTS}
+
+
+def read_point(name: str) -> Point:
+    """The point of that name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise ConfigurationError(f"{name!r} is no crash point: `instream crash-points` lists them") from None

@@ -1,0 +1,87 @@
+"""What must happen so that a role comes to a point; where nothing is said here, traffic is enough."""
+
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from app.crash.catalogue import Point
+
+
+class Event(Enum):
+    """What the sweep does besides sending traffic."""
+
+    RESTART = "the worker dies elsewhere before, for only one that starts makes this call"
+    ORPHAN = "a batch is in S3 and registry, and not in Kinesis, as a collector leaves it"
+    RESHARD = "a shard is split, or two are merged"
+    FIRST_START = "the stack is new: the point is armed before it starts"
+    REPLAY = "a batch is put to Kinesis once more"
+    BAD_FILE = "a file of a transaction that is not loaded yet is spoilt, and mended afterwards"
+    SHORT_MEMORY = "the stack has a dedup window of seconds, so that what is remembered expires"
+    STALE_STORE = "an older copy of the ETL's store is put back, and the log is cut behind what it had read"
+
+
+class History(msgspec.Struct, frozen=True):
+    """How a point is come to."""
+
+    events: tuple[Event, ...] = ()
+    companions: tuple[str, ...] = ()
+    """Points at which other workers, or this one before, die for it, as often as it takes."""
+
+
+_START: Final = History((Event.RESTART,))
+_NEW: Final = History((Event.FIRST_START,))
+_STALE: Final = History((Event.STALE_STORE,))
+_FORGETFUL: Final = History((Event.SHORT_MEMORY,))
+_SPLIT: Final = History((Event.RESHARD,))
+_ORPHAN: Final = History((Event.ORPHAN,))
+_NOT_LOADED: Final = History((Event.ORPHAN,), ("delivery.s3.list.transactions.before",))
+"""Delivery dies before it loads anything: what the sink commits lies there, and the audit must look into it."""
+
+_HISTORIES: Final = {
+    "bridge.kafka.earliest": _START,
+    "bridge.kafka.highwaters": _START,
+    "bridge.kafka.send.barrier": _START,
+    "bridge.kinesis.iterator": _START,
+    "bridge.kafka.send.end": _SPLIT,
+    "bridge.kafka.send.finished": _SPLIT,
+    "etl.kafka.earliest": _START,
+    "etl.kafka.highwaters": _START,
+    "etl.logs.first_offsets": _START,
+    "etl.logs.message_at": _START,
+    "etl.logs.bounds": _START,
+    "etl.s3.list.transactions": _NEW,
+    "etl.logs.committed": _NEW,
+    "etl.store.follow": History(companions=("etl.kafka.send.rows.after",)),  # in the log and not in the store
+    "etl.rocksdb.wipe": _STALE,
+    "etl.rocksdb.create": _FORGETFUL,
+    "etl.rocksdb.drop": _FORGETFUL,
+    "sink.s3.list.transactions": _START,
+    "sink.s3.get.transactions": _START,
+    "sink.s3.list.jobdata": _START,
+    "sink.logs.bounds": _START,
+    "sink.s3.get.data": History(companions=("sink.s3.delete.jobdata.after",)),  # finished once more with nothing staged
+    "delivery.warehouse.connect": _START,
+    "delivery.warehouse.copy.replays": History((Event.REPLAY,)),
+    "delivery.warehouse.load_error_since": History((Event.BAD_FILE,)),
+    "audit.s3.get.raw": _ORPHAN,
+    "audit.kinesis.put": _ORPHAN,
+    "audit.registry.record_attempt": _ORPHAN,
+    "audit.s3.list.transactions": _NOT_LOADED,
+    "audit.s3.get.transactions": _NOT_LOADED,
+    "audit.s3.get.data": _NOT_LOADED,
+    "audit.s3.get.jobdata": History((Event.ORPHAN,), ("sink.s3.copy.data.before",)),
+    "audit.kafka.lags": _NOT_LOADED,
+}
+
+
+def history_of(point: Point) -> History:
+    """How `point` is come to."""
+    if point.call == "kafka.topics":
+        return _START
+    return _HISTORIES.get(f"{point.role}.{point.call}", History())
+
+
+def restart_of(point: Point) -> str:
+    """Where a worker dies so that it starts again: every worker asks for messages several times a second."""
+    return f"{point.role}.kafka.poll.before"

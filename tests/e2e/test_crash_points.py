@@ -1,0 +1,37 @@
+"""A sample of the crash sweep: real workers end at telling points, and no call of theirs is without one."""
+
+import pytest
+from live_stack import LiveStack
+
+from app.cli.show import Lines
+from app.crash.catalogue import POINTS, read_point
+from app.crash.points import PlanFile
+from app.local.crash_sweep.histories import Event, history_of
+from app.local.crash_sweep.sweep import Sweep
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+SAMPLE = (
+    "collector.registry.register.after",  # registered, and neither in Kinesis nor answered
+    "bridge.kafka.send.block.after",  # in Kafka, and the checkpoint does not say so
+    "etl.kafka.send.rows.after",  # in the log, and not in the store
+    "sink.s3.put_if_absent.transactions.after",  # committed, and nothing of it moved
+    "delivery.warehouse.commit.after",  # loaded, and delivery does not know it
+    "audit.registry.complete.before",
+)
+
+
+async def test_workers_end_at_telling_points_and_every_row_is_exact(stack: LiveStack) -> None:
+    plan = PlanFile(stack.crash_plan)
+    points = [read_point(name) for name in SAMPLE]
+    outcomes = await Sweep(stack.home, plan, Lines()).round(points)
+    assert [outcome for outcome in outcomes if not outcome.is_good] == []
+    assert [outcome.died for outcome in outcomes] == [1] * len(SAMPLE)
+
+    assert plan.unlisted() == set()
+    ordinary = {
+        str(point)
+        for point in POINTS
+        if not history_of(point).companions and set(history_of(point).events) <= {Event.RESTART, Event.FIRST_START}
+    }
+    assert ordinary - plan.reached() == set()
