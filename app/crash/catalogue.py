@@ -60,6 +60,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "rocksdb.create",  # a new generation of what expires
         "store.follow",  # recovery
         "logs.bounds",
+        "kafka.send.dead_letter",
         "kafka.send.rows",
         "rocksdb.write",
         "rocksdb.drop",  # an expired generation
@@ -106,6 +107,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "ledger.delivery",
         "ledger.entries",
         "ledger.replayed_blocks",
+        "ledger.dead_letters",
         "registry.complete",
         "s3.get.raw",
         "kinesis.put",

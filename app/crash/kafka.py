@@ -39,6 +39,7 @@ def kinds_of(settings: Settings) -> Mapping[str, Kind]:
         topics.checkpoints.name: kind_on_checkpoints,
         topics.checkpoints_table.name: lambda _: "changelog",
         topics.rows.name: lambda _: "rows",
+        topics.dead_letters.name: lambda _: "dead_letter",
         topics.manifests.name: lambda _: "manifests",
     }
 

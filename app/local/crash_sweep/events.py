@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +16,7 @@ from aiokafka.structs import TopicPartition
 from agents.audit_ports import real_ports
 from agents.replay import replay
 from app.adapters.kafka import LogReader
+from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
@@ -38,13 +40,19 @@ KEPT_MESSAGES: Final = 4
 KEPT_SHARDS: Final = 2
 """With more open ones, two are merged."""
 KNOWN_AFTER_MS: Final = 10_000
+CUT_BYTES: Final = 6
 STANDSTILL_S: Final = 4.0
 """Less than the group's session timeout: delivery keeps its partitions."""
 _AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
-async def leave_orphan(settings: Settings, run: str) -> str:
+async def leave_orphan(settings: Settings, run: str, *, cut_short: bool = False) -> str:
     """Store and register a batch that never reaches Kinesis by itself, as a collector that died then leaves it.
+
+    Args:
+        settings: where.
+        run: what its events' ids begin with.
+        cut_short: its blocks do reach Kinesis, in such a state that nobody can read them.
 
     Returns: its id.
     """
@@ -62,9 +70,20 @@ async def leave_orphan(settings: Settings, run: str) -> str:
     try:
         await store.put(sealed.item.raw_key, sealed.raw)
         await registry.register(sealed.item)
+        if cut_short:
+            await put_cut_short(settings, sealed.blocks)
     finally:
         await asyncio.gather(store.close(), registry.close())
     return sealed.batch_id
+
+
+async def put_cut_short(settings: Settings, blocks: Sequence[bytes]) -> None:
+    """Put blocks whose frames lack their end."""
+    stream = KinesisBlockStream(settings)
+    try:
+        await stream.put([block[:-CUT_BYTES] for block in blocks])
+    finally:
+        await stream.close()
 
 
 def reshard(settings: Settings) -> str:

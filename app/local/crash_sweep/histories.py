@@ -13,6 +13,7 @@ class Event(Enum):
 
     RESTART = "the worker dies elsewhere before, for only one that starts makes this call"
     ORPHAN = "a batch is in S3 and registry, and not in Kinesis, as a collector leaves it"
+    UNREADABLE = "a batch is in S3 and registry, and its blocks reach Kinesis cut short"
     RESHARD = "a shard is split, or two are merged"
     FIRST_START = "the stack is new: the point is armed before it starts"
     REPLAY = "a batch is put to Kinesis once more"
@@ -35,6 +36,7 @@ _STALE: Final = History((Event.STALE_STORE,))
 _FORGETFUL: Final = History((Event.SHORT_MEMORY,))
 _SPLIT: Final = History((Event.RESHARD,))
 _ORPHAN: Final = History((Event.ORPHAN,))
+_UNREADABLE: Final = History((Event.UNREADABLE,))
 _NOT_LOADED: Final = History((Event.ORPHAN,), ("delivery.s3.list.transactions.before",))
 """Delivery dies before it loads anything: what the sink commits lies there, and the audit must look into it."""
 
@@ -53,6 +55,7 @@ _HISTORIES: Final = {
     "etl.s3.list.transactions": _NEW,
     "etl.logs.committed": _NEW,
     "etl.store.follow": History(companions=("etl.kafka.send.rows.after",)),  # in the log and not in the store
+    "etl.kafka.send.dead_letter": _UNREADABLE,
     "etl.rocksdb.wipe": _STALE,
     "etl.rocksdb.create": _FORGETFUL,
     "etl.rocksdb.drop": _FORGETFUL,
@@ -63,6 +66,7 @@ _HISTORIES: Final = {
     "sink.s3.get.data": History(companions=("sink.s3.delete.jobdata.after",)),  # finished once more with nothing staged
     "delivery.warehouse.connect": _START,
     "delivery.warehouse.copy.replays": History((Event.REPLAY,)),
+    "delivery.warehouse.copy.dead_letters": _UNREADABLE,
     "delivery.warehouse.load_error_since": History((Event.BAD_FILE,)),
     "audit.s3.get.raw": _ORPHAN,
     "audit.kinesis.put": _ORPHAN,

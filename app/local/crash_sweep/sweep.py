@@ -166,6 +166,9 @@ class Sweep:
             match event:
                 case Event.ORPHAN:
                     await self._until_died(armed, lambda: leave_orphan(settings, f"orphan{secrets.token_hex(4)}"))
+                case Event.UNREADABLE:
+                    run = f"unread{secrets.token_hex(4)}"
+                    await self._until_died(armed, lambda: leave_orphan(settings, run, cut_short=True))
                 case Event.REPLAY:
                     await self._until_died(armed, lambda: replay_one(settings))
                 case Event.BAD_FILE:
