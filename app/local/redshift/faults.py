@@ -1,7 +1,8 @@
 """Failures on demand: what the warehouse does wrong next, and how often.
 
 Over HTTP on the control port: POST /faults {"kind": ..., "times": n, "statement": regular expression}, GET /faults (what is
-still to come), DELETE /faults; GET /faults/struck (kind -> how often it happened).
+still to come), DELETE /faults; GET /faults/struck (kind -> how often it happened),
+/faults/unreadable (URLs).
 """
 
 import re
@@ -104,7 +105,7 @@ class Faults:
         app = web.Application()
         app.add_routes([
             web.post("/faults", self._post), web.get("/faults", self._get), web.delete("/faults", self._delete),
-            web.get("/faults/struck", self._get_struck),
+            web.get("/faults/struck", self._get_struck), web.get("/faults/unreadable", self._get_unreadable),
         ])  # fmt: skip
         return app
 
@@ -122,6 +123,9 @@ class Faults:
 
     async def _get_struck(self, _: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(self._struck), content_type="application/json")
+
+    async def _get_unreadable(self, _: web.Request) -> web.Response:
+        return web.json_response(sorted(self._unreadable))
 
     async def _delete(self, _: web.Request) -> web.Response:
         self._coming.clear()
