@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shutil
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -34,16 +36,17 @@ def show(report: Report) -> None:
     typer.echo(f"{len(report.violations)} violations")
 
 
-def chaos(
+def chaos(  # noqa: PLR0913, PLR0917 - a command's options
     minutes: Annotated[float, typer.Option(help="How long faults strike.", min=0.1)] = 10,
     seed: Annotated[int, typer.Option(help="The same seed gives the same plan and fails the same calls.")] = 1,
     rate: Annotated[float, typer.Option(help="Lines a second.", min=1)] = 80,
     show_plan: Annotated[bool, typer.Option("--plan", help="Print what would strike when, and do nothing.")] = False,
+    logs_to: Annotated[Path | None, typer.Option(help="Copy the logs and the journal of faults into this folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let faults of every kind strike a stack of its own under load; then everything must be exact.
 
-    Exit codes: 0 without a violation, 1 with some; the logs and the journal of faults are then kept.
+    Exit codes: 0 without a violation, 1 with some; logs and journal are then kept in any case.
     """
     log_to_stderr()
     options = Options(minutes=minutes, seed=seed, rate=rate)
@@ -59,8 +62,10 @@ def chaos(
             print_json(report)
         else:
             show(report)
+        replace_file(home.logs / "chaos.json", msgspec.json.format(msgspec.json.encode(report)))
+        if logs_to:
+            shutil.copytree(home.logs, logs_to, dirs_exist_ok=True)
         if report.violations:
-            replace_file(home.logs / "chaos.json", msgspec.json.format(msgspec.json.encode(report)))
             raise typer.Exit(Exit.FAILURE)
 
 

@@ -67,4 +67,4 @@ class Report(msgspec.Struct, kw_only=True):
     took_s: float = 0.0
     violations: list[Violation] = []
     journal: list[Struck] = []
-    """Every fault; with violations only."""
+    """Every fault that somebody carried out or tried to, in order of time."""

@@ -91,8 +91,7 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
         await workers.close()
         await services.close()
     report.took_s = round(time.monotonic() - start, 1)
-    if report.violations:
-        report.journal = journal.struck
+    report.journal = sorted([*journal.struck, *journal.missed], key=lambda one: one.at_s)
     return report
 
 

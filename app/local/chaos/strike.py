@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 ROLL_BACK_AFTER_S: Final = 15.0
 """Between the copy of a RocksDB directory and its return."""
+BACK_S: Final = 40.0
+"""How long a worker may take to run again, so that its copy can be put back."""
 STORM_S: Final = 6.0
 _WAREHOUSE: Final = {
     Kind.DISK_FULL: "disk_full", Kind.LOCK_TIMEOUT: "lock_timeout", Kind.SERIALIZATION: "serialization",
@@ -141,7 +143,7 @@ class Striker:
         copied_s = self._journal.elapsed_s
         await asyncio.sleep(ROLL_BACK_AFTER_S)
         async with self._changing:
-            if await self._workers.eligible(name, [name]) is None:
+            if await self._workers.eligible(name, [name], BACK_S) is None:
                 self._journal.miss(fault.kind, name, "it did not come back in time")
                 return
             what = await self._workers.while_down(name, partial(state.roll_back, aside=aside))

@@ -50,9 +50,9 @@ class Workers:
         pid = known.get(name, 0)
         return pid if pid and _runs(pid) else None
 
-    async def eligible(self, wanted: str, others: Sequence[str]) -> str | None:
+    async def eligible(self, wanted: str, others: Sequence[str], patience_s: float = PATIENCE_S) -> str | None:
         """`wanted`, or the next of `others` behind it that runs and is not stopped or being changed; None if none comes."""
-        deadline_s = self._clock.monotonic_s() + PATIENCE_S
+        deadline_s = self._clock.monotonic_s() + patience_s
         start = others.index(wanted) if wanted in others else 0
         while True:
             for name in [wanted, *others[start:], *others[:start]]:
@@ -76,7 +76,7 @@ class Workers:
         return pid
 
     async def stop_for(self, name: str, seconds: float) -> int | None:
-        """Stop a worker so long and wake it: by then its group takes it for dead. Returns: its pid; None where it is gone."""
+        """Stop a worker so long and wake it, taken for dead by its group. Returns: its pid, None where it is gone."""
         pid = self.send(name, signal.SIGSTOP)
         if pid is None:
             return None
