@@ -7,6 +7,10 @@
     generation-<n>    table's tag, then the state's key    seen, blocks and views by stored time (`tables.generations`)
 
 A step's changes, its position and its offset go in with one WriteBatch: all of it or nothing (rule E3).
+
+There is no write-ahead log. Topic `rows` is one already, and RocksDB's own is no help: cut short or lost it opens without a
+word, each family as far as it was flushed by itself. Without it a store is on disk as of a flush: all families together, or
+`default`, which holds the position, last; following `rows` from that position makes good whatever the others have already.
 """
 
 import shutil
@@ -32,6 +36,10 @@ _ROWS: Final = b"rows"
 _WINDOW: Final = "window"
 _TAGS: Final = {"seen": b"s", "blocks": b"b", "views": b"v", "pending": b"p", "seconds": b"e"}
 _MIB: Final = 1024 * 1024
+FLUSH_EVERY: Final = 256
+"""Writes after which everything is flushed: what a killed process leaves to be read from `rows` again is not more."""
+_DAMAGE: Final = ("Corruption", "IO error: No such file or directory")
+"""How RocksDB begins to say that a store's files are not what they were; rocksdict has no classes for its errors."""
 BLOOM_BITS_PER_KEY: Final = 10
 """1 % false positives: nearly every lookup in `seen` is for a key that is not there."""
 
@@ -83,7 +91,24 @@ class Memory:
         options.set_max_open_files(100)
         options.set_keep_log_file_num(2)
         options.set_max_background_jobs(2)
+        options.set_atomic_flush(True)
         return options
+
+
+def open_store(path: Path, memory: Memory, window_ms: int) -> "PartitionDb":
+    """The store in one folder; one that is damaged is deleted first, with an alarm.
+
+    Raises:
+        Exception: it cannot be opened, and not because its files are damaged: another process has it, the disk is full.
+    """
+    try:
+        return PartitionDb(path, memory, window_ms)
+    except Exception as exc:
+        if not str(exc).startswith(_DAMAGE):
+            raise
+        log.error("store is damaged, it is wiped and rebuilt from the log", path=str(path), error=str(exc), alarm=True)
+    shutil.rmtree(path)
+    return PartitionDb(path, memory, window_ms)
 
 
 class PartitionDb:
@@ -106,6 +131,10 @@ class PartitionDb:
         self._db = rocksdict.Rdict(
             str(path), options=memory.options(), column_families={name: memory.options() for name in families}
         )
+        self._unflushed = 0
+        unlogged: Any = rocksdict.WriteOptions()
+        unlogged.disable_wal = True
+        self._db.set_write_options(unlogged)
         self._families: dict[str, Any] = {name: self._db.get_column_family(name) for name in families}
         self._handles = {name: self._db.get_column_family_handle(name) for name in families}
         stored = self._db.get(_POSITION)
@@ -215,6 +244,7 @@ class PartitionDb:
         else:
             self._db.put(_ROWS, offset.to_bytes(8, "big"))
             self.rows_offset = offset
+            self._flush_seldom()
 
     # --- writing (the owner)
 
@@ -248,8 +278,17 @@ class PartitionDb:
         batch.put(_ROWS, offset.to_bytes(8, "big"))
         self._db.write(batch)
         self.position, self.rows_offset = position, offset
+        self._flush_seldom()
         for generation in self._rules.expired(self.generations(), step.stream_time_ms):
             self._drop(generation)
+
+    def _flush_seldom(self) -> None:
+        """Put everything on disk after so many writes, the position last."""
+        self._unflushed += 1
+        if self._unflushed >= FLUSH_EVERY:
+            for family in (*self._families.values(), self._db):
+                family.flush(wait=True)
+            self._unflushed = 0
 
     def _batch_expiring(self, batch: Any, tag: bytes, deletes: list[bytes], puts: list[tuple[bytes, bytes]]) -> None:
         """Put each entry into the generation of its stored time; no younger generation keeps an older value of it."""
@@ -285,7 +324,7 @@ class PartitionDb:
     # --- lifecycle
 
     def close(self) -> None:
-        """Release the files and their lock; using it afterwards raises."""
+        """Flush, the position last, and release the files and their lock; using it afterwards raises."""
         self._handles.clear()
         for family in self._families.values():
             family.close()

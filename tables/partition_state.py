@@ -21,7 +21,7 @@ from app.core.step_message import StepMessage, digest_of
 from app.errors import DigestMismatch, StepGap, StoreLost, TopicRecreated
 from app.shell.faust_app import InstreamApp
 from app.topics import topics_of
-from tables.partition_db import Memory, PartitionDb, Position
+from tables.partition_db import Memory, PartitionDb, Position, open_store
 
 log = structlog.get_logger(__name__)
 
@@ -134,7 +134,7 @@ class RowsStore(faust_rocksdb.Store):
     def _open_for_partition(self, partition: int) -> Any:
         if partition not in self._owned:
             raise KeyError(f"{self._rows}[{partition}] is not assigned to this worker")
-        return PartitionDb(Path(self.partition_path(partition)), self._memory, self._settings.dedup_window_ms)
+        return open_store(Path(self.partition_path(partition)), self._memory, self._settings.dedup_window_ms)
 
     def _close(self, partition: int) -> None:
         db = self._dbs.pop(partition, None)
