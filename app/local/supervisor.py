@@ -199,6 +199,7 @@ class Supervisor:
         spec = ProcessSpec(
             name=name, command=command, environment=self._environment | dict(extra or {}), folder=self._home.path,
             log=self._home.logs / f"{name}.log", fatal=fatal, stop_signal=stop_signal,
+            healthy_s=read_settings().restart_healthy_s,
         )  # fmt: skip
         keeper = Keeper(spec, self._clock, self._record, self._fail)
         self._keepers[name] = keeper

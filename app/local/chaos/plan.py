@@ -60,9 +60,9 @@ STOPPABLE: Final = ("bridge", "etl", "etl-2", "sink", "sink-2", "delivery")
 _STATEFUL: Final = ("etl", "etl-2")
 _EVERY_S: Final = {
     Kind.ZOMBIE: 45, Kind.BROKER: 200, Kind.REBALANCE: 40, Kind.STATE_DELETED: 110, Kind.STATE_TRUNCATED: 110,
-    Kind.STATE_ROLLED_BACK: 110, Kind.SPLIT: 70, Kind.MERGE: 70, Kind.S3_OUTAGE: 120, Kind.DISK_FULL: 60,
-    Kind.LOCK_TIMEOUT: 90, Kind.VACUUM: 100, Kind.SERIALIZATION: 60, Kind.REFUSED: 90, Kind.DROP_MID_COPY: 60,
-    Kind.DROP_BEFORE_COMMIT: 90, Kind.DROP_AFTER_COMMIT: 45, Kind.UNREADABLE: 150,
+    Kind.STATE_ROLLED_BACK: 110, Kind.SPLIT: 70, Kind.MERGE: 70, Kind.S3_OUTAGE: 120, Kind.DISK_FULL: 90,
+    Kind.LOCK_TIMEOUT: 120, Kind.VACUUM: 100, Kind.SERIALIZATION: 90, Kind.REFUSED: 120, Kind.DROP_MID_COPY: 60,
+    Kind.DROP_BEFORE_COMMIT: 60, Kind.DROP_AFTER_COMMIT: 40, Kind.UNREADABLE: 120,
 }  # fmt: skip
 """About how many seconds lie between two faults of a kind; each comes at least once."""
 _LASTS_S: Final = {Kind.ZOMBIE: (7.5, 14.0), Kind.VACUUM: (5.0, 15.0), Kind.S3_OUTAGE: (1.0, 5.0)}

@@ -35,11 +35,14 @@ SETTINGS: Final = {
     "INSTREAM_JOIN_WINDOW_S": "5", "INSTREAM_JOIN_GRACE_S": "4", "INSTREAM_JOIN_REORDER_S": "2",
     "INSTREAM_COMMIT_INTERVAL_S": "3", "INSTREAM_IDLE_COMMIT_INTERVAL_S": "5", "INSTREAM_DELIVERY_INTERVAL_S": "1",
     "INSTREAM_AUDIT_INTERVAL_S": "5", "INSTREAM_AUDIT_GRACE_S": "30", "INSTREAM_STALL_TIMEOUT_S": "60",
+    "INSTREAM_RESTART_HEALTHY_S": "3",
 }  # fmt: skip
 """Seconds where production has minutes: a fault then meets every phase of everything."""
 RATES: Final = Rates(s3=0.05, throttled=0.2, partial=0.1, twice=0.1, dynamodb=0.02)
 SETTLE_S: Final = 600.0
 """I7: how long after the last fault nothing may be left to do."""
+READY_S: Final = 90.0
+"""How long a worker may take to be ready after that: a backoff, a start, a rebalance."""
 TELL_EVERY_S: Final = 10.0
 RELEASE_EVERY_S: Final = 3.0
 
@@ -83,6 +86,7 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
             report.violations += await _settled(ports, aside, quiet, say)
             report.violations += judge_quarantine(aside, striker.unreadable)
             report.settled_s = round(time.monotonic() - quiet, 1)
+            report.violations += await _ready(workers)
             say(f"settled {report.settled_s} s after the faults; judging")
             await _describe(ports, runs, home, report)
             report.violations += await judge(ports, runs, ALL, say)
@@ -146,6 +150,16 @@ async def _settled(ports: Ports, aside: set[str], quiet: float, say: Say) -> lis
         return await settle(ports, left_s, say)
     finally:
         releasing.cancel()
+
+
+async def _ready(workers: Workers) -> list[Violation]:
+    """I7, too: everybody works. One that cannot start any more shows nowhere else while another does its part."""
+    deadline = time.monotonic() + READY_S
+    while unready := await workers.unready():
+        if time.monotonic() > deadline:
+            return [Violation("I7", f"not ready {READY_S:g} s after everything was settled: {', '.join(unready)}")]
+        await asyncio.sleep(1)
+    return []
 
 
 async def _release_all(settings: Settings, aside: set[str], say: Say) -> None:

@@ -81,8 +81,9 @@ class Services:
     # --- warehouse
 
     async def fail_warehouse(self, kind: str, times: int) -> None:
-        """Let the warehouse fail `times` times, at the next statements that can."""
-        await self._ask("POST", self._stack.controls["warehouse"], msgspec.json.encode({"kind": kind, "times": times}))
+        """Let the warehouse fail `times` times, at the next statements that can; not as it was to fail before."""
+        order = {"kind": kind, "times": times, "instead": True}
+        await self._ask("POST", self._stack.controls["warehouse"], msgspec.json.encode(order))
 
     async def mend_warehouse(self) -> None:
         """Take back what has not happened yet, and make unreadable files readable."""

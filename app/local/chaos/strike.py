@@ -179,6 +179,6 @@ class Striker:
         self._journal.note(fault.kind, "delivery_log", f"{fault.lasts_s} s")
 
     async def _warehouse(self, fault: Fault) -> None:
-        times = 1 + fault.chance % 3 if fault.kind in _SEVERAL else 1
+        times = 1 + fault.chance % 2 if fault.kind in _SEVERAL else 1
         await self._services.fail_warehouse(_WAREHOUSE[fault.kind], times)
         log.info("ordered", fault=fault.kind, times=times)

@@ -15,9 +15,11 @@ from app.errors import LocalStackError
 from app.local.environment import process_environment, role_variables
 from app.local.keeper import Keeper, ProcessSpec
 from app.local.life import Home
-from app.local.ports import Claim, claim_free
+from app.local.ports import HOST, Claim, claim_free
+from app.local.probe import answers_ok
 from app.local.stack import Stack, read_stack
 from app.local.supervisor import BIN
+from app.settings import read_settings
 
 DEATH_S: Final = 10.0
 """Longest time that a killed process takes to be gone."""
@@ -34,6 +36,7 @@ class Workers:
         self._clock = clock
         self._extras: dict[str, Keeper] = {}
         self._claims: list[Claim] = []
+        self._ports: dict[str, int] = {}
         self._stopped: dict[str, int] = {}
         self._busy: set[str] = set()
 
@@ -61,6 +64,16 @@ class Workers:
             if self._clock.monotonic_s() > deadline_s:
                 return None
             await asyncio.sleep(0.1)
+
+    async def unready(self) -> list[str]:
+        """The roles and extra workers whose /ready does not say yes."""
+        stack = read_stack(self._home)
+        if stack is None:
+            raise LocalStackError(f"the stack in {self._home.path} is gone")
+        pages = {role: url.replace("/metrics", "/ready") for role, url in stack.metrics.items()}
+        pages |= {name: f"http://{HOST}:{self._ports[name]}/ready" for name in self._extras}
+        answers = await asyncio.gather(*(answers_ok(page) for page in pages.values()))
+        return [name for name, is_ready in zip(pages, answers, strict=True) if not is_ready]
 
     # --- what is done to them
 
@@ -113,12 +126,14 @@ class Workers:
         """Start an extra worker, `<role>-<number>`, with a directory of its own; it is kept running until it is removed."""
         port = claim_free()
         self._claims.append(port)
+        self._ports[name] = port.port
         role = name.partition("-")[0]
         own = role_variables(role, self._home.path, {f"{role}-web": port.port})
         own["INSTREAM_DATA_DIR"] = str(self.folder(name))
         await self._keep(ProcessSpec(
             name=name, command=[str(BIN / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "info"],
             environment=self._environment | own, folder=self._home.path, log=self._home.logs / f"{name}.log",
+            healthy_s=read_settings().restart_healthy_s,
         ))  # fmt: skip
 
     async def remove(self, name: str) -> None:

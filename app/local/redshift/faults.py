@@ -54,6 +54,9 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     """Regular expression that the statement must match; default COMMIT for drops at COMMIT, else COPY; for UNREADABLE
     any data file."""
 
+    instead: bool = False
+    """Take back first what was to come; unreadable files stay."""
+
     @property
     def pattern(self) -> re.Pattern[str]:
         """What the statement must match."""
@@ -70,6 +73,8 @@ class Faults:
 
     def add(self, fault: Fault) -> None:
         """Let `fault` happen `fault.times` times."""
+        if fault.instead:
+            self._coming = [other for other in self._coming if other.kind is Kind.UNREADABLE]
         self._coming.append(fault)
 
     def take(self, statement: str, *kinds: Kind) -> Fault | None:
