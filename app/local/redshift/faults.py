@@ -42,6 +42,7 @@ ERRORS: Final = {
 }
 _DEFAULT_STATEMENT: Final = {
     Kind.DROP_MID_COPY: r"^\s*COPY\b", Kind.DROP_BEFORE_COMMIT: r"^\s*COMMIT\b", Kind.DROP_AFTER_COMMIT: r"^\s*COMMIT\b",
+    Kind.UNREADABLE: r"/data/",
 }  # fmt: skip
 
 
