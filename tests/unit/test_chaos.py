@@ -69,11 +69,12 @@ def folder(tmp_path: Path) -> Path:
     (made / "tables" / "LOCK").write_bytes(b"locked")
     (made / "tables" / "000001.sst").write_bytes(b"x" * 100)
     (made / "CURRENT").write_bytes(b"y" * 10)
+    (made / "OPTIONS-000007").write_bytes(b"z" * 10)
     return made
 
 
 def test_a_state_is_deleted(folder: Path):
-    assert state.delete(folder) == "3 files deleted"
+    assert state.delete(folder) == "4 files deleted"
     assert not folder.exists()
     with pytest.raises(OSError, match="etl"):
         state.delete(folder)
@@ -82,7 +83,10 @@ def test_a_state_is_deleted(folder: Path):
 def test_one_file_of_a_state_is_cut_in_half_the_same_for_the_same_chance(folder: Path):
     said = state.truncate(folder, chance=1)
     sizes = {path.name: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    assert sizes in ({"LOCK": 6, "000001.sst": 50, "CURRENT": 10}, {"LOCK": 6, "000001.sst": 100, "CURRENT": 5})
+    assert sizes in (
+        {"LOCK": 6, "OPTIONS-000007": 10, "000001.sst": 50, "CURRENT": 10},
+        {"LOCK": 6, "OPTIONS-000007": 10, "000001.sst": 100, "CURRENT": 5},
+    )
     assert "bytes" in said
     (folder / "CURRENT").write_bytes(b"y" * 10_000)
     (folder / "tables" / "000001.sst").write_bytes(b"x" * 10_000)

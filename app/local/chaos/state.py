@@ -15,8 +15,8 @@ def delete(folder: Path) -> str:
 
 
 def truncate(folder: Path, chance: int) -> str:
-    """Cut one file in half, as a disk does that lost its cache. Returns: which."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 1 and path.name != "LOCK")
+    """Cut one file that matters in half, as a disk does that lost its cache. Returns: which."""
+    files = sorted(path for path in folder.rglob("*") if _matters(path) and path.stat().st_size > 1)
     if not files:
         raise LocalStackError(f"{folder} holds nothing to truncate")
     victim = random.Random(chance).choice(files)
@@ -40,3 +40,8 @@ def roll_back(folder: Path, aside: Path) -> str:
     aside.rename(folder)
     newer.rename(aside)
     return "an earlier copy is back"
+
+
+def _matters(path: Path) -> bool:
+    """Whether a database needs the file: tables, write-ahead logs, and what says which of them count."""
+    return path.suffix in {".sst", ".log"} or path.name == "CURRENT" or path.name.startswith("MANIFEST-")
