@@ -71,10 +71,10 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
     clock, journal = SystemClock(), Journal()
     workers, services = Workers(home, stack, clock), Services(stack)
     rates = msgspec.structs.replace(RATES, seed=options.seed)
+    traffic = asyncio.create_task(_load(stack, options, journal, say))
+    striker = Striker(workers, services, journal, rates)
+    faults = asyncio.create_task(striker.run(plan(options.seed, options.seconds), options.seconds))
     try:
-        traffic = asyncio.create_task(_load(stack, options, journal, say))
-        striker = Striker(workers, services, journal, rates)
-        faults = asyncio.create_task(striker.run(plan(options.seed, options.seconds), options.seconds))
         await faults
         quiet = time.monotonic()
         say(f"the faults are over after {journal.elapsed_s:.0f} s")
@@ -92,6 +92,9 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
             report.violations += await judge(ports, runs, ALL, say)
             report.violations += await check_replays(ports, SETTLE_S, say)
     finally:
+        for task in (traffic, faults):
+            task.cancel()
+        await asyncio.wait({traffic, faults})
         await workers.close()
         await services.close()
     report.took_s = round(time.monotonic() - start, 1)
