@@ -15,9 +15,11 @@ KAFKA_POM := app/local/kafka-pom.xml
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
+MINUTES ?= 10
+SEED ?= 1
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-sweep lint up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-sweep chaos lint up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +46,9 @@ outage: setup  ## memory is bounded and nothing is lost while broker, AWS and wa
 
 crash-sweep: setup  ## kill every worker at every call to the outside, once and twice in a row: most of an hour (ONLY=sink.s3)
 	@$(BIN)/instream crash-sweep $(if $(ONLY),--only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(if $(TOGETHER),--together $(TOGETHER))
+
+chaos: setup  ## faults of every kind against a stack of its own under load, then every row is checked (MINUTES=10 SEED=1)
+	@$(BIN)/python -m app.local.chaos --minutes $(MINUTES) --seed $(SEED)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     stall_timeout_s: float = Field(120, gt=0)
     """A worker whose input waits this long without progress exits and is restarted."""
 
+    restart_healthy_s: float = Field(60, gt=0)
+    """Local stack: a process that ran this long has recovered, its earlier deaths no longer delay its next start."""
+
     # --- input that cannot be read
     dead_letter_share: float = Field(0.05, gt=0, le=1)
     """The ETL stops when more than this share of a partition's last blocks, about 1,000, cannot be read; 1: never."""

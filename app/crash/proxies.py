@@ -85,7 +85,9 @@ PORTS: Final[Mapping[str, Port]] = {
         ),
         frozenset({"closed", "close"}),
     ),
-    "ledger": Port(dict.fromkeys(("delivery", "entries", "replayed_blocks", "dead_letters"), _nothing), frozenset({"close"})),
+    "ledger": Port(
+        dict.fromkeys(("delivery", "entries", "replayed_blocks", "dead_letters"), _nothing), frozenset({"close"})
+    ),
 }  # fmt: skip
 """Port -> its methods that are calls, and what each touches."""
 

@@ -7,6 +7,7 @@ from live_stack import LiveStack
 
 from app.local.invariants.check import Terms, check, judge
 from app.local.invariants.gather import ports_of
+from app.local.invariants.settle import settle
 from app.local.invariants.violation import Violation
 from app.local.traffic.run import Run
 from app.settings import read_settings
@@ -93,3 +94,13 @@ def test_replay_as_a_command(stack: LiveStack, runs: list[Run]) -> None:
     assert "unknown: 1: no-such-batch" in done.stdout
     assert stack.instream("replay").returncode == 2
     assert stack.instream("replay", "--all", batches[0]).returncode == 2
+
+
+async def test_a_stack_that_has_not_settled_in_time_is_seen(stack: LiveStack) -> None:
+    """Just loaded: batches are open, and the audit has not looked yet."""
+    await stack.load(events=60, rate=300, seed=52)
+    async with ports_of(read_settings()) as ports:
+        found = await settle(ports, 0, lambda _: None)
+        assert [violation.rule for violation in found] == ["I7"]
+        assert "open batches" in found[0].text
+        assert await settle(ports, 150, lambda _: None) == []

@@ -167,8 +167,9 @@ class Sweep:
                 case Event.ORPHAN:
                     await self._until_died(armed, lambda: leave_orphan(settings, f"orphan{secrets.token_hex(4)}"))
                 case Event.UNREADABLE:
-                    run = f"unread{secrets.token_hex(4)}"
-                    await self._until_died(armed, lambda: leave_orphan(settings, run, cut_short=True))
+                    await self._until_died(
+                        armed, lambda: leave_orphan(settings, f"cut{secrets.token_hex(4)}", cut_short=True)
+                    )
                 case Event.REPLAY:
                     await self._until_died(armed, lambda: replay_one(settings))
                 case Event.BAD_FILE:

@@ -67,13 +67,15 @@ async def check(settings: Settings, runs: Sequence[Run], terms: Terms = ALL, say
     async with ports_of(settings) as ports:
         violations = await settle(ports, terms.settle_s, say)
         say("judging rows, ledger, raw files and transactions")
-        violations += await judge(ports, runs, terms)
+        violations += await judge(ports, runs, terms, say)
         if terms.replays:
             violations += await check_replays(ports, terms.settle_s, say)
         return violations
 
 
-async def judge(ports: Ports, runs: Sequence[Run], terms: Terms = ALL) -> list[Violation]:
+async def judge(
+    ports: Ports, runs: Sequence[Run], terms: Terms = ALL, say: Say = lambda _: None
+) -> list[Violation]:  # fmt: skip
     """I1 to I4, of a stack that has settled.
 
     What must be finished is read first and who owns what last: idle transactions go on being committed meanwhile.
@@ -97,6 +99,8 @@ async def judge(ports: Ports, runs: Sequence[Run], terms: Terms = ALL) -> list[V
     violations += judge_loads(settled, tables.log, tables.rows, terms.may_be_aside)
     seen = Seen(await read_stream(ports.stream), round(settings.slack_s * 1000))
     arrived = arrivals(items.values(), raw, tables.entries, seen)
+    late = sum(arrival.is_late for arrival in arrived.values())
+    say(f"{late:,} of {len(arrived):,} events reached Kinesis after the slack: only their joins may have more than one end")
     timing = Timing(settings.join_window_s, settings.join_grace_s, settings.join_reorder_s, settings.slack_s)
     violations += await judge_rows(ports.warehouse, runs, timing, arrived, tables.totals if terms.alone else None)
     return violations

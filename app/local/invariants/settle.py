@@ -50,9 +50,9 @@ async def _until(look: Look, deadline: float, say: Say) -> str:
             why = f"{type(exc).__name__}: {exc}"
         if not why or time.monotonic() > deadline:
             return why
-        if why != told:
-            say(f"waiting: {why}")
-            told = why
+        if (short := why.partition(" (")[0]) != told:
+            say(f"waiting: {short}")
+            told = short
         await asyncio.sleep(POLL_S)
 
 
