@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from app.core.block import End, decode_control, decode_header, frame_of, is_control, open_frame
+from app.errors import FrameInvalid
 
 COMMON = ("event_id", "page_view_id", "visitor_id", "occurred_at", "received_at", "properties")
 AD = ("article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros")
@@ -70,6 +71,7 @@ class Oracle:
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     ledger: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     replays: list[tuple[str, int, int]] = field(default_factory=list)
+    dead_letters: list[tuple[str, int, int]] = field(default_factory=list)
     refused: int = 0
 
     def run(self, log: Iterable[Any]) -> "Oracle":
@@ -123,11 +125,21 @@ class Oracle:
         if header.received_at_ms + self.bounds.dedup < self.now:
             self.refused += 1
             return
+        try:
+            text = open_frame(frame_of(message)).decode()
+        except FrameInvalid:  # nothing of it is remembered: another copy of it may be whole
+            self.dead_letters.append((*name, header.attempt))
+            return
         stored = max(self.now, header.received_at_ms)
         self.blocks[name] = stored
+        self.take_lines([
+            Event(json.loads(raw), header.batch_id, header.first_line + n, raw)
+            for n, raw in enumerate(text.split("\n")[:-1])
+        ], stored)  # fmt: skip
+
+    def take_lines(self, lines: list[Event], stored: int) -> None:
         firsts, seconds = [], []
-        for n, raw in enumerate(open_frame(frame_of(message)).decode().split("\n")[:-1]):
-            event = Event(json.loads(raw), header.batch_id, header.first_line + n, raw)
+        for event in lines:
             fields = event.fields
             if "malformed" in fields:
                 self.reject(event, "malformed", fields["malformed"], fields["payload"])
@@ -138,7 +150,7 @@ class Oracle:
             self.seen[fields["event_id"]] = stored
             bot = self.visitor_of(fields).bot
             if bot is not None:
-                self.reject(event, "bot", bot, raw)
+                self.reject(event, "bot", bot, event.raw)
             elif fields["event_type"] == "page_view":
                 firsts.append(event)
             elif fields["event_type"] == "engagement":

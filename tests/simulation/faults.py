@@ -17,6 +17,7 @@ class Fault(StrEnum):
     REPEATED = "call happens twice"
     SLOW = "slow answer"
     THROTTLED = "kinesis throttles"
+    UNREADABLE = "block reaches kinesis in a state that nobody can read"
     PARTIAL = "put records fails in part"
     EXPIRED = "shard iterator expires"
     SKIPPED = "fetched messages dropped"
@@ -39,7 +40,7 @@ class Fault(StrEnum):
 
 
 PER_CALL: Final = (Fault.FAILS, Fault.LOST, Fault.LATE, Fault.REPEATED, Fault.SLOW, Fault.THROTTLED, Fault.PARTIAL,
-                   Fault.EXPIRED, Fault.SKIPPED, Fault.AGAIN, Fault.WAREHOUSE, Fault.DROPPED)  # fmt: skip
+                   Fault.UNREADABLE, Fault.EXPIRED, Fault.SKIPPED, Fault.AGAIN, Fault.WAREHOUSE, Fault.DROPPED)  # fmt: skip
 AT_MOMENTS: Final = (Fault.CRASH, Fault.TERM, Fault.ZOMBIE, Fault.MOVED, Fault.SPLIT, Fault.MERGED, Fault.STORE_LOST,
                      Fault.STORE_BACK, Fault.BROKER, Fault.REPLAY, Fault.TRIMMED)  # fmt: skip
 

@@ -12,6 +12,7 @@ from visitors import ADDRESSES, visitor_of
 from world import World
 
 from app.core.chain import Place, decode_record, numbers_behind
+from app.core.dead_letter import decode_letter
 from app.core.flows import FLOWS, OUTPUTS
 from app.core.intake import SourceMessage
 from app.core.keys import chain_prefix
@@ -26,6 +27,7 @@ async def check(world: World) -> None:
     """Every invariant; what does not hold is among the world's violations."""
     oracles = [_oracle(world, p) for p in range(world.settings.partitions)]
     _rows_are_the_oracles(world, oracles)
+    _dead_letters_are_the_oracles(world, oracles)
     _ledger_covers_each_batch_once(world)
     _acknowledged_is_kept(world)
     _transactions_are_whole(world)
@@ -70,6 +72,20 @@ def _rows_are_the_oracles(world: World, oracles: list[Oracle]) -> None:
             if difference:
                 example = dict(next(iter(difference)))
                 world.violation("I1", f"{flow.name}: {sum(difference.values())} rows {kind}, e.g. {example}")
+
+
+def _dead_letters_are_the_oracles(world: World, oracles: list[Oracle]) -> None:
+    """What nobody could read is reported, and lies on its topic at least once (rule E8)."""
+    wanted = Counter(letter for oracle in oracles for letter in oracle.dead_letters)
+    found = Counter((row["batch_id"], row["block"], row["attempt"]) for row in world.warehouse.rows("dead_letters"))
+    if found != wanted:
+        world.violation("E8", f"dead letters {found} are reported, must be {wanted}")
+    topic = world.topics.dead_letters.name
+    heads = [
+        decode_letter(v).head for p in range(world.settings.partitions) for v in world.logs.messages.get((topic, p), [])
+    ]
+    if missing := wanted.keys() - {(head.batch_id, head.block, head.attempt) for head in heads}:
+        world.violation("E8", f"dead letters that are not on their topic: {missing}")
 
 
 def _ledger_covers_each_batch_once(world: World) -> None:

@@ -98,6 +98,8 @@ def _late_blocks(world: World) -> set[tuple[str, int]]:
     first: dict[tuple[str, int], int] = {}
     for shard in world.stream._shards.values():
         for record in shard.records:
+            if record.data in world.unreadable:
+                continue
             header = decode_header(record.data)
             lateness = record.arrival_ms - header.received_at_ms + ahead_ms
             key = (header.batch_id, header.block)

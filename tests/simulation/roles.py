@@ -28,6 +28,7 @@ from app.collector.clock_guard import ClockGuard
 from app.collector.requests import Sent, read_lines
 from app.core.chain import LogBounds, Place
 from app.core.checkpoint import Barrier, Checkpoint, decode, encode, further
+from app.core.dead_letter import DeadLetterLimit
 from app.core.step import EtlRules
 from app.core.step_message import StepMessage
 from app.errors import OutcomeUnknown, ServiceUnavailable, StepGap, WarehouseError
@@ -64,12 +65,21 @@ class Stream:
             return [PutOutcome("ProvisionedThroughputExceededException")] * len(blocks)
         refused = {n for n in range(len(blocks)) if faults.happens(Fault.PARTIAL)}
         faults.counts[Fault.PARTIAL.value] += bool(refused)
-        taken = [block for n, block in enumerate(blocks) if n not in refused]
+        taken = [self._spoilt(block) for n, block in enumerate(blocks) if n not in refused]
         try:
             outcomes = iter(await self._remote.put(taken) if taken else [])
         except (ServiceUnavailable, OutcomeUnknown) as exc:
             return [PutOutcome(type(exc).__name__)] * len(blocks)
         return [PutOutcome("InternalFailure") if n in refused else next(outcomes) for n in range(len(blocks))]
+
+    def _spoilt(self, block: bytes) -> bytes:
+        """The block, now and then without its end."""
+        world = self._process.world
+        if not world.faults.happens(Fault.UNREADABLE):
+            return block
+        world.faults.note(Fault.UNREADABLE, self._process.role)
+        world.unreadable.add(block[:-6])
+        return block[:-6]
 
     async def shards(self) -> Any:
         return await self._remote.shards()
@@ -285,7 +295,7 @@ class Etl:
         settings, topics = self._world.settings, self._world.topics
         rules = EtlRules(
             epoch=1, partitions=settings.partitions, join=settings.join, dedup_window_ms=settings.dedup_window_ms,
-            message_bytes=self._world.message_bytes,
+            message_bytes=self._world.message_bytes, dead_letters=DeadLetterLimit(share=1),
         )  # fmt: skip
 
         async def bounds(partition: int) -> tuple[int, int]:

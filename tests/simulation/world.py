@@ -92,6 +92,8 @@ class World:
         self.every_skew: dict[str, int] = {}
         """Also those that were set right."""
         self._away: dict[str, float] = {}
+        self.unreadable: set[bytes] = set()
+        """Records of Kinesis that lack their end."""
         self.groups = {
             role: Group(self, f"instream-{role}-e1", count)
             for role, count in (
