@@ -205,7 +205,10 @@ class PartitionEtl:
         for flow, part in arrival.rows:
             rows.setdefault(flow, []).append(part)
         for outcome, lines in arrival.fates:
-            ledger.add(lines, outcome)
+            ledger.add_part(lines, outcome)
+        if arrival.late is not None:
+            rows.setdefault(ENGAGEMENTS.name, []).append(arrival.late)
+            ledger.add(arrival.late, ENGAGEMENTS.name)
         joined = [place for place in closing.joined if place]
         taken: Mapping[int, pl.DataFrame] = {}
         if joined or closing.seconds:
