@@ -6,8 +6,10 @@ comes out is counted against what the traffic says must come out.
 
 import asyncio
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -102,6 +104,8 @@ class InstantJournal:
         self.outcomes: Counter[str] = Counter()
         self.bytes = 0
         self.steps = 0
+        self.marks_s: list[float] = []
+        """CPU time of this process at each step's end."""
 
     def counted(self) -> Counted:
         """The last message that counted."""
@@ -117,6 +121,7 @@ class InstantJournal:
         """Let the store take the step."""
         self._db.commit(step, message, offset)
         self.steps += 1
+        self.marks_s.append(time.process_time())
         for entry in step.ledger:
             self.outcomes[entry.outcome] += entry.lines
 
@@ -171,11 +176,13 @@ def run_once(log: Preloaded) -> Run:
         journal = InstantJournal(db)
         asyncio.run(_feed(core, journal, log.warm_up))
         written, steps = journal.bytes, journal.steps
+        journal.marks_s.clear()
         meter, phases = Meter(), Phases(PHASES)
         with phases:
             meter.start()
             asyncio.run(_feed(core, journal, log.measured))
             meter.stop()
+        marks_s = journal.marks_s.copy()
         written, steps = journal.bytes - written, journal.steps - steps
         asyncio.run(_feed(core, journal, log.last))
         db.close()
@@ -184,4 +191,5 @@ def run_once(log: Preloaded) -> Run:
     return Run(
         events=log.events, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=log.bytes,
         bytes_out=written, phases=phases.shares(), more={"steps": steps, "step_ms": 1000 * meter.cpu_s / max(1, steps)},
+        slices_s=[end - start for start, end in pairwise(marks_s)],
     )  # fmt: skip

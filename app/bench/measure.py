@@ -35,6 +35,8 @@ class Run(msgspec.Struct, kw_only=True):
     """Phase -> share of the CPU time."""
     more: dict[str, float] = {}
     """What only this stage has to say."""
+    slices_s: list[float] = []
+    """CPU time of equal pieces of the work, where the stage has such; the same pieces in every run."""
 
     @property
     def cpu_us(self) -> float:
@@ -59,6 +61,14 @@ class Result(msgspec.Struct, kw_only=True):
     def best(self) -> Run:
         """The run with the least CPU an event."""
         return min(self.runs, key=lambda run: run.cpu_us)
+
+    @property
+    def floor_us(self) -> float | None:
+        """CPU microseconds an event if each slice had run as undisturbed as in its best run; None without slices."""
+        counts = {len(run.slices_s) for run in self.runs}
+        if counts != {len(self.runs[0].slices_s)} or not self.runs[0].slices_s:
+            return None
+        return sum(min(same) for same in zip(*(run.slices_s for run in self.runs), strict=True)) * 1e6 / self.runs[0].events
 
     @property
     def median_us(self) -> float:
