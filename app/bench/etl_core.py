@@ -5,6 +5,8 @@ comes out is counted against what the traffic says must come out.
 """
 
 import asyncio
+import random
+import struct
 import tempfile
 import time
 from collections import Counter
@@ -15,13 +17,16 @@ from typing import Any, Final, cast
 
 from agents.etl_partition import EtlPartition
 from app.adapters.enrichment import open_enricher
-from app.bench.measure import Meter, Run, peak_rss_bytes
+from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
 from app.bench.phases import Phases
+from app.bench.plan import Plan
 from app.bench.traffic import RATE_PER_S, Entry, PartitionTraffic, Shape
 from app.clock import SystemClock
 from app.core.counting import Counted
+from app.core.fate import pack_time
+from app.core.meta import Meta, encode_meta
 from app.core.step import EtlRules, PartitionEtl
-from app.core.step_message import StepMessage
+from app.core.step_message import Changes, StepMessage
 from app.errors import BenchmarkWrong
 from app.settings import Settings
 from tables.partition_db import Memory, PartitionDb
@@ -31,6 +36,7 @@ PHASES: Final = {
     "app.core.decode": "decode",
     "app.core.fate": "ids and fates",
     "app.core.arrival": "frames",
+    "app.core.parts": "frames",
     "app.core.rejected": "rejected",
     "app.core.join": "join",
     "app.core.window": "join",
@@ -50,6 +56,8 @@ PHASES: Final = {
 """What a sample counts for."""
 WARM_UP_S: Final = 130
 """Simulated seconds before measuring: by then page views close at the rate at which they come."""
+FILL_KEYS: Final = 20_000
+"""Ids in a step that fills the state."""
 QUIET_S: Final = 300
 """Simulated seconds of ticks behind the events, in which everything closes."""
 
@@ -98,8 +106,9 @@ class PreloadedInbox:
 class InstantJournal:
     """A log that answers at once, and the store behind it."""
 
-    def __init__(self, db: PartitionDb) -> None:
+    def __init__(self, db: PartitionDb, keep: list[bytes] | None = None) -> None:
         self._db = db
+        self._keep = keep
         self._end = db.rows_offset + 1
         self.outcomes: Counter[str] = Counter()
         self.bytes = 0
@@ -114,6 +123,8 @@ class InstantJournal:
     async def append(self, message: bytes) -> int:
         """The message's offset."""
         self.bytes += len(message)
+        if self._keep is not None:
+            self._keep.append(message)
         self._end += 1
         return self._end - 1
 
@@ -154,6 +165,7 @@ class Preloaded:
         ticks = [traffic.tick(entries[-1].end_ms + second * 1000) for second in range(1, QUIET_S)]
         self.last = [Event(offset, entry) for offset, entry in enumerate(ticks, len(log))]
         self.outcomes = traffic.outcomes
+        self.start_ms = traffic.start_ms
 
 
 async def _feed(core: PartitionEtl, journal: InstantJournal, events: Sequence[Event]) -> None:
@@ -162,8 +174,43 @@ async def _feed(core: PartitionEtl, journal: InstantJournal, events: Sequence[Ev
         await EtlPartition(core, cast(Any, inbox), journal, SystemClock()).run()
 
 
-def run_once(log: Preloaded) -> Run:
+def fill(db: PartitionDb, keys: int, now_ms: int, window_ms: int) -> None:
+    """Let the store remember `keys` random ids, stored at times spread evenly over the dedup window before `now_ms`."""
+    rng = random.Random(keys)
+    left, done = keys, 0
+    while left:
+        count = min(left, FILL_KEYS)
+        stored = pack_time(now_ms - window_ms + 1 + window_ms * done // keys)
+        ends = struct.pack(f"<{count}I", *range(8, 8 * count + 1, 8))
+        change = Changes("seen", 16, rng.randbytes(16 * count), ends, stored * count)
+        counted = db.position.counted
+        step = StepMessage(
+            epoch=1, partition=0, number=counted.number + 1, predecessor=counted.offset, source_first=0, source_last=-1,
+            stream_time_ms=0, meta=encode_meta(Meta()), rows={}, row_counts={}, ledger=[], replays=[], changes=[change],
+        )  # fmt: skip
+        db.commit(step, b"", db.rows_offset + 1)
+        left, done = left - count, done + count
+
+
+def run(plan: Plan) -> list[Run]:
+    """The stage.
+
+    Raises:
+        BenchmarkWrong: other rows came out than the traffic brings.
+    """
+    log = Preloaded(plan.events, plan.block_lines)
+    like_a_worker()
+    with plan.profiled():
+        return [run_once(log, plan.state_keys) for _ in range(plan.repeats)]
+
+
+def run_once(log: Preloaded, state_keys: int = 0, keep: list[bytes] | None = None) -> Run:
     """One run over `log` with a new store.
+
+    Args:
+        log: what is worked on.
+        state_keys: ids that the store remembers beforehand.
+        keep: takes every step message, if given.
 
     Raises:
         BenchmarkWrong: other rows came out than the traffic brings.
@@ -171,9 +218,10 @@ def run_once(log: Preloaded) -> Run:
     settings = Settings(partitions=1)
     with tempfile.TemporaryDirectory() as folder:
         db = PartitionDb(Path(folder) / "db", Memory(settings.state_cache_bytes), settings.dedup_window_ms)
+        fill(db, state_keys, log.start_ms, settings.dedup_window_ms)
         enricher = open_enricher(settings, cast(Any, {}), cast(Any, {}))
         core = PartitionEtl.load(0, rules_of(settings), enricher, db, None, -1)
-        journal = InstantJournal(db)
+        journal = InstantJournal(db, keep)
         asyncio.run(_feed(core, journal, log.warm_up))
         written, steps = journal.bytes, journal.steps
         journal.marks_s.clear()

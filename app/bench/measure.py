@@ -9,7 +9,6 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -56,6 +55,8 @@ class Result(msgspec.Struct, kw_only=True):
     unit: str
     """What an event of this stage is."""
     runs: list[Run]
+    figure: str = ""
+    """What is to be reached."""
 
     @property
     def best(self) -> Run:
@@ -82,6 +83,11 @@ class Meter:
     def __init__(self) -> None:
         self.cpu_s = self.wall_s = 0.0
         self._cpu_s = self._wall_s = 0.0
+
+    @staticmethod
+    def now_s() -> float:
+        """CPU time of this process so far."""
+        return time.process_time()
 
     def start(self) -> None:
         """Begin, or go on."""
@@ -113,13 +119,3 @@ def like_a_worker() -> None:
     collect_seldom()
     gc.collect()
     gc.freeze()
-
-
-def repeat(times: int, run: Callable[[], Run]) -> list[Run]:
-    """`times` runs."""
-    return [run() for _ in range(times)]
-
-
-def by_largest(shares: Mapping[str, float]) -> Sequence[tuple[str, float]]:
-    """Phases, the largest first."""
-    return sorted(shares.items(), key=lambda item: -item[1])

@@ -1,11 +1,12 @@
 """Where a process's CPU time goes, by phase: the stack is sampled by CPU time, and each sample counts for one phase.
 
 A sample belongs to the innermost function on the stack that `PHASES` knows. What C code does (polars, RocksDB, zstd)
-belongs to the Python function that called it. It costs about 1 %, needs no change in what is measured, and works in the main
-thread of the process that measures itself.
+belongs to the Python function that called it. It costs about 1 %, needs no change in what is measured, and works in the
+process that measures itself, whose threads work one at a time.
 """
 
 import signal
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from types import FrameType, TracebackType
@@ -41,11 +42,17 @@ class Phases:
         return {phase: count / total for phase, count in self.samples.most_common()}
 
     def _sample(self, _: int, frame: FrameType | None) -> None:
+        here = self._phase_of(frame)
+        if here is None:  # the main thread waits for another one, or does what nobody named
+            others = (self._phase_of(other) for other in sys._current_frames().values())
+            here = next((phase for phase in others if phase is not None), OTHER)
+        self.samples[here] += 1
+
+    def _phase_of(self, frame: FrameType | None) -> str | None:
         while frame is not None:
             module = frame.f_globals.get("__name__", "")
             phase = self._names.get(f"{module}:{frame.f_code.co_name}") or self._names.get(module)
             if phase:
-                self.samples[phase] += 1
-                return
+                return phase
             frame = frame.f_back
-        self.samples[OTHER] += 1
+        return None

@@ -69,6 +69,7 @@ class PartitionTraffic:
         self._recent: deque[tuple[bytes, bytes]] = deque(maxlen=_RESENT_FROM)
         self._views: deque[str] = deque(["pv-0"], maxlen=1000)
         self._people = [self._person() for _ in range(_ADDRESSES)]
+        self.start_ms = shape.start_ms
         self.outcomes: Counter[str] = Counter()
         """Outcome in the ledger -> lines, once every page view is closed."""
 

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from app.cli.audit import audit
+from app.cli.bench import bench
 from app.cli.demo import demo
 from app.cli.init import init
 from app.cli.load import load
@@ -17,7 +18,7 @@ app = typer.Typer(
     help="Browser events in the data warehouse in under five minutes, none lost, none twice.",
     no_args_is_help=True, rich_markup_mode="markdown", add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-OWN_STACK = frozenset({"up", "down", "status", "demo"})
+OWN_STACK = frozenset({"up", "down", "status", "demo", "bench"})
 """Commands that start a stack or look at it from outside; the others work on the one that runs, or on AWS."""
 GROUP = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -32,7 +33,7 @@ def enter_stack(context: typer.Context) -> None:
         enter(home_of_environment())  # the stack in INSTREAM_HOME, where one is up; else the environment leads, to AWS
 
 
-for command in (demo, up, down, status, load, wait, audit, init):
+for command in (demo, up, down, status, load, wait, audit, init, bench):
     app.command()(command)
 
 
