@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast lint up down clean
+.PHONY: help setup demo test test-fast lint bench up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
+
+bench: setup  ## what each stage costs: CPU time an event, in one table
+	@$(BIN)/instream bench
 
 up: setup  ## start the local stack in the background
 	@$(BIN)/instream up

@@ -57,7 +57,7 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Run
 
     try:
         (shard,) = await stream.shards()
-        book = ShardBook()
+        book = ShardBook(frozenset({0}), 1, 2000)
         book.survey({shard.shard_id: Listed(shard.parents, None)}, clock.now_ms())
         for found in book.unrecorded():
             book.learn(Checkpoint(found))

@@ -36,7 +36,7 @@ class Worker:
         mine = {"INSTREAM_HOME": str(home), "INSTREAM_WEB_PORT": str(self._port), "INSTREAM_LOG_FORMAT": "json"}
         with (home / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [str(Path(sys.executable).parent / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "warning"],
+                [str(Path(sys.executable).parent / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "warn"],
                 env=process_environment(os.environ, variables | mine), cwd=ROOT, stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=log,
             )  # fmt: skip
@@ -113,9 +113,7 @@ def cluster(partitions: int, *, aws: bool = True) -> Iterator[Cluster]:
                 commands.append([sys.executable, "-m", "app.local.aws", "--port", str(aws_port)])
             for number, command in enumerate(commands):
                 with (folder / f"{number}.log").open("wb") as log:
-                    processes.append(
-                        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT)
-                    )
+                    processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT))
                 pin(processes[-1].pid, None)
             asyncio.run(kafka.wait_ready(broker_port))
             asyncio.run(ensure_topics(settings))

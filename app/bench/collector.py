@@ -29,7 +29,9 @@ _EVENT: Final = (
     '"referrer":"https://www.google.com/","article_id":"article-17","author_id":"author-5","section":"politics",'
     '"properties":{"layout":"wide","experiment":7,"consent":"full"}}'
 )
-_AGENT: Final = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36"
+_AGENT: Final = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36"
+)
 
 
 class Client(asyncio.Protocol):
@@ -44,7 +46,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._post()
 

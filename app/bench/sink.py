@@ -87,7 +87,7 @@ async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int)
     rows: Counter[str] = Counter()
     written = 0
     async for record in objects.list(chain_prefix(1, 0)):
-        for output in decode_record(await objects.get(record.key)).outputs:
+        for output in decode_record(await objects.get(record.key), place, int(record.key[-17:-5])).outputs:
             rows[output.output] += output.rows
             written += output.bytes
     found = {flow.name: rows[flow.name] for flow in FLOWS if rows[flow.name]}
@@ -99,5 +99,3 @@ async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int)
         more={"transactions": len(announced), "us_a_line": meter.cpu_s * 1e6 / lines},
         slices_s=[end - start for start, end in pairwise(marks_s)],
     )  # fmt: skip
-
-

@@ -27,7 +27,13 @@ SHARES: Final = {"page_view": 0.30, "ad_impression": 0.32, "ad_click": 0.03, "co
 JOINED_SHARE: Final = 0.7
 _RESENT_FROM: Final = 20_000
 _SECTIONS: Final = ("politics", "sport", "culture", "science", "business", "opinion", "travel")
-_REFERRERS: Final = ("https://www.google.com/", "https://t.co/Xy12", "https://www.facebook.com/", "https://www.example.com/", "")
+_REFERRERS: Final = (
+    "https://www.google.com/",
+    "https://t.co/Xy12",
+    "https://www.facebook.com/",
+    "https://www.example.com/",
+    "",
+)
 _ADDRESSES: Final = 30_000
 _OUTCOME_OF: Final = {
     "page_view": PAGE_VIEWS.name, "engagement": JOINED, "ad_impression": AD_IMPRESSIONS.name, "ad_click": AD_CLICKS.name,

@@ -8,7 +8,7 @@ import polars as pl
 from app.core.decode import AcceptedBlock, Lines, read_blocks, read_carefully
 from app.core.enrich import Enricher
 from app.core.fate import Fate, digests_of, pack_time, sort_lines
-from app.core.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, ENGAGEMENTS, REDIRECTS, REJECTED
+from app.core.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, REDIRECTS, REJECTED
 from app.core.intake import EtlRules
 from app.core.join import LATE, Arrived, Events, View, arrive, pack_view, unpack_view
 from app.core.parts import Part

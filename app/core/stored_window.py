@@ -113,9 +113,7 @@ class StoredFrames:
         self._state = state
         self._kept: dict[int, dict[int, pl.DataFrame]] = {FIRST: {}, SECOND: {}}
 
-    def fetch(
-        self, kind: int, places: Sequence[Place], own: tuple[int, pl.DataFrame | None]
-    ) -> Mapping[int, pl.DataFrame]:
+    def fetch(self, kind: int, places: Sequence[Place], own: tuple[int, pl.DataFrame | None]) -> Mapping[int, pl.DataFrame]:
         """The frames that `places` name, from the tables; `own` is this step's, not stored.
 
         Raises:
