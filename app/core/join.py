@@ -55,8 +55,8 @@ def unpack_view(value: bytes) -> View:
 class Events(NamedTuple):
     """Some events of a step as columns, in log order."""
 
-    blocks: Sequence[int]
-    """Index of each event's block in the step."""
+    spans: Sequence[range]
+    """Of each block of the step the positions of its events; none at all where there are no events."""
     received_ms: Sequence[int]
     event_ids: Sequence[str]
     digests: Sequence[bytes]
@@ -87,7 +87,8 @@ def arrive(
     span = rules.join.window_ms + rules.join.grace_ms
     fresh: dict[bytes, View] = {}
     late: list[int] = []
-    first_spans, second_spans = _spans(firsts.blocks, len(blocks)), _spans(seconds.blocks, len(blocks))
+    none = [range(0)] * len(blocks)
+    first_spans, second_spans = firsts.spans or none, seconds.spans or none
     for number, block in enumerate(blocks):
         now = block.stream_time_ms
         oldest = now - rules.dedup_window_ms
@@ -110,18 +111,6 @@ def arrive(
             if seconds.received_ms[n] > upper or (joiner.block != number and now > upper):
                 late.append(n)
     return Arrived(fresh, late)
-
-
-def _spans(blocks: Sequence[int], count: int) -> list[range]:
-    """Of each block the positions of its events."""
-    ends = [0] * count
-    for block in blocks:
-        ends[block] += 1
-    spans, start = [], 0
-    for length in ends:
-        spans.append(range(start, start + length))
-        start += length
-    return spans
 
 
 Place = tuple[int, int]

@@ -1,8 +1,11 @@
 """The ledger of a step: of each batch, which lines became what (invariant: over all steps each line exactly once)."""
 
+from collections.abc import Sequence
+
 import polars as pl
 from pyroaring import BitMap
 
+from app.core.parts import Part
 from app.core.step_message import LedgerEntry
 
 
@@ -10,21 +13,31 @@ class StepLedger:
     """Gathers what became of lines; one entry a batch and outcome."""
 
     def __init__(self) -> None:
-        self._parts: list[pl.DataFrame] = []
+        self._lines: dict[tuple[str, str], BitMap] = {}
 
     def add(self, rows: pl.DataFrame, outcome: str) -> None:
         """Every row of `rows` (columns `batch_id`, `line`) became `outcome`."""
-        self._parts.append(rows.select("batch_id", "line", pl.lit(outcome).alias("outcome")))
+        grouped = rows.select("batch_id", "line").group_by("batch_id", maintain_order=True).agg("line")
+        for batch_id, lines in grouped.iter_rows():
+            self._add(batch_id, outcome, lines)
+
+    def add_part(self, part: Part, outcome: str) -> None:
+        """Every line of `part` became `outcome`."""
+        for batch_id, lines in part.by_batch():
+            self._add(batch_id, outcome, lines)
 
     def entries(self) -> list[LedgerEntry]:
         """The entries, in the order in which their first lines were added."""
-        if not self._parts:
-            return []
-        grouped = pl.concat(self._parts).group_by("batch_id", "outcome", maintain_order=True).agg("line")
-        return [_entry(batch_id, outcome, lines) for batch_id, outcome, lines in grouped.rows()]
+        return [_entry(batch_id, outcome, lines) for (batch_id, outcome), lines in self._lines.items()]
+
+    def _add(self, batch_id: str, outcome: str, lines: Sequence[int]) -> None:
+        known = self._lines.get((batch_id, outcome))
+        if known is None:
+            self._lines[batch_id, outcome] = BitMap(lines)
+        else:
+            known.update(lines)
 
 
-def _entry(batch_id: str, outcome: str, lines: list[int]) -> LedgerEntry:
-    line_set = BitMap(lines)
-    line_set.run_optimize()
-    return LedgerEntry(batch_id, outcome, len(lines), line_set.serialize())
+def _entry(batch_id: str, outcome: str, lines: BitMap) -> LedgerEntry:
+    lines.run_optimize()
+    return LedgerEntry(batch_id, outcome, len(lines), lines.serialize())

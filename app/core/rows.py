@@ -11,6 +11,7 @@ import polars as pl
 
 from app.core.enrich import Enricher
 from app.core.flows import BY_NAME, ENGAGEMENTS, PAGE_VIEWS, REDIRECTS, Flow, Kind
+from app.core.parts import Part
 from app.core.urls import campaign_of, referrer_of
 
 _DTYPES: Final[dict[Kind, pl.DataType]] = {
@@ -29,6 +30,9 @@ _STAY: Final = ("dwell_ms", "visible_ms", "scroll_pct")
 _INDEX: Final = ("digest", "size")
 PENDING_COLUMNS: Final = (*_PERSON, *_SIGHT, *_PAGE, *_INDEX)
 SECONDS_COLUMNS: Final = (*_PERSON, *_SIGHT, *_STAY, *_INDEX)
+PENDING_SCHEMA: Final = {name: ROW_SCHEMAS[PAGE_VIEWS.name][name] for name in (*_PERSON, *_SIGHT, *_PAGE)}
+SECONDS_SCHEMA: Final = {name: ROW_SCHEMAS[ENGAGEMENTS.name][name] for name in (*_PERSON, *_SIGHT, *_STAY)}
+_LONG: Final = ("url", "referrer", "properties")
 _OF_SECOND: Final = {
     "engagement_id": "event_id", "engaged_at": "occurred_at", "dwell_ms": "dwell_ms", "visible_ms": "visible_ms",
     "scroll_pct": "scroll_pct", "engagement_properties": "properties",
@@ -50,12 +54,14 @@ def unpack_frame(packed: bytes, columns: Sequence[str] | None = None) -> pl.Data
     return pl.read_ipc_stream(packed, columns=None if columns is None else list(columns))
 
 
-def window_columns(part: pl.DataFrame, names: tuple[str, ...], digests: list[bytes]) -> pl.DataFrame:
-    """New firsts or seconds as the window keeps them: `names` is PENDING_COLUMNS or SECONDS_COLUMNS."""
-    long = [name for name in ("url", "referrer", "properties") if name in names]
-    texts = [pl.col(name).str.len_bytes().fill_null(0).cast(pl.Int64) for name in long]
-    size = pl.sum_horizontal(pl.lit(ROW_BYTES, dtype=pl.Int64), *texts).alias("size")
-    return part.with_columns(size, pl.Series("digest", digests, dtype=pl.Binary)).select(names)
+def window_columns(part: Part, schema: dict[str, pl.DataType], digests: list[bytes]) -> pl.DataFrame:
+    """New firsts or seconds as the window keeps them: `schema` is PENDING_SCHEMA or SECONDS_SCHEMA."""
+    frame = part.frame(schema)
+    size = pl.Series([ROW_BYTES], dtype=pl.Int64).new_from_index(0, len(part))
+    for name in _LONG:
+        if name in schema:
+            size += frame[name].str.len_bytes().fill_null(0).cast(pl.Int64)
+    return frame.hstack([pl.Series("digest", digests, dtype=pl.Binary), size.alias("size")])
 
 
 def take_rows(
@@ -98,9 +104,10 @@ def page_view_rows(firsts: pl.DataFrame, seconds: pl.DataFrame | None, enricher:
     return flow_rows(wide, PAGE_VIEWS)
 
 
-def redirect_rows(part: pl.DataFrame, enricher: Enricher) -> pl.DataFrame:
+def redirect_rows(part: Part, enricher: Enricher) -> pl.DataFrame:
     """Rows of `redirects`."""
-    return flow_rows(part.with_columns(_campaigns(part, part["url"].to_list(), enricher)), REDIRECTS)
+    rows = part.frame(ROW_SCHEMAS[REDIRECTS.name])
+    return rows.with_columns(_campaigns(rows, rows["url"].to_list(), enricher))
 
 
 def engagement_rows(seconds: pl.DataFrame, reasons: Sequence[str]) -> pl.DataFrame:

@@ -28,7 +28,7 @@ from app.core.meta import FIRST, SECOND, Meta, decode_meta, encode_meta
 from app.core.rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, pack_frame, page_view_rows, take_rows
 from app.core.state import StateReader
 from app.core.step_message import DeadLetter, StepMessage
-from app.core.stored_window import fetch_frames, learn_step, load_window, window_changes
+from app.core.stored_window import Prepared, StoredFrames, learn_step, load_window, prepare, window_changes
 from app.core.window import FRAME_COLUMNS
 from app.errors import IllegalMove, SourceGap
 
@@ -68,6 +68,8 @@ class PartitionEtl:
         self._meta = applied.meta
         self._applied = applied.source_offset
         self._window = load_window(state, rules.join, applied.meta.closed)
+        self._frames = StoredFrames(state)
+        self._prepared: list[Prepared] = []
 
     @classmethod
     def load(  # noqa: PLR0913, PLR0917  (each is something of its own)
@@ -121,7 +123,7 @@ class PartitionEtl:
     def decide(
         self, messages: Sequence[SourceMessage], number: int, predecessor: int, *, careful: bool = False
     ) -> StepDecision:
-        """The step that takes `messages`; pure: neither this object nor the tables change.
+        """The step that takes `messages`; pure: nothing of what this object answers changes, nor do the tables.
 
         Args:
             messages: the first `take` of the waiting ones; none while `leftover`.
@@ -167,7 +169,8 @@ class PartitionEtl:
     def advance(self, step: StepMessage) -> None:
         """Follow a step that counts, once its changes are in the tables; from its message alone, whoever decided it."""
         self._meta = decode_meta(step.meta)
-        learn_step(self._window, self._meta.closed, step.changes)
+        learn_step(self._window, self._meta.closed, step.changes, self._prepared)
+        self._prepared = []
         self._applied = step.source_last
 
     def _check(self, messages: Sequence[SourceMessage]) -> None:
@@ -190,6 +193,8 @@ class PartitionEtl:
         )
         closing = close_due(window, new, intake.stream_time_ms, budget)
         outputs, ledger = self._emit(arrival, closing, frames)
+        stored = window_changes(window, closing, frames, arrival.firsts, arrival.seconds)
+        self._prepared = prepare(stored, new, closing)
         meta = Meta(
             stream_time_ms=intake.stream_time_ms, shards=intake.shards, closed=closing.closed, tally=intake.tally
         )  # fmt: skip
@@ -200,7 +205,7 @@ class PartitionEtl:
             rows={flow: pack_frame(rows) for flow, rows in outputs.items()},
             row_counts={flow: rows.height for flow, rows in outputs.items()},
             ledger=ledger.entries(), replays=intake.replays,
-            changes=[*arrival.changes, *window_changes(window, closing, frames, arrival.firsts, arrival.seconds)],
+            changes=[*arrival.changes, *stored],
             alarms=intake.alarms, dead_letters=intake.dead_letters,
         )  # fmt: skip
         return message, closing.more
@@ -221,13 +226,16 @@ class PartitionEtl:
         for flow, part in arrival.rows:
             rows.setdefault(flow, []).append(part)
         for outcome, lines in arrival.fates:
-            ledger.add(lines, outcome)
+            ledger.add_part(lines, outcome)
+        if arrival.late is not None:
+            rows.setdefault(ENGAGEMENTS.name, []).append(arrival.late)
+            ledger.add(arrival.late, ENGAGEMENTS.name)
         joined = [place for place in closing.joined if place]
         taken: Mapping[int, pl.DataFrame] = {}
         if joined or closing.seconds:
-            taken = fetch_frames(self._state, SECOND, [*joined, *closing.seconds], (frames, arrival.seconds))
+            taken = self._frames.fetch(SECOND, [*joined, *closing.seconds], (frames, arrival.seconds))
         if closing.firsts:
-            held = fetch_frames(self._state, FIRST, closing.firsts, (frames, arrival.firsts))
+            held = self._frames.fetch(FIRST, closing.firsts, (frames, arrival.firsts))
             firsts = take_rows(held, closing.firsts, PENDING_COLUMNS)
             seconds = take_rows(taken, closing.joined, SECONDS_COLUMNS) if joined else None
             rows.setdefault(PAGE_VIEWS.name, []).append(page_view_rows(firsts, seconds, self._enricher))

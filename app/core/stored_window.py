@@ -10,17 +10,17 @@ needs no table: exactly those up to `Meta.closed`. A frame goes when its last ev
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import polars as pl
 from pyroaring import BitMap
 
-from app.core.join import Closing, Place, unpack_view
+from app.core.join import Closing, NewFrames, Place, unpack_view
 from app.core.meta import FIRST, SECOND, Due
 from app.core.rows import pack_frame, unpack_frame
 from app.core.state import KEY_BYTES, StateReader
 from app.core.step_message import Changes
-from app.core.window import FRAME_COLUMNS, OpenWindow
+from app.core.window import FRAME_COLUMNS, Frame, OpenWindow
 from app.errors import HistoryBroken
 from app.settings import JoinRules
 
@@ -58,9 +58,30 @@ def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow
     return window
 
 
-def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes]) -> None:
-    """Bring the index from before a step to behind it, from what the step's message says."""
+class Prepared(NamedTuple):
+    """The index of a frame that this worker packed itself; made from the same rows, so it need not be read again."""
+
+    packed: bytes
+    frame: Frame
+
+
+def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prepared: Sequence[Prepared] = ()) -> None:
+    """Bring the index from before a step to behind it, from what the step's message says.
+
+    Args:
+        window: the index.
+        closed: up to where everything is closed.
+        changes: the step's.
+        prepared: indexes that may fit frames in `changes`; one fits if it was made from the same bytes.
+    """
     by_table = {change.table: change for change in changes}
+
+    def frame_of(kind: int, key: bytes, value: bytes) -> Frame:
+        for known in prepared:
+            if known.frame.kind == kind and known.frame.number == _number(key) and known.packed == value:
+                return known.frame
+        return window.frame(kind, _number(key), unpack_frame(value, FRAME_COLUMNS))
+
     window.close(closed)
     if (views := by_table.get("views")) is not None:
         for digest, value in views.puts():
@@ -70,37 +91,46 @@ def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes]) -> N
         for key in pending.deleted():
             window.drop_firsts(_number(key))
         for key, value in pending.puts():
-            window.add(window.frame(FIRST, _number(key), unpack_frame(value, FRAME_COLUMNS)))
+            window.add(frame_of(FIRST, key, value))
     if (seconds := by_table.get("seconds")) is not None:
         for key in seconds.deleted():
             if key[-1:] == _DATA:
                 window.drop_seconds(_number(key))
         for key, value in seconds.puts():
             if key[-1:] == _DATA:
-                window.add(window.frame(SECOND, _number(key), unpack_frame(value, FRAME_COLUMNS)))
+                window.add(frame_of(SECOND, key, value))
             else:
                 window.decide(_number(key), BitMap.deserialize(value))
 
 
-def fetch_frames(
-    state: StateReader, kind: int, places: Sequence[Place], own: tuple[int, pl.DataFrame | None]
-) -> Mapping[int, pl.DataFrame]:
-    """The frames that `places` name, from the tables; `own` is this step's, not stored.
+class StoredFrames:
+    """Frames of `pending` and `seconds` out of the tables; those that the last step read are kept for the next.
 
-    Raises:
-        HistoryBroken: the tables lack a frame that the index knows.
+    A stored frame never changes, and the events of one close in several steps.
     """
-    numbers = sorted({number for number, _ in places})
-    frames = {}
-    if own[1] is not None and own[0] in numbers:
-        frames[own[0]] = own[1]
-        numbers.remove(own[0])
-    table, tag = ("pending", b"") if kind == FIRST else ("seconds", _DATA)
-    for number, value in zip(numbers, state.get(table, [_NUMBER.pack(n) + tag for n in numbers]), strict=True):
-        if value is None:
-            raise HistoryBroken(f"table {table} has lost frame {number}, which is still open")
-        frames[number] = unpack_frame(value)
-    return frames
+
+    def __init__(self, state: StateReader) -> None:
+        self._state = state
+        self._kept: dict[int, dict[int, pl.DataFrame]] = {FIRST: {}, SECOND: {}}
+
+    def fetch(self, kind: int, places: Sequence[Place], own: tuple[int, pl.DataFrame | None]) -> Mapping[int, pl.DataFrame]:
+        """The frames that `places` name, from the tables; `own` is this step's, not stored.
+
+        Raises:
+            HistoryBroken: the tables lack a frame that the index knows.
+        """
+        numbers = sorted({number for number, _ in places})
+        frames = {number: kept for number in numbers if (kept := self._kept[kind].get(number)) is not None}
+        table, tag = ("pending", b"") if kind == FIRST else ("seconds", _DATA)
+        asked = [n for n in numbers if n not in frames and (own[1] is None or n != own[0])]
+        for number, value in zip(asked, self._state.get(table, [_NUMBER.pack(n) + tag for n in asked]), strict=True):
+            if value is None:
+                raise HistoryBroken(f"table {table} has lost frame {number}, which is still open")
+            frames[number] = unpack_frame(value)
+        self._kept[kind] = dict(frames)
+        if own[1] is not None and own[0] in numbers:
+            frames[own[0]] = own[1]
+        return frames
 
 
 def window_changes(
@@ -143,6 +173,19 @@ def window_changes(
     if seconds_puts or seconds_deletes:
         changes.append(Changes.pack("seconds", KEY_BYTES["seconds"], sorted(seconds_puts), sorted(seconds_deletes)))
     return changes
+
+
+def prepare(changes: Iterable[Changes], new: NewFrames, closing: Closing) -> list[Prepared]:
+    """The indexes of the frames that a step stores whole, for `learn_step`."""
+    closed_places = {*closing.firsts, *closing.seconds, *(place for place in closing.joined if place)}
+    touched = {number for number, _ in closed_places}
+    prepared = []
+    by_table = {change.table: change for change in changes}
+    for table, tag, frame in (("pending", b"", new.firsts), ("seconds", _DATA, new.seconds)):
+        if frame is not None and frame.number not in touched and table in by_table:
+            key = _NUMBER.pack(frame.number) + tag
+            prepared += [Prepared(value, frame) for found, value in by_table[table].puts() if found == key]
+    return prepared
 
 
 def _without(frame: pl.DataFrame | None, rows: list[int]) -> pl.DataFrame | None:

@@ -1,0 +1,96 @@
+"""`bridge`: a pump copies blocks from Kinesis (in memory) to a real broker, with the client that the worker has."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+
+from agents.pump import Cluster, Outside, Pump
+from app.adapters.memory import MemoryBlockStream
+from app.bench.cluster import cluster
+from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
+from app.bench.plan import Plan
+from app.bench.traffic import PartitionTraffic, Shape
+from app.clock import SystemClock
+from app.core.checkpoint import Checkpoint
+from app.core.shards import Listed, ShardBook
+from app.errors import BenchmarkWrong
+from app.settings import Settings
+from app.topics import topics_of
+
+PARTITIONS: Final = 4
+
+
+def run(plan: Plan) -> list[Run]:
+    """The stage.
+
+    Raises:
+        BenchmarkWrong: not every block arrived once.
+    """
+    entries = [entry for entry in PartitionTraffic(Shape(plan.events, plan.block_lines)) if entry.lines]
+    with cluster(PARTITIONS, aws=False) as world:
+        like_a_worker()
+        with plan.profiled():
+            return [
+                asyncio.run(_run_once(world.settings, [entry.value for entry in entries], plan.events))
+                for _ in range(plan.repeats)
+            ]
+
+
+async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Run:
+    topic, clock = topics_of(settings).blocks.name, SystemClock()
+    stream = MemoryBlockStream(shards=1)
+    await stream.put(blocks)
+    producer: Any = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka, max_request_size=16 << 20, acks="all", enable_idempotence=True
+    )
+    await producer.start()
+    acknowledged = 0
+
+    async def append(partition: int, value: bytes) -> Awaitable[Any]:
+        sent: Awaitable[Any] = await producer.send(topic, value, partition=partition)
+        return sent
+
+    async def record(_: int, __: Checkpoint) -> None:
+        return None
+
+    try:
+        (shard,) = await stream.shards()
+        book = ShardBook(frozenset({0}), 1, 2000)
+        book.survey({shard.shard_id: Listed(shard.parents, None)}, clock.now_ms())
+        for found in book.unrecorded():
+            book.learn(Checkpoint(found))
+        before = await _end(producer, topic)
+        pump = Pump(shard.shard_id, book, Cluster(epoch=1, partitions=PARTITIONS), Outside(stream, append, record, clock))
+        meter = Meter()
+        meter.start()
+        turns = -(-len(blocks) // 1000)
+        for _ in range(turns):
+            await pump.turn()
+        meter.stop()
+        acknowledged = await _end(producer, topic) - before
+    finally:
+        await producer.stop()
+    if acknowledged != len(blocks):
+        raise BenchmarkWrong(f"{acknowledged} of {len(blocks)} blocks are in Kafka")
+    size = sum(map(len, blocks))
+    return Run(
+        events=events, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=size, bytes_out=size,
+        more={"blocks": len(blocks), "us_a_block": meter.cpu_s * 1e6 / len(blocks)},
+    )  # fmt: skip
+
+
+async def _end(producer: Any, topic: str) -> int:
+    """How many messages partition 0 has had."""
+    from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415
+
+    host, port = next(iter(producer.client.cluster.brokers()))[1:3]
+    consumer: Any = AIOKafkaConsumer(bootstrap_servers=f"{host}:{port}")
+    await consumer.start()
+    try:
+        part = TopicPartition(topic, 0)
+        ends: dict[Any, int] = await consumer.end_offsets([part])
+        return ends[part]
+    finally:
+        await consumer.stop()

@@ -1,0 +1,199 @@
+"""`etl`: a real faust worker on a real broker, its topic preloaded; every event is decoded, joined, closed and counted.
+
+CPU is the worker process's, from its first step to its last one that closes everything. Then single-event blocks tell the
+latency of an idle worker, and a worker with an empty folder restores all ids.
+"""
+
+import asyncio
+import statistics
+import threading
+import time
+from collections import Counter
+from typing import Any, Final
+
+import psutil
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from app.bench.cluster import Cluster, Worker, cluster
+from app.bench.measure import Run
+from app.bench.plan import Plan
+from app.bench.traffic import RATE_PER_S, PartitionTraffic, Shape
+from app.core.flows import DUPLICATE
+from app.core.step_message import StepMessage, decode_step
+from app.errors import BenchmarkWrong
+from app.topics import topics_of
+
+PARTITIONS: Final = 4
+QUIET_S: Final = 300
+SAMPLE_S: Final = 0.02
+PROBES: Final = 20
+PATIENCE_S: Final = 600
+
+
+class Loaded:
+    """What lies on topic `blocks`."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.ends: dict[int, int] = {}
+        self.blocks = 0
+        self.bytes = 0
+        self.end_ms = 0
+
+
+class CpuClock(threading.Thread):
+    """Notes the CPU time of a process every few milliseconds."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._process = psutil.Process(pid)
+        self._done = threading.Event()
+        self._samples: list[tuple[float, float]] = []
+        self.peak_rss_bytes = 0
+
+    def run(self) -> None:
+        """Sample until `stop`."""
+        while not self._done.wait(SAMPLE_S):
+            self._samples.append((time.time(), self.now_s()))
+            self.peak_rss_bytes = max(self.peak_rss_bytes, self._process.memory_info().rss)
+
+    def now_s(self) -> float:
+        """CPU time of the process so far."""
+        used = self._process.cpu_times()
+        return float(used.user + used.system)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._done.set()
+        self.join()
+
+    def at(self, moment_s: float) -> float:
+        """CPU time at a moment of the wall clock."""
+        return max((cpu for at, cpu in self._samples if at <= moment_s), default=self._samples[0][1])
+
+
+def run(plan: Plan) -> list[Run]:
+    """The stage.
+
+    Raises:
+        BenchmarkWrong: other rows came out than the traffic brings.
+    """
+    return [_run_once(plan) for _ in range(plan.repeats)]
+
+
+def _run_once(plan: Plan) -> Run:
+    with cluster(PARTITIONS) as world:
+        loaded = asyncio.run(_preload(world, plan))
+        with world.worker("etl", "etl") as worker:
+            clock = CpuClock(worker.pid)
+            clock.start()
+            worker.await_ready()
+            started_cpu_s = clock.now_s()
+            with plan.profiled(worker.pid):
+                steps = asyncio.run(_read_steps(world, loaded, worker))
+            clock.stop()
+            idle_ms = asyncio.run(_probe(world, loaded))
+        made: Counter[str] = Counter()
+        for _, step in steps:
+            for entry in step.ledger:
+                made[entry.outcome] += entry.lines
+        if made != loaded.outcomes:
+            raise BenchmarkWrong(f"the ETL made {dict(made)} of {dict(loaded.outcomes)}")
+        ids = sum(made.values()) - made[DUPLICATE]
+        with world.worker("etl", "restored") as worker:
+            restorer = CpuClock(worker.pid)
+            worker.await_ready()
+            restored_s = restorer.now_s() - started_cpu_s
+    first_s, last_s = steps[0][0], steps[-1][0]
+    cpu_s = clock.at(last_s) - clock.at(first_s)
+    return Run(
+        events=sum(made.values()), cpu_s=cpu_s, wall_s=last_s - first_s, peak_rss_bytes=clock.peak_rss_bytes,
+        bytes_in=loaded.bytes, bytes_out=sum(len(packed) for _, step in steps for packed in step.rows.values()),
+        more={
+            "steps": len(steps), "blocks_per_s": loaded.blocks / cpu_s, "idle_block_to_rows_ms": idle_ms,
+            "restored_ids_per_s": ids / max(0.01, restored_s),
+        },
+    )  # fmt: skip
+
+
+async def _preload(world: Cluster, plan: Plan) -> Loaded:
+    topic, loaded = topics_of(world.settings).blocks.name, Loaded()
+    start_ms = int(time.time() * 1000) - 1000 * (plan.events // RATE_PER_S + QUIET_S + 60)
+    producer: Any = AIOKafkaProducer(bootstrap_servers=world.settings.kafka, max_request_size=16 << 20, acks="all")
+    await producer.start()
+    try:
+        for partition in range(PARTITIONS):
+            shape = Shape(plan.events // PARTITIONS, plan.block_lines, PARTITIONS, start_ms)
+            traffic = PartitionTraffic(shape, partition)
+            end_ms = start_ms
+            for entry in traffic:
+                await producer.send(topic, entry.value, partition=partition)
+                loaded.blocks += entry.lines > 0
+                loaded.bytes += len(entry.value)
+                end_ms = entry.end_ms
+            for second in range(1, QUIET_S):
+                await producer.send(topic, traffic.tick(end_ms + 1000 * second).value, partition=partition)
+            sent = await producer.send_and_wait(topic, traffic.tick(end_ms + 1000 * QUIET_S).value, partition=partition)
+            loaded.ends[partition] = sent.offset
+            loaded.outcomes += traffic.outcomes
+            loaded.end_ms = max(loaded.end_ms, end_ms + 1000 * QUIET_S)
+    finally:
+        await producer.stop()
+    return loaded
+
+
+async def _read_steps(world: Cluster, loaded: Loaded, worker: Worker) -> list[tuple[float, StepMessage]]:
+    """Every step with the broker's time of it, in the order of time, once all are there."""
+    topic, ends = topics_of(world.settings).rows.name, loaded.ends
+    consumer: Any = AIOKafkaConsumer(bootstrap_servers=world.settings.kafka, fetch_max_bytes=64 << 20)
+    await consumer.start()
+    try:
+        parts = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
+        consumer.assign(parts)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:  # looked at seldom: who reads along takes the broker's core
+            worker.check()
+            tails = [part for part, end in (await consumer.end_offsets(parts)).items() if end]
+            done = 0
+            for part in tails:
+                consumer.seek(part, (await consumer.end_offsets([part]))[part] - 1)
+                done += decode_step((await consumer.getone(part)).value).source_last >= ends[part.partition]
+            if done == PARTITIONS:
+                break
+            if time.monotonic() > deadline_s:
+                raise BenchmarkWrong(f"the worker is not done after {PATIENCE_S} s")
+            await asyncio.sleep(0.5)
+        steps = []
+        for part, end in (await consumer.end_offsets(parts)).items():
+            consumer.seek(part, 0)
+            for _ in range(end):
+                message = await consumer.getone(part)
+                steps.append((message.timestamp / 1000, decode_step(message.value)))
+        return sorted(steps, key=lambda found: found[0])
+    finally:
+        await consumer.stop()
+
+
+async def _probe(world: Cluster, loaded: Loaded) -> float:
+    """Milliseconds from the send of a block with one event to its rows, with nothing else to do: the median."""
+    topics = topics_of(world.settings)
+    producer: Any = AIOKafkaProducer(bootstrap_servers=world.settings.kafka)
+    consumer: Any = AIOKafkaConsumer(bootstrap_servers=world.settings.kafka, fetch_max_wait_ms=5)
+    await producer.start()
+    await consumer.start()
+    try:
+        part = TopicPartition(topics.rows.name, 0)
+        consumer.assign([part])
+        consumer.seek(part, (await consumer.end_offsets([part]))[part])
+        shape = Shape(PROBES, 1, PARTITIONS, loaded.end_ms + 1000, seed=2)
+        took_ms = []
+        for entry in PartitionTraffic(shape):
+            if entry.lines:
+                start_s = time.perf_counter()
+                await producer.send_and_wait(topics.blocks.name, entry.value, partition=0)
+                await consumer.getone(part)
+                took_ms.append(1000 * (time.perf_counter() - start_s))
+        return statistics.median(took_ms)
+    finally:
+        await consumer.stop()
+        await producer.stop()

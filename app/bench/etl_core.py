@@ -1,0 +1,243 @@
+"""`etl-core`: decode, step, encode and RocksDB commit of one partition in this process, without Kafka.
+
+The loop is the worker's own (`agents.etl_partition`), with topic `blocks` in memory and a log that answers at once. What
+comes out is counted against what the traffic says must come out.
+"""
+
+import asyncio
+import random
+import struct
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, cast
+
+from agents.etl_partition import EtlPartition
+from app.adapters.enrichment import open_enricher
+from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
+from app.bench.phases import Phases
+from app.bench.plan import Plan
+from app.bench.traffic import RATE_PER_S, Entry, PartitionTraffic, Shape
+from app.clock import SystemClock
+from app.core.counting import Counted
+from app.core.fate import pack_time
+from app.core.meta import Meta, encode_meta
+from app.core.step import EtlRules, PartitionEtl
+from app.core.step_message import Changes, StepMessage
+from app.errors import BenchmarkWrong
+from app.settings import Settings
+from tables.partition_db import Memory, PartitionDb
+
+PHASES: Final = {
+    "app.core.intake": "intake",
+    "app.core.decode": "decode",
+    "app.core.fate": "ids and fates",
+    "app.core.arrival": "frames",
+    "app.core.parts": "frames",
+    "app.core.rejected": "rejected",
+    "app.core.join": "join",
+    "app.core.window": "join",
+    "app.core.stored_window": "window frames",
+    "app.core.enrich": "enrich",
+    "app.core.urls": "enrich",
+    "app.core.rows": "frames",
+    "app.core.rows:pack_frame": "pack",
+    "app.core.rows:page_view_rows": "enrich",
+    "app.core.rows:redirect_rows": "enrich",
+    "app.core.ledger": "ledger",
+    "app.core.step": "step",
+    "app.core.step_message": "encode",
+    "tables.partition_db": "commit",
+    "tables.partition_db:get": "look-ups",
+}
+"""What a sample counts for."""
+WARM_UP_S: Final = 130
+"""Simulated seconds before measuring: by then page views close at the rate at which they come."""
+FILL_KEYS: Final = 20_000
+"""Ids in a step that fills the state."""
+QUIET_S: Final = 300
+"""Simulated seconds of ticks behind the events, in which everything closes."""
+
+
+class Message:
+    """What the loop reads of a Kafka message."""
+
+    __slots__ = ("offset", "timestamp")
+
+    def __init__(self, offset: int, timestamp_s: float) -> None:
+        self.offset = offset
+        self.timestamp = timestamp_s
+
+
+class Event:
+    """What the loop reads of a Faust event."""
+
+    __slots__ = ("message", "value")
+
+    def __init__(self, offset: int, entry: Entry) -> None:
+        self.message = Message(offset, (entry.end_ms + 1000) / 1000)
+        self.value = entry.value
+
+
+class PreloadedInbox:
+    """An inbox that has everything already, and closes behind the last message."""
+
+    def __init__(self, events: Sequence[Event], partition: int = 0) -> None:
+        self._events = events
+        self._next = 0
+        self.partition = partition
+        self.closing = False
+
+    async def take(self, timeout_s: float | None = None, limit: int = 32) -> Sequence[Event]:
+        """The next `limit` messages."""
+        del timeout_s
+        taken = self._events[self._next : self._next + limit]
+        self._next += len(taken)
+        return taken
+
+    def ack(self, through: int) -> None:
+        """Close once the last message is acknowledged."""
+        self.closing = through >= self._events[-1].message.offset
+
+
+class InstantJournal:
+    """A log that answers at once, and the store behind it."""
+
+    def __init__(self, db: PartitionDb, keep: list[bytes] | None = None) -> None:
+        self._db = db
+        self._keep = keep
+        self._end = db.rows_offset + 1
+        self.outcomes: Counter[str] = Counter()
+        self.bytes = 0
+        self.steps = 0
+        self.marks_s: list[float] = []
+        """CPU time of this process at each step's end."""
+
+    def counted(self) -> Counted:
+        """The last message that counted."""
+        return self._db.position.counted
+
+    async def append(self, message: bytes) -> int:
+        """The message's offset."""
+        self.bytes += len(message)
+        if self._keep is not None:
+            self._keep.append(message)
+        self._end += 1
+        return self._end - 1
+
+    def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
+        """Let the store take the step."""
+        self._db.commit(step, message, offset)
+        self.steps += 1
+        self.marks_s.append(time.process_time())
+        for entry in step.ledger:
+            self.outcomes[entry.outcome] += entry.lines
+
+
+def rules_of(settings: Settings) -> EtlRules:
+    """The ETL's rules with the defaults of the settings."""
+    return EtlRules(
+        epoch=settings.epoch, partitions=settings.partitions, join=settings.join,
+        dedup_window_ms=settings.dedup_window_ms, message_bytes=settings.max_message_bytes - 4096,
+    )  # fmt: skip
+
+
+class Preloaded:
+    """The log of one partition in memory, its warm-up apart."""
+
+    def __init__(self, events: int, block_lines: int, warm_up_s: float = WARM_UP_S) -> None:
+        warm = int(warm_up_s * RATE_PER_S)
+        traffic = PartitionTraffic(Shape(events + warm, block_lines))
+        entries = list(traffic)
+        log = [Event(offset, entry) for offset, entry in enumerate(entries)]
+        done, cut = 0, len(log)
+        for n, entry in enumerate(entries):
+            if done >= warm:
+                cut = n
+                break
+            done += entry.lines
+        self.warm_up, self.measured = log[:cut], log[cut:]
+        self.events = events + warm - done
+        self.bytes = sum(len(event.value) for event in self.measured)
+        ticks = [traffic.tick(entries[-1].end_ms + second * 1000) for second in range(1, QUIET_S)]
+        self.last = [Event(offset, entry) for offset, entry in enumerate(ticks, len(log))]
+        self.outcomes = traffic.outcomes
+        self.start_ms = traffic.start_ms
+
+
+async def _feed(core: PartitionEtl, journal: InstantJournal, events: Sequence[Event]) -> None:
+    if events:
+        inbox = PreloadedInbox(events)
+        await EtlPartition(core, cast(Any, inbox), journal, SystemClock()).run()
+
+
+def fill(db: PartitionDb, keys: int, now_ms: int, window_ms: int) -> None:
+    """Let the store remember `keys` random ids, stored at times spread evenly over the dedup window before `now_ms`."""
+    rng = random.Random(keys)
+    left, done = keys, 0
+    while left:
+        count = min(left, FILL_KEYS)
+        stored = pack_time(now_ms - window_ms + 1 + window_ms * done // keys)
+        ends = struct.pack(f"<{count}I", *range(8, 8 * count + 1, 8))
+        change = Changes("seen", 16, rng.randbytes(16 * count), ends, stored * count)
+        counted = db.position.counted
+        step = StepMessage(
+            epoch=1, partition=0, number=counted.number + 1, predecessor=counted.offset, source_first=0, source_last=-1,
+            stream_time_ms=0, meta=encode_meta(Meta()), rows={}, row_counts={}, ledger=[], replays=[], changes=[change],
+        )  # fmt: skip
+        db.commit(step, b"", db.rows_offset + 1)
+        left, done = left - count, done + count
+
+
+def run(plan: Plan) -> list[Run]:
+    """The stage.
+
+    Raises:
+        BenchmarkWrong: other rows came out than the traffic brings.
+    """
+    log = Preloaded(plan.events, plan.block_lines)
+    like_a_worker()
+    with plan.profiled():
+        return [run_once(log, plan.state_keys) for _ in range(plan.repeats)]
+
+
+def run_once(log: Preloaded, state_keys: int = 0, keep: list[bytes] | None = None) -> Run:
+    """One run over `log` with a new store.
+
+    Args:
+        log: what is worked on.
+        state_keys: ids that the store remembers beforehand.
+        keep: takes every step message, if given.
+
+    Raises:
+        BenchmarkWrong: other rows came out than the traffic brings.
+    """
+    settings = Settings(partitions=1)
+    with tempfile.TemporaryDirectory() as folder:
+        db = PartitionDb(Path(folder) / "db", Memory(settings.state_cache_bytes), settings.dedup_window_ms)
+        fill(db, state_keys, log.start_ms, settings.dedup_window_ms)
+        enricher = open_enricher(settings, cast(Any, {}), cast(Any, {}))
+        core = PartitionEtl.load(0, rules_of(settings), enricher, db, None, -1)
+        journal = InstantJournal(db, keep)
+        asyncio.run(_feed(core, journal, log.warm_up))
+        written, steps = journal.bytes, journal.steps
+        journal.marks_s.clear()
+        meter, phases = Meter(), Phases(PHASES)
+        with phases:
+            meter.start()
+            asyncio.run(_feed(core, journal, log.measured))
+            meter.stop()
+        marks_s = journal.marks_s.copy()
+        written, steps = journal.bytes - written, journal.steps - steps
+        asyncio.run(_feed(core, journal, log.last))
+        db.close()
+    if journal.outcomes != log.outcomes:
+        raise BenchmarkWrong(f"the ETL made {dict(journal.outcomes)} of {dict(log.outcomes)}")
+    return Run(
+        events=log.events, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=log.bytes,
+        bytes_out=written, phases=phases.shares(), more={"steps": steps, "step_ms": 1000 * meter.cpu_s / max(1, steps)},
+        slices_s=[end - start for start, end in pairwise(marks_s)],
+    )  # fmt: skip

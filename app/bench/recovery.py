@@ -1,0 +1,47 @@
+"""`recovery`: an ETL store that is empty follows `rows` from its start, as an owner without its folder and a standby do.
+
+An event is an id that is remembered. Without Kafka: reading the messages is not in it; stage `etl` restores over Kafka too.
+"""
+
+import tempfile
+from pathlib import Path
+
+from app.bench.etl_core import Preloaded, run_once
+from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
+from app.bench.plan import Plan
+from app.core.flows import DUPLICATE
+from app.errors import BenchmarkWrong
+from app.settings import Settings
+from tables.partition_db import Memory, PartitionDb
+
+
+def run(plan: Plan) -> list[Run]:
+    """The stage.
+
+    Raises:
+        BenchmarkWrong: the store remembers another number of ids than the traffic has.
+    """
+    log = Preloaded(plan.events, plan.block_lines, warm_up_s=0)
+    messages: list[bytes] = []
+    run_once(log, keep=messages)
+    ids = sum(log.outcomes.values()) - log.outcomes[DUPLICATE]
+    like_a_worker()
+    with plan.profiled():
+        return [_run_once(messages, ids) for _ in range(plan.repeats)]
+
+
+def _run_once(messages: list[bytes], ids: int) -> Run:
+    settings = Settings(partitions=1)
+    with tempfile.TemporaryDirectory() as folder:
+        db = PartitionDb(Path(folder) / "db", Memory(settings.state_cache_bytes), settings.dedup_window_ms)
+        meter = Meter()
+        meter.start()
+        for offset, message in enumerate(messages):
+            db.follow(message, offset)
+        meter.stop()
+        found = sum(1 for _ in db.scan("seen"))
+        db.close()
+    if found != ids:
+        raise BenchmarkWrong(f"the store remembers {found} of {ids} ids")
+    size = sum(map(len, messages))
+    return Run(events=ids, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=size)

@@ -1,0 +1,101 @@
+"""`sink`: step messages become committed transactions of six files and a ledger, against S3 in memory: our own cost.
+
+The messages are those of an ETL that took the benchmark's traffic; a transaction has the rows of about ten seconds.
+"""
+
+import asyncio
+from collections import Counter
+from itertools import pairwise
+from typing import Final
+
+from agents.sink_partition import Connections, SinkPartition
+from app.adapters.memory import MemoryObjectStore
+from app.bench.etl_core import Preloaded, run_once
+from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
+from app.bench.phases import Phases
+from app.bench.plan import Plan
+from app.bench.traffic import RATE_PER_S
+from app.clock import SystemClock
+from app.core.chain import LogBounds, Place, decode_record
+from app.core.collecting import CommitRules
+from app.core.flows import FLOWS
+from app.core.keys import chain_prefix
+from app.core.step_message import decode_step
+from app.errors import BenchmarkWrong
+
+PHASES: Final = {
+    "app.core.writers": "read rows",
+    "app.core.writers:_tsv": "tsv",
+    "app.core.writers:_zstd": "compress",
+    "app.core.writers:_gzip": "compress",
+    "app.core.writers:_bzip2": "compress",
+    "app.core.writers:_avro": "avro",
+    "app.core.writers:ledger_frame": "ledger",
+    "app.core.collecting": "take and digest",
+    "app.core.step_message": "take and digest",
+    "app.chain_store": "store",
+    "app.adapters.memory.s3": "store",
+}
+TRANSACTION_S: Final = 10
+
+
+def run(plan: Plan) -> list[Run]:
+    """The stage.
+
+    Raises:
+        BenchmarkWrong: the transactions hold other rows than the traffic makes.
+    """
+    log = Preloaded(plan.events, plan.block_lines)
+    messages: list[bytes] = []
+    run_once(log, keep=messages)
+    expected = {flow.name: log.outcomes[flow.name] for flow in FLOWS if log.outcomes[flow.name]}
+    lines = sum(log.outcomes.values())
+    like_a_worker()
+    with plan.profiled():
+        return [asyncio.run(_run_once(messages, expected, lines)) for _ in range(plan.repeats)]
+
+
+async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int) -> Run:
+    objects, marks_s = MemoryObjectStore(), list[float]()
+    announced: list[bytes] = []
+
+    async def announce(ready: bytes) -> None:
+        announced.append(ready)
+
+    async def bounds() -> LogBounds:
+        return LogBounds(0, len(messages))
+
+    numbers = iter(range(10**9))
+    place = Place(1, 0)
+    connections = Connections(objects, announce, bounds, SystemClock(), lambda: f"{next(numbers):08x}")
+    sink = SinkPartition(place, CommitRules(3600, 1 << 40, 3600), connections)
+    offset = await sink.open()
+    meter, phases = Meter(), Phases(PHASES)
+    with phases:
+        meter.start()
+        marks_s.append(meter.now_s())
+        taken = 0
+        while offset < len(messages):
+            sink.take(offset, messages[offset])
+            taken += sum(entry.lines for entry in decode_step(messages[offset]).ledger)
+            offset += 1
+            if taken >= TRANSACTION_S * RATE_PER_S or offset == len(messages):
+                await sink.commit()
+                marks_s.append(meter.now_s())
+                taken = 0
+        meter.stop()
+    rows: Counter[str] = Counter()
+    written = 0
+    async for record in objects.list(chain_prefix(1, 0)):
+        for output in decode_record(await objects.get(record.key), place, int(record.key[-17:-5])).outputs:
+            rows[output.output] += output.rows
+            written += output.bytes
+    found = {flow.name: rows[flow.name] for flow in FLOWS if rows[flow.name]}
+    if found != expected:
+        raise BenchmarkWrong(f"the sink wrote {found} of {expected}")
+    return Run(
+        events=sum(found.values()), cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(),
+        bytes_in=sum(map(len, messages)), bytes_out=written, phases=phases.shares(),
+        more={"transactions": len(announced), "us_a_line": meter.cpu_s * 1e6 / lines},
+        slices_s=[end - start for start, end in pairwise(marks_s)],
+    )  # fmt: skip

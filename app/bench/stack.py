@@ -1,0 +1,46 @@
+"""`stack`: the whole local stack under traffic at a rate, every row compared; CPU by role and latency to the warehouse."""
+
+import asyncio
+import time
+
+import psutil
+
+from app.bench.measure import Run
+from app.bench.plan import Plan
+from app.cli.demo import COMPRESSED, load_and_compare, own_stack
+from app.cli.show import Lines
+from app.errors import BenchmarkWrong
+
+
+def run(plan: Plan) -> list[Run]:
+    """The stage; the join window is compressed as in `instream demo`.
+
+    Raises:
+        BenchmarkWrong: the warehouse has other rows than were sent.
+    """
+    return [_run_once(plan) for _ in range(plan.repeats)]
+
+
+def _run_once(plan: Plan) -> Run:
+    say = Lines()
+    with own_stack(COMPRESSED, say) as stack:
+        processes = {one.role: psutil.Process(one.pid) for one in [*stack.processes, *stack.infrastructure]}
+        before = {role: _cpu_s(process) for role, process in processes.items()}
+        start_s = time.monotonic()
+        result = asyncio.run(load_and_compare(stack, plan.events, plan.rate, say))
+        wall_s = time.monotonic() - start_s
+        used = {role: _cpu_s(process) - before[role] for role, process in processes.items()}
+        rss = max(process.memory_info().rss for process in processes.values())
+    if not result.equal:
+        raise BenchmarkWrong("the warehouse does not have what was sent")
+    lines = result.sent.lines
+    more = {f"{role}_us": 1e6 * cpu_s / lines for role, cpu_s in used.items()}
+    for name, latency in result.latency.items():
+        more |= {f"{name}_p50_s": latency.p50_s, f"{name}_p95_s": latency.p95_s, f"{name}_max_s": latency.max_s}
+    ours = sum(cpu_s for role, cpu_s in used.items() if role in {one.role for one in stack.processes})
+    return Run(events=lines, cpu_s=ours, wall_s=wall_s, peak_rss_bytes=rss, more=more)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return float(used.user + used.system)

@@ -1,0 +1,48 @@
+"""Which stages there are."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Final, NamedTuple
+
+from app.bench.measure import Result, Run
+from app.bench.plan import Plan
+
+
+class Stage(NamedTuple):
+    """A stage: what it counts, how large `make bench` runs it, and the function that does."""
+
+    unit: str
+    small: int
+    """Events of a small run."""
+    repeats: int
+    function: str
+    """`module:function` in this package."""
+    figure: str = ""
+    """What it is to reach."""
+
+
+STAGES: Final = {
+    "etl-core": Stage("event", 200_000, 5, "etl_core:run", "<= 8 us"),
+    "etl": Stage("event", 400_000, 2, "etl:run", "<= 8 us"),
+    "sink": Stage("row", 200_000, 3, "sink:run", "<= 8 us"),
+    "collector": Stage("request", 15_000, 2, "collector:run_single", ">= 4,000/s"),
+    "collector-ndjson": Stage("event", 300_000, 2, "collector:run_ndjson", ">= 60,000/s"),
+    "bridge": Stage("event", 300_000, 3, "bridge:run", "<= 0.4 us"),
+    "delivery": Stage("transaction", 5_000, 3, "delivery:run"),
+    "audit": Stage("batch", 20_000, 2, "audit:run", "<= 300 us"),
+    "recovery": Stage("id", 300_000, 3, "recovery:run", ">= 1,000,000/s"),
+    "stack": Stage("line", 10_000, 1, "stack:run"),
+}
+"""In the order of importance."""
+
+
+def run_stage(name: str, plan: Plan) -> Result:
+    """Run one stage.
+
+    Raises:
+        BenchmarkWrong: it counted other rows than its events make.
+    """
+    stage = STAGES[name]
+    module, _, function = stage.function.partition(":")
+    run: Callable[[Plan], list[Run]] = getattr(import_module(f"app.bench.{module}"), function)
+    return Result(stage=name, unit=stage.unit, figure=stage.figure, runs=run(plan))

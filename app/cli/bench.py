@@ -1,0 +1,75 @@
+"""`instream bench`: what each stage costs, measured."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.show import JsonOption, Lines, print_json, print_table
+
+if TYPE_CHECKING:
+    from app.bench.measure import Result
+
+ALL = "all"
+
+
+def bench(  # noqa: PLR0913, PLR0917 - the options of a command
+    stage: Annotated[str, typer.Argument(help="etl-core, etl, sink, collector, ..., or all: each once, small.")] = ALL,
+    events: Annotated[int | None, typer.Option(help="How much a run works on; small by default.", min=1)] = None,
+    block_lines: Annotated[int, typer.Option(help="Lines in a block.", min=1)] = 500,
+    state_keys: Annotated[int, typer.Option(help="Ids that the ETL's state knows beforehand.", min=0)] = 0,
+    repeats: Annotated[int | None, typer.Option(help="Runs; the best and the median are shown.", min=1)] = None,
+    rate: Annotated[float, typer.Option(help="Lines a second, for stage `stack`.", min=1)] = 500,
+    profile: Annotated[bool, typer.Option("--profile", help="Leave a flame graph, bench-<stage>.svg, here.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the pipeline's stages: CPU time an event (user + system) of the process at work, on real parts.
+
+    Every run counts its rows against what its events must make. CPU times are the best of some runs, their median, and a floor:
+    the sum over equal pieces of the work of each piece's best time. Other work on the machine makes all of them larger.
+    """
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as workers have it; before anything imports polars
+    from app.bench.measure import Result  # noqa: PLC0415 - commands load what they need
+    from app.bench.plan import Plan  # noqa: PLC0415
+    from app.bench.report import COLUMNS, details_of, rows_of  # noqa: PLC0415
+    from app.bench.stages import STAGES, run_stage  # noqa: PLC0415
+
+    if stage != ALL and stage not in STAGES:
+        raise typer.BadParameter(f"no such stage; there are {', '.join(STAGES)} and {ALL}")
+    say, results = Lines(), list[Result]()
+    for name in STAGES if stage == ALL else [stage]:
+        say(f"{name}: running")
+        if stage == ALL:
+            results.append(_in_own_process(name))
+            continue
+        plan = Plan(
+            events=events or STAGES[name].small, block_lines=block_lines, state_keys=state_keys,
+            repeats=repeats or STAGES[name].repeats, rate=rate, profile=Path(f"bench-{name}.svg") if profile else None,
+        )  # fmt: skip
+        results.append(run_stage(name, plan))
+    if as_json:
+        print_json(results)
+        return
+    print_table("CPU microseconds an event", COLUMNS, rows_of(results))
+    for result in results:
+        for line in details_of(result):
+            print(line)
+
+
+def _in_own_process(stage: str) -> "Result":
+    """A stage in a process of its own: memory and caches of one stage do not show in another."""
+    import msgspec  # noqa: PLC0415
+
+    from app.bench.measure import Result  # noqa: PLC0415
+    from app.errors import BenchmarkWrong  # noqa: PLC0415
+
+    code = "from app.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "bench", stage, "--json"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise BenchmarkWrong(f"stage {stage} ended with {done.returncode}")
+    (result,) = msgspec.json.decode(done.stdout, type=list[Result])
+    return result
