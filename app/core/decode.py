@@ -7,7 +7,7 @@ neighbour.
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, get_args
 
 import msgspec
 import polars as pl
