@@ -76,8 +76,8 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Run
         raise BenchmarkWrong(f"{acknowledged} of {len(blocks)} blocks are in Kafka")
     size = sum(map(len, blocks))
     return Run(
-        events=events, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=size, bytes_out=size,
-        more={"blocks": len(blocks), "us_a_block": meter.cpu_s * 1e6 / len(blocks)},
+        events=events, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=size,
+        bytes_out=size, more={"blocks": len(blocks), "us_a_block": meter.cpu_s * 1e6 / len(blocks)},
     )  # fmt: skip
 
 

@@ -37,9 +37,8 @@ _AGENT: Final = (
 class Client(asyncio.Protocol):
     """One connection: posts, waits for the answer, posts again."""
 
-    def __init__(self, load: "Load", number: int) -> None:
+    def __init__(self, load: "Load") -> None:
         self._load = load
-        self._number = number
         self._sent_s = 0.0
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
@@ -93,8 +92,8 @@ class Load:
         body = "\n".join([_EVENT % (name, name, name) for name in ids]).encode()
         kind = "application/json" if self._lines == 1 else "application/x-ndjson"
         head = (
-            f"POST /v1/events HTTP/1.1\r\nHost: bench\r\nX-Write-Key: bench\r\nContent-Type: {kind}\r\nUser-Agent: {_AGENT}\r\n"
-            f"Accept: */*\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"POST /v1/events HTTP/1.1\r\nHost: bench\r\nX-Write-Key: bench\r\nContent-Type: {kind}\r\n"
+            f"User-Agent: {_AGENT}\r\nAccept: */*\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
 
@@ -109,8 +108,8 @@ class Load:
     async def run(self, port: int, connections: int) -> None:
         """Post everything."""
         loop = asyncio.get_running_loop()
-        for number in range(connections):
-            await loop.create_connection(lambda n=number: Client(self, n), "127.0.0.1", port)
+        for _ in range(connections):
+            await loop.create_connection(lambda: Client(self), "127.0.0.1", port)
         await self.done.wait()
 
 

@@ -1,4 +1,4 @@
-"""`delivery`: what planning and verifying loads costs apart from COPY: an event is a transaction of 32 partitions' chains."""
+"""`delivery`: what planning loads costs apart from COPY; an event is a transaction of 32 partitions' chains."""
 
 import msgspec
 

@@ -1,7 +1,7 @@
 """`etl`: a real faust worker on a real broker, its topic preloaded; every event is decoded, joined, closed and counted.
 
 CPU is the worker process's, from its first step to its last one that closes everything. Then single-event blocks tell the
-latency of an idle worker, and a worker with an empty folder restores all ids.
+latency of an idle worker.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ from app.bench.cluster import Cluster, Worker, cluster
 from app.bench.measure import Run
 from app.bench.plan import Plan
 from app.bench.traffic import RATE_PER_S, PartitionTraffic, Shape
-from app.core.flows import DUPLICATE
 from app.core.step_message import StepMessage, decode_step
 from app.errors import BenchmarkWrong
 from app.topics import topics_of
@@ -88,7 +87,6 @@ def _run_once(plan: Plan) -> Run:
             clock = CpuClock(worker.pid)
             clock.start()
             worker.await_ready()
-            started_cpu_s = clock.now_s()
             with plan.profiled(worker.pid):
                 steps = asyncio.run(_read_steps(world, loaded, worker))
             clock.stop()
@@ -99,11 +97,6 @@ def _run_once(plan: Plan) -> Run:
                 made[entry.outcome] += entry.lines
         if made != loaded.outcomes:
             raise BenchmarkWrong(f"the ETL made {dict(made)} of {dict(loaded.outcomes)}")
-        ids = sum(made.values()) - made[DUPLICATE]
-        with world.worker("etl", "restored") as worker:
-            restorer = CpuClock(worker.pid)
-            worker.await_ready()
-            restored_s = restorer.now_s() - started_cpu_s
     first_s, last_s = steps[0][0], steps[-1][0]
     cpu_s = clock.at(last_s) - clock.at(first_s)
     return Run(
@@ -111,7 +104,6 @@ def _run_once(plan: Plan) -> Run:
         bytes_in=loaded.bytes, bytes_out=sum(len(packed) for _, step in steps for packed in step.rows.values()),
         more={
             "steps": len(steps), "blocks_per_s": loaded.blocks / cpu_s, "idle_block_to_rows_ms": idle_ms,
-            "restored_ids_per_s": ids / max(0.01, restored_s),
         },
     )  # fmt: skip
 

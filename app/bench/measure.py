@@ -69,7 +69,9 @@ class Result(msgspec.Struct, kw_only=True):
         counts = {len(run.slices_s) for run in self.runs}
         if counts != {len(self.runs[0].slices_s)} or not self.runs[0].slices_s:
             return None
-        return sum(min(same) for same in zip(*(run.slices_s for run in self.runs), strict=True)) * 1e6 / self.runs[0].events
+        slices = zip(*(run.slices_s for run in self.runs), strict=True)
+        best_s: float = sum(min(same) for same in slices)
+        return best_s * 1e6 / self.runs[0].events
 
     @property
     def median_us(self) -> float:

@@ -1,6 +1,6 @@
 """`recovery`: an ETL store that is empty follows `rows` from its start, as an owner without its folder and a standby do.
 
-An event is an id that is remembered. Without Kafka: reading the messages is not in it; stage `etl` restores over Kafka too.
+An event is an id that is remembered. Without Kafka: fetching the messages is not in it.
 """
 
 import tempfile

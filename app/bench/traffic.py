@@ -1,4 +1,4 @@
-"""The benchmark's events: one partition's log of blocks and ticks, the same for the same arguments, with what must come of it.
+"""The benchmark's events: one partition's log, the same for the same arguments, with what must come of it.
 
 Simulated time runs at `RATE_PER_S` events a second over all partitions, so that within a run page views close as they do in
 production: 30% page views, 70% of them with a second event after 90 s, 32% ad impressions, 3% clicks, 5% resent copies, 5%

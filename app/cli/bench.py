@@ -28,8 +28,8 @@ def bench(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Measure the pipeline's stages: CPU time an event (user + system) of the process at work, on real parts.
 
-    Every run counts its rows against what its events must make. CPU times are the best of some runs, their median, and a floor:
-    the sum over equal pieces of the work of each piece's best time. Other work on the machine makes all of them larger.
+    Every run counts its rows against what its events must make. CPU times are the best of some runs, their median, and a
+    floor: the sum over equal pieces of the work of each piece's best time. Other work on the machine makes all larger.
     """
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as workers have it; before anything imports polars
     from app.bench.measure import Result  # noqa: PLC0415 - commands load what they need

@@ -7,7 +7,7 @@ neighbour.
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, get_args
 
 import msgspec
 import polars as pl
@@ -57,7 +57,7 @@ class StoredEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True, kw_only=
     payload_b64: str | None = None
 
 
-if set(StoredEvent.__struct_fields__) != set(STORED_FIELDS) or set(EventType.__args__) != set(EVENT_TYPES):
+if set(StoredEvent.__struct_fields__) != set(STORED_FIELDS) or set(get_args(EventType)) != set(EVENT_TYPES):
     raise RuntimeError("StoredEvent and the catalogue of fields differ")
 _decoder: Final = msgspec.json.Decoder(StoredEvent)
 

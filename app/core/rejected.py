@@ -62,7 +62,7 @@ def _texts(part: Part) -> Iterator[bytes]:
 
 def _rows(part: Part, kind: str, reasons: Iterable[str], payloads: Iterable[str]) -> pl.DataFrame:
     events = part.events
-    made = {
+    made: dict[str, list[str | None]] = {
         "kind": [kind] * len(part),
         "reason": [cut_text(storable_text(reason), 256) for reason in reasons],
         "user_agent": [cut_text(event.user_agent, 1024) if event.user_agent else None for event in events],
