@@ -29,7 +29,8 @@ from app.core.step import EtlRules, PartitionEtl
 from app.core.step_message import Changes, StepMessage
 from app.errors import BenchmarkWrong
 from app.settings import Settings
-from tables.partition_db import Memory, PartitionDb
+from tables.partition_db import PartitionDb
+from tables.rocks_engine import Memory, RocksEngine
 
 PHASES: Final = {
     "app.core.intake": "intake",
@@ -119,6 +120,14 @@ class InstantJournal:
     def counted(self) -> Counted:
         """The last message that counted."""
         return self._db.position.counted
+
+    async def bury(self, letters: Sequence[bytes]) -> None:
+        """Nothing: the traffic has no block that cannot be read.
+
+        Raises:
+            BenchmarkWrong: there was one.
+        """
+        raise BenchmarkWrong(f"{len(letters)} blocks could not be read")
 
     async def append(self, message: bytes) -> int:
         """The message's offset."""
@@ -217,7 +226,7 @@ def run_once(log: Preloaded, state_keys: int = 0, keep: list[bytes] | None = Non
     """
     settings = Settings(partitions=1)
     with tempfile.TemporaryDirectory() as folder:
-        db = PartitionDb(Path(folder) / "db", Memory(settings.state_cache_bytes), settings.dedup_window_ms)
+        db = PartitionDb(RocksEngine(Path(folder) / "db", Memory(settings.state_cache_bytes)), settings.dedup_window_ms)
         fill(db, state_keys, log.start_ms, settings.dedup_window_ms)
         enricher = open_enricher(settings, cast(Any, {}), cast(Any, {}))
         core = PartitionEtl.load(0, rules_of(settings), enricher, db, None, -1)

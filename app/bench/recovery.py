@@ -12,7 +12,8 @@ from app.bench.plan import Plan
 from app.core.flows import DUPLICATE
 from app.errors import BenchmarkWrong
 from app.settings import Settings
-from tables.partition_db import Memory, PartitionDb
+from tables.partition_db import PartitionDb
+from tables.rocks_engine import Memory, RocksEngine
 
 
 def run(plan: Plan) -> list[Run]:
@@ -33,7 +34,7 @@ def run(plan: Plan) -> list[Run]:
 def _run_once(messages: list[bytes], ids: int) -> Run:
     settings = Settings(partitions=1)
     with tempfile.TemporaryDirectory() as folder:
-        db = PartitionDb(Path(folder) / "db", Memory(settings.state_cache_bytes), settings.dedup_window_ms)
+        db = PartitionDb(RocksEngine(Path(folder) / "db", Memory(settings.state_cache_bytes)), settings.dedup_window_ms)
         meter = Meter()
         meter.start()
         for offset, message in enumerate(messages):
