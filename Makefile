@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants lint up down clean
+.PHONY: help setup demo test test-fast simulate mutants chaos lint up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ simulate: setup  ## histories of the whole pipeline under faults: SEEDS=1000 FRO
 
 mutants: setup  ## plant each of some hundred bugs in a copy of the tree and show which tests catch it
 	@$(BIN)/python tests/mutants/run.py
+
+chaos: setup  ## faults of every kind against a stack of its own under load, then every row is checked (MINUTES=10 SEED=1)
+	@$(BIN)/python -m app.local.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     stall_timeout_s: float = Field(120, gt=0)
     """A worker whose input waits this long without progress exits and is restarted."""
 
+    restart_healthy_s: float = Field(60, gt=0)
+    """Local stack: a process that ran this long has recovered, its earlier deaths no longer delay its next start."""
+
     state_cache_bytes: int = Field(64 * 1024 * 1024, ge=8 * 1024 * 1024)
     """Memory of an ETL worker's RocksDB for all its partitions: blocks, filters and write buffers."""
 

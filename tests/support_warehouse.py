@@ -108,10 +108,10 @@ async def new_warehouse(stack: WarehouseStack, monkeypatch: pytest.MonkeyPatch) 
     return Warehouse(stack, settings, store)
 
 
-def control(stack: WarehouseStack, method: str, **fault: Any) -> Any:
+def control(stack: WarehouseStack, method: str, path: str = "", **fault: Any) -> Any:
     """One call of the stand-in's control port."""
     body = json.dumps(fault).encode() if method == "POST" else None
-    request = urllib.request.Request(stack.control_url + "/faults", data=body, method=method)
+    request = urllib.request.Request(stack.control_url + "/faults" + path, data=body, method=method)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.loads(answer.read())
 

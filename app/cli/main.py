@@ -8,6 +8,7 @@ from app.cli.audit import audit
 from app.cli.demo import demo
 from app.cli.init import init
 from app.cli.load import load
+from app.cli.replay import replay
 from app.cli.show import Exit, log_to_stderr, say_why
 from app.cli.up import down, status, up
 from app.cli.wait import wait
@@ -32,7 +33,7 @@ def enter_stack(context: typer.Context) -> None:
         enter(home_of_environment())  # the stack in INSTREAM_HOME, where one is up; else the environment leads, to AWS
 
 
-for command in (demo, up, down, status, load, wait, audit, init):
+for command in (demo, up, down, status, load, wait, audit, replay, init):
     app.command()(command)
 
 

@@ -2,7 +2,8 @@
 
 What moto's own server lacks: HTTP/1.1 connections that stay open (a tenth of the time a call), one call at a time for each
 service, so that of fifty conditional PUTs of one key exactly one wins, a Date header that is the answer's own, and objects
-that stay in memory. It has no disk: when it ends, everything in it is gone and nothing is left behind.
+that stay in memory. It has no disk: when it ends, everything in it is gone and nothing is left behind. It can be told to
+fail (`app.local.aws_faults`).
 """
 
 import argparse
@@ -11,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections import defaultdict
@@ -31,6 +33,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from app.errors import LocalStackError
 from app.local import aws_behaviour
+from app.local.aws_faults import FAULTS_PATH, Answer, AwsFaults, operation_of
 
 HEALTH_PATH: Final = "/moto-api/health"
 _OWN_HEADERS: Final = frozenset({"date", "server", "connection", "content-length", "transfer-encoding"})
@@ -43,12 +46,10 @@ class Serialised:
         self._dispatch = DomainDispatcherApplication(create_backend_app)
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._choosing = threading.Lock()
+        self.faults = AwsFaults()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """The answer, whole; the caller has read the request's body beforehand."""
-        if environ["PATH_INFO"] == HEALTH_PATH:
-            start_response("200 OK", [("Content-Type", "text/plain")])
-            return [b"ok"]
         service = self._dispatch.get_application(environ)
         with self._choosing:
             lock = self._locks[id(service)]
@@ -73,15 +74,28 @@ class Handler(MotoRequestHandler):
         environ = self.make_environ()
         length = int(self.headers.get("Content-Length") or 0)
         body = environ["wsgi.input"].read() if "wsgi.input_terminated" in environ else self.rfile.read(length)
-        environ["wsgi.input"] = io.BytesIO(body)
-        environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("wsgi.input_terminated", None)
         environ.pop("HTTP_TRANSFER_ENCODING", None)
-        started: list[Any] = []
         app: Any = self.server.app
-        content = b"".join(app(environ, lambda status, headers, *_: started.extend((status, headers))))
-        status, headers = started[-2:]
-        self._answer(int(status.split(" ", 1)[0]), headers, content)
+        faults: AwsFaults = app.faults
+        if environ["PATH_INFO"] == FAULTS_PATH:
+            self._answer(*faults.control(self.command, body))
+            return
+        if environ["PATH_INFO"] == HEALTH_PATH:
+            self._answer(200, [("Content-Type", "text/plain")], b"ok")
+            return
+        operation = operation_of(self.command, self.headers.get("X-Amz-Target") or "")
+        answer = faults.serve(operation, body, lambda content: _called(app, environ, content))
+        if answer is None:
+            self._reset()
+        else:
+            self._answer(*answer)
+
+    def _reset(self) -> None:
+        """End the connection without an answer, as a peer that crashed does."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())  # at once: the server would say goodbye first
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         is_head = self.command == "HEAD"
@@ -98,6 +112,15 @@ class Handler(MotoRequestHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Not a line for every request."""
+
+
+def _called(app: Serialised, environ: dict[str, Any], body: bytes) -> Answer:
+    """Make a call of moto's."""
+    started: list[Any] = []
+    own = environ | {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    content = b"".join(app(own, lambda status, headers, *_: started.extend((status, headers))))
+    status, headers = started[-2:]
+    return Answer(int(status.split(" ", 1)[0]), headers, content)
 
 
 def new_server(host: str, port: int) -> BaseWSGIServer:

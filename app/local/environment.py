@@ -20,6 +20,7 @@ SERVICES: Final = (
     Service("warehouse", "INSTREAM_WAREHOUSE_PORT", 5439),
     Service("kafka-controller"),
     Service("postgres"),
+    Service("warehouse-control"),
     *(Service(f"{role}-web") for role in ROLES),
 )
 LOCAL_VALUES: Final = {

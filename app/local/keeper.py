@@ -23,14 +23,19 @@ HEALTHY_S: Final = 60.0
 
 
 class Backoff:
-    """When to start a process that died; knows nothing of clocks or processes."""
+    """When to start a process that died; knows nothing of clocks or processes.
 
-    def __init__(self) -> None:
+    Args:
+        healthy_s: A process that ran this long has recovered: its earlier deaths are forgotten.
+    """
+
+    def __init__(self, healthy_s: float = HEALTHY_S) -> None:
         self.deaths = 0
+        self._healthy_s = healthy_s
 
     def delay_after(self, lived_s: float) -> float:
         """Seconds to wait after a death of a process that ran `lived_s` seconds."""
-        self.deaths = 1 if lived_s >= HEALTHY_S else self.deaths + 1
+        self.deaths = 1 if lived_s >= self._healthy_s else self.deaths + 1
         if self.deaths <= AT_ONCE:
             return 0.0
         return float(min(FIRST_DELAY_S * 2 ** (self.deaths - AT_ONCE - 1), LONGEST_DELAY_S))
@@ -48,6 +53,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: signal.Signals = signal.SIGTERM
     patience_s: float = 15.0
     """How long it may take to end before it is killed."""
+    healthy_s: float = HEALTHY_S
+    """How long it runs before its earlier deaths are forgotten (`Backoff`)."""
     fatal: bool = False
     """Its death cannot be mended by starting it again."""
 
@@ -69,7 +76,7 @@ class Keeper:
             lost: called with the reason when a fatal process died; it is not started again.
         """
         self.spec = spec
-        self.backoff = Backoff()
+        self.backoff = Backoff(spec.healthy_s)
         self.restarts = 0
         self.successor: Callable[[], asyncio.subprocess.Process | None] = lambda: None
         """Gives a process that already runs, to go on with after a death; None where a new one must be started."""

@@ -62,6 +62,8 @@ class Stack(msgspec.Struct, kw_only=True):
     infrastructure: list[RoleProcess]
     restarts: dict[str, int]
     """Role or service -> how often it was started again."""
+    controls: dict[str, str] = {}
+    """Stand-in (`aws`, `warehouse`) -> URL that takes failures on demand."""
     settings: StackSettings
     environment: dict[str, str]
     """The variables with which any command or program talks to this stack."""

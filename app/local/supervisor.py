@@ -28,6 +28,7 @@ import structlog
 from app.clock import Clock, SystemClock
 from app.errors import LocalStackError
 from app.local import kafka, postgres
+from app.local.aws_faults import FAULTS_PATH
 from app.local.environment import (
     ROLES,
     SERVICES,
@@ -180,7 +181,8 @@ class Supervisor:
         command = postgres.command(folder, ports["postgres"])
         keeper = await self._keep("postgres", command, stop_signal=signal.SIGINT)
         await self._first_answer(keeper, postgres.wait_ready(ports["postgres"]))
-        keeper = await self._keep("warehouse", redshift.command(ports["warehouse"], ports["postgres"]))
+        command = redshift.command(ports["warehouse"], ports["postgres"], control_port=ports["warehouse-control"])
+        keeper = await self._keep("warehouse", command)
         url = self._variables["INSTREAM_WAREHOUSE_URL"]
         await self._first_answer(keeper, redshift.wait_ready(url))
         await warehouse.create_schema(url)
@@ -197,6 +199,7 @@ class Supervisor:
         spec = ProcessSpec(
             name=name, command=command, environment=self._environment | dict(extra or {}), folder=self._home.path,
             log=self._home.logs / f"{name}.log", fatal=fatal, stop_signal=stop_signal,
+            healthy_s=read_settings().restart_healthy_s,
         )  # fmt: skip
         keeper = Keeper(spec, self._clock, self._record, self._fail)
         self._keepers[name] = keeper
@@ -281,6 +284,10 @@ class Supervisor:
             processes=[processes[role] for role in ROLES],
             infrastructure=[processes[name] for name in INFRASTRUCTURE],
             restarts={name: keeper.restarts for name, keeper in self._keepers.items()},
+            controls={
+                "aws": self._endpoint + FAULTS_PATH,
+                "warehouse": f"http://{HOST}:{ports['warehouse-control']}/faults",
+            },
             settings=StackSettings.of(settings),
             environment=self._variables,
         ).write(self._home)

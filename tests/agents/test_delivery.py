@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 from support_delivery import BATCH, deliver, deliverer_of, frames, ledger, lines_loaded, log_of, misfit, other_count
-from support_warehouse import Warehouse, filler, put_transaction
+from support_warehouse import Warehouse, control, filler, put_transaction
 
 from agents.deliverer import RoundReport
 from agents.release import Released, release
@@ -211,3 +211,22 @@ async def test_release_refuses_lines_that_the_ledger_has(warehouse: Warehouse) -
     for unknown in ("1-0-9-00", "1-0-2-ffff", "nonsense"):
         with pytest.raises(ConfigurationError):
             await release(*ports, unknown)
+
+
+async def test_a_file_that_the_warehouse_cannot_read_is_set_aside_alone_and_released_later(warehouse: Warehouse) -> None:
+    transactions = [await put_transaction(warehouse, number, frames(10 * number, 2)) for number in (1, 2, 3)]
+    bad = transactions[1].txn_id
+    warehouse.fail("unreadable", statement=bad)
+
+    report = await deliver(warehouse)
+    ports = (warehouse.store, partial(open_session, warehouse.settings.warehouse_url), warehouse.settings, SystemClock())
+
+    assert report.quarantined == (bad,)
+    assert set(report.loaded) == {transactions[0].txn_id, transactions[2].txn_id}
+    assert await lines_loaded(warehouse) == [10, 11, 30, 31]
+    assert control(warehouse.stack, "GET", "/struck")["unreadable"] >= 1
+    with pytest.raises(LoadRejected):
+        await release(*ports, bad)
+    control(warehouse.stack, "DELETE")
+    assert (await release(*ports, bad)).result is Released.LOADED
+    assert await lines_loaded(warehouse) == [10, 11, 20, 21, 30, 31]

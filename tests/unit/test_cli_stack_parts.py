@@ -317,3 +317,9 @@ async def test_a_kept_process_holds_no_descriptor_but_its_own(tmp_path):
         os.close(writing)
     assert paths.split() == ["/dev/null", str(tmp_path / "etl.log"), str(tmp_path / "etl.log")]
     assert str(writing) not in numbers.split()
+
+
+def test_what_counts_as_recovered_can_be_set():
+    backoff = Backoff(healthy_s=3)
+    assert [backoff.delay_after(4.0) for _ in range(9)] == [0.0] * 9
+    assert [backoff.delay_after(1.0) for _ in range(4)] == [0.0, 0.0, 1.0, 2.0]

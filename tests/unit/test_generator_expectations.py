@@ -6,7 +6,7 @@ import pytest
 
 from app.local.traffic.compare import Comparing, Comparison
 from app.local.traffic.content import BOTS, HUMANS
-from app.local.traffic.expect import Fate, expect, summarise
+from app.local.traffic.expect import Arrival, Fate, expect, summarise
 from app.local.traffic.rows import payload_of, row_of, storable
 from app.local.traffic.send import Interval, Sent, SentEvent, SentMalformed
 from app.local.traffic.stories import EventFacts, Timing
@@ -207,3 +207,30 @@ def test_malformed_lines_are_matched_by_their_mark():
         result = Comparison(flows={}, joined=None, duplicates=None)  # type: ignore[arg-type]
         Comparing("r1", sent, expect(sent, TIMING), result).compare({"page_views": [], "rejected": rows})
         assert counts(result) == expected
+
+
+# --- with the moments known
+
+
+def arrived(event_id: str, at_s: float, *, late: bool = False) -> dict[str, Arrival]:
+    return {event_id: Arrival(round(at_s * 1000), round(at_s * 1000), late)}
+
+
+def known_fates(arrivals: dict[str, Arrival], *events: SentEvent) -> dict[str, set[Fate]]:
+    return expect(Sent(0, events={one.facts.event_id: one for one in events}), TIMING, arrivals).fates
+
+
+def test_a_known_moment_settles_what_a_stall_left_open():
+    first, stalled = event("f"), second("s", 119, answer_s=40)
+    known = known_fates(arrived("f", 0) | arrived("s", 119.5), first, stalled)
+    assert known == {"f": {Fate("page_views", "s")}, "s": {JOINED}}
+    known = known_fates(arrived("f", 0) | arrived("s", 121), first, stalled)
+    assert known == {"f": {ALONE}, "s": {Fate("engagements", "late")}}
+
+
+def test_a_block_that_came_late_to_kinesis_may_miss_its_join_and_nothing_else():
+    known = known_fates(arrived("f", 0) | arrived("s", 90, late=True), event("f"), second("s", 90))
+    assert known["f"] == {ALONE, Fate("page_views", "s")}
+    assert known["s"] == {JOINED, *(Fate("engagements", reason) for reason in ("late", "no_first", "extra"))}
+    alone = known_fates(arrived("s", 90, late=True), second("s", 90))
+    assert alone == {"s": {Fate("engagements", "no_first")}}

@@ -1,10 +1,12 @@
 """Failures on demand: what the warehouse does wrong next, and how often.
 
 Over HTTP on the control port: POST /faults {"kind": ..., "times": n, "statement": regular expression}, GET /faults (what is
-still to come), DELETE /faults.
+still to come), DELETE /faults; GET /faults/struck (kind -> how often it happened),
+/faults/unreadable (URLs).
 """
 
 import re
+from collections import Counter
 from enum import StrEnum
 from typing import Final
 
@@ -28,6 +30,8 @@ class Kind(StrEnum):
     """The connection is lost before COMMIT reaches the backend: nothing was committed."""
     DROP_AFTER_COMMIT = "drop_after_commit"
     """The connection is lost after the backend committed and before the client is told."""
+    UNREADABLE = "unreadable"
+    """A file of a COPY cannot be read, from now until DELETE; `statement` must match its URL."""
 
 
 ERRORS: Final = {
@@ -38,6 +42,7 @@ ERRORS: Final = {
 }
 _DEFAULT_STATEMENT: Final = {
     Kind.DROP_MID_COPY: r"^\s*COPY\b", Kind.DROP_BEFORE_COMMIT: r"^\s*COMMIT\b", Kind.DROP_AFTER_COMMIT: r"^\s*COMMIT\b",
+    Kind.UNREADABLE: r"/data/",
 }  # fmt: skip
 
 
@@ -47,7 +52,11 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     kind: Kind
     times: int = 1
     statement: str = ""
-    """Regular expression that the statement must match; default COMMIT for drops at COMMIT, else COPY."""
+    """Regular expression that the statement must match; default COMMIT for drops at COMMIT, else COPY; for UNREADABLE
+    any data file."""
+
+    instead: bool = False
+    """Take back first what was to come; unreadable files stay."""
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -60,27 +69,50 @@ class Faults:
 
     def __init__(self) -> None:
         self._coming: list[Fault] = []
+        self._unreadable: set[str] = set()
+        self._struck: Counter[Kind] = Counter()
 
     def add(self, fault: Fault) -> None:
         """Let `fault` happen `fault.times` times."""
+        if fault.instead:
+            self._coming = [other for other in self._coming if other.kind is Kind.UNREADABLE]
         self._coming.append(fault)
 
     def take(self, statement: str, *kinds: Kind) -> Fault | None:
         """The failure that hits `statement` now, of these kinds (default all); it counts as happened."""
         for fault in self._coming:
-            if (kinds and fault.kind not in kinds) or (fault.kind is Kind.REFUSE) != (Kind.REFUSE in kinds):
+            if fault.kind is Kind.UNREADABLE or (fault.kind is Kind.REFUSE) != (Kind.REFUSE in kinds):
+                continue
+            if kinds and fault.kind not in kinds:
                 continue
             if fault.kind is Kind.REFUSE or fault.pattern.search(statement):
-                fault.times -= 1
-                if fault.times <= 0:
-                    self._coming.remove(fault)
+                self._strike(fault)
                 return fault
         return None
+
+    def is_unreadable(self, url: str) -> bool:
+        """Whether a file (s3:// URL) cannot be read; one that is met by a failure to come stays unreadable."""
+        if url not in self._unreadable:
+            fault = next((f for f in self._coming if f.kind is Kind.UNREADABLE and f.pattern.search(url)), None)
+            if fault is None:
+                return False
+            self._unreadable.add(url)
+            self._strike(fault)
+        return True
+
+    def _strike(self, fault: Fault) -> None:
+        self._struck[fault.kind] += 1
+        fault.times -= 1
+        if fault.times <= 0:
+            self._coming.remove(fault)
 
     def application(self) -> web.Application:
         """The HTTP control."""
         app = web.Application()
-        app.add_routes([web.post("/faults", self._post), web.get("/faults", self._get), web.delete("/faults", self._delete)])
+        app.add_routes([
+            web.post("/faults", self._post), web.get("/faults", self._get), web.delete("/faults", self._delete),
+            web.get("/faults/struck", self._get_struck), web.get("/faults/unreadable", self._get_unreadable),
+        ])  # fmt: skip
         return app
 
     async def _post(self, request: web.Request) -> web.Response:
@@ -95,6 +127,13 @@ class Faults:
     async def _get(self, _: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(self._coming), content_type="application/json")
 
+    async def _get_struck(self, _: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(self._struck), content_type="application/json")
+
+    async def _get_unreadable(self, _: web.Request) -> web.Response:
+        return web.json_response(sorted(self._unreadable))
+
     async def _delete(self, _: web.Request) -> web.Response:
         self._coming.clear()
+        self._unreadable.clear()
         return web.json_response({"faults": 0})

@@ -86,7 +86,9 @@ def _s3_failure(url: str, text: str) -> LoadFailed:
 class S3Files:
     """Reads objects for COPY."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_unreadable: Callable[[str], bool] = lambda _: False) -> None:
+        """Read from AWS_ENDPOINT_URL; of the files (s3:// URLs) for which `is_unreadable` says so, COPY reads nothing."""
+        self.is_unreadable = is_unreadable
         config = Config(
             s3={"addressing_style": "path"}, retries={"max_attempts": 2, "mode": "standard"}, max_pool_connections=32
         )

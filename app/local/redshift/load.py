@@ -70,6 +70,8 @@ async def load(backend: Backend, files: S3Files, copy: CopyStatement, mid_copy: 
     entries = await asyncio.to_thread(files.manifest, copy.source)
     total = 0
     for entry in entries:
+        if files.is_unreadable(entry.url):
+            raise failed(copy, LoadError(filename=entry.url, err_reason="The file cannot be read", err_code=1220))
         pieces = await asyncio.to_thread(files.pieces, entry, copy.compression)
         if pieces is not None:
             source = pieces if postgres_reads(copy) else rendered(copy, columns, pieces, entry.url)

@@ -46,7 +46,7 @@ class StandIn:
 
     def __init__(self, backend: tuple[str, int], user: str, database: str) -> None:
         self.faults = Faults()
-        self.files = S3Files()
+        self.files = S3Files(self.faults.is_unreadable)
         self._backend = backend
         self._user = user
         self._database = database

@@ -2,13 +2,14 @@
 
 The join goes by the collector's clock, which reads somewhere between a request's sending and its answer. Where every moment
 in those intervals leads to the same end, that end is certain; where a stall made more than one possible, any of them is
-right and the event counts as unsure.
+right and the event counts as unsure. Who knows the moments themselves says so (`Arrival`): then only blocks that reached
+Kinesis too late leave a doubt.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -21,6 +22,15 @@ _FLOW_OF: Final = {
 }  # fmt: skip
 MAX_CORNERS: Final = 10
 """Most copies of first and second events of one page view whose intervals are combined (2 to the power of)."""
+
+
+class Arrival(NamedTuple):
+    """When the copy of an event that counts was received, ms; from when to when where that is not known."""
+
+    first_ms: int
+    last_ms: int
+    is_late: bool
+    """It reached Kinesis later than the slack after that: its page view may have been decided without it (rule J3)."""
 
 
 class Fate(msgspec.Struct, frozen=True):
@@ -82,8 +92,14 @@ class Summary(msgspec.Struct, frozen=True):
     slowest_answer_s: float
 
 
-def expect(sent: Sent, timing: Timing) -> Expectations:
-    """What must become of everything in `sent` on a stack that joins by `timing`."""
+def expect(sent: Sent, timing: Timing, arrived: Mapping[str, Arrival] | None = None) -> Expectations:
+    """What must become of everything in `sent` on a stack that joins by `timing`.
+
+    Args:
+        sent: the run.
+        timing: the join's rules.
+        arrived: event id -> when it was really received, where that is known.
+    """
     fates: dict[str, set[Fate]] = {}
     views: dict[str, tuple[list[SentEvent], list[SentEvent]]] = defaultdict(lambda: ([], []))
     for event in sent.events.values():
@@ -95,7 +111,7 @@ def expect(sent: Sent, timing: Timing) -> Expectations:
         else:
             fates[facts.event_id] = {Fate(_FLOW_OF[facts.event_type])}
     for firsts, seconds in views.values():
-        _judge(firsts, seconds, timing, fates)
+        _judge(firsts, seconds, timing, fates, arrived or {})
     duplicates = sum(event.copies - 1 for event in sent.events.values())
     return Expectations(fates, len(sent.malformed), duplicates, sent.unsure_lines)
 
@@ -119,24 +135,31 @@ def _is_first(fates: Iterable[Fate]) -> bool:
     return any(fate.flow == "page_views" for fate in fates)
 
 
-def _judge(firsts: list[SentEvent], seconds: list[SentEvent], timing: Timing, fates: dict[str, set[Fate]]) -> None:
+def _judge(
+    firsts: list[SentEvent], seconds: list[SentEvent], timing: Timing, fates: dict[str, set[Fate]],
+    arrived: Mapping[str, Arrival],
+) -> None:  # fmt: skip
     """Add the fates of one page view's events: those of every corner of their intervals, and of a block that came late."""
     events = [*firsts, *seconds]
-    moments: list[Sequence[int]] = [_moments(event.received) for event in events]
+    known = [found for event in events if (found := arrived.get(event.facts.event_id)) is not None]
+    moments: list[Sequence[int]] = [_moments(event, arrived) for event in events]
     if 2 ** sum(len(choice) > 1 for choice in moments) > 2**MAX_CORNERS:
-        moments = [[event.received.first_ms] for event in events]
+        moments = [choice[:1] for choice in moments]
     for corner in product(*moments):
         received = dict(zip((event.facts.event_id for event in events), corner, strict=True))
-        found = _settle(firsts, seconds, received, timing)
-        for event_id, fate in found.items():
+        for event_id, fate in _settle(firsts, seconds, received, timing).items():
             fates.setdefault(event_id, set()).add(fate)
-    for first in firsts:
-        for second in seconds:
-            _admit_late_block(first, second, timing, fates)
+    if any(arrival.is_late for arrival in known):
+        _admit_any_order(firsts, seconds, fates)
+    if len(known) < len(events):
+        for first in firsts:
+            for second in seconds:
+                _admit_late_block(first, second, timing, fates)
 
 
-def _moments(received: Interval) -> tuple[int, ...]:
-    return tuple({received.first_ms, received.last_ms})
+def _moments(event: SentEvent, arrived: Mapping[str, Arrival]) -> Sequence[int]:
+    received: Interval | Arrival = arrived.get(event.facts.event_id) or event.received
+    return sorted({received.first_ms, received.last_ms})
 
 
 def _settle(firsts: list[SentEvent], seconds: list[SentEvent], received: dict[str, int], timing: Timing) -> dict[str, Fate]:
@@ -172,3 +195,17 @@ def _admit_late_block(first: SentEvent, second: SentEvent, timing: Timing, fates
     if opened.last_ms > closed.first_ms + (timing.reorder_s + timing.slack_s) * 1000 and opened.first_ms > closed.first_ms:
         fates[first.facts.event_id].add(Fate("page_views"))
         fates[second.facts.event_id].add(Fate("engagements", "no_first"))
+
+
+def _admit_any_order(firsts: list[SentEvent], seconds: list[SentEvent], fates: dict[str, set[Fate]]) -> None:
+    """Admit what a page view may come to when some of its blocks came after it was decided: still one end for each event."""
+    if not firsts or not seconds:
+        return
+    for first in firsts:
+        fates[first.facts.event_id] |= {Fate("page_views")}
+        fates[first.facts.event_id] |= {Fate("page_views", second.facts.event_id) for second in seconds}
+    for second in seconds:
+        fates[second.facts.event_id] |= {
+            Fate(None),
+            *(Fate("engagements", reason) for reason in ("late", "no_first", "extra")),
+        }

@@ -1,0 +1,60 @@
+"""`instream replay`: send batches through the pipeline once more."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from app.cli.show import Exit, JsonOption, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from agents.replay import ReplayReport
+    from app.settings import Settings
+
+NAMED: Final = 20
+"""Most batches that a line names."""
+
+
+async def send_again(settings: "Settings", batch_ids: "Collection[str] | None") -> "ReplayReport":
+    """Cut batches again from their raw files and put them to Kinesis; None for all of this epoch."""
+    from agents.audit_ports import real_ports  # noqa: PLC0415 - commands load what they need
+    from agents.replay import replay as send  # noqa: PLC0415
+    from app.adapters.loaded_ledger import WarehouseLedger  # noqa: PLC0415
+    from app.shell.ports import Ports  # noqa: PLC0415
+
+    warehouse = WarehouseLedger(settings.warehouse_url)
+    try:
+        return await send(real_ports(settings, Ports(settings), warehouse), settings, batch_ids)
+    finally:
+        await warehouse.close()
+
+
+def replay(
+    batch: Annotated[list[str] | None, typer.Argument(help="Batch ids, as the collector answered them.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every batch that is registered.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send batches once more, whole, from their raw files: what the pipeline has it drops, what it lacks it gets.
+
+    Returns when Kinesis has them. Exit codes: 0 all are sent, 3 Kinesis did not take some, 1 some are unknown, damaged or of
+    another epoch.
+    """
+    if bool(batch) == every:
+        raise typer.BadParameter("name batches, or say --all")
+    from app.settings import read_settings  # noqa: PLC0415
+
+    report = asyncio.run(send_again(read_settings(), None if every else batch))
+    if as_json:
+        print_json(report)
+    else:
+        print(f"{len(report.replayed)} batches ({report.blocks} blocks) are sent again")
+        for what in ("refused", "unknown", "damaged", "other_epoch"):
+            found = getattr(report, what)
+            if found:
+                print(f"{what}: {len(found)}: {', '.join(found[:NAMED])}{', ...' if len(found) > NAMED else ''}")
+    if report.unknown or report.damaged or report.other_epoch:
+        raise typer.Exit(Exit.FAILURE)
+    if report.refused:
+        raise typer.Exit(Exit.INCOMPLETE)

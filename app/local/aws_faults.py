@@ -1,0 +1,231 @@
+"""Failures of the AWS stand-in, by a seed: what S3, Kinesis and DynamoDB do wrong, and how often.
+
+Which calls fail is fixed: the n-th call of an operation meets the same fault in every run with the same seed and rates.
+Over HTTP on the stand-in's own port: POST /moto-api/instream-faults {"seed": ..., "s3": 0.05, ...}, GET (how often what
+struck so far), DELETE (nothing fails from now on).
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+FAULTS_PATH: Final = "/moto-api/instream-faults"
+TIMEOUT_S: Final = 11.0
+"""Longer than any client of ours waits for an answer."""
+
+
+class Kind(StrEnum):
+    """What can go wrong."""
+
+    S3_ERROR = "s3_500"
+    S3_SLOW_DOWN = "s3_503"
+    S3_RESET = "s3_reset"
+    """The connection is reset before the call is made."""
+    S3_LOST = "s3_answer_lost"
+    """The call is made, and the connection reset."""
+    S3_TIMEOUT = "s3_timeout_after_success"
+    """The call is made, and never answered."""
+    THROTTLED = "kinesis_throttled"
+    PARTIAL = "kinesis_partial"
+    """PutRecords takes some of its records."""
+    PUT_TWICE = "kinesis_put_twice"
+    """PutRecords is made twice: every record is there as two."""
+    PAGE_TWICE = "kinesis_page_twice"
+    """GetRecords gives an iterator that leads to the same records again."""
+    DYNAMODB_ERROR = "dynamodb_500"
+    DYNAMODB_LOST = "dynamodb_answer_lost"
+    """The call is made, and the connection reset."""
+
+
+class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Share of the calls that fail, 0 to 1."""
+
+    seed: int = 0
+    s3: float = 0.0
+    """Of all calls to S3."""
+    throttled: float = 0.0
+    """Of GetRecords and PutRecords."""
+    partial: float = 0.0
+    """Of PutRecords that are not throttled."""
+    twice: float = 0.0
+    """Of GetRecords and PutRecords that are neither."""
+    dynamodb: float = 0.0
+
+
+class Answer(NamedTuple):
+    """An HTTP answer."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    content: bytes
+
+
+Call = Callable[[bytes], Answer]
+"""The real call, given its body."""
+_S3_KINDS: Final = {
+    Kind.S3_ERROR: 0.3, Kind.S3_SLOW_DOWN: 0.3, Kind.S3_RESET: 0.2, Kind.S3_LOST: 0.16, Kind.S3_TIMEOUT: 0.04,
+}  # fmt: skip
+"""How the failures of S3 divide."""
+_PUT, _GET = "Kinesis.PutRecords", "Kinesis.GetRecords"
+
+
+def operation_of(method: str, target: str) -> str:
+    """The name of a call: `S3.PUT`, `Kinesis.PutRecords`, `DynamoDB.Query`.
+
+    Args:
+        method: of the HTTP request.
+        target: its header X-Amz-Target; empty for S3.
+    """
+    service, _, name = target.partition(".")
+    return f"{service.partition('_')[0]}.{name}" if name else f"S3.{method}"
+
+
+def drawn(rates: Rates, operation: str, number: int) -> Kind | None:
+    """The fault that the `number`-th call of an operation meets."""
+    chance = random.Random(f"{rates.seed} {operation} {number}")
+    for kinds, share in _possible(rates, operation):
+        if chance.random() < share:
+            return chance.choices(list(kinds), list(kinds.values()))[0]
+    return None
+
+
+def _possible(rates: Rates, operation: str) -> list[tuple[dict[Kind, float], float]]:
+    """Kinds (with their weights) and the share of calls that meet one of them, in the order in which they are drawn."""
+    if operation.startswith("S3."):
+        return [(_S3_KINDS, rates.s3)]
+    if operation.startswith("DynamoDB."):
+        return [({Kind.DYNAMODB_ERROR: 1, Kind.DYNAMODB_LOST: 1}, rates.dynamodb)]
+    if operation == _PUT:
+        return [
+            ({Kind.THROTTLED: 1}, rates.throttled),
+            ({Kind.PARTIAL: 1}, rates.partial),
+            ({Kind.PUT_TWICE: 1}, rates.twice),
+        ]
+    if operation == _GET:
+        return [({Kind.THROTTLED: 1}, rates.throttled), ({Kind.PAGE_TWICE: 1}, rates.twice)]
+    return []
+
+
+class AwsFaults:
+    """The faults of one stand-in; none until told."""
+
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self._rates = Rates()
+        self._calls: Counter[str] = Counter()
+        self._struck: Counter[Kind] = Counter()
+        self._lock = threading.Lock()
+        self._timeout_s = timeout_s
+
+    @property
+    def struck(self) -> dict[Kind, int]:
+        """How often each fault struck."""
+        with self._lock:
+            return dict(self._struck)
+
+    def set(self, rates: Rates) -> None:
+        """Fail by `rates` from now on; calls are counted from here."""
+        with self._lock:
+            self._rates = rates
+            self._calls.clear()
+
+    def serve(self, operation: str, body: bytes, call: Call) -> Answer | None:
+        """The answer to a call, or None where its connection is to be reset."""
+        with self._lock:
+            number = self._calls[operation]
+            self._calls[operation] += 1
+            rates = self._rates
+        kind = drawn(rates, operation, number)
+        if kind is None:
+            return call(body)
+        struck, answer = self._strike(kind, body, call, random.Random(f"{rates.seed} {operation} {number} body"))
+        if struck:
+            with self._lock:
+                self._struck[kind] += 1
+        return answer
+
+    def _strike(self, kind: Kind, body: bytes, call: Call, chance: random.Random) -> tuple[bool, Answer | None]:
+        """Whether the fault had anything to do to the call, and the call's answer."""
+        if kind in _REFUSALS:
+            return True, _REFUSALS[kind]
+        if kind is Kind.S3_RESET:
+            return True, None
+        if kind is Kind.PAGE_TWICE:
+            return _page_twice(body, call)
+        if kind is Kind.PARTIAL:
+            return True, _partial(body, call, chance)
+        answer = call(body)
+        if kind is Kind.PUT_TWICE:
+            return True, call(body)
+        if kind is Kind.S3_TIMEOUT:
+            time.sleep(self._timeout_s)
+        return (True, None) if kind in _LOSES_ANSWER else (False, answer)
+
+    def control(self, method: str, body: bytes) -> Answer:
+        """The HTTP control."""
+        if method == "POST":
+            try:
+                self.set(msgspec.json.decode(body, type=Rates))
+            except msgspec.DecodeError as exc:
+                return Answer(400, _JSON, msgspec.json.encode({"error": str(exc)}))
+        elif method == "DELETE":
+            self.set(Rates())
+        return Answer(200, _JSON, msgspec.json.encode(self.struck))
+
+
+_JSON: Final = [("Content-Type", "application/json")]
+_AWS_JSON: Final = [("Content-Type", "application/x-amz-json-1.1")]
+
+
+def _s3_error(status: int, code: str, text: str) -> Answer:
+    content = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{text}</Message></Error>'
+    return Answer(status, [("Content-Type", "application/xml")], content.encode())
+
+
+def _json_error(status: int, code: str, text: str) -> Answer:
+    return Answer(status, _AWS_JSON, msgspec.json.encode({"__type": code, "message": text}))
+
+
+_REFUSALS: Final = {
+    Kind.S3_ERROR: _s3_error(500, "InternalError", "We encountered an internal error. Please try again."),
+    Kind.S3_SLOW_DOWN: _s3_error(503, "SlowDown", "Please reduce your request rate."),
+    Kind.DYNAMODB_ERROR: _json_error(500, "InternalServerError", "The request processing has failed."),
+    Kind.THROTTLED: _json_error(400, "ProvisionedThroughputExceededException", "Rate exceeded for shard."),
+}
+"""Kinds that answer in the call's place."""
+_LOSES_ANSWER: Final = frozenset({Kind.S3_LOST, Kind.S3_TIMEOUT, Kind.DYNAMODB_LOST})
+
+
+def _page_twice(body: bytes, call: Call) -> tuple[bool, Answer]:
+    """The page, and the iterator that it was asked for with as the next one; an empty page stays as it is."""
+    answer = call(body)
+    page = msgspec.json.decode(answer.content)
+    if answer.status != 200 or not page.get("Records"):
+        return False, answer
+    page["NextShardIterator"] = msgspec.json.decode(body)["ShardIterator"]
+    return True, answer._replace(content=msgspec.json.encode(page))
+
+
+def _partial(body: bytes, call: Call, chance: random.Random) -> Answer:
+    """Put some of the records; the others are answered as throttled or failed, where they stood."""
+    request: dict[str, Any] = msgspec.json.decode(body)
+    records = request["Records"]
+    refused = set(chance.sample(range(len(records)), chance.randint(1, max(1, len(records) - 1))))
+    taken = [record for number, record in enumerate(records) if number not in refused]
+    answers: Iterator[Any] = iter(())
+    if taken:
+        answer = call(msgspec.json.encode({**request, "Records": taken}))
+        if answer.status != 200:
+            return answer
+        answers = iter(msgspec.json.decode(answer.content)["Records"])
+    codes = ("ProvisionedThroughputExceededException", "InternalFailure")
+    merged = [
+        {"ErrorCode": chance.choice(codes), "ErrorMessage": "on demand"} if number in refused else next(answers)
+        for number in range(len(records))
+    ]
+    return Answer(200, _AWS_JSON, msgspec.json.encode({"FailedRecordCount": len(refused), "Records": merged}))

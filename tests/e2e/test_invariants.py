@@ -1,0 +1,106 @@
+"""The invariants of a live stack, checked exactly; each of its damages is seen."""
+
+import json
+
+import pytest
+from live_stack import LiveStack
+
+from app.local.invariants.check import Terms, check, judge
+from app.local.invariants.gather import ports_of
+from app.local.invariants.settle import settle
+from app.local.invariants.violation import Violation
+from app.local.traffic.run import Run
+from app.settings import read_settings
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+NOT_ALONE = Terms(alone=False, settle_s=150)
+"""Other tests send to this stack too."""
+ROW = "SELECT * FROM analytics.ad_impressions WHERE event_id = {victim}"
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    return []
+
+
+async def test_a_load_leaves_no_violation_nor_does_every_batch_once_more(stack: LiveStack, runs: list[Run]) -> None:
+    run = await stack.load(events=1000, rate=500, seed=51)
+    said: list[str] = []
+    assert await check(read_settings(), [run], NOT_ALONE, said.append) == []
+    assert any("blocks) are sent again" in line for line in said)
+    runs.append(run)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("DELETE FROM analytics.ad_impressions WHERE event_id = {victim}", {"I1", "I2", "I4"}),
+        (f"INSERT INTO analytics.ad_impressions {ROW}", {"I1", "I2", "I4"}),
+        ("UPDATE analytics.ad_impressions SET revenue_micros = -1 WHERE event_id = {victim}", {"I1"}),
+        ("UPDATE analytics.ad_impressions SET line = line + 60000 WHERE event_id = {victim}", {"I2"}),
+        (f"UPDATE analytics.ledger SET lines = lines + 1 WHERE batch_id = (SELECT batch_id FROM ({ROW}) t)", {"I2"}),
+        (f"DELETE FROM analytics.delivery_log WHERE txn_id = (SELECT txn_id FROM ({ROW}) t)", {"I4"}),
+    ],
+)  # fmt: skip
+async def test_damage_to_the_warehouse_is_seen(
+    stack: LiveStack, runs: list[Run], statement: str, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The damage is done in the transaction that judges, and rolled back."""
+    monkeypatch.setattr("app.local.invariants.check.LOG_PATIENCE_S", 0)
+    sent = runs[0].sent
+    victim = next(event_id for event_id, event in sent.events.items()
+                  if event.facts.event_type == "ad_impression" and not event.facts.is_bot)  # fmt: skip
+    async with ports_of(read_settings()) as ports, ports.warehouse.transaction(force_rollback=True):
+        await ports.warehouse.execute(statement.format(victim=f"'{victim}'").encode())
+        found = await judge(ports, runs, NOT_ALONE)
+    assert expected <= {violation.rule for violation in found}, found
+
+
+async def test_rows_that_nobody_sent_are_seen(stack: LiveStack, runs: list[Run]) -> None:
+    async with ports_of(read_settings()) as ports:
+        found = await judge(ports, [], Terms())
+    assert any("rows of events that nobody sent" in violation.text for violation in found)
+    assert {violation.rule for violation in found} == {"I1"}
+
+
+async def test_damage_to_raw_files_and_data_is_seen(stack: LiveStack, runs: list[Run]) -> None:
+    async with ports_of(read_settings()) as ports:
+        (raw,) = [info.key async for info in ports.objects.list("raw/", limit=1)]
+        (data,) = [info.key async for info in ports.objects.list("data/page_views/", limit=1)]
+        kept = {key: await ports.objects.get(key) for key in (raw, data)}
+        try:
+            await ports.objects.delete([raw])
+            await ports.objects.put(data, kept[data] + b"!")
+            found = await judge(ports, runs, NOT_ALONE)
+        finally:
+            for key, body in kept.items():
+                await ports.objects.put(key, body)
+        again = await judge(ports, runs, NOT_ALONE)
+    assert any(violation.rule == "I3" and raw in violation.text for violation in found)
+    assert any(violation.rule == "I4" and "bytes of" in violation.text and data in violation.text for violation in found)
+    assert again == [], again
+    assert all(isinstance(violation, Violation) for violation in found)
+
+
+def test_replay_as_a_command(stack: LiveStack, runs: list[Run]) -> None:
+    batches = list(runs[0].sent.acknowledged_at_ms)[:2]
+    done = stack.instream("replay", *batches, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [one["batch_id"] for one in answer["replayed"]] == batches
+    assert all(one["attempt"] >= 2 for one in answer["replayed"])  # the check above sent them once already
+    done = stack.instream("replay", "no-such-batch")
+    assert done.returncode == 1
+    assert "unknown: 1: no-such-batch" in done.stdout
+    assert stack.instream("replay").returncode == 2
+    assert stack.instream("replay", "--all", batches[0]).returncode == 2
+
+
+async def test_a_stack_that_has_not_settled_in_time_is_seen(stack: LiveStack) -> None:
+    """Just loaded: batches are open, and the audit has not looked yet."""
+    await stack.load(events=60, rate=300, seed=52)
+    async with ports_of(read_settings()) as ports:
+        found = await settle(ports, 0, lambda _: None)
+        assert [violation.rule for violation in found] == ["I7"]
+        assert "open batches" in found[0].text
+        assert await settle(ports, 150, lambda _: None) == []
