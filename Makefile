@@ -15,8 +15,6 @@ KAFKA_POM := app/local/kafka-pom.xml
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 EVENTS ?= 60000
-MINUTES ?= 10
-SEED ?= 1
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
 .PHONY: help setup demo test test-fast simulate mutants outage crash-sweep chaos lint bench up down clean
@@ -48,7 +46,7 @@ crash-sweep: setup  ## kill every worker at every call to the outside, once and 
 	@$(BIN)/instream crash-sweep $(if $(ONLY),--only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(if $(TOGETHER),--together $(TOGETHER))
 
 chaos: setup  ## faults of every kind against a stack of its own under load, then every row is checked (MINUTES=10 SEED=1)
-	@$(BIN)/python -m app.local.chaos --minutes $(MINUTES) --seed $(SEED)
+	@$(BIN)/python -m app.local.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
