@@ -219,7 +219,7 @@ async def test_a_file_that_the_warehouse_cannot_read_is_set_aside_alone_and_rele
     warehouse.fail("unreadable", statement=bad)
 
     report = await deliver(warehouse)
-    ports = (warehouse.store, partial(connect, warehouse.settings.warehouse_url), warehouse.settings, SystemClock())
+    ports = (warehouse.store, partial(open_session, warehouse.settings.warehouse_url), warehouse.settings, SystemClock())
 
     assert report.quarantined == (bad,)
     assert set(report.loaded) == {transactions[0].txn_id, transactions[2].txn_id}
