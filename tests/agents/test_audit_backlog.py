@@ -72,6 +72,20 @@ async def test_a_ledger_file_that_was_mended_is_read_again(world: World) -> None
     assert counts(await world.auditor.round()) == {"judged": 1, "held": 1}
 
 
+async def test_transactions_of_one_number_in_two_partitions_are_two(world: World) -> None:
+    sealed = await world.batch(lines=90)
+    partitions: dict[int, int] = {place.partition: block for block, place in enumerate(sealed.item.blocks)}
+    held = sorted(partitions)[:2]
+    world.ledger(sealed.item, *(block for partition, block in partitions.items() if partition not in held))
+    world.later()
+    records = [await world.commit(sealed.item, partitions[partition], 6) for partition in held]
+    for record in records:
+        world.warehouse.quarantine(1, record.txn_id, record.partition, 6, world.at_ms)
+    report = await world.auditor.round()
+    assert counts(report) == {"judged": 1, "held": 1}
+    assert sorted(report.held_by) == sorted(record.txn_id for record in records)
+
+
 async def test_what_is_loaded_while_it_is_judged_is_neither_lost_nor_sent_again(world: World) -> None:
     """How far delivery is is asked before its ledger: what is loaded in between only shows a batch as too incomplete."""
     sealed = await world.batch()

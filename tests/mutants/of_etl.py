@@ -165,8 +165,8 @@ MUTANTS = (
         "a block met twice in one step is taken twice",
         "E7",
         "app/core/intake.py",
-        "            blocks.append(block)\n            known[key] = pack_time(block.stored_ms)\n",
-        "            blocks.append(block)\n",
+        "                blocks.append(block)\n                known[key] = pack_time(block.stored_ms)\n",
+        "                blocks.append(block)\n",
         LINES,
     ),
     Mutant(
