@@ -5,9 +5,11 @@ barrier through each of its partitions; when the agent has met it, the table hol
 worker starts. On revoke it stops first: rebalances are eager, everything is taken and given anew.
 """
 
+from functools import partial
 from typing import Any, Final
 
 from agents.bridge_ownership import Outlets, Ownership
+from app.adapters.ports import Logs
 from app.apps import bridge as app
 from app.core.checkpoint import Barrier, Checkpoint, encode
 from app.topics import topics_of
@@ -34,7 +36,15 @@ async def mark(partition: int, barrier: Barrier) -> None:
     await (await checkpoints.send(key=None, value=encode(barrier), partition=partition))
 
 
-ownership: Final = Ownership(app, table, Outlets(append, record, mark))
+async def begins_at(partition: int) -> int:
+    """The offset of `checkpoints` that the group reads next, or the earliest there is behind it."""
+    logs: Logs = await app.logs()
+    committed = await logs.committed(app.conf.id)
+    first, _ = await logs.bounds(topics.checkpoints.name, partition)
+    return max(first, committed.get((topics.checkpoints.name, partition), 0))
+
+
+ownership: Final = Ownership(app, table, Outlets(append, record, mark, begins_at))
 app.when_assigned(ownership.begin)
 app.when_leaving(ownership.end)
 app.watchdog.watch(ownership.positions)
@@ -45,7 +55,8 @@ app.ready_when(ownership.waiting_for)
 async def keep_checkpoints(stream: Any) -> None:
     """Take each checkpoint into the table, wait for its changelog, acknowledge."""
     async for event in stream.noack().events():
-        if app.is_current(event.message.generation_id):
+        current = partial(app.is_current, event.message.generation_id)
+        if current() and await ownership.in_order(event) and current():
             ownership.take(event)
             await table.settle()
             event.ack()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
 import structlog
+from faust.types import TP
 
 from agents.bridge_worker import BridgeWorker, Share
 from agents.pump import Append, Cluster, Outside, Record
@@ -15,6 +16,7 @@ from app.core.checkpoint import Barrier, Checkpoint, decode
 from app.core.shards import ShardBook
 from app.errors import WorkerStalled
 from app.settings import Settings
+from app.shell.seeker import Seeker
 from app.topics import topics_of
 
 log = structlog.get_logger(__name__)
@@ -43,6 +45,9 @@ class BridgeProcess(Protocol):
     def ports(self) -> BridgePorts:
         """Its adapters."""
 
+    async def reposition(self, tp: TP, offset: int) -> None:
+        """Read `tp` from `offset` on."""
+
     async def crash(self, reason: BaseException) -> None:
         """End it."""
 
@@ -64,6 +69,8 @@ class Outlets(NamedTuple):
     record: Record
     mark: Callable[[int, Barrier], Awaitable[Any]]
     """Put (partition, barrier) on topic `checkpoints`; returns when the broker has it."""
+    begins_at: Callable[[int], Awaitable[int]]
+    """Given a partition of `checkpoints`: the offset that the group reads next, or the earliest there is behind it."""
 
 
 def _random_token() -> str:
@@ -84,9 +91,10 @@ class Ownership:
         self._task: asyncio.Task[None] | None = None
         self._worker: BridgeWorker | None = None
         self._barriers: dict[str, asyncio.Event] = {}
-        self._next_offsets: dict[Any, int] = {}
+        self._next_offsets: dict[TP, int] = {}
+        self._seekers: dict[TP, Seeker] = {}
 
-    async def begin(self, assignment: frozenset[Any]) -> None:
+    async def begin(self, assignment: frozenset[TP]) -> None:
         """Start the share of these partitions."""
         await self.end()
         owned = frozenset(tp.partition for tp in assignment if tp.topic == self._topic.name)
@@ -98,6 +106,7 @@ class Ownership:
         task, worker, self._task, self._worker = self._task, self._worker, None, None
         self._barriers.clear()
         self._next_offsets.clear()
+        self._seekers.clear()
         if task is None:
             return
         if worker is None:
@@ -109,11 +118,30 @@ class Ownership:
         finally:
             task.cancel()
 
+    async def in_order(self, event: Any) -> bool:
+        """Whether a message of topic `checkpoints` may be taken; over a gap the partition is sought back.
+
+        A lost word of a finished shard is said by nobody again: its children would never be pumped.
+
+        Raises:
+            SourceGap: a message never comes.
+        """
+        tp, offset = TP(event.message.tp.topic, event.message.tp.partition), event.message.offset
+        if tp not in self._next_offsets:
+            wanted = await self._outlets.begins_at(tp.partition)
+            self._next_offsets.setdefault(tp, wanted)
+        seeker = self._seekers.setdefault(tp, Seeker(self._process, self._process.ports.clock, tp))
+        if offset > self._next_offsets[tp]:
+            await seeker.seek_back(self._next_offsets[tp], offset)
+            return False
+        seeker.came()
+        return True
+
     def take(self, event: Any) -> None:
-        """Note a message of topic `checkpoints`: into the table, and to the worker that runs."""
+        """Note a message of topic `checkpoints` that is `in_order`: into the table, and to the worker that runs."""
         message = decode(event.value)
         tp, offset = event.message.tp, event.message.offset
-        self._next_offsets[tp] = offset + 1
+        self._next_offsets[tp] = max(offset + 1, self._next_offsets.get(tp, 0))
         if isinstance(message, Checkpoint):
             furthest = self._table.advance(tp.partition, message)
             if self._worker is not None:
@@ -121,7 +149,7 @@ class Ownership:
         elif message.token in self._barriers:
             self._barriers[message.token].set()
 
-    def positions(self) -> dict[Any, int]:
+    def positions(self) -> dict[TP, int]:
         """Owned partitions and the offset that the agent takes next, for the watchdog."""
         return dict(self._next_offsets)
 

@@ -46,6 +46,8 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "kafka.send.changelog",
         "kafka.commit",
         "logs.end_offsets",  # the watchdog's question
+        "logs.committed",  # where the group reads `checkpoints` on
+        "logs.bounds",
     ),
     "etl": (
         *_WORKER,
@@ -81,7 +83,8 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "kafka.send.manifests",
         "s3.delete.jobdata",
         "kafka.commit",
-        "logs.end_offsets",
+        "logs.end_offsets",  # the watchdog's questions
+        "logs.committed",
     ),
     "delivery": (
         *_WORKER,
@@ -100,6 +103,9 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "warehouse.commit",
         "warehouse.rollback",
         "kafka.commit",
+        "logs.first_offsets",  # the watchdog's questions
+        "logs.end_offsets",
+        "logs.committed",
     ),
     "audit": (
         *_WORKER,

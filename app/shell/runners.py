@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from faust.types import TP
 
-from app.errors import SourceGap
+from app.shell.seeker import Seeker
 
 if TYPE_CHECKING:
     from app.shell.faust_app import InstreamApp
@@ -41,10 +41,6 @@ log = structlog.get_logger(__name__)
 
 QUEUE_DEPTH = 32
 """Messages that wait in an inbox; at 512 KiB a block this bounds a partition's memory."""
-SEEK_PATIENCE_S = 5.0
-"""After a seek, messages from before it still arrive: only after this long is a gap sought again."""
-MAX_SEEKS = 12
-"""Fruitless seeks in a row after which the partition's log is taken to be broken."""
 
 
 class Inbox:
@@ -55,8 +51,7 @@ class Inbox:
         self._queue: asyncio.Queue[Any] = asyncio.Queue(depth)
         self._unacked: deque[Any] = deque()
         self._handed_out: list[Any] = []
-        self._sought_at_s: float | None = None
-        self._seeks = 0
+        self._seeker = Seeker(app, app.ports.clock, tp)
         self.tp = tp
         self.next_offset: int | None = None
         """The offset that `take` hands out next; None before `start_at`."""
@@ -79,7 +74,7 @@ class Inbox:
         first = self._queue._queue[0] if not self._queue.empty() else None  # type: ignore[attr-defined]
         if first is None or first.message.offset > offset:
             self._discard()
-            await self._seek()
+            await self._seeker.seek(offset)
 
     async def take(self, timeout_s: float | None = None, limit: int = QUEUE_DEPTH) -> list[Any]:
         """Up to `limit` consecutive events; waits for the first one. Their values last until the next call.
@@ -144,21 +139,12 @@ class Inbox:
         if offset == self.next_offset:
             taken.append(event)
             self.next_offset += 1
-            self._sought_at_s, self._seeks = None, 0
+            self._seeker.came()
         elif offset < self.next_offset:
             if offset < self._done_below:  # else it was handed out before, and counts when that one does
                 event.ack()
-        elif self._sought_at_s is None or self._app.ports.clock.monotonic_s() - self._sought_at_s > SEEK_PATIENCE_S:
-            log.warning("gap in the input, seeking back", tp=str(self.tp), wanted=self.next_offset, got=offset)
-            self._seeks += 1
-            if self._seeks > MAX_SEEKS:
-                raise SourceGap(f"{self.tp.topic}[{self.tp.partition}]: {self.next_offset} never comes, {offset} does")
-            await self._seek()
-
-    async def _seek(self) -> None:
-        if self.next_offset is not None:
-            self._sought_at_s = self._app.ports.clock.monotonic_s()
-            await self._app.reposition(self.tp, self.next_offset)
+        else:
+            await self._seeker.seek_back(self.next_offset, offset)
 
 
 Work = Callable[[Inbox], Awaitable[None]]

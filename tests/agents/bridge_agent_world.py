@@ -36,6 +36,12 @@ class Bridge(Member):
                 events.append(await self.agent.put(value, partition=partition, wait=False))
         return events
 
+    async def revoke(self) -> None:
+        """What was handed over is committed, as the app does once its hooks have run."""
+        await super().revoke()
+        group = self.producer.logs.acknowledged.setdefault(self.app.conf.id, {})
+        group.update({(CHECKPOINTS, partition): offset for partition, offset in enumerate(self.read)})
+
     async def on_topic(self, *messages: Checkpoint | Barrier, partition: int = HOME) -> None:
         for message in messages:
             await self.producer.send(CHECKPOINTS, None, encode(message), partition)

@@ -7,6 +7,7 @@ import pytest
 from agent_world import new_member, until
 from bridge_agent_world import BLOCKS, CHANGELOG, CHECKPOINTS, HOME, HOMES, OTHER, SHARD, Bridge
 from builders import block
+from faust.types import TP
 
 from app.core.checkpoint import Barrier, Checkpoint, decode, home_of
 from app.errors import EpochMismatch, FormatInvalid, WorkerStalled
@@ -108,10 +109,30 @@ async def test_messages_of_a_rebalance_are_neither_taken_nor_acknowledged(bridge
     await until(lambda: bridge.agent.processed_offset == 1)
     bridge.app.rebalancing = False
     await bridge.on_topic(Checkpoint("another", "8"))
-    (taken,) = await bridge.deliver(HOME)
-    await until(lambda: taken.message.acked)
-    assert not late.message.acked
-    assert bridge.module.table.of([HOME]) == [Checkpoint("another", "8")]
+    (early,) = await bridge.deliver(HOME)
+    await until(lambda: bridge.seeks)
+    assert bridge.seeks == [(TP(CHECKPOINTS, HOME), 0)], "nobody would ever say the first one again"
+    assert (late.message.acked, early.message.acked) == (False, False)
+    bridge.read[HOME] = 0
+    for again in await bridge.deliver(HOME):
+        await until(lambda: again.message.acked)  # noqa: B023
+    assert bridge.module.table.of([HOME]) == [Checkpoint(SHARD, "7"), Checkpoint("another", "8")]
+
+
+async def test_a_message_that_the_consumer_dropped_is_sought_back(bridge: Bridge) -> None:
+    await bridge.on_topic(*(Checkpoint(SHARD, str(n)) for n in range(1, 4)))
+    (first, *_) = await bridge.deliver(HOME)
+    await until(lambda: bridge.module.ownership.positions() == {TP(CHECKPOINTS, HOME): 3})
+    await bridge.on_topic(Checkpoint(SHARD, "4", finished=True), Checkpoint("another", "5"))
+    bridge.read[HOME] += 1  # aiokafka hands out the next one only
+    (beyond,) = await bridge.deliver(HOME)
+    await until(lambda: bridge.seeks)
+    assert bridge.seeks == [(TP(CHECKPOINTS, HOME), 3)]
+    assert (first.message.acked, beyond.message.acked) == (True, False)
+    bridge.read[HOME] = 3
+    finished, again = await bridge.deliver(HOME)
+    await until(lambda: finished.message.acked and again.message.acked)
+    assert Checkpoint(SHARD, "4", finished=True) in bridge.module.table.of([HOME])
 
 
 async def test_a_block_of_a_later_epoch_ends_the_app(bridge: Bridge) -> None:

@@ -10,7 +10,8 @@ from inbox_world import Source, until
 from app.apps import new_app
 from app.errors import SourceGap
 from app.settings import Settings
-from app.shell.runners import MAX_SEEKS, SEEK_PATIENCE_S, Inbox, PartitionRunners, Work
+from app.shell.runners import Inbox, PartitionRunners, Work
+from app.shell.seeker import MAX_SEEKS, SEEK_PATIENCE_S
 
 
 async def test_it_begins_at_its_offset_and_drops_what_is_older() -> None:

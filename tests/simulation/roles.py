@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -187,15 +188,23 @@ class Bridge:
 
         self._member = Member(process, world.groups["bridge"], (checkpoints,), ports_of(process), world.settings)
         tokens = iter(range(10**9))
+
+        async def begins_at(partition: int) -> int:
+            logs = self._member.ports.logs
+            committed = await logs.committed("instream-bridge-e1")
+            first, _ = await logs.bounds(checkpoints, partition)
+            return max(first, committed.get((checkpoints, partition), 0))
+
         self.ownership = Ownership(
-            self._member, self._table, Outlets(append, record, mark), lambda: f"{process.name}-{next(tokens)}"
+            self._member, self._table, Outlets(append, record, mark, begins_at), lambda: f"{process.name}-{next(tokens)}"
         )
         self._member.when_assigned(self.ownership.begin)
         self._member.when_leaving(self.ownership.end)
         self._member.serve(self._take, self._table.recover)
 
     async def _take(self, event: Event) -> None:
-        if self._member.is_current(event.message.generation_id):
+        current = partial(self._member.is_current, event.message.generation_id)
+        if current() and await self.ownership.in_order(event) and current():
             self.ownership.take(event)
             await self._table.settle()
             event.ack()

@@ -100,7 +100,7 @@ def test_messages_are_told_apart() -> None:
 
 
 CLIENTS = {"boto3", "botocore", "psycopg", "aiokafka", "rocksdict"}
-ADAPTERS = {"app/adapters", "app/local", "app/cli", "app/shell/transport.py", "tables/rocks_engine.py"}
+ADAPTERS = {"app/adapters", "app/bench", "app/local", "app/cli", "app/shell/transport.py", "tables/rocks_engine.py"}
 """Where clients of services may be used: behind ports, and by what is no role."""
 
 

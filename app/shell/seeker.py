@@ -1,0 +1,61 @@
+"""Seeks a partition back over a gap in what its consumer hands out (rule E4).
+
+Faust and aiokafka can drop messages without a word, and commit past them: who needs every message compares offsets, and asks
+again for the one that did not come.
+"""
+
+from typing import Final, Protocol
+
+import structlog
+from faust.types import TP
+
+from app.clock import Clock
+from app.errors import SourceGap
+
+log = structlog.get_logger(__name__)
+
+SEEK_PATIENCE_S: Final = 5.0
+"""After a seek, messages from before it still arrive: only after this long is a gap sought again."""
+MAX_SEEKS: Final = 12
+"""Fruitless seeks in a row after which the partition's log is taken to be broken."""
+
+
+class Consumer(Protocol):
+    """What can be put at an offset: `app.shell.faust_app.InstreamApp`."""
+
+    async def reposition(self, tp: TP, offset: int) -> None:
+        """Read and commit `tp` from `offset` on."""
+
+
+class Seeker:
+    """Remembers, for one partition, when it was sought last and how often in vain."""
+
+    def __init__(self, consumer: Consumer, clock: Clock, tp: TP) -> None:
+        self._consumer = consumer
+        self._clock = clock
+        self._tp = tp
+        self._sought_at_s: float | None = None
+        self._seeks = 0
+
+    def came(self) -> None:
+        """The wanted message came."""
+        self._sought_at_s, self._seeks = None, 0
+
+    async def seek(self, wanted: int) -> None:
+        """Put the consumer at `wanted`."""
+        self._sought_at_s = self._clock.monotonic_s()
+        await self._consumer.reposition(self._tp, wanted)
+
+    async def seek_back(self, wanted: int, got: int) -> None:
+        """Message `got` came instead of `wanted`: seek, unless a seek may still be on its way.
+
+        Raises:
+            SourceGap: `wanted` does not come although it was sought again and again.
+        """
+        if self._sought_at_s is not None and self._clock.monotonic_s() - self._sought_at_s <= SEEK_PATIENCE_S:
+            return
+        log.warning("gap in the input, seeking back", tp=str(self._tp), wanted=wanted, got=got)
+        self._seeks += 1
+        if self._seeks > MAX_SEEKS:
+            raise SourceGap(f"{self._tp.topic}[{self._tp.partition}]: {wanted} never comes, {got} does")
+        await self.seek(wanted)
