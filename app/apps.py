@@ -14,8 +14,6 @@ from app.settings import Settings, read_settings
 from app.shell.faust_app import InstreamApp
 
 ROLES: Final = ("bridge", "etl", "sink", "delivery", "audit")
-BUFFERED: Final = {"sink": 16}
-"""Messages that Faust may hold on their way to an agent, where 64 would be too much memory."""
 _built: dict[str, InstreamApp] = {}
 
 
@@ -34,7 +32,7 @@ def new_app(role: str, settings: Settings) -> InstreamApp:
         store="rocksdb://", table_standby_replicas=0,
         key_serializer="raw", value_serializer="raw",
         agent_supervisor="mode.CrashingSupervisor",
-        stream_wait_empty=False, stream_buffer_maxsize=BUFFERED.get(role, 64),
+        stream_wait_empty=False, stream_buffer_maxsize=64,
         broker_session_timeout=6, broker_heartbeat_interval=1.0, broker_rebalance_timeout=30, broker_request_timeout=20,
         broker_commit_interval=1.0, producer_request_timeout=30.0,
         producer_max_request_size=settings.max_message_bytes, consumer_max_fetch_size=settings.max_message_bytes,

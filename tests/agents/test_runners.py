@@ -244,3 +244,34 @@ async def test_values_are_let_go_while_their_events_wait_for_their_acknowledgeme
     assert last.value == b"value"
     source.inbox.ack(through=2)
     assert source.acked == [0, 1, 2]
+
+
+async def test_what_was_sought_and_never_came_is_sought_again_even_if_nothing_follows() -> None:
+    source = Source()
+    await source.inbox.start_at(5)
+    await source.put(8)  # was on its way at the seek; what is sought was dropped, and the log ends here
+    assert await source.take() == []
+    source.clock.now_s += SEEK_PATIENCE_S - 1
+    assert await source.take() == []
+    assert source.seeks == [5]
+    source.clock.now_s += 1
+    assert await source.take() == []
+    assert await source.take() == []
+    assert source.seeks == [5, 5]
+    source.clock.now_s += 2 * SEEK_PATIENCE_S
+    assert await source.take() == []
+    assert source.seeks == [5, 5, 5]
+    await source.put(5, 6)
+    assert await source.take() == [5, 6]
+    source.clock.now_s += 1000
+    assert await source.take() == []
+    assert source.seeks == [5, 5, 5], "nothing is sought any more"
+
+
+async def test_an_idle_partition_is_sought_ever_more_seldom_and_is_no_gap() -> None:
+    source = Source()
+    await source.inbox.start_at(0)
+    for _ in range(1000):
+        source.clock.now_s += 1
+        assert await source.take() == []
+    assert len(source.seeks) == 1 + 4 + (1000 - 75) // 80
