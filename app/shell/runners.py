@@ -41,16 +41,6 @@ log = structlog.get_logger(__name__)
 
 QUEUE_DEPTH = 32
 """Messages that wait in an inbox; at 512 KiB a block this bounds a partition's memory."""
-<<<<<<< HEAD
-=======
-SEEK_PATIENCE_S = 5.0
-"""After a seek, messages from before it still arrive: only after this long is a gap sought again."""
-QUIET_DOUBLINGS = 4
-"""What was sought and never came, with nothing behind it either, is sought again after 5, 10, ... 80 s: Faust may have
-dropped it. A message that was on its way at the seek makes it believe that what comes from there on was read before."""
-MAX_SEEKS = 12
-"""Fruitless seeks in a row after which the partition's log is taken to be broken."""
->>>>>>> liveness
 
 
 class Inbox:
@@ -61,13 +51,7 @@ class Inbox:
         self._queue: asyncio.Queue[Any] = asyncio.Queue(depth)
         self._unacked: deque[Any] = deque()
         self._handed_out: list[Any] = []
-<<<<<<< HEAD
         self._seeker = Seeker(app, app.ports.clock, tp)
-=======
-        self._sought_at_s: float | None = None
-        self._seeks = 0
-        self._quiet_seeks = 0
->>>>>>> liveness
         self.tp = tp
         self.next_offset: int | None = None
         """The offset that `take` hands out next; None before `start_at`."""
@@ -111,7 +95,7 @@ class Inbox:
                 await self._accept(self._queue.get_nowait(), taken)
             if taken:
                 break
-            quiet_s = await self._seek_what_never_came()
+            quiet_s = await self._seeker.seek_again(self.next_offset)
             left_s = None if until_s is None else until_s - clock.monotonic_s()
             if left_s is not None and left_s <= 0:
                 break
@@ -160,41 +144,12 @@ class Inbox:
         if offset == self.next_offset:
             taken.append(event)
             self.next_offset += 1
-<<<<<<< HEAD
             self._seeker.came()
         elif offset < self.next_offset:
             if offset < self._done_below:  # else it was handed out before, and counts when that one does
                 event.ack()
         else:
             await self._seeker.seek_back(self.next_offset, offset)
-=======
-            self._sought_at_s, self._seeks, self._quiet_seeks = None, 0, 0
-        elif offset < self.next_offset:
-            event.ack()
-        elif self._sought_at_s is None or self._app.ports.clock.monotonic_s() - self._sought_at_s > SEEK_PATIENCE_S:
-            log.warning("gap in the input, seeking back", tp=str(self.tp), wanted=self.next_offset, got=offset)
-            self._seeks += 1
-            if self._seeks > MAX_SEEKS:
-                raise SourceGap(f"{self.tp.topic}[{self.tp.partition}]: {self.next_offset} never comes, {offset} does")
-            await self._seek()
-
-    async def _seek_what_never_came(self) -> float | None:
-        """Seek again where nothing followed the last seek; seconds until the next time, None where nothing is sought."""
-        if self._sought_at_s is None:
-            return None
-        due_s = self._sought_at_s + SEEK_PATIENCE_S * 2.0 ** min(self._quiet_seeks, QUIET_DOUBLINGS)
-        left_s = due_s - self._app.ports.clock.monotonic_s()
-        if left_s > 0:
-            return left_s
-        self._quiet_seeks += 1
-        await self._seek()
-        return SEEK_PATIENCE_S
-
-    async def _seek(self) -> None:
-        if self.next_offset is not None:
-            self._sought_at_s = self._app.ports.clock.monotonic_s()
-            await self._app.reposition(self.tp, self.next_offset)
->>>>>>> liveness
 
 
 Work = Callable[[Inbox], Awaitable[None]]

@@ -16,6 +16,9 @@ log = structlog.get_logger(__name__)
 
 SEEK_PATIENCE_S: Final = 5.0
 """After a seek, messages from before it still arrive: only after this long is a gap sought again."""
+QUIET_DOUBLINGS: Final = 4
+"""What was sought and never came, with nothing behind it either, is sought again after 5, 10, ... 80 s: Faust may have
+dropped it. A message that was on its way at the seek makes it believe that what comes from there on was read before."""
 MAX_SEEKS: Final = 12
 """Fruitless seeks in a row after which the partition's log is taken to be broken."""
 
@@ -36,10 +39,11 @@ class Seeker:
         self._tp = tp
         self._sought_at_s: float | None = None
         self._seeks = 0
+        self._quiet_seeks = 0
 
     def came(self) -> None:
         """The wanted message came."""
-        self._sought_at_s, self._seeks = None, 0
+        self._sought_at_s, self._seeks, self._quiet_seeks = None, 0, 0
 
     async def seek(self, wanted: int) -> None:
         """Put the consumer at `wanted`."""
@@ -59,3 +63,15 @@ class Seeker:
         if self._seeks > MAX_SEEKS:
             raise SourceGap(f"{self._tp.topic}[{self._tp.partition}]: {wanted} never comes, {got} does")
         await self.seek(wanted)
+
+    async def seek_again(self, wanted: int) -> float | None:
+        """Seek once more where nothing followed the last seek; seconds until the next time, None where nothing is sought."""
+        if self._sought_at_s is None:
+            return None
+        due_s = self._sought_at_s + SEEK_PATIENCE_S * 2.0 ** min(self._quiet_seeks, QUIET_DOUBLINGS)
+        left_s = due_s - self._clock.monotonic_s()
+        if left_s > 0:
+            return left_s
+        self._quiet_seeks += 1
+        await self.seek(wanted)
+        return SEEK_PATIENCE_S
