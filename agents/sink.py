@@ -16,8 +16,6 @@ from app.topics import topics_of
 
 POLL_S: Final = 0.5
 """How often a partition without messages looks whether it is time to commit."""
-QUEUE_DEPTH: Final = 4
-"""Row messages that wait in an inbox: each may have MiB, and what lies behind COMMIT_BYTES waits in Kafka as well."""
 SWEEPING_PARTITION: Final = 0
 """Whoever owns it sweeps for all."""
 SWEEP_INTERVAL_S: Final = 86_400
@@ -45,7 +43,7 @@ async def work(inbox: Inbox) -> None:
             inbox.ack(through=sink.acknowledged)
 
 
-runners = PartitionRunners(app, _topics.rows.name, work, QUEUE_DEPTH)
+runners = PartitionRunners(app, _topics.rows.name, work)
 
 
 @app.agent(rows)  # type: ignore[untyped-decorator]
