@@ -13,8 +13,6 @@ from app.core.chain import LogBounds, Place
 from app.shell.runners import Inbox, PartitionRunners
 from app.topics import topics_of
 
-QUEUE_DEPTH: Final = 4
-"""Row messages that wait in an inbox: each may have MiB, and what lies behind COMMIT_BYTES waits in Kafka as well."""
 SWEEPING_PARTITION: Final = 0
 """Whoever owns it sweeps for all."""
 SWEEP_INTERVAL_S: Final = 86_400
@@ -30,7 +28,7 @@ async def work(inbox: Inbox) -> None:
         await serve(inbox, _sink_of(inbox.partition))
 
 
-runners = PartitionRunners(app, _topics.rows.name, work, QUEUE_DEPTH)
+runners = PartitionRunners(app, _topics.rows.name, work)
 
 
 @app.agent(rows)  # type: ignore[untyped-decorator]
