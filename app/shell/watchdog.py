@@ -157,9 +157,10 @@ class Watchdog(Service):
             return
         logs = await self._app.logs()
         of_group = await logs.committed(self._app.conf.id)
-        unheard = {tp for tp in prompt if (tp.topic, tp.partition) not in of_group}
-        committed = {tp: of_group.get((tp.topic, tp.partition), 0) for tp in acknowledged.keys() | prompt}
-        committed |= await self._firsts(unheard)
+        firsts = await self._firsts(prompt)
+        committed = {
+            tp: max(firsts.get(tp, 0), of_group.get((tp.topic, tp.partition), 0)) for tp in acknowledged.keys() | prompt
+        }
         wanted = acknowledged | await self._ends(prompt)
         now_s = self._app.ports.clock.monotonic_s()
         for tp, offset in committed.items():

@@ -67,7 +67,7 @@ class World:
         return self._of(self.ends, topic, partitions)
 
     async def first_offsets(self, topic: str, partitions: list[int]) -> dict[int, int]:
-        return self._of(self.firsts, topic, partitions)
+        return self._of({**dict.fromkeys(self.ends, 0), **self.firsts}, topic, partitions)
 
     async def committed(self, group: str) -> dict[tuple[str, int], int]:
         assert group == self.conf.id

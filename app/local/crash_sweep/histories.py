@@ -12,6 +12,7 @@ class Event(Enum):
     """What the sweep does besides sending traffic."""
 
     RESTART = "the worker dies elsewhere before, for only one that starts makes this call"
+    STOPPED = "the worker is told to stop before: only what it closed in good order is still there when it starts"
     ORPHAN = "a batch is in S3 and registry, and not in Kinesis, as a collector leaves it"
     UNREADABLE = "a batch is in S3 and registry, and its blocks reach Kinesis cut short"
     RESHARD = "a shard is split, or two are merged"
@@ -50,7 +51,7 @@ _HISTORIES: Final = {
     "etl.kafka.earliest": _START,
     "etl.kafka.highwaters": _START,
     "etl.logs.first_offsets": _START,
-    "etl.logs.message_at": _START,
+    "etl.logs.message_at": History((Event.STOPPED,)),  # a store that was flushed is compared with the log
     "etl.logs.bounds": _START,
     "etl.s3.list.transactions": _NEW,
     "etl.logs.committed": _NEW,

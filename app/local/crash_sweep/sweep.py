@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import secrets
+import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -164,6 +166,8 @@ class Sweep:
         settings, point = read_settings(), read_point(armed.point)
         for event in history_of(point).events:
             match event:
+                case Event.STOPPED:
+                    os.kill(self.stack.pid_of(point.role), signal.SIGTERM)
                 case Event.ORPHAN:
                     await self._until_died(armed, lambda: leave_orphan(settings, f"orphan{secrets.token_hex(4)}"))
                 case Event.UNREADABLE:
