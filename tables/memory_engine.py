@@ -13,10 +13,22 @@ class Disk:
 
     def __init__(self) -> None:
         self._databases: dict[str, Families] = {}
+        self._in_use: set[str] = set()
 
     def open(self, name: str) -> "MemoryEngine":
-        """The database of that name, made if missing."""
+        """The database of that name, made if missing.
+
+        Raises:
+            BlockingIOError: somebody has it open, and would not see what is written to it.
+        """
+        if name in self._in_use:
+            raise BlockingIOError(f"database {name} is open already")
+        self._in_use.add(name)
         return MemoryEngine(self, name, self._databases.setdefault(name, {"default": {}}))
+
+    def release(self, name: str) -> None:
+        """Let it be opened again."""
+        self._in_use.discard(name)
 
     def remove(self, name: str) -> None:
         """Delete a database; one that is not there is no error."""
@@ -98,6 +110,8 @@ class MemoryEngine:
 
     def close(self) -> None:
         """Let go of it; using it afterwards raises."""
+        if self._content is not None:
+            self._disk.release(self._name)
         self._content = None
 
     def wipe(self) -> None:

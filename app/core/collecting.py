@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import polars as pl
 
 from app.core import keys
 from app.core.chain import Place, Position
@@ -13,6 +15,8 @@ from app.core.step_message import DeadLetter, LedgerEntry, Replay, StepMessage, 
 from app.core.transaction import OutputObject, TransactionRecord
 from app.core.writers import concat_rows, dead_letters_frame, encode_output, ledger_frame, replays_frame
 from app.errors import ChainGap, DigestMismatch, EpochMismatch
+
+_SHA256_OF_NOTHING: Final = hashlib.sha256().hexdigest()
 
 
 class CommitRules(NamedTuple):
@@ -131,19 +135,21 @@ def encode_outputs(
     Raises:
         FormatInvalid: rows are not what their flow has.
     """
-    files = []
-    for flow in OUTPUTS:
-        if flow is LEDGER:
-            frame = ledger_frame(ledger, txn)
-        elif flow is REPLAYS:
-            frame = replays_frame(replays, txn)
-        elif flow is DEAD_LETTERS:
-            frame = dead_letters_frame(dead_letters, txn)
-        else:
-            frame = concat_rows(flow.name, streams.get(flow.name, ()), txn)
-        body = encode_output(flow.name, frame) if frame.height else b""
-        files.append(Encoded(flow.name, frame.height, body, hashlib.sha256(body).hexdigest()))
-    return files
+    frames: dict[str, pl.DataFrame] = {name: concat_rows(name, parts, txn) for name, parts in streams.items() if parts}
+    if ledger:
+        frames[LEDGER.name] = ledger_frame(ledger, txn)
+    if replays:
+        frames[REPLAYS.name] = replays_frame(replays, txn)
+    if dead_letters:
+        frames[DEAD_LETTERS.name] = dead_letters_frame(dead_letters, txn)
+    return [_encoded(flow.name, frames.get(flow.name)) for flow in OUTPUTS]
+
+
+def _encoded(output: str, frame: pl.DataFrame | None) -> Encoded:
+    if frame is None or not frame.height:
+        return Encoded(output, 0, b"", _SHA256_OF_NOTHING)
+    body = encode_output(output, frame)
+    return Encoded(output, frame.height, body, hashlib.sha256(body).hexdigest())
 
 
 def record_of(open_: OpenTransaction, txn: str, files: Sequence[Encoded], committed_at_ms: int) -> TransactionRecord:

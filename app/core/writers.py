@@ -55,8 +55,9 @@ def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFr
     schema = frame_schema(output)
     frames = [_read_stream(output, stream, schema) for stream in streams]
     rows = pl.concat(frames, how="diagonal") if frames else pl.DataFrame(schema=schema)
-    lacking = [pl.lit(None, dtype=kind).alias(name) for name, kind in schema.items() if name not in rows.columns]
-    return rows.with_columns(lacking).with_columns(txn_id=pl.lit(txn_id, dtype=pl.String)).select(*schema)
+    made = {name: pl.lit(None, dtype=kind) for name, kind in schema.items() if name not in rows.columns}
+    made["txn_id"] = pl.lit(txn_id, dtype=pl.String)
+    return rows.select(made[name].alias(name) if name in made else pl.col(name) for name in schema)
 
 
 def ledger_frame(entries: Sequence[LedgerEntry], txn_id: str) -> pl.DataFrame:

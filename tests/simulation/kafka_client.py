@@ -5,16 +5,20 @@ not answer is put out of the group, and goes on with what it had until it hears 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from faults import Fault
 from faust.types import TP
 from process import Process
 
-from app.adapters.memory.kafka import MemoryGroup, Message
+from app.adapters.memory.kafka import MemoryGroup, MemoryLogs, Message
+from app.clock import Clock
 from app.errors import OutcomeUnknown
 from app.shell.faust_app import LEAVE_TIMEOUT_S
+from app.shell.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from world import World
@@ -23,7 +27,27 @@ SESSION_S = 6.0
 REBALANCE_S = 30.0
 PRODUCER_TIMEOUT_S = 30.0
 FETCH_S = 0.15
+FETCHED_AT_ONCE = 20
 COMMIT_S = 1.0
+LOOK_S = 10.0
+
+
+class Logs(MemoryLogs):
+    """Logs that tell who reads a topic of every message on it."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._readers: dict[str, list[asyncio.Event]] = {}
+
+    def tell_of(self, topics: Iterable[str], news: asyncio.Event) -> None:
+        """Set `news` at every message on one of `topics`."""
+        for topic in topics:
+            self._readers.setdefault(topic, []).append(news)
+
+    def append(self, topic: str, partition: int, value: bytes) -> int:
+        for news in self._readers.get(topic, ()):
+            news.set()
+        return super().append(topic, partition, value)
 
 
 class Producer:
@@ -126,7 +150,9 @@ class Member:
         self.topics = topics
         self.consumer_generation_id = -1
         self.rebalancing = True
-        self.watchdog = self
+        self.conf = SimpleNamespace(id=group.state.name)
+        self.in_worker = False
+        self.watchdog = Watchdog(self, settings.stall_timeout_s)  # type: ignore[arg-type]
         self._group = group
         self._assigned_hooks: list[Hook] = []
         self._leaving_hooks: list[Callable[[], Awaitable[None]]] = []
@@ -137,6 +163,7 @@ class Member:
         self.should_stop = False
         self._leave_lock = asyncio.Lock()
         self._taking: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
 
     # --- what production code asks of its app
 
@@ -148,9 +175,6 @@ class Member:
         self._leaving_hooks.append(hook)
         return hook
 
-    def watch(self, positions: Any) -> None:
-        """The watchdog looks at real workers only."""
-
     def ready_when(self, check: Any) -> None:
         """Nobody asks."""
 
@@ -161,9 +185,30 @@ class Member:
         await self.process.gate()
         if tp in self._positions:
             self._positions[tp] = offset  # what was taken before it and not acknowledged stays so
+            self._news.set()
 
     async def crash(self, reason: BaseException) -> None:
         await self.process.crash(reason)
+
+    # --- what the watchdog asks
+
+    def readiness(self) -> str | None:
+        return "rebalance" if self.rebalancing else None
+
+    def recovery_progress(self) -> Any:
+        return self.consumer_generation_id if self.rebalancing else None
+
+    def ask_consumer(self) -> "Future[None]":
+        """The consumer's thread is not simulated."""
+        answered: Future[None] = Future()
+        answered.set_result(None)
+        return answered
+
+    def acknowledged(self) -> dict[TP, int]:
+        return self._acked
+
+    async def logs(self) -> Any:
+        return self.ports.logs
 
     # --- what the role sets
 
@@ -171,8 +216,10 @@ class Member:
         """Join, and hand every message to `give`; `recover` runs first whenever partitions are given."""
         self._give, self._recover = give, recover
         self.process.when_dead(lambda: self._group.lost(self))
+        self.process.world.logs.tell_of(self.topics, self._news)
         self.process.spawn(self._fetch(), "fetch")
         self.process.spawn(self._commit_often(), "commit")
+        self.process.spawn(self._look_often(), "watchdog")
         self._group.add(self)
 
     # --- the group's side
@@ -218,6 +265,7 @@ class Member:
             start = committed if committed is not None else world.logs.trimmed.get((tp.topic, tp.partition), 0)
             self._positions[tp] = start
         self.rebalancing = False
+        self._news.set()
         world.tell(process.name, f"owns {sorted(partitions)} in generation {generation}")
         for hook in self._assigned_hooks:
             await hook(assignment)
@@ -232,6 +280,11 @@ class Member:
             if not self.rebalancing:
                 await self._commit()
 
+    async def _look_often(self) -> None:
+        while True:
+            await self.process.sleep(LOOK_S)
+            await self.watchdog.look()
+
     async def _commit(self) -> None:
         offsets: Mapping[tuple[str, int], int] = {(tp.topic, tp.partition): at for tp, at in self._acked.items()}
         generation = self.consumer_generation_id
@@ -244,9 +297,11 @@ class Member:
     async def _fetch(self) -> None:
         process, world = self.process, self.process.world
         while True:
+            await self._news.wait()
             await process.sleep(FETCH_S)
             if self.rebalancing or world.is_away("kafka"):
                 continue
+            self._news.clear()
             generation = self.consumer_generation_id
             for tp in sorted(self._positions):
                 await self._fetch_one(tp, generation)
@@ -255,7 +310,10 @@ class Member:
         faults, world = self.process.world.faults, self.process.world
         if tp not in self._positions:
             return
-        for message in world.logs.read(tp.topic, tp.partition, self._positions[tp], 20):
+        messages = world.logs.read(tp.topic, tp.partition, self._positions[tp], FETCHED_AT_ONCE)
+        if len(messages) == FETCHED_AT_ONCE:
+            self._news.set()
+        for message in messages:
             if not self.is_current(generation) or tp not in self._positions:
                 return
             if message.offset < self._positions[tp]:
@@ -272,6 +330,7 @@ class Member:
             if faults.happens(Fault.AGAIN) and tp in self._positions:
                 faults.note(Fault.AGAIN)
                 self._positions[tp] = max(world.logs.trimmed.get((tp.topic, tp.partition), 0), message.offset - 3)
+                self._news.set()
                 return
 
 

@@ -200,6 +200,7 @@ class Bridge:
         )
         self._member.when_assigned(self.ownership.begin)
         self._member.when_leaving(self.ownership.end)
+        self._member.watchdog.watch(self.ownership.positions)
         self._member.serve(self._take, self._table.recover)
 
     async def _take(self, event: Event) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from builders import BASE_MS
 from faults import Fault, Faults
-from kafka_client import SESSION_S, Group
+from kafka_client import SESSION_S, Group, Logs
 from process import GoneError, Process
 from roles import MAKERS
 from traffic import Traffic
 from virtual_loop import VirtualLoop
 
-from app.adapters.memory import MemoryBlockStream, MemoryLogs, MemoryObjectStore, MemoryRegistry, MemoryWarehouse
+from app.adapters.memory import MemoryBlockStream, MemoryObjectStore, MemoryRegistry, MemoryWarehouse
 from app.core.batch import cut_again
 from app.core.counting import Counted, Verdict
 from app.core.registry_item import BatchState
@@ -80,13 +80,14 @@ class World:
         self.objects = MemoryObjectStore(clock)
         self.registry = MemoryRegistry()
         self.stream = MemoryBlockStream(self.chance.choice([1, 2]), clock)
-        self.logs = MemoryLogs(clock)
+        self.logs = Logs(clock)
         self.warehouse = MemoryWarehouse(self.objects, clock)
         self.disk = Disk()
         self.collectors: dict[str, Any] = {}
         self.processes: dict[str, Process] = {}
         self.roles: dict[str, Any] = {}
         self._wanted: set[str] = set()
+        self._kept: set[str] = set()
         self._incarnations: dict[str, int] = {}
         self.skews: dict[str, int] = {}
         self.every_skew: dict[str, int] = {}
@@ -227,12 +228,13 @@ class World:
         self.every_skew = dict(self.skews)
 
     def _want(self, slot: str) -> None:
-        if slot not in self._wanted:
-            self._wanted.add(slot)
+        self._wanted.add(slot)
+        if slot not in self._kept:  # else the process that is to end is followed by another
+            self._kept.add(slot)
             self.spawn(self._keep(slot))
 
     async def _keep(self, slot: str) -> None:
-        """Start a slot's process, and start it again when it has ended."""
+        """Start a slot's process, and start it again when it has ended: never two at a time, as a supervisor does."""
         while slot in self._wanted and not self.closing:
             await asyncio.sleep(self.chance.choice([0.1, 0.5, 2.0]))
             self._incarnations[slot] = number = self._incarnations.get(slot, 0) + 1
@@ -241,6 +243,7 @@ class World:
             self.tell(process.name, "starts")
             self.roles[slot] = MAKERS[process.role](process)
             await process.ended
+        self._kept.discard(slot)
 
     # --- what happens at moments
 
