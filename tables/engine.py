@@ -13,6 +13,9 @@ class Batch(Protocol):
     def put(self, family: str, key: bytes, value: bytes) -> None:
         """Store `value` under `key`."""
 
+    def put_all(self, family: str, prefix: bytes, keys: Iterable[bytes], values: Iterable[bytes]) -> None:
+        """Store each value under its key, which `prefix` precedes."""
+
     def delete(self, family: str, key: bytes) -> None:
         """Remove `key`; one that is not there is no error."""
 

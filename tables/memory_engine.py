@@ -57,6 +57,10 @@ class MemoryBatch:
         """Store `value` under `key`."""
         self.changes.append((family, key, value))
 
+    def put_all(self, family: str, prefix: bytes, keys: Iterable[bytes], values: Iterable[bytes]) -> None:
+        """Store each value under its key, which `prefix` precedes."""
+        self.changes += [(family, prefix + key, value) for key, value in zip(keys, values, strict=True)]
+
     def delete(self, family: str, key: bytes) -> None:
         """Remove `key`."""
         self.changes.append((family, key, None))

@@ -9,6 +9,7 @@
 A step's changes, its position and its offset go in with one batch: all of it or nothing (rule E3).
 """
 
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -61,6 +62,7 @@ class PartitionDb:
         self._rules = Generations(window_ms)
         if _WINDOW not in engine.families():
             engine.create(_WINDOW)
+        self._generations = sorted(n for name in engine.families() if (n := generation_of(name)) is not None)
         stored, rows = engine.get(_DEFAULT, [_POSITION, _ROWS])
         self.position = Position() if stored is None else msgspec.msgpack.decode(stored, type=Position)
         self.rows_offset = NO_PREDECESSOR if rows is None else int.from_bytes(rows, "big")
@@ -92,15 +94,17 @@ class PartitionDb:
         tagged = [tag + key for key in keys]
         if table not in EXPIRING:
             return self._engine.get(_WINDOW, tagged)
-        found: list[bytes | None] = [None] * len(tagged)
-        missing = list(range(len(tagged)))
-        for generation in reversed(self.generations()):
+        if not self._generations:
+            return [None] * len(tagged)
+        *older, youngest = self._generations
+        found = self._engine.get(family_name(youngest), tagged)
+        for generation in reversed(older):
+            missing = [n for n, value in enumerate(found) if value is None]
             if not missing:
                 break
             values = self._engine.get(family_name(generation), [tagged[n] for n in missing])
             for n, value in zip(missing, values, strict=True):
                 found[n] = value
-            missing = [n for n in missing if found[n] is None]
         return found
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
@@ -116,7 +120,7 @@ class PartitionDb:
 
     def generations(self) -> list[int]:
         """The generations that exist, oldest first."""
-        return sorted(n for name in self._engine.families() if (n := generation_of(name)) is not None)
+        return list(self._generations)
 
     def _scan_family(self, family: str, tag: bytes) -> Iterator[tuple[bytes, bytes]]:
         return ((key[1:], value) for key, value in self._engine.scan(family, tag))
@@ -199,6 +203,7 @@ class PartitionDb:
         self.position, self.rows_offset = position, offset
         for generation in self._rules.expired(self.generations(), step.stream_time_ms):
             self._engine.drop(family_name(generation))
+            self._generations.remove(generation)
             log.info("expired generation dropped", generation=generation, partition=step.partition)
 
     def _batch_expiring(self, batch: Batch, tag: bytes, change: Changes) -> None:
@@ -208,29 +213,39 @@ class PartitionDb:
                 family = family_name(generation)
                 for key in change.deleted():
                     batch.delete(family, tag + key)
-        generation_at: dict[bytes, int] = {}
-        by_generation: dict[int, list[tuple[bytes, bytes]]] = {}
-        for key, value in dict(change.puts()).items():  # the last put of a key holds
-            stored = value[:8]
-            target = generation_at.get(stored)
-            if target is None:
-                target = generation_at[stored] = self._rules.of(int.from_bytes(stored, "big"))
-                by_generation.setdefault(target, [])
-            by_generation[target].append((tag + key, value))
-        for target, entries in sorted(by_generation.items()):
+        alive = self.generations()
+        for target, (keys, values) in sorted(self._by_generation(change).items()):
             family = self._family_of(target)
-            for n in self.generations():
+            for n in alive:
                 if n > target:
                     other = family_name(n)
-                    for key, _ in entries:
-                        batch.delete(other, key)
-            for key, value in entries:
-                batch.put(family, key, value)
+                    for key in keys:
+                        batch.delete(other, tag + key)
+            batch.put_all(family, tag, keys, values)
+
+    def _by_generation(self, change: Changes) -> dict[int, tuple[Sequence[bytes], Sequence[bytes]]]:
+        """The keys and values to put, by the generation of their stored time; of a key the last put holds."""
+        keys, values = change.columns()
+        if len(set(keys)) < len(keys):
+            last = dict(zip(keys, values, strict=True))
+            keys, values = list(last), list(last.values())
+        stored = [value[:8] for value in values]
+        generation_at = {moment: self._rules.of(int.from_bytes(moment, "big")) for moment in set(stored)}
+        targets = set(generation_at.values())
+        if len(targets) == 1:  # nearly always
+            return {targets.pop(): (keys, values)}
+        parts: dict[int, tuple[list[bytes], list[bytes]]] = {target: ([], []) for target in targets}
+        for key, value, moment in zip(keys, values, stored, strict=True):
+            part = parts[generation_at[moment]]
+            part[0].append(key)
+            part[1].append(value)
+        return dict(parts)
 
     def _family_of(self, generation: int) -> str:
         name = family_name(generation)
-        if name not in self._engine.families():
+        if generation not in self._generations:
             self._engine.create(name)
+            insort(self._generations, generation)
         return name
 
     # --- lifecycle

@@ -79,6 +79,12 @@ class RocksBatch:
         """Store `value` under `key`."""
         self.raw.put(key, value, self._handles[family])
 
+    def put_all(self, family: str, prefix: bytes, keys: Iterable[bytes], values: Iterable[bytes]) -> None:
+        """Store each value under its key, which `prefix` precedes."""
+        put, handle = self.raw.put, self._handles[family]
+        for key, value in zip(keys, values, strict=True):
+            put(prefix + key, value, handle)
+
     def delete(self, family: str, key: bytes) -> None:
         """Remove `key`."""
         self.raw.delete(key, self._handles[family])

@@ -56,20 +56,19 @@ class CrawlerNetworks:
     """Finds the network of an address in time that does not grow with their number."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
-        self._names: dict[tuple[int, int], dict[int, str]] = {}
+        by_width: dict[int, dict[int, dict[int, str]]] = {}
         for cidr, name in networks:
             shift = cidr.max_prefixlen - cidr.prefixlen
-            self._names.setdefault((cidr.version, shift), {})[int(cidr.network_address) >> shift] = name
-        self._widths = sorted(self._names)  # the narrowest network first
+            by_width.setdefault(cidr.version, {}).setdefault(shift, {})[int(cidr.network_address) >> shift] = name
+        self._of_version = {version: sorted(widths.items()) for version, widths in by_width.items()}
+        """Of each IP version the networks of each width, the narrowest first, by the bits that name them."""
 
-    def name_of(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
-        """The name of the narrowest known network that holds `address`; None where none does."""
-        value = int(address)
-        for version, shift in self._widths:
-            if version == address.version:
-                name = self._names[version, shift].get(value >> shift)
-                if name is not None:
-                    return name
+    def name_of(self, version: int, value: int) -> str | None:
+        """The name of the narrowest known network that holds an address (IP version, its number); None where none does."""
+        for shift, names in self._of_version.get(version, ()):
+            name = names.get(value >> shift)
+            if name is not None:
+                return name
         return None
 
 

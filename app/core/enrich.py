@@ -5,6 +5,7 @@ its distinct value. What it returns fits the warehouse's columns: cut at a chara
 """
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
@@ -16,8 +17,7 @@ from app.core.canonical import cut_text, storable_text
 
 CACHED_AGENTS: Final = 65_536
 CACHED_ADDRESSES: Final = 131_072
-_IPV4_KEPT: Final = 24
-_IPV6_KEPT: Final = 48
+_IPV6_DROPPED: Final = 80
 
 
 class Location(NamedTuple):
@@ -120,11 +120,11 @@ class Enricher:
         address = _address(ip)
         if address is None:
             return NO_ORIGIN
-        network = self._networks.name_of(address)
+        network = self._networks.name_of(address.version, address.value)
         if network is None and self._location_of is nowhere:
             return NO_ORIGIN
         rule = None if network is None else cut_text(f"network:{network}", 256)
-        country, region, city = self._location_of(str(address))
+        country, region, city = self._location_of(address.text)
         return Origin(rule, _clean(country, 128), _clean(region, 128), _clean(city, 128))
 
 
@@ -132,25 +132,41 @@ _NO_ARTICLE: Final = Article()
 _NO_CAMPAIGN: Final = Campaign()
 
 
+class _Address(NamedTuple):
+    version: int
+    value: int
+    text: str
+
+
+_OCTET: Final = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}")
+"""What `ipaddress` takes for an IPv4 address; matching costs a fifth of asking it."""
+
+
 @lru_cache(maxsize=4096)
 def truncated_ip(ip: str | None) -> str | None:
     """An IP address with the bits that name one household set to zero (/24, /48); None for what is no address."""
+    if ip and _IPV4.fullmatch(ip):
+        return ip[: ip.rindex(".")] + ".0"
     address = _address(ip)
-    return None if address is None else _truncated(address)
+    if address is None:
+        return None
+    if address.version == 4:
+        return truncated_ip(address.text)
+    return str(ipaddress.IPv6Address(address.value >> _IPV6_DROPPED << _IPV6_DROPPED))
 
 
-def _address(ip: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _address(ip: str | None) -> _Address | None:
     """The address in `ip`; IPv4 inside IPv6 counts as IPv4."""
+    if ip and (octets := _IPV4.fullmatch(ip)):
+        a, b, c, d = map(int, octets.groups())
+        return _Address(4, a << 24 | b << 16 | c << 8 | d, ip)
     try:
         address = ipaddress.ip_address(ip or "")
     except ValueError:
         return None
-    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
-
-
-def _truncated(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    dropped = address.max_prefixlen - (_IPV4_KEPT if address.version == 4 else _IPV6_KEPT)
-    return str(type(address)(int(address) >> dropped << dropped))
+    address = (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
+    return _Address(address.version, int(address), str(address))
 
 
 def read_agent(user_agent: str | None) -> Agent:

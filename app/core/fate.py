@@ -91,18 +91,19 @@ def sort_lines(lines: Lines, state: StateReader, dedup_window_ms: int, enricher:
     agents = list(map(enricher.agent, [event.user_agent for event in events]))
     origins = list(map(enricher.origin, [event.ip for event in events]))
     fates: list[int] = [_OF_TYPE[event.event_type] for event in events]
-    for n in [n for n, event in enumerate(events) if event.malformed is not None]:
-        fates[n] = Fate.MALFORMED
-    for n in [n for n, event in enumerate(events) if event.webdriver or agents[n].bot_rule or origins[n].bot_rule]:
-        if fates[n] != Fate.MALFORMED:
+    driven = [event.webdriver for event in events]
+    for n, (is_driven, agent, origin) in enumerate(zip(driven, agents, origins, strict=True)):
+        if is_driven or agent[0] or origin[0]:  # their `bot_rule`
             fates[n] = Fate.BOT
+    for n, reason in enumerate([event.malformed for event in events]):
+        if reason is not None:
+            fates[n] = Fate.MALFORMED
     copies, seen = _tell_copies(lines, fates, state, dedup_window_ms)
     for n in copies:
         fates[n] = Fate.DUPLICATE
     positions: list[list[int]] = [[] for _ in Fate]
-    adders = [part.append for part in positions]
     for n, fate in enumerate(fates):
-        adders[fate](n)
+        positions[fate].append(n)
     rules = [
         WEBDRIVER if events[n].webdriver else agents[n].bot_rule or origins[n].bot_rule or "" for n in positions[Fate.BOT]
     ]

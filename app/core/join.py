@@ -52,6 +52,12 @@ def unpack_view(value: bytes) -> View:
     return View(stored_ms, received_ms, value[_VIEW.size :].decode())
 
 
+def unpack_joiner(value: bytes) -> tuple[int, str]:
+    """(received_at, event_id) in a value of state `views`."""
+    _, received_ms = _VIEW.unpack_from(value)
+    return received_ms, value[_VIEW.size :].decode()
+
+
 class Events(NamedTuple):
     """Some events of a step as columns, in log order."""
 
@@ -159,12 +165,10 @@ class _Closer:
         self._left = budget_bytes
         self._span = window.first_span_ms
         self._reorder = window.reorder_ms
-        self._arrived: dict[bytes, list[Waiting]] = {}
-        if new.seconds is not None:
-            frame = new.seconds
-            for at, row in enumerate(frame.rows):
-                found = Waiting(frame.dues[at] - self._reorder, frame.event_ids[at], frame.number, row, frame.sizes[at])
-                self._arrived.setdefault(frame.digests[at], []).append(found)
+        self._arriving = frozenset(() if new.seconds is None else new.seconds.digests)
+        self._arrived: dict[bytes, list[Waiting]] | None = None
+        """By page view the seconds that this step brings, made when one of `_arriving` is asked for: a first that closes in
+        the very step in which its second comes is rare."""
         self._gone: set[Place] = set()
         self._out = Closing([], [], [], [], window.closed, more=False)
 
@@ -209,11 +213,10 @@ class _Closer:
         """Emit a first with its second, after all seconds that it leaves over; False where the budget ends before."""
         digest, upper = frame.digests[at], frame.dues[at]
         joined: Waiting | None = None
-        if self._joiner(digest) == (upper - self._span, frame.event_ids[at]):
+        found = self._undecided(digest)
+        if found and self._joiner(digest) == (upper - self._span, frame.event_ids[at]):
             lower = upper - self._span - self._reorder
-            found = self._undecided(digest)
-            if found:
-                found = sorted(second for second in found if second.received_ms >= lower)
+            found = sorted(second for second in found if second.received_ms >= lower)
             if found and found[0].received_ms <= upper:
                 joined = found.pop(0)
             for second in found:
@@ -243,12 +246,23 @@ class _Closer:
         view = self._new.views.get(digest)
         return self._window.joiners.get(digest) if view is None else (view.received_ms, view.event_id)
 
-    def _undecided(self, digest: bytes) -> list[Waiting]:
-        waiting, arrived = self._window.waiting.get(digest), self._arrived.get(digest)
-        if not waiting and not arrived:
-            return []
-        both = [*(waiting or ()), *(arrived or ())]
-        return [second for second in both if (second.frame, second.row) not in self._gone]
+    def _undecided(self, digest: bytes) -> Sequence[Waiting]:
+        waiting: Sequence[Waiting] = self._window.waiting.get(digest, ())
+        if digest in self._arriving:
+            if self._arrived is None:
+                self._arrived = self._by_view()
+            waiting = [*waiting, *self._arrived[digest]]
+        if waiting and self._gone:
+            return [second for second in waiting if (second.frame, second.row) not in self._gone]
+        return waiting
+
+    def _by_view(self) -> dict[bytes, list[Waiting]]:
+        arrived: dict[bytes, list[Waiting]] = {}
+        frame = self._new.seconds
+        if frame is not None:
+            for digest, second in zip(frame.digests, frame.waiting(self._reorder), strict=True):
+                arrived.setdefault(digest, []).append(second)
+        return arrived
 
     def _emit_second(self, second: Waiting, reason: str, *, forced: bool) -> bool:
         if not self._spend(second.size, forced=forced):

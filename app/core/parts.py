@@ -63,7 +63,9 @@ class Part:
                 return pl.Series(name, [None], dtype=dtype).new_from_index(0, len(origins))
             values = list(map(attrgetter(name), origins))
         elif name == "batch_id":
-            values = [self.lines.blocks[block].header.batch_id for block, span in enumerate(self.spans) for _ in span]
+            values = []
+            for block, span in zip(self.lines.blocks, self.spans, strict=True):
+                values += [block.header.batch_id] * len(span)
         elif name == "line":
             values = self.numbers
         else:

@@ -79,11 +79,16 @@ class Changes(msgspec.Struct, frozen=True, array_like=True):
 
     def puts(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) to put, in order."""
+        return zip(*self.columns(), strict=True)
+
+    def columns(self) -> tuple[list[bytes], list[bytes]]:
+        """The keys to put, and their values, in order."""
         width, keys, values = self.key_bytes, self.keys, self.values
         ends = memoryview(self.value_ends).cast("I").tolist()
-        starts = [0, *ends[:-1]]
-        for key, start, end in zip(range(0, len(keys), width), starts, ends, strict=False):
-            yield keys[key : key + width], values[start:end]
+        return (
+            [keys[at : at + width] for at in range(0, len(keys), width)],
+            [values[start:end] for start, end in zip([0, *ends][:-1], ends, strict=True)],
+        )
 
     def deleted(self) -> Iterator[bytes]:
         """Every key to delete, in order."""

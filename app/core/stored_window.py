@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import polars as pl
 from pyroaring import BitMap
 
-from app.core.join import Closing, NewFrames, Place, unpack_view
+from app.core.join import Closing, NewFrames, Place, unpack_joiner
 from app.core.meta import FIRST, SECOND, Due
 from app.core.rows import pack_frame, unpack_frame
 from app.core.state import KEY_BYTES, StateReader
@@ -53,8 +53,7 @@ def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow
         asked = digests[start : start + _LOADED_AT_ONCE]
         for digest, found in zip(asked, state.get("views", asked), strict=True):
             if found is not None:
-                view = unpack_view(found)
-                window.learn_joiner(digest, view.received_ms, view.event_id)
+                window.learn_joiner(digest, *unpack_joiner(found))
     return window
 
 
@@ -85,8 +84,7 @@ def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prep
     window.close(closed)
     if (views := by_table.get("views")) is not None:
         for digest, value in views.puts():
-            view = unpack_view(value)
-            window.learn_joiner(digest, view.received_ms, view.event_id)
+            window.learn_joiner(digest, *unpack_joiner(value))
     if (pending := by_table.get("pending")) is not None:
         for key in pending.deleted():
             window.drop_firsts(_number(key))

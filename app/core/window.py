@@ -68,6 +68,14 @@ class Frame:
         """The event at position `at` of the closing order."""
         return Entry(self.dues[at], self.kind, self.event_ids[at], self.number)
 
+    def waiting(self, span_ms: int) -> list[Waiting]:
+        """The events, each as it waits for a first event; they are due `span_ms` after they were received."""
+        number = self.number
+        return [
+            Waiting(due - span_ms, event_id, number, row, size)
+            for due, event_id, row, size in zip(self.dues, self.event_ids, self.rows, self.sizes, strict=True)
+        ]
+
     def digest_of_row(self, row: int) -> bytes:
         """The page view of the event in `row` of the stored frame."""
         if not self.places:
@@ -111,11 +119,9 @@ class OpenWindow:
         (self.firsts if frame.kind == FIRST else self.seconds)[frame.number] = frame
         if frame.kind == SECOND:
             frame.decided = decided or BitMap()
-            for at, row in enumerate(frame.rows):
-                if row not in frame.decided:
-                    received = frame.dues[at] - self.reorder_ms
-                    found = Waiting(received, frame.event_ids[at], frame.number, row, frame.sizes[at])
-                    self.waiting.setdefault(frame.digests[at], []).append(found)
+            for digest, second in zip(frame.digests, frame.waiting(self.reorder_ms), strict=True):
+                if second.row not in frame.decided:
+                    self.waiting.setdefault(digest, []).append(second)
         frame.at = frame.passed(self.closed)
         if frame.at < len(frame):
             insort(self.order, frame.entry(frame.at))

@@ -185,7 +185,7 @@ MUTANTS = (
         "            batch = self._engine.batch()\n"
         "            for change in step.changes:\n"
         '                if change.table == "blocks":\n'
-        '                    self._batch_expiring(batch, _TAGS["blocks"], [], list(change.puts()))\n'
+        '                    self._batch_expiring(batch, _TAGS["blocks"], change)\n'
         "            batch.put(_DEFAULT, _ROWS",
         HISTORY,
     ),

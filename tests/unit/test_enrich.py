@@ -1,5 +1,6 @@
 """Enrichment: visitors, places, campaigns, referrers, dimensions (rule J5)."""
 
+import ipaddress
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,20 @@ def test_televisions_are_no_desktops() -> None:
 ])  # fmt: skip
 def test_addresses_lose_their_last_bits(ip: str | None, expected: str | None) -> None:
     assert truncated_ip(ip) == expected
+
+
+@given(st.one_of(
+    st.ip_addresses().map(str), st.from_regex(r"[0-9]{1,4}(\.[0-9]{1,4}){2,4}", fullmatch=True), st.text(max_size=20),
+))  # fmt: skip
+def test_an_address_is_what_the_standard_library_takes_for_one(ip: str) -> None:
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        assert truncated_ip(ip) is None
+        return
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    dropped = 8 if mapped.version == 4 else 80
+    assert truncated_ip(ip) == str(type(mapped)(int(mapped) >> dropped << dropped))
 
 
 @pytest.mark.parametrize(("url", "expected"), [
