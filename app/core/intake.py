@@ -26,7 +26,7 @@ from app.core.stream_time import ShardMarks, moved_time
 from app.errors import DeadLettersExceeded, EnvelopeInvalid, EpochMismatch, FrameInvalid
 from app.settings import JoinRules
 
-STEP_BYTES: Final = 2 * 1024 * 1024
+STEP_BYTES: Final = 3 * 1024 * 1024
 _ROOM: Final = 4
 """A step takes at most this part of a message in raw lines: the rest is for its rows' other columns and the state."""
 

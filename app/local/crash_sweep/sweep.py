@@ -155,8 +155,14 @@ class Sweep:
     # --- before and while
 
     async def _older_store(self) -> Path:
-        """A copy of the ETL's store, and a lap behind it, all of it loaded."""
+        """A copy of the ETL's store, and a lap behind it, all of it loaded.
+
+        The worker is stopped before, which flushes the store: of one that is new, a copy would hold nothing.
+        """
         older = self._home.path / "older-store"
+        pid = self.stack.pid_of("etl")
+        os.kill(pid, signal.SIGTERM)
+        await self._ready_behind("etl", pid)
         copy_store(self.stack.pid_of("etl"), self._home.data / "etl", older)
         await self.warm_up()
         return older
@@ -231,11 +237,16 @@ class Sweep:
         role = read_point(armed.point).role
         await await_true(lambda: self._is_dead(armed), POLL_S)
         last = self._deaths(armed)[-1]
+        await self._ready_behind(role, last.pid)
+        return round(time.time() - last.at_ms / 1000, 1)
+
+    async def _ready_behind(self, role: str, pid: int) -> None:
+        """Return when a worker of that role is ready, and it is another one than `pid`."""
         while True:
             stack = self.stack
             base = stack.collector_url if role == "collector" else stack.metrics[role].removesuffix("/metrics")
-            if stack.pid_of(role) not in {0, last.pid} and await answers_ok(f"{base}/ready"):
-                return round(time.time() - last.at_ms / 1000, 1)
+            if stack.pid_of(role) not in {0, pid} and await answers_ok(f"{base}/ready"):
+                return
             await asyncio.sleep(POLL_S)
 
     async def _settled(self, laps: list[asyncio.Task[Run]]) -> list[str]:
