@@ -1,7 +1,6 @@
 """`instream demo`: the whole path once, on a stack of its own, and the warehouse compared with what was sent."""
 
 import asyncio
-import os
 import shutil
 import tempfile
 import time
@@ -79,28 +78,31 @@ async def load_and_compare(stack: "Stack", events: int, rate: float, say: Lines)
 
 
 @contextmanager
-def own_stack(environment: dict[str, str], say: Lines) -> "Iterator[Stack]":
-    """A stack in a folder of its own, on free ports, gone afterwards; if the block fails its logs are kept, and named."""
+def own_stack(settings: dict[str, str], say: Lines) -> "Iterator[Stack]":
+    """A stack in a folder of its own, on free ports, gone afterwards; if the block fails its logs are kept, and named.
+
+    Within the block this process has its environment.
+    """
     from app.local.control import down, up  # noqa: PLC0415
     from app.local.life import Home  # noqa: PLC0415
-    from app.local.stack import enter  # noqa: PLC0415
+    from app.local.stack import enter, environment  # noqa: PLC0415
 
     end_in_order_when_told()
     home = Home(Path(tempfile.mkdtemp(prefix="instream-demo-")))
-    os.environ.update({"INSTREAM_HOME": str(home.path)} | dict.fromkeys(FREE_PORTS, "0") | environment)
     has_failed = False
-    try:
-        stack = up(home, say)
-        enter(home)
-        yield stack
-    except Exception:  # an interruption is no failure: nobody looks for its logs
-        has_failed = True
-        raise
-    finally:
-        if home.is_held():
-            say("stopping the stack")
-        down(home, lambda _: None)
-        _clear(home, say, keep_logs=has_failed and home.logs.exists())
+    with environment({"INSTREAM_HOME": str(home.path)} | dict.fromkeys(FREE_PORTS, "0") | settings):
+        try:
+            stack = up(home, say)
+            enter(home)
+            yield stack
+        except Exception:  # an interruption is no failure: nobody looks for its logs
+            has_failed = True
+            raise
+        finally:
+            if home.is_held():
+                say("stopping the stack")
+            down(home, lambda _: None)
+            _clear(home, say, keep_logs=has_failed and home.logs.exists())
 
 
 def _clear(home: "Home", say: Lines, *, keep_logs: bool) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -88,6 +90,18 @@ def read_stack(home: Home) -> Stack | None:
 def home_of_environment() -> Home:
     """HOME as the environment says it (`INSTREAM_HOME`, default `.instream`)."""
     return Home(Path(os.environ.get("INSTREAM_HOME") or ".instream"))
+
+
+@contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Within the block the process has these variables too; afterwards its environment is what it was."""
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def enter(home: Home) -> bool:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from app.local.keeper import LONGEST_DELAY_S, Backoff, Keeper, ProcessSpec, desc
 from app.local.life import Home, Life, Started, State, end_leftovers, find, replace_file, started
 from app.local.ports import FREE_RANGE, Service, claim, claim_free, claim_ports, release
 from app.local.probe import await_true
+from app.local.stack import enter, environment
 
 PORTS = {service.name: 20_000 + n for n, service in enumerate(SERVICES)}
 
@@ -323,3 +325,18 @@ def test_what_counts_as_recovered_can_be_set():
     backoff = Backoff(healthy_s=3)
     assert [backoff.delay_after(4.0) for _ in range(9)] == [0.0] * 9
     assert [backoff.delay_after(1.0) for _ in range(4)] == [0.0, 0.0, 1.0, 2.0]
+
+
+def test_a_stack_of_its_own_leaves_the_environment_as_it_was(monkeypatch, tmp_path):
+    """A sweep has several stacks, one after the other: what one of them was told must not reach the next."""
+    monkeypatch.setenv("INSTREAM_HOME", "elsewhere")
+    monkeypatch.delenv("INSTREAM_DEDUP_WINDOW_S", raising=False)
+    home = Home(tmp_path)
+    home.stack_file.write_text('{"environment": {"INSTREAM_KAFKA": "127.0.0.1:1"}}')
+    before = dict(os.environ)
+    with suppress(LocalStackError), environment({"INSTREAM_HOME": str(tmp_path), "INSTREAM_DEDUP_WINDOW_S": "40"}):
+        assert enter(home)
+        assert os.environ["INSTREAM_DEDUP_WINDOW_S"] == "40"
+        assert os.environ["INSTREAM_KAFKA"] == "127.0.0.1:1"
+        raise LocalStackError("the block failed")
+    assert dict(os.environ) == before
