@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, Final
 
 from agents.bridge_ownership import Outlets, Ownership
-from app.adapters.ports import Logs
 from app.apps import bridge as app
 from app.core.checkpoint import Barrier, Checkpoint, encode
+from app.shell.positions import reads_next
 from app.topics import topics_of
 from tables.checkpoints import checkpoint_table
 
@@ -38,10 +38,7 @@ async def mark(partition: int, barrier: Barrier) -> None:
 
 async def begins_at(partition: int) -> int:
     """The offset of `checkpoints` that the group reads next, or the earliest there is behind it."""
-    logs: Logs = await app.logs()
-    committed = await logs.committed(app.conf.id)
-    first, _ = await logs.bounds(topics.checkpoints.name, partition)
-    return max(first, committed.get((topics.checkpoints.name, partition), 0))
+    return await reads_next(await app.logs(), app.conf.id, topics.checkpoints.name, partition)
 
 
 ownership: Final = Ownership(app, table, Outlets(append, record, mark, begins_at))

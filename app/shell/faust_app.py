@@ -5,7 +5,7 @@ unacknowledged message at shutdown. What is set here against that, for every rol
 
 - flow stays stopped from the end of recovery until Faust has put the consumer at its offsets (`_hold_flow`);
 - an agent's exception ends the worker (CrashingSupervisor); so does one of a task of ours, by `crash`;
-- on revoke and on stop the hooks of `when_leaving` run before partitions, stores and consumer go (`_leave`);
+- on revoke and on stop the hooks of `when_leaving` run before partitions, stores and consumer go (`app.shell.hooks`);
 - once partitions are owned and tables recovered the hooks of `when_assigned` run (`on_rebalance_end`);
 - a shutdown that hangs is cut short (`app.shell.deadline`);
 - a worker whose input waits, whose acknowledgements the broker does not hear of, or whose tables recover without progress
@@ -13,7 +13,7 @@ unacknowledged message at shutdown. What is set here against that, for every rol
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any, cast
 
@@ -26,18 +26,13 @@ from app.crash.points import crash_points
 from app.crash.proxies import around
 from app.settings import Settings
 from app.shell.deadline import CRASH_GRACE_S, STOP_GRACE_S, Deadline
+from app.shell.hooks import AssignedHook, LeavingHook, OwnershipHooks, by_topic
 from app.shell.ops import OpsServer
 from app.shell.ports import Ports
 from app.shell.transport import Consumer, Transport
 from app.shell.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
-
-LEAVE_TIMEOUT_S = 12.0
-"""Longest time that the hooks of `when_leaving` get; well below the group's rebalance timeout."""
-
-AssignedHook = Callable[[frozenset[TP]], Awaitable[None]]
-LeavingHook = Callable[[], Awaitable[None]]
 
 
 class InstreamApp(faust.App):
@@ -57,14 +52,12 @@ class InstreamApp(faust.App):
         self.watchdog = Watchdog(self, settings.stall_timeout_s)
         self.ops = OpsServer(settings, self.readiness)
         self.starting_hooks: list[Callable[[], object]] = []
-        self._assigned_hooks: list[AssignedHook] = []
-        self._leaving_hooks: list[LeavingHook] = []
+        self.hooks = OwnershipHooks(self)
         self._readiness_checks: list[Callable[[], str | None]] = []
         self._waiting_for: str | None = "start"
         self._deadline = Deadline()
         self._logs: LogReader | None = None
         self._logs_lock = asyncio.Lock()
-        self._leave_lock = asyncio.Lock()
         super().__init__(f"instream-{role}-e{settings.epoch}", **options)
         self._web_server_service = self.ops  # Faust then never builds its own web server
         self.on_rebalance_complete.connect(self._hold_flow)
@@ -79,12 +72,12 @@ class InstreamApp(faust.App):
 
     def when_assigned(self, hook: AssignedHook) -> AssignedHook:
         """Call `hook(assignment)` each time partitions are assigned, tables recovered and the flow resumed."""
-        self._assigned_hooks.append(hook)
+        self.hooks.assigned.append(hook)
         return hook
 
     def when_leaving(self, hook: LeavingHook) -> LeavingHook:
         """Call `hook()` before partitions are revoked and before the app stops; bounded by `LEAVE_TIMEOUT_S`."""
-        self._leaving_hooks.append(hook)
+        self.hooks.leaving.append(hook)
         return hook
 
     def ready_when(self, check: Callable[[], str | None]) -> None:
@@ -170,7 +163,7 @@ class InstreamApp(faust.App):
         """Let the hooks finish first: Faust closes the stores before it sends any signal."""
         self._waiting_for = "shutdown"
         self._end_within(STOP_GRACE_S, "stop")
-        await self._leave("stop")
+        await self.hooks.leave("stop")
         await super().on_stop()
         if self._logs is not None:
             await self._logs.stop()
@@ -194,7 +187,7 @@ class InstreamApp(faust.App):
         """Recovered and flowing: run the hooks of `when_assigned`."""
         super().on_rebalance_end()
         self._waiting_for = None
-        self.add_future(self._run_assigned_hooks(frozenset(self.consumer.assignment()), self.consumer_generation_id))
+        self.add_future(self.hooks.run_assigned(frozenset(self.consumer.assignment()), self.consumer_generation_id))
 
     # --- inside
 
@@ -203,52 +196,10 @@ class InstreamApp(faust.App):
         self.consumer.stop_flow()
         self.flow_control.suspend()
 
-    async def _run_assigned_hooks(self, assignment: frozenset[TP], generation_id: int) -> None:
-        log.info("partitions assigned", generation=generation_id, partitions=_by_topic(assignment))
-        for hook in self._assigned_hooks:
-            if not self.is_current(generation_id):
-                return
-            try:
-                await hook(assignment)
-            except Exception as exc:
-                log.exception("assignment failed", hook=getattr(hook, "__qualname__", repr(hook)))
-                await self.crash(exc)
-                return
-
     async def _on_revoked(self, *args: Any, **_: Any) -> None:
         revoked: set[TP] = args[-1]
         if not revoked:
             return
-        log.info("partitions revoked", partitions=_by_topic(revoked))
-        await self._leave("revoke")
+        log.info("partitions revoked", partitions=by_topic(revoked))
+        await self.hooks.leave("revoke")
         await self.consumer.commit()
-
-    async def _leave(self, why: str) -> None:
-        """Run every hook of `when_leaving`, whatever the others do; one leave after the other.
-
-        A stop may come while a revoke drains, and the other way round: whoever comes second must not go on, and take stores
-        and partitions away, before the first is done.
-        """
-        async with self._leave_lock:
-            await self._run_leaving_hooks(why)
-
-    async def _run_leaving_hooks(self, why: str) -> None:
-        hooks = [asyncio.ensure_future(hook()) for hook in self._leaving_hooks]
-        if not hooks:
-            return
-        done, pending = await asyncio.wait(hooks, timeout=LEAVE_TIMEOUT_S)
-        for task in pending:
-            log.error("a hook did not finish in time", why=why, timeout_s=LEAVE_TIMEOUT_S)
-            task.cancel()
-        for task in done:
-            if (exc := task.exception()) is not None:
-                log.error("a hook failed", why=why, error=repr(exc))
-                await self.crash(exc)
-
-
-def _by_topic(partitions: frozenset[TP] | set[TP]) -> dict[str, list[int]]:
-    """Topic -> its partitions, for logs."""
-    grouped: dict[str, list[int]] = {}
-    for tp in sorted(partitions):
-        grouped.setdefault(tp.topic, []).append(tp.partition)
-    return grouped

@@ -83,12 +83,12 @@ class Member:
         """What the app does once partitions are owned and tables recovered."""
         self.app._waiting_for = None
         assignment = frozenset(TP(topic, partition) for partition in partitions)
-        await self.app._run_assigned_hooks(assignment, self.app.consumer_generation_id)
+        await self.app.hooks.run_assigned(assignment, self.app.consumer_generation_id)
 
     async def revoke(self) -> None:
         """What the app does before partitions go."""
         async with asyncio.timeout(5):
-            await self.app._leave("revoke")
+            await self.app.hooks.leave("revoke")
 
     async def _crash(self, reason: BaseException) -> None:
         self.crashes.append(reason)

@@ -33,8 +33,8 @@ class Work:
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     work = Work()
     app = agents.etl.app
-    monkeypatch.setattr(app, "_assigned_hooks", [])
-    monkeypatch.setattr(app, "_leaving_hooks", [])
+    monkeypatch.setattr(app.hooks, "assigned", [])
+    monkeypatch.setattr(app.hooks, "leaving", [])
     monkeypatch.setattr(app, "_readiness_checks", [])
     monkeypatch.setattr(app, "rebalancing", False)
 

@@ -152,7 +152,7 @@ async def test_whoever_leaves_second_waits_for_the_first(tmp_path: Path) -> None
             await free.wait()
 
     app.when_leaving(drain)
-    first, second = (asyncio.ensure_future(app._leave(why)) for why in ("revoke", "stop"))
+    first, second = (asyncio.ensure_future(app.hooks.leave(why)) for why in ("revoke", "stop"))
     for _ in range(5):
         await asyncio.sleep(0)
     assert (begun, second.done()) == (["drain"], False)

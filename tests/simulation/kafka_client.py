@@ -1,11 +1,7 @@
-"""Kafka as a process meets it: a producer that keeps its order, and a member of a group, given partitions and losing them.
-
-A rebalance is eager, as Faust's are: every member that answers lets go of everything, commits, and is given anew. Who does
-not answer is put out of the group, and goes on with what it had until it hears of that: a zombie.
-"""
+"""Kafka as a process meets it: a producer that keeps its order, a member that is given partitions and loses them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,40 +10,19 @@ from faults import Fault
 from faust.types import TP
 from process import Process
 
-from app.adapters.memory.kafka import MemoryGroup, MemoryLogs, Message
-from app.clock import Clock
+from app.adapters.memory.kafka import Message
 from app.errors import OutcomeUnknown
-from app.shell.faust_app import LEAVE_TIMEOUT_S
+from app.shell.hooks import AssignedHook, LeavingHook, OwnershipHooks
 from app.shell.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from world import World
+    from kafka_broker import Group
 
-SESSION_S = 6.0
-REBALANCE_S = 30.0
 PRODUCER_TIMEOUT_S = 30.0
 FETCH_S = 0.15
 FETCHED_AT_ONCE = 20
 COMMIT_S = 1.0
 LOOK_S = 10.0
-
-
-class Logs(MemoryLogs):
-    """Logs that tell who reads a topic of every message on it."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
-        self._readers: dict[str, list[asyncio.Event]] = {}
-
-    def tell_of(self, topics: Iterable[str], news: asyncio.Event) -> None:
-        """Set `news` at every message on one of `topics`."""
-        for topic in topics:
-            self._readers.setdefault(topic, []).append(news)
-
-    def append(self, topic: str, partition: int, value: bytes) -> int:
-        for news in self._readers.get(topic, ()):
-            news.set()
-        return super().append(topic, partition, value)
 
 
 class Producer:
@@ -137,9 +112,6 @@ class Event:
         self._member.acknowledge(self.message.tp, self.message.generation_id, self.message.offset)
 
 
-Hook = Callable[[frozenset[TP]], Awaitable[None]]
-
-
 class Member:
     """The part of `app.shell.faust_app.InstreamApp` that runners and ownerships use, over a simulated group."""
 
@@ -154,25 +126,23 @@ class Member:
         self.in_worker = False
         self.watchdog = Watchdog(self, settings.stall_timeout_s)  # type: ignore[arg-type]
         self._group = group
-        self._assigned_hooks: list[Hook] = []
-        self._leaving_hooks: list[Callable[[], Awaitable[None]]] = []
-        self._recover: Hook | None = None
+        self.hooks = OwnershipHooks(self)
+        self._recover: AssignedHook | None = None
         self._positions: dict[TP, int] = {}
         self._acked: dict[TP, int] = {}
         self._give: Callable[[Event], Awaitable[None]] | None = None
         self.should_stop = False
-        self._leave_lock = asyncio.Lock()
         self._taking: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
     # --- what production code asks of its app
 
-    def when_assigned(self, hook: Hook) -> Hook:
-        self._assigned_hooks.append(hook)
+    def when_assigned(self, hook: AssignedHook) -> AssignedHook:
+        self.hooks.assigned.append(hook)
         return hook
 
-    def when_leaving(self, hook: Callable[[], Awaitable[None]]) -> Any:
-        self._leaving_hooks.append(hook)
+    def when_leaving(self, hook: LeavingHook) -> LeavingHook:
+        self.hooks.leaving.append(hook)
         return hook
 
     def ready_when(self, check: Any) -> None:
@@ -212,7 +182,7 @@ class Member:
 
     # --- what the role sets
 
-    def serve(self, give: Callable[[Event], Awaitable[None]], recover: Hook | None = None) -> None:
+    def serve(self, give: Callable[[Event], Awaitable[None]], recover: AssignedHook | None = None) -> None:
         """Join, and hand every message to `give`; `recover` runs first whenever partitions are given."""
         self._give, self._recover = give, recover
         self.process.when_dead(lambda: self._group.lost(self))
@@ -230,20 +200,11 @@ class Member:
         self.rebalancing = True
         if self._taking is not None:
             self._taking.cancel()
-        async with self._leave_lock:
-            if self._positions:
-                await self._run_leaving_hooks()
-                await self._commit()
+        if self._positions:
+            await self.hooks.leave("revoke")
+            await self._commit()
         self._positions.clear()
         self._acked.clear()
-
-    async def _run_leaving_hooks(self) -> None:
-        for hook in list(self._leaving_hooks):
-            try:
-                async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                    await hook()
-            except TimeoutError:
-                self.process.world.tell(self.process.name, "a hook did not finish in time")
 
     def give(self, generation: int, partitions: tuple[int, ...]) -> None:
         """Be given partitions; the next rebalance ends a recovery that is under way."""
@@ -267,8 +228,7 @@ class Member:
         self.rebalancing = False
         self._news.set()
         world.tell(process.name, f"owns {sorted(partitions)} in generation {generation}")
-        for hook in self._assigned_hooks:
-            await hook(assignment)
+        process.spawn(self.hooks.run_assigned(assignment, generation), "hooks")
 
     def acknowledge(self, tp: TP, generation: int, offset: int) -> None:
         if generation == self.consumer_generation_id and tp in self._positions:
@@ -332,74 +292,3 @@ class Member:
                 self._positions[tp] = max(world.logs.trimmed.get((tp.topic, tp.partition), 0), message.offset - 3)
                 self._news.set()
                 return
-
-
-class Group:
-    """A group's coordinator."""
-
-    def __init__(self, world: "World", name: str, partitions: int) -> None:
-        self.world = world
-        self.state = MemoryGroup(world.logs, name, partitions)
-        self._members: dict[str, Member] = {}
-        self._changed = asyncio.Event()
-        world.spawn(self._coordinate())
-
-    def add(self, member: Member) -> None:
-        """A member asks to join."""
-        self._members[member.process.name] = member
-        self._changed.set()
-
-    def lost(self, member: Member) -> None:
-        """A member died: noticed when its session times out."""
-        self.world.loop.call_later(SESSION_S, self.remove, member)
-
-    def remove(self, member: Member) -> None:
-        """A member is gone: it left, or nobody heard of it for too long."""
-        if self._members.pop(member.process.name, None) is not None:
-            self.state.leave(member.process.name)
-            self._changed.set()
-
-    def expel(self, member: Member) -> None:
-        """A member that is stopped has missed its session; awake again it hears of it, and joins anew."""
-        if self._members.get(member.process.name) is member:
-            self.world.tell(member.process.name, "is put out of its group")
-            self.remove(member)
-            self.world.spawn(self._rejoin(member))
-
-    async def _rejoin(self, member: Member) -> None:
-        await member.process.gate()
-        await asyncio.sleep(self.world.chance.choice([0.0, 0.3, 1.0, 3.0]))  # a zombie until then
-        member.process.spawn(self._join_again(member), "rejoin")
-
-    async def _join_again(self, member: Member) -> None:
-        await member.leave_partitions()
-        self.add(member)
-
-    async def _coordinate(self) -> None:
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            await asyncio.sleep(self.world.chance.choice([0.05, 0.3, 1.0]))
-            await self._rebalance()
-
-    async def _rebalance(self) -> None:
-        """Everybody lets go, then everybody is given; who does not answer in time is out."""
-        while self.world.is_away("kafka"):  # noqa: ASYNC110 - time brings it back, no event
-            await asyncio.sleep(0.2)
-        before = list(self._members.values())
-        leaving = {m: m.process.spawn(m.leave_partitions(), "leave") for m in before if m.process.alive}
-        if leaving:
-            await asyncio.wait(leaving.values(), timeout=REBALANCE_S)
-        for member in before:
-            task = leaving.get(member)
-            if not member.process.alive:
-                self._members.pop(member.process.name, None)
-                self.state.leave(member.process.name)
-            elif task is not None and not task.done():
-                self.expel(member)
-        for member in list(self._members.values()):
-            self.state.join(member.process.name)
-        membership = self.state.membership
-        for member in list(self._members.values()):
-            owned = membership.owned.get(member.process.name, ())
-            member.give(membership.generation, owned)

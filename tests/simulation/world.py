@@ -9,9 +9,10 @@ from typing import Any
 
 from builders import BASE_MS
 from faults import Fault, Faults
-from kafka_client import SESSION_S, Group, Logs
+from kafka_broker import Group, Logs
 from process import GoneError, Process
 from roles import MAKERS
+from strikes import Strikes
 from traffic import Traffic
 from virtual_loop import VirtualLoop
 
@@ -34,7 +35,6 @@ OLDEST_S = 25.0
 """How long a message may wait: an idle sink commits every 15 s."""
 EXPECTED_CRASHES = (OutsideError, StepConflict, SourceGap, WorkerStalled)
 """What may end a worker: a service that failed, somebody else's step. Anything else is a defect."""
-MAX_SHARDS = 10
 
 
 class WorldClock:
@@ -86,13 +86,13 @@ class World:
         self.collectors: dict[str, Any] = {}
         self.processes: dict[str, Process] = {}
         self.roles: dict[str, Any] = {}
-        self._wanted: set[str] = set()
+        self.wanted: set[str] = set()
         self._kept: set[str] = set()
         self._incarnations: dict[str, int] = {}
         self.skews: dict[str, int] = {}
         self.every_skew: dict[str, int] = {}
         """Also those that were set right."""
-        self._away: dict[str, float] = {}
+        self.away: dict[str, float] = {}
         self.unreadable: set[bytes] = set()
         """Records of Kinesis that lack their end."""
         self.groups = {
@@ -113,7 +113,7 @@ class World:
         return self.skews.get(slot, 0)
 
     def is_away(self, service: str) -> bool:
-        return self.loop.time() < self._away.get(service, 0.0)
+        return self.loop.time() < self.away.get(service, 0.0)
 
     def never(self) -> "asyncio.Future[None]":
         """Nothing comes back to a dead process."""
@@ -175,13 +175,14 @@ class World:
         """Faults, then calm, until everything must have arrived."""
         self._start_processes()
         self.traffic.start()
-        moments = [self.spawn(self._moments(fault, mean_s)) for fault, mean_s in self.faults.moments.items()]
+        strikes = Strikes(self)
+        moments = [self.spawn(strikes.at_moments(fault, mean_s)) for fault, mean_s in self.faults.moments.items()]
         await asyncio.sleep(TRAFFIC_S + 5)
         self.faults.on = False
         self.tell("world", "the faults end")
         for task in moments:
             task.cancel()
-        self._away.clear()
+        self.away.clear()
         for process in self.processes.values():
             process.calls_left = None
             process.wake()
@@ -220,22 +221,22 @@ class World:
                 if self.faults.skewed and chance.random() < 0.5:
                     self.skews[slot] = chance.choice([-3000, -1000, 1000, 3000])
                     self.faults.note(Fault.SKEW, role)
-                self._want(slot)
+                self.want(slot)
         if self.faults.skewed and chance.random() < 0.6:
             self.skews["collector-0"] = 9000
             self.faults.note(Fault.AHEAD)
             self.loop.call_later(20, self.skews.pop, "collector-0", None)
         self.every_skew = dict(self.skews)
 
-    def _want(self, slot: str) -> None:
-        self._wanted.add(slot)
+    def want(self, slot: str) -> None:
+        self.wanted.add(slot)
         if slot not in self._kept:  # else the process that is to end is followed by another
             self._kept.add(slot)
             self.spawn(self._keep(slot))
 
     async def _keep(self, slot: str) -> None:
         """Start a slot's process, and start it again when it has ended: never two at a time, as a supervisor does."""
-        while slot in self._wanted and not self.closing:
+        while slot in self.wanted and not self.closing:
             await asyncio.sleep(self.chance.choice([0.1, 0.5, 2.0]))
             self._incarnations[slot] = number = self._incarnations.get(slot, 0) + 1
             process = Process(self, slot.split("-", maxsplit=1)[0], slot, number)
@@ -245,142 +246,7 @@ class World:
             await process.ended
         self._kept.discard(slot)
 
-    # --- what happens at moments
-
-    async def _moments(self, fault: Fault, mean_s: float) -> None:
-        while True:
-            await asyncio.sleep(self.chance.expovariate(1 / mean_s))
-            await self._strike(fault)
-
-    def _victim(self, roles: tuple[str, ...] = tuple(MAKERS)) -> Process | None:
-        alive = [p for slot, p in sorted(self.processes.items()) if p.alive and p.role in roles and not p.paused]
-        return self.chance.choice(alive) if alive else None
-
-    async def _strike(self, fault: Fault) -> None:
-        match fault:
-            case Fault.CRASH:
-                self._crash()
-            case Fault.TERM:
-                if (process := self._victim()) is not None:
-                    self.faults.note(fault, process.role)
-                    self.spawn(self._terminate(process))
-            case Fault.ZOMBIE:
-                if (process := self._victim()) is not None:
-                    self.spawn(self._stop_and_wake(process))
-            case Fault.MOVED:
-                self._move()
-            case Fault.SPLIT | Fault.MERGED:
-                self._reshard(fault)
-            case Fault.STORE_LOST | Fault.STORE_BACK:
-                await self._harm_store(fault)
-            case Fault.BROKER:
-                service = self.chance.choice(["kafka", "kafka", "s3", "warehouse", "kinesis", "registry"])
-                self.faults.note(fault)
-                self._away[service] = self.loop.time() + self.chance.choice([0.5, 3.0, 12.0])
-                self.tell("world", f"{service} is away")
-            case Fault.REPLAY:
-                self.resend_some()
-            case Fault.TRIMMED:
-                self._trim()
-            case _:
-                raise AssertionError(fault)
-
-    def _crash(self) -> None:
-        process = self._victim()
-        if process is None:
-            return
-        if self.chance.random() < 0.2:
-            self.faults.note(Fault.CRASH, process.role)
-            process.die("is killed")
-        else:
-            process.calls_left = self.chance.randrange(1, 40)
-
-    async def _terminate(self, process: Process) -> None:
-        self.tell(process.name, "is told to stop")
-        stopping = process.spawn(self.roles[process.slot].stop(), "stop")
-        await asyncio.wait([stopping, process.ended], timeout=25, return_when=asyncio.FIRST_COMPLETED)
-        if process.alive:
-            member = getattr(self.roles[process.slot], "_member", None)
-            if member is not None:
-                self.groups[process.role].remove(member)
-            process.die("has stopped")
-
-    async def _stop_and_wake(self, process: Process) -> None:
-        self.faults.note(Fault.ZOMBIE, process.role)
-        self.tell(process.name, "is stopped")
-        process.pause()
-        seconds = self.chance.choice([2.0, 8.0, 15.0])
-        if seconds > SESSION_S:
-            member = getattr(self.roles[process.slot], "_member", None)
-            await asyncio.sleep(SESSION_S)
-            if member is not None and process.alive and process.paused:
-                self.groups[process.role].expel(member)
-            await asyncio.sleep(seconds - SESSION_S)
-        else:
-            await asyncio.sleep(seconds)
-        self.tell(process.name, "is woken")
-        process.wake()
-
-    def _move(self) -> None:
-        role = self.chance.choice(["bridge", "etl", "etl", "sink", "sink", "delivery"])
-        slot = f"{role}-{self.chance.choice([0, 1, 2])}"
-        self.faults.note(Fault.MOVED, role)
-        others = [s for s in self._wanted if s.startswith(role) and s != slot]
-        if slot not in self._wanted:
-            self._want(slot)
-        elif others:
-            self._wanted.discard(slot)
-            process = self.processes.get(slot)
-            if process is not None and process.alive:
-                self.spawn(self._terminate(process))
-
-    def _reshard(self, fault: Fault) -> None:
-        shards = sorted((s for s in self.stream._shards.values() if s.ending_sequence is None), key=lambda s: s.first_key)
-        if len(self.stream._shards) >= MAX_SHARDS:
-            return
-        if fault is Fault.SPLIT:
-            self.stream.split(self.chance.choice(shards).shard_id)
-        elif len(shards) > 1:
-            at = self.chance.randrange(len(shards) - 1)
-            self.stream.merge(shards[at].shard_id, shards[at + 1].shard_id)
-        else:
-            return
-        self.faults.note(fault)
-        self.tell("world", str(fault))
-
-    async def _harm_store(self, fault: Fault) -> None:
-        names = [name for name in self.disk.names() if name.startswith("etl")]
-        if not names:
-            return
-        name = self.chance.choice(names)
-        slot = name.split("/")[0]
-        copy = self.disk.snapshot(name)
-        if fault is Fault.STORE_BACK:
-            await asyncio.sleep(self.chance.choice([3.0, 10.0]))
-        process = self.processes[slot]
-        if process.alive:
-            process.die("is killed, its store harmed")
-        self.faults.note(fault)
-        self.tell("world", f"{name}: {fault}")
-        if fault is Fault.STORE_BACK:
-            self.disk.restore(name, copy)
-        else:
-            self.disk.remove(name)
-
-    def _trim(self) -> None:
-        """While no etl runs, retention takes source messages that none of them has read (rule E4)."""
-        topic, partition = self.topics.blocks.name, self.chance.randrange(self.settings.partitions)
-        applied = self.source_applied(partition)
-        unread = len(self.logs.messages.get((topic, partition), [])) - applied - 1
-        if unread < 2:
-            return
-        for process in self.processes.values():
-            if process.role == "etl" and process.alive:
-                process.die("is killed, its source trimmed")
-        self.faults.note(Fault.TRIMMED)
-        first = applied + 1 + self.chance.randrange(1, unread)
-        self.tell("world", f"{topic}[{partition}] begins at {first} now")
-        self.logs.trim(topic, partition, first)
+    # --- what its logs and services hold
 
     def counted_steps(self, partition: int) -> list[StepMessage]:
         """The one history of a partition of `rows`."""
@@ -396,13 +262,6 @@ class World:
         """Offset on `blocks` up to which steps have taken it."""
         steps = self.counted_steps(partition)
         return steps[-1].source_last if steps else -1
-
-    def resend_some(self) -> None:
-        """Put a batch's blocks again, as an audit does that missed what was under way."""
-        items = list(self.registry._items.values())
-        if items:
-            self.faults.note(Fault.REPLAY)
-            self.resend(self.chance.choice(items), 1)
 
     def resend(self, item: Any, attempt: int) -> None:
         raw = self.objects._objects.get(item.raw_key)

@@ -1,0 +1,40 @@
+"""The collector as a process: the batcher behind `POST /v1/events`."""
+
+from process import Process
+from services import ports_of
+
+from app.collector.batcher import Batcher
+from app.collector.batcher import World as CollectorWorld
+from app.collector.budget import MemoryBudget
+from app.collector.clock_guard import ClockGuard
+from app.collector.requests import Sent, read_lines
+
+
+class Collector:
+    """The batcher behind `POST /v1/events`."""
+
+    def __init__(self, process: Process) -> None:
+        world = process.world
+        self.process, self._ports = process, ports_of(process)
+        settings = world.settings
+        self._budget = MemoryBudget(settings.max_buffered_bytes)
+        self._guard = ClockGuard(self._ports.objects, settings.max_clock_skew_s)
+        outside = CollectorWorld(
+            self._ports.objects, self._ports.registry, self._ports.blocks, process.clock, process.random.randbytes
+        )
+        self._batcher = Batcher(settings, outside, self._budget, self._guard, world.threads)
+        process.spawn(self._guard.watch(), "guard")
+        process.spawn(self._batcher.resender.run(), "resender")
+        world.collectors[process.slot] = self
+
+    async def collect(self, body: bytes, user_agent: str, ip: str) -> str:
+        """What the server does with an NDJSON body; the batch's id. Raises RequestRejected."""
+        self._guard.check()
+        settings = self.process.world.settings
+        with self._budget.reserve() as held:
+            sent = Sent(body, "application/x-ndjson", False, "server", self.process.clock.now_ms(), ip, user_agent)
+            lines = read_lines(sent, held, settings.max_decompressed_bytes, settings.max_lines)
+            return await self._batcher.add(lines, held.hand_over())
+
+    async def stop(self) -> None:
+        await self._batcher.close()

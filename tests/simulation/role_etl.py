@@ -1,0 +1,127 @@
+"""The ETL as a process: partition owners over `blocks`, wired as `agents.etl` wires them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faust.types import TP
+from kafka_client import Member, Producer
+from process import Process
+from services import ports_of
+from visitors import ENRICHER
+
+from agents.etl_owner import EtlOutside, own_partition
+from app.core.dead_letter import DeadLetterLimit
+from app.core.step import EtlRules
+from app.core.step_message import StepMessage
+from app.errors import StepGap
+from app.shell.runners import Inbox, PartitionRunners
+from tables.partition_db import PartitionDb, Position
+from tables.store_check import StoreCheck
+
+
+class EtlState:
+    """The stores of a worker's partitions, recovered from `rows`: what `tables.partition_state` is with Faust below it."""
+
+    def __init__(self, process: Process, ports: Any) -> None:
+        self._process, self._ports = process, ports
+        self._dbs: dict[int, PartitionDb] = {}
+
+    def _open(self, partition: int) -> PartitionDb:
+        world = self._process.world
+        engine = world.disk.open(f"{self._process.slot}/{partition}")
+        self._dbs[partition] = db = PartitionDb(engine, world.settings.dedup_window_ms)
+        return db
+
+    def _wipe(self, partition: int) -> None:
+        self._dbs.pop(partition).wipe()
+
+    async def recover(self, assignment: frozenset[TP]) -> None:
+        world, logs = self._process.world, self._ports.logs
+        rows = world.topics.rows.name
+        self.close()
+        check = StoreCheck(logs, self._ports.objects, world.topics, 1, "instream-etl-e1")
+        for partition in sorted({tp.partition for tp in assignment}):
+            first, end = await logs.bounds(rows, partition)
+            db = self._open(partition)
+            if await check.is_stale(db, partition, first, end):
+                self._wipe(partition)
+                db = self._open(partition)
+            start = first if db.empty else max(db.rows_offset + 1, first)
+            await self._process.gate()
+            for message in world.logs.read(rows, partition, start, end - start):
+                try:
+                    db.follow(message.value, message.offset)
+                except StepGap:
+                    self._wipe(partition)
+                    raise
+            await self._process.sleep(0.01)
+
+    def close(self) -> None:
+        for db in self._dbs.values():
+            db.close()
+        self._dbs.clear()
+
+    async def verify_recovered(self, partition: int) -> None:
+        _, end = await self._ports.logs.bounds(self._process.world.topics.rows.name, partition)
+        self._dbs[partition].verify_read_to(end)
+
+    def position(self, partition: int) -> Position:
+        return self._dbs[partition].position
+
+    def reader(self, partition: int) -> Any:
+        return Reader(self._dbs, partition)
+
+    def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
+        self._dbs[step.partition].commit(step, message, offset)
+
+
+class Reader:
+    """Looks its store up at every call."""
+
+    def __init__(self, dbs: dict[int, PartitionDb], partition: int) -> None:
+        self._dbs, self._partition = dbs, partition
+
+    def get(self, table: str, keys: Any) -> Any:
+        return self._dbs[self._partition].get(table, keys)
+
+    def scan(self, table: str) -> Any:
+        return self._dbs[self._partition].scan(table)
+
+
+class Etl:
+    """Partition owners over `blocks`."""
+
+    def __init__(self, process: Process) -> None:
+        world = process.world
+        self._world, self._process = world, process
+        self._ports = ports_of(process)
+        self._producer = Producer(process)
+        self._state = EtlState(process, self._ports)
+        blocks = world.topics.blocks.name
+        self._member = Member(process, world.groups["etl"], (blocks,), self._ports, world.settings)
+        runners = PartitionRunners(self._member, blocks, self._work)  # type: ignore[arg-type]
+        self._member.serve(runners.give, self._state.recover)
+        process.when_dead(self._state.close)
+
+    async def _work(self, inbox: Inbox) -> None:
+        settings, topics = self._world.settings, self._world.topics
+        rules = EtlRules(
+            epoch=1, partitions=settings.partitions, join=settings.join, dedup_window_ms=settings.dedup_window_ms,
+            message_bytes=self._world.message_bytes, dead_letters=DeadLetterLimit(share=1),
+        )  # fmt: skip
+
+        async def bounds(partition: int) -> tuple[int, int]:
+            found: tuple[int, int] = await self._ports.logs.bounds(topics.blocks.name, partition)
+            return found
+
+        async def append(partition: int, message: bytes) -> int:
+            return await (await self._producer.send(topics.rows.name, partition, message))
+
+        async def bury(partition: int, letters: Sequence[bytes]) -> None:
+            for answer in [await self._producer.send(topics.dead_letters.name, partition, letter) for letter in letters]:
+                await answer
+
+        await own_partition(inbox, rules, ENRICHER, EtlOutside(self._state, bounds, append, bury, self._process.clock))
+
+    async def stop(self) -> None:
+        await self._member.leave_partitions()

@@ -1,0 +1,48 @@
+"""The sink as a process: transaction chains over `rows`, wired as `agents.sink` wires them."""
+
+from kafka_client import Member, Producer
+from process import Process
+from services import ports_of
+
+from agents.sink_partition import Connections, SinkPartition, commit_rules, serve
+from app.chain_store import sweep
+from app.core.chain import LogBounds, Place
+from app.shell.runners import Inbox, PartitionRunners
+
+
+class Sink:
+    """Transaction chains over `rows`."""
+
+    def __init__(self, process: Process) -> None:
+        world = process.world
+        self._world, self._process = world, process
+        self._ports = ports_of(process)
+        self._producer = Producer(process)
+        rows = world.topics.rows.name
+        self._member = Member(process, world.groups["sink"], (rows,), self._ports, world.settings)
+        runners = PartitionRunners(self._member, rows, self._work)  # type: ignore[arg-type]
+        self._member.serve(runners.give)
+        process.spawn(self._sweep(), "sweep")
+
+    async def _work(self, inbox: Inbox) -> None:
+        topics = self._world.topics
+
+        async def announce(ready: bytes) -> None:
+            await (await self._producer.send(topics.manifests.name, inbox.partition, ready))
+
+        async def bounds() -> LogBounds:
+            return LogBounds(*await self._ports.logs.bounds(topics.rows.name, inbox.partition))
+
+        connections = Connections(
+            self._ports.objects, announce, bounds, self._process.clock, lambda: self._process.random.randbytes(4).hex(),
+            self._process.sleep,
+        )  # fmt: skip
+        await serve(inbox, SinkPartition(Place(1, inbox.partition), commit_rules(self._world.settings), connections))
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._process.sleep(40)
+            await sweep(self._ports.objects, self._process.clock.now_ms() + 86_400_000, self._process.sleep)
+
+    async def stop(self) -> None:
+        await self._member.leave_partitions()
