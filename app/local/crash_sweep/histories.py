@@ -46,6 +46,8 @@ _HISTORIES: Final = {
     "bridge.kafka.highwaters": _START,
     "bridge.kafka.send.barrier": _START,
     "bridge.kinesis.iterator": _START,
+    "bridge.logs.committed": _START,
+    "bridge.logs.bounds": _START,
     "bridge.kafka.send.end": _SPLIT,
     "bridge.kafka.send.finished": _SPLIT,
     "etl.kafka.earliest": _START,
