@@ -57,11 +57,13 @@ async def _run_once(batches: int) -> Run:
     ports = AuditPorts(MemoryObjectStore(), registry, MemoryBlockStream(), warehouse, _no_lags, clock)
     start_ms = clock.now_ms() - AGE_MS
     thirds = [base64.b64encode(BitMap(range(n, 2000, 3)).serialize()).decode() for n in range(3)]
+    entries: list[tuple[str, Entry]] = []
     for number in range(batches):
         item = _item(number, start_ms + number)
         await registry.register(item)
         for n in range(3 if number % 2 == 0 else 2):
-            warehouse.add_entry(item.batch_id, Entry("page_views", len(range(n, 2000, 3)), thirds[n]))
+            entries.append((item.batch_id, Entry("page_views", len(range(n, 2000, 3)), thirds[n])))
+    warehouse.add_entries(entries)
     for partition in range(PARTITIONS):
         warehouse.load(1, partition, 1, start_ms - 1)
     meter = Meter()

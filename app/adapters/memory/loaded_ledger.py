@@ -1,9 +1,10 @@
 """The warehouse as the audit sees it, in memory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from app.adapters.memory.copied_files import Row
 from app.adapters.memory.hooks import Hooked
 from app.adapters.memory.s3 import MemoryObjectStore
 from app.adapters.memory.warehouse import MemoryWarehouse
@@ -19,6 +20,8 @@ class MemoryLoadedLedger(Hooked):
 
     def __init__(self, warehouse: MemoryWarehouse | None = None) -> None:
         self.warehouse = warehouse or MemoryWarehouse(MemoryObjectStore())
+        self._indexes: dict[str, tuple[Sequence[Row], dict[str, list[Row]]]] = {}
+        """Of each table the rows that were indexed, and those of each batch."""
 
     def load(self, epoch: int, partition: int, number: int, stream_time_ms: int) -> None:
         """Let delivery be done with a transaction, as loaded."""
@@ -31,7 +34,11 @@ class MemoryLoadedLedger(Hooked):
 
     def add_entry(self, batch_id: str, entry: Entry) -> None:
         """Add a ledger row."""
-        self.warehouse.add(ledger=[entry._asdict() | {"txn_id": "t", "batch_id": batch_id}])
+        self.add_entries([(batch_id, entry)])
+
+    def add_entries(self, entries: Iterable[tuple[str, Entry]]) -> None:
+        """Add ledger rows, each of a batch."""
+        self.warehouse.add(ledger=[entry._asdict() | {"txn_id": "t", "batch_id": batch_id} for batch_id, entry in entries])
 
     def add_replay(self, batch_id: str, block: int, attempt: int) -> None:
         """Add a report that a block was known."""
@@ -57,19 +64,18 @@ class MemoryLoadedLedger(Hooked):
     async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
         """The ledger rows of each batch."""
         await self._enter("entries")
-        wanted, found = set(batch_ids), dict[str, list[Entry]]()
-        for row in self.warehouse.rows(LEDGER.name):
-            if row["batch_id"] in wanted:
-                found.setdefault(row["batch_id"], []).append(Entry(row["outcome"], row["lines"], row["line_set"]))
+        found: dict[str, list[Entry]] = {}
+        for row in self._of_batches(LEDGER.name, batch_ids):
+            found.setdefault(row["batch_id"], []).append(Entry(row["outcome"], row["lines"], row["line_set"]))
         await self._leave("entries")
         return found
 
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Blocks of each batch with a report of a replay."""
         await self._enter("replayed_blocks")
-        wanted, found = set(batch_ids), dict[str, set[int]]()
-        for row in self.warehouse.rows(REPLAYS.name):
-            if row["batch_id"] in wanted and row["attempt"] >= 1:
+        found: dict[str, set[int]] = {}
+        for row in self._of_batches(REPLAYS.name, batch_ids):
+            if row["attempt"] >= 1:
                 found.setdefault(row["batch_id"], set()).add(row["block"])
         await self._leave("replayed_blocks")
         return {batch_id: frozenset(blocks) for batch_id, blocks in found.items()}
@@ -77,12 +83,22 @@ class MemoryLoadedLedger(Hooked):
     async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
         """Of each batch the blocks of which a copy could not be read."""
         await self._enter("dead_letters")
-        wanted, found = set(batch_ids), dict[str, dict[int, str]]()
-        for row in self.warehouse.rows(DEAD_LETTERS.name):
-            if row["batch_id"] in wanted:
-                found.setdefault(row["batch_id"], {})[row["block"]] = row["reason"]
+        found: dict[str, dict[int, str]] = {}
+        for row in self._of_batches(DEAD_LETTERS.name, batch_ids):
+            found.setdefault(row["batch_id"], {})[row["block"]] = row["reason"]
         await self._leave("dead_letters")
         return found
+
+    def _of_batches(self, table: str, batch_ids: Iterable[str]) -> list[Row]:
+        """A table's rows of some batches, found as by an index on batch_id."""
+        rows = self.warehouse.rows(table)
+        indexed, by_batch = self._indexes.get(table, ((), {}))
+        if indexed is not rows:
+            by_batch = {}
+            for row in rows:
+                by_batch.setdefault(row["batch_id"], []).append(row)
+            self._indexes[table] = rows, by_batch
+        return [row for batch_id in dict.fromkeys(batch_ids) for row in by_batch.get(batch_id, ())]
 
     async def _wait_for_lock(self) -> None:
         """A query on delivery_log waits for whoever has it alone."""
