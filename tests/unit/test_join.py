@@ -54,6 +54,16 @@ def test_it_closes_when_stream_time_passes_its_bound_and_not_before() -> None:
     assert joins(run) == {"f": None}
 
 
+def test_a_first_keeps_its_place_though_its_block_was_received_long_before_it() -> None:
+    """It is remembered from its own arrival on: the block's would be forgotten while the first is still open."""
+    run = Run(etl_rules(dedup_window_ms=131_000), enricher()).feed(log_of([
+        block(event("a", view="v2"), event("f", at_s=30), batch=1), block(second("s", at_s=100), batch=2),
+        tick(s0=140), block(event("g", at_s=141), batch=3), tick(s0=400),
+    ]), iter([1] * 5))  # fmt: skip
+    assert joins(run) == {"a": None, "f": "s", "g": None}
+    assert reasons(run) == {}
+
+
 def test_the_row_has_all_fields_of_its_second() -> None:
     stay = {"dwell_ms": 60_000, "visible_ms": 50_000, "scroll_pct": 80, "properties": '{"a":1}'}
     first = event("f", url="https://n.example/", properties='{"b":2}')
