@@ -3,33 +3,21 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
 import structlog
 from faust.types import TP
 
 from agents.auditor import Auditor
-from app.settings import Settings
+from app.shell.role_process import RoleProcess
 from app.topics import topics_of
 
 log = structlog.get_logger(__name__)
 
 
-class AuditProcess(Protocol):
-    """The process around it: `app.shell.faust_app.InstreamApp`."""
-
-    @property
-    def settings(self) -> Settings:
-        """Its settings."""
-
-    async def crash(self, reason: BaseException) -> None:
-        """End it."""
-
-
 class AuditRounds:
     """Round by round, AUDIT_INTERVAL_S between them, while topic `audit`'s only partition is owned."""
 
-    def __init__(self, process: AuditProcess, open_auditor: Callable[[], AbstractAsyncContextManager[Auditor]]) -> None:
+    def __init__(self, process: RoleProcess, open_auditor: Callable[[], AbstractAsyncContextManager[Auditor]]) -> None:
         self._process = process
         self._open_auditor = open_auditor
         self._turn = TP(topics_of(process.settings).audit.name, 0)

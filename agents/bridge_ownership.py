@@ -15,7 +15,7 @@ from app.clock import Clock
 from app.core.checkpoint import Barrier, Checkpoint, decode
 from app.core.shards import ShardBook
 from app.errors import WorkerStalled
-from app.settings import Settings
+from app.shell.role_process import RoleProcess
 from app.shell.seeker import Seeker
 from app.topics import topics_of
 
@@ -34,12 +34,8 @@ class BridgePorts(Protocol):
         """The process's clock."""
 
 
-class BridgeProcess(Protocol):
-    """The process around it: `app.shell.faust_app.InstreamApp`."""
-
-    @property
-    def settings(self) -> Settings:
-        """The process's settings."""
+class BridgeProcess(RoleProcess, Protocol):
+    """The process around it."""
 
     @property
     def ports(self) -> BridgePorts:
@@ -47,9 +43,6 @@ class BridgeProcess(Protocol):
 
     async def reposition(self, tp: TP, offset: int) -> None:
         """Read `tp` from `offset` on."""
-
-    async def crash(self, reason: BaseException) -> None:
-        """End it."""
 
 
 class Checkpoints(Protocol):

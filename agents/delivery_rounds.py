@@ -2,33 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
 from faust.types import TP
 
 from agents.deliverer import Deliverer
-from app.settings import Settings
+from app.shell.role_process import RoleProcess
 from app.topics import topics_of
 
 log = structlog.get_logger(__name__)
 
 
-class DeliveryProcess(Protocol):
-    """The process around it: `app.shell.faust_app.InstreamApp`."""
-
-    @property
-    def settings(self) -> Settings:
-        """Its settings."""
-
-    async def crash(self, reason: BaseException) -> None:
-        """End it."""
-
-
 class DeliveryRounds:
     """Every DELIVERY_INTERVAL_S, and sooner when `wake` is set: one round over the partitions that are owned."""
 
-    def __init__(self, process: DeliveryProcess, new_deliverer: Callable[[], Deliverer]) -> None:
+    def __init__(self, process: RoleProcess, new_deliverer: Callable[[], Deliverer]) -> None:
         self.wake = asyncio.Event()
         self._process = process
         self._new_deliverer = new_deliverer

@@ -292,3 +292,13 @@ class Member:
                 self._positions[tp] = max(world.logs.trimmed.get((tp.topic, tp.partition), 0), message.offset - 3)
                 self._news.set()
                 return
+
+
+class MemberRole:
+    """A role whose process is a member of a consumer group."""
+
+    member: Member
+
+    async def stop(self) -> None:
+        """Do in good order what a worker does that is told to stop."""
+        await self.member.leave_partitions()

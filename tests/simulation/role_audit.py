@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from faults import Fault
-from kafka_client import Event, Member
+from kafka_client import Event, Member, MemberRole
 from process import Process
 from services import ports_of
 
@@ -16,17 +16,17 @@ from app.errors import ServiceUnavailable
 from app.settings import Settings
 
 
-class Audit:
+class Audit(MemberRole):
     """The rounds, and the agent that holds the turn."""
 
     def __init__(self, process: Process) -> None:
         world = process.world
         self._process, self._ports = process, ports_of(process)
-        self._member = Member(process, world.groups["audit"], (world.topics.audit.name,), self._ports, world.settings)
-        self._rounds = AuditRounds(self._member, self._open_auditor)
-        self._member.when_assigned(self._rounds.begin)
-        self._member.when_leaving(self._rounds.end)
-        self._member.serve(self._ignore)
+        self.member = Member(process, world.groups["audit"], (world.topics.audit.name,), self._ports, world.settings)
+        self._rounds = AuditRounds(self.member, self._open_auditor)
+        self.member.when_assigned(self._rounds.begin)
+        self.member.when_leaving(self._rounds.end)
+        self.member.serve(self._ignore)
 
     async def _ignore(self, event: Event) -> None:
         event.ack()
@@ -41,9 +41,6 @@ class Audit:
 
         audit_ports = AuditPorts(ports.objects, ports.registry, ports.blocks, ledger_of(process), lags, process.clock)
         yield WatchedAuditor(process, audit_ports, world.settings)
-
-    async def stop(self) -> None:
-        await self._member.leave_partitions()
 
 
 class WatchedAuditor(Auditor):

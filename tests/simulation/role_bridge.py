@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from faust.types import TP
-from kafka_client import Event, Member, Producer
+from kafka_client import Event, Member, MemberRole, Producer
 from process import Process
 from services import ports_of
 
@@ -46,7 +46,7 @@ class CheckpointTable:
         return [checkpoint for (partition, _), checkpoint in sorted(self._kept.items()) if partition in partitions]
 
 
-class Bridge:
+class Bridge(MemberRole):
     """Ownership, pumps and ticks."""
 
     def __init__(self, process: Process) -> None:
@@ -65,26 +65,23 @@ class Bridge:
         async def mark(partition: int, barrier: Barrier) -> None:
             await (await self._producer.send(checkpoints, partition, encode(barrier)))
 
-        self._member = Member(process, world.groups["bridge"], (checkpoints,), ports_of(process), world.settings)
+        self.member = Member(process, world.groups["bridge"], (checkpoints,), ports_of(process), world.settings)
         tokens = iter(range(10**9))
 
         async def begins_at(partition: int) -> int:
-            return await reads_next(await self._member.logs(), self._member.conf.id, checkpoints, partition)
+            return await reads_next(await self.member.logs(), self.member.conf.id, checkpoints, partition)
 
         self.ownership = Ownership(
-            self._member, self._table, Outlets(append, record, mark, begins_at), lambda: f"{process.name}-{next(tokens)}"
+            self.member, self._table, Outlets(append, record, mark, begins_at), lambda: f"{process.name}-{next(tokens)}"
         )
-        self._member.when_assigned(self.ownership.begin)
-        self._member.when_leaving(self.ownership.end)
-        self._member.watchdog.watch(self.ownership.positions)
-        self._member.serve(self._take, self._table.recover)
+        self.member.when_assigned(self.ownership.begin)
+        self.member.when_leaving(self.ownership.end)
+        self.member.watchdog.watch(self.ownership.positions)
+        self.member.serve(self._take, self._table.recover)
 
     async def _take(self, event: Event) -> None:
-        current = partial(self._member.is_current, event.message.generation_id)
+        current = partial(self.member.is_current, event.message.generation_id)
         if current() and await self.ownership.in_order(event) and current():
             self.ownership.take(event)
             await self._table.settle()
             event.ack()
-
-    async def stop(self) -> None:
-        await self._member.leave_partitions()

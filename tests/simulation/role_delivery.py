@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from faults import Fault
-from kafka_client import Event, Member
+from kafka_client import Event, Member, MemberRole
 from process import Process
 from services import ports_of
 
@@ -14,7 +14,7 @@ from agents.warehouse_load import WarehouseLoad
 from app.errors import ServiceUnavailable, WarehouseError
 
 
-class Delivery:
+class Delivery(MemberRole):
     """The rounds, and the agent that wakes them."""
 
     def __init__(self, process: Process) -> None:
@@ -22,12 +22,12 @@ class Delivery:
         self._process, self._ports = process, ports_of(process)
         self._load_ids = iter(range(10**9))
         topic = world.topics.manifests.name
-        self._member = Member(process, world.groups["delivery"], (topic,), self._ports, world.settings)
-        self._rounds = DeliveryRounds(self._member, self._new_deliverer)
-        self._member.when_assigned(self._rounds.begin)
-        self._member.when_leaving(self._rounds.end)
-        self._member.watchdog.watch_commits(self._rounds.owned)
-        self._member.serve(self._look)
+        self.member = Member(process, world.groups["delivery"], (topic,), self._ports, world.settings)
+        self._rounds = DeliveryRounds(self.member, self._new_deliverer)
+        self.member.when_assigned(self._rounds.begin)
+        self.member.when_leaving(self._rounds.end)
+        self.member.watchdog.watch_commits(self._rounds.owned)
+        self.member.serve(self._look)
 
     async def _look(self, event: Event) -> None:
         self._rounds.wake.set()
@@ -39,9 +39,6 @@ class Delivery:
             objects, connector(process), settings, process.clock, lambda: f"{process.slot}{next(self._load_ids):06d}"
         )
         return WatchedDeliverer(process, objects, load, settings, process.clock, process.random)
-
-    async def stop(self) -> None:
-        await self._member.leave_partitions()
 
 
 class WatchedDeliverer(Deliverer):

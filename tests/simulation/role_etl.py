@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faust.types import TP
-from kafka_client import Member, Producer
+from kafka_client import Member, MemberRole, Producer
 from process import Process
 from services import ports_of
 from visitors import ENRICHER
@@ -88,7 +88,7 @@ class Reader:
         return self._dbs[self._partition].scan(table)
 
 
-class Etl:
+class Etl(MemberRole):
     """Partition owners over `blocks`."""
 
     def __init__(self, process: Process) -> None:
@@ -98,9 +98,9 @@ class Etl:
         self._producer = Producer(process)
         self._state = EtlState(process, self._ports)
         blocks = world.topics.blocks.name
-        self._member = Member(process, world.groups["etl"], (blocks,), self._ports, world.settings)
-        runners = PartitionRunners(self._member, blocks, self._work)  # type: ignore[arg-type]
-        self._member.serve(runners.give, self._state.recover)
+        self.member = Member(process, world.groups["etl"], (blocks,), self._ports, world.settings)
+        runners = PartitionRunners(self.member, blocks, self._work)  # type: ignore[arg-type]
+        self.member.serve(runners.give, self._state.recover)
         process.when_dead(self._state.close)
 
     async def _work(self, inbox: Inbox) -> None:
@@ -122,6 +122,3 @@ class Etl:
                 await answer
 
         await own_partition(inbox, rules, ENRICHER, EtlOutside(self._state, bounds, append, bury, self._process.clock))
-
-    async def stop(self) -> None:
-        await self._member.leave_partitions()

@@ -1,6 +1,6 @@
 """The sink as a process: transaction chains over `rows`, wired as `agents.sink` wires them."""
 
-from kafka_client import Member, Producer
+from kafka_client import Member, MemberRole, Producer
 from process import Process
 from services import ports_of
 
@@ -10,7 +10,7 @@ from app.core.chain import LogBounds, Place
 from app.shell.runners import Inbox, PartitionRunners
 
 
-class Sink:
+class Sink(MemberRole):
     """Transaction chains over `rows`."""
 
     def __init__(self, process: Process) -> None:
@@ -19,9 +19,9 @@ class Sink:
         self._ports = ports_of(process)
         self._producer = Producer(process)
         rows = world.topics.rows.name
-        self._member = Member(process, world.groups["sink"], (rows,), self._ports, world.settings)
-        runners = PartitionRunners(self._member, rows, self._work)  # type: ignore[arg-type]
-        self._member.serve(runners.give)
+        self.member = Member(process, world.groups["sink"], (rows,), self._ports, world.settings)
+        runners = PartitionRunners(self.member, rows, self._work)  # type: ignore[arg-type]
+        self.member.serve(runners.give)
         process.spawn(self._sweep(), "sweep")
 
     async def _work(self, inbox: Inbox) -> None:
@@ -43,6 +43,3 @@ class Sink:
         while True:
             await self._process.sleep(40)
             await sweep(self._ports.objects, self._process.clock.now_ms() + 86_400_000, self._process.sleep)
-
-    async def stop(self) -> None:
-        await self._member.leave_partitions()

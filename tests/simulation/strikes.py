@@ -73,7 +73,7 @@ class Strikes:
         stopping = process.spawn(self._world.roles[process.slot].stop(), "stop")
         await asyncio.wait([stopping, process.ended], timeout=25, return_when=asyncio.FIRST_COMPLETED)
         if process.alive:
-            member = getattr(self._world.roles[process.slot], "_member", None)
+            member = getattr(self._world.roles[process.slot], "member", None)
             if member is not None:
                 self._world.groups[process.role].remove(member)
             process.die("has stopped")
@@ -84,7 +84,7 @@ class Strikes:
         process.pause()
         seconds = self._world.chance.choice([2.0, 8.0, 15.0])
         if seconds > SESSION_S:
-            member = getattr(self._world.roles[process.slot], "_member", None)
+            member = getattr(self._world.roles[process.slot], "member", None)
             await asyncio.sleep(SESSION_S)
             if member is not None and process.alive and process.paused:
                 self._world.groups[process.role].expel(member)
