@@ -40,6 +40,7 @@ PHASES: Final = {
     "app.core.parts": "frames",
     "app.core.rejected": "rejected",
     "app.core.join": "join",
+    "app.core.closing": "join",
     "app.core.window": "join",
     "app.core.stored_window": "window frames",
     "app.core.enrich": "enrich",

@@ -5,12 +5,13 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
+from app.core.closing import LATE
 from app.core.decode import AcceptedBlock, Lines, read_blocks, read_carefully
 from app.core.enrich import Enricher
 from app.core.fate import Fate, digests_of, pack_time, sort_lines
 from app.core.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, REDIRECTS, REJECTED
 from app.core.intake import EtlRules
-from app.core.join import LATE, Arrived, Events, View, arrive, pack_view, unpack_view
+from app.core.join import Arrived, Events, View, arrive, pack_view, unpack_view
 from app.core.parts import Part
 from app.core.rejected import bot_rows, malformed_rows
 from app.core.rows import (

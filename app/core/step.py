@@ -18,11 +18,11 @@ import msgspec
 import polars as pl
 
 from app.core.arrival import Arrival, arrive_all
+from app.core.closing import Closing, NewFrames, close_due
 from app.core.dead_letter import encode_letter, head_of
 from app.core.enrich import Enricher
 from app.core.flows import ENGAGEMENTS, JOINED, PAGE_VIEWS
 from app.core.intake import EtlRules, Intake, SourceMessage, how_many, take_in
-from app.core.join import Closing, NewFrames, close_due
 from app.core.ledger import StepLedger
 from app.core.meta import FIRST, SECOND, Meta, decode_meta, encode_meta
 from app.core.rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, pack_frame, page_view_rows, take_rows

@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 import polars as pl
 from pyroaring import BitMap
 
-from app.core.join import Closing, NewFrames, Place, unpack_joiner
+from app.core.closing import Closing, NewFrames, Place
+from app.core.join import unpack_joiner
 from app.core.meta import FIRST, SECOND, Due
 from app.core.rows import pack_frame, unpack_frame
 from app.core.state import KEY_BYTES, StateReader

@@ -224,7 +224,7 @@ MUTANTS = (
     Mutant(
         "what a full message leaves over is forgotten",
         "E6",
-        "app/core/join.py",
+        "app/core/closing.py",
         "            if not close(frame, at, forced=forced):\n"
         "                return self._out._replace(closed=Due(*closed), more=True)\n",
         "            if not close(frame, at, forced=forced):\n"
@@ -234,7 +234,7 @@ MUTANTS = (
     Mutant(
         "a second that is late joins all the same",
         "J3",
-        "app/core/join.py",
+        "app/core/closing.py",
         "            if found and found[0].received_ms <= upper:\n",
         "            if found:\n",
         JOIN,
