@@ -64,6 +64,16 @@ def test_a_first_keeps_its_place_though_its_block_was_received_long_before_it() 
     assert reasons(run) == {}
 
 
+def test_an_earlier_first_does_not_shorten_the_memory_of_its_page_view() -> None:
+    """What the later first is remembered for holds for its page view, whoever joins."""
+    run = Run(etl_rules(dedup_window_ms=131_000), enricher()).feed(log_of([
+        block(event("f1", at_s=30), batch=1), block(event("f2", at_s=5), batch=2), block(second("s", at_s=60), batch=3),
+        tick(s0=140), block(event("g", at_s=141), second("t", at_s=142), batch=4), tick(s0=400),
+    ]), iter([1] * 6))  # fmt: skip
+    assert joins(run) == {"f1": None, "f2": "s", "g": None}
+    assert reasons(run) == {"t": "late"}
+
+
 def test_the_row_has_all_fields_of_its_second() -> None:
     stay = {"dwell_ms": 60_000, "visible_ms": 50_000, "scroll_pct": 80, "properties": '{"a":1}'}
     first = event("f", url="https://n.example/", properties='{"b":2}')
