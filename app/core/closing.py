@@ -9,12 +9,14 @@ was received later, s is due before f and nobody's; and f, closed before it or a
 reorder behind it.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heappop, heappush, heapreplace
+from itertools import repeat
 from typing import Final, NamedTuple
 
 from app.core.join import View
-from app.core.meta import FIRST, Due
+from app.core.meta import FIRST, SECOND, Due
 from app.core.window import Frame, OpenWindow, Waiting
 
 EXTRA: Final = "extra"
@@ -53,24 +55,135 @@ def close_due(window: OpenWindow, new: NewFrames, stream_time_ms: int, budget_by
     """Close everything due before `stream_time_ms`, as far as the budget reaches.
 
     What was due before anything of this step (events of an old block, resent) is closed whatever it costs: it is never
-    stored. Guarantees: at least one decision, if any is due and `budget_bytes` is positive.
+    stored. Guarantees: at least one decision, if any is due and `budget_bytes` is positive. Firsts lie frame by frame, those
+    of a frame in closing order.
     """
-    return _Closer(window, new, budget_bytes).run(stream_time_ms)
+    whole = _Whole(window, new).run(stream_time_ms, budget_bytes)
+    return _Closer(window, new, budget_bytes).run(stream_time_ms) if whole is None else whole
 
 
-class _Closer:
-    """One run of `close_due`."""
+class _Matcher:
+    """Which seconds a closing first finds."""
 
-    def __init__(self, window: OpenWindow, new: NewFrames, budget_bytes: int) -> None:
+    def __init__(self, window: OpenWindow, new: NewFrames) -> None:
         self._window = window
         self._new = new
-        self._left = budget_bytes
         self._span = window.first_span_ms
         self._reorder = window.reorder_ms
         self._arriving = frozenset(() if new.seconds is None else new.seconds.digests)
         self._arrived: dict[bytes, list[Waiting]] | None = None
         """By page view the seconds that this step brings, made when one of `_arriving` is asked for: a first that closes in
         the very step in which its second comes is rare."""
+
+    def undecided(self, digest: bytes) -> Sequence[Waiting]:
+        """The seconds of a page view that had no decision before this run."""
+        waiting: Sequence[Waiting] = self._window.waiting.get(digest, ())
+        if digest in self._arriving:
+            if self._arrived is None:
+                self._arrived = self._by_view()
+            waiting = [*waiting, *self._arrived[digest]]
+        return waiting
+
+    def match(self, frame: Frame, at: int, found: Sequence[Waiting]) -> tuple[Waiting | None, list[tuple[Waiting, str]]]:
+        """The second that a closing first takes of the undecided ones of its page view; the others, each with its reason."""
+        upper = frame.dues[at]
+        if self.joiner(frame.digests[at]) != (upper - self._span, frame.event_ids[at]):
+            return None, []
+        lower = upper - self._span - self._reorder
+        found = sorted(second for second in found if second.received_ms >= lower)
+        joined: Waiting | None = None
+        if found and found[0].received_ms <= upper:
+            joined = found.pop(0)
+        return joined, [(second, EXTRA if second.received_ms <= upper else LATE) for second in found]
+
+    def is_unmet(self, frame: Frame, at: int) -> bool:
+        """Whether a second, due and without a decision, met no first in time; otherwise it is left to its first."""
+        if frame.rows[at] in frame.decided:
+            return False
+        joiner = self.joiner(frame.digests[at])
+        return joiner is None or joiner[0] > frame.dues[at]
+
+    def joiner(self, digest: bytes) -> tuple[int, str] | None:
+        """(received_at, event_id) of the joining first of a page view, as far as it was open before this run."""
+        view = self._new.views.get(digest)
+        return self._window.joiners.get(digest) if view is None else (view.received_ms, view.event_id)
+
+    def _by_view(self) -> dict[bytes, list[Waiting]]:
+        arrived: dict[bytes, list[Waiting]] = {}
+        frame = self._new.seconds
+        if frame is not None:
+            for digest, second in zip(frame.digests, frame.waiting(self._reorder), strict=True):
+                arrived.setdefault(digest, []).append(second)
+        return arrived
+
+
+class _Whole:
+    """Closes everything due, frame by frame, if all of it fits: a quarter of the time of the total order."""
+
+    def __init__(self, window: OpenWindow, new: NewFrames) -> None:
+        self._window = window
+        self._new = new
+        self._matcher = _Matcher(window, new)
+
+    def run(self, stream_time_ms: int, budget_bytes: int) -> Closing | None:
+        """What closes; None where it costs more than the budget."""
+        firsts, seconds = self._due(FIRST, stream_time_ms), self._due(SECOND, stream_time_ms)
+        cost = 0
+        for frame, upto in firsts:
+            cost += sum(frame.sizes[frame.at : upto])
+            if cost > budget_bytes:  # seen before anything is matched: a long backlog closes in many steps
+                return None
+        out = Closing([], [], [], [], Due(*max(self._window.closed, Due(stream_time_ms))), more=False)
+        for frame, upto in firsts:
+            cost += self._close_firsts(out, frame, upto)
+        for frame, upto in seconds:
+            cost += self._close_seconds(out, frame, upto)
+        return out if cost <= budget_bytes else None
+
+    def _due(self, kind: int, stream_time_ms: int) -> list[tuple[Frame, int]]:
+        """The frames of a kind that have something due, by their next event; of each the position behind the last such."""
+        window, own = self._window, self._new.firsts if kind == FIRST else self._new.seconds
+        stored = window.firsts if kind == FIRST else window.seconds
+        order = window.order[: bisect_left(window.order, (stream_time_ms,))]
+        frames = [stored[entry.frame] for entry in order if entry.kind == kind]
+        if own is not None:
+            frames.append(own)
+        due = ((frame, bisect_left(frame.dues, stream_time_ms, frame.at)) for frame in frames)
+        return [(frame, upto) for frame, upto in due if upto > frame.at]
+
+    def _close_firsts(self, out: Closing, frame: Frame, upto: int) -> int:
+        """Close a frame's firsts up to a position; what the seconds with them cost."""
+        at, cost, matcher = frame.at, 0, self._matcher
+        out.firsts.extend(zip(repeat(frame.number), frame.rows[at:upto]))
+        for n, found in enumerate(map(matcher.undecided, frame.digests[at:upto]), at):
+            if not found:
+                out.joined.append(None)
+                continue
+            joined, others = matcher.match(frame, n, found)
+            out.joined.append(joined and (joined.frame, joined.row))
+            cost += joined.size if joined else 0
+            for second, reason in others:
+                out.seconds.append((second.frame, second.row))
+                out.reasons.append(reason)
+                cost += second.size
+        return cost
+
+    def _close_seconds(self, out: Closing, frame: Frame, upto: int) -> int:
+        """Close a frame's seconds up to a position; what they cost."""
+        unmet = [at for at in range(frame.at, upto) if self._matcher.is_unmet(frame, at)]
+        out.seconds.extend([(frame.number, frame.rows[at]) for at in unmet])
+        out.reasons.extend([NO_FIRST] * len(unmet))
+        return sum(frame.sizes[at] for at in unmet)
+
+
+class _Closer:
+    """Closes one after the other in the total order, until the budget is spent."""
+
+    def __init__(self, window: OpenWindow, new: NewFrames, budget_bytes: int) -> None:
+        self._window = window
+        self._new = new
+        self._matcher = _Matcher(window, new)
+        self._left = budget_bytes
         self._gone: set[Place] = set()
         self._out = Closing([], [], [], [], window.closed, more=False)
 
@@ -113,17 +226,13 @@ class _Closer:
 
     def _close_first(self, frame: Frame, at: int, *, forced: bool) -> bool:
         """Emit a first with its second, after all seconds that it leaves over; False where the budget ends before."""
-        digest, upper = frame.digests[at], frame.dues[at]
-        joined: Waiting | None = None
-        found = self._undecided(digest)
-        if found and self._joiner(digest) == (upper - self._span, frame.event_ids[at]):
-            lower = upper - self._span - self._reorder
-            found = sorted(second for second in found if second.received_ms >= lower)
-            if found and found[0].received_ms <= upper:
-                joined = found.pop(0)
-            for second in found:
-                if not self._emit_second(second, EXTRA if second.received_ms <= upper else LATE, forced=forced):
-                    return False
+        found = [
+            second for second in self._matcher.undecided(frame.digests[at]) if (second.frame, second.row) not in self._gone
+        ]
+        joined, others = self._matcher.match(frame, at, found) if found else (None, [])
+        for second, reason in others:
+            if not self._emit_second((second.frame, second.row), second.size, reason, forced=forced):
+                return False
         if not self._spend(frame.sizes[at] + (joined.size if joined else 0), forced=forced):
             return False
         self._out.firsts.append((frame.number, frame.rows[at]))
@@ -134,43 +243,16 @@ class _Closer:
 
     def _close_second(self, frame: Frame, at: int, *, forced: bool) -> bool:
         """Emit a second that met no first in time; one whose first is open waits for that to close."""
-        row = frame.rows[at]
-        if row in frame.decided or (frame.number, row) in self._gone:
+        place = (frame.number, frame.rows[at])
+        if place in self._gone or not self._matcher.is_unmet(frame, at):
             return True
-        joiner = self._joiner(frame.digests[at])
-        if joiner is not None and joiner[0] <= frame.dues[at]:
-            return True
-        found = Waiting(frame.dues[at] - self._reorder, frame.event_ids[at], frame.number, row, frame.sizes[at])
-        return self._emit_second(found, NO_FIRST, forced=forced)
+        return self._emit_second(place, frame.sizes[at], NO_FIRST, forced=forced)
 
-    def _joiner(self, digest: bytes) -> tuple[int, str] | None:
-        """(received_at, event_id) of the joining first of a page view, as far as it was open before this run."""
-        view = self._new.views.get(digest)
-        return self._window.joiners.get(digest) if view is None else (view.received_ms, view.event_id)
-
-    def _undecided(self, digest: bytes) -> Sequence[Waiting]:
-        waiting: Sequence[Waiting] = self._window.waiting.get(digest, ())
-        if digest in self._arriving:
-            if self._arrived is None:
-                self._arrived = self._by_view()
-            waiting = [*waiting, *self._arrived[digest]]
-        if waiting and self._gone:
-            return [second for second in waiting if (second.frame, second.row) not in self._gone]
-        return waiting
-
-    def _by_view(self) -> dict[bytes, list[Waiting]]:
-        arrived: dict[bytes, list[Waiting]] = {}
-        frame = self._new.seconds
-        if frame is not None:
-            for digest, second in zip(frame.digests, frame.waiting(self._reorder), strict=True):
-                arrived.setdefault(digest, []).append(second)
-        return arrived
-
-    def _emit_second(self, second: Waiting, reason: str, *, forced: bool) -> bool:
-        if not self._spend(second.size, forced=forced):
+    def _emit_second(self, place: Place, size: int, reason: str, *, forced: bool) -> bool:
+        if not self._spend(size, forced=forced):
             return False
-        self._gone.add((second.frame, second.row))
-        self._out.seconds.append((second.frame, second.row))
+        self._gone.add(place)
+        self._out.seconds.append(place)
         self._out.reasons.append(reason)
         return True
 

@@ -235,8 +235,8 @@ MUTANTS = (
         "a second that is late joins all the same",
         "J3",
         "app/core/closing.py",
-        "            if found and found[0].received_ms <= upper:\n",
-        "            if found:\n",
+        "        if found and found[0].received_ms <= upper:\n",
+        "        if found:\n",
         JOIN,
     ),
     Mutant(
