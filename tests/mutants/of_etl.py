@@ -240,6 +240,22 @@ MUTANTS = (
         JOIN,
     ),
     Mutant(
+        "all that is due closes in one message, whatever it costs",
+        "E6",
+        "app/core/closing.py",
+        "        return out if cost <= budget_bytes else None\n",
+        "        return out\n",
+        JOIN,
+    ),
+    Mutant(
+        "a second is nobody's though its first is open",
+        "J3",
+        "app/core/closing.py",
+        "        return joiner is None or joiner[0] > frame.dues[at]\n",
+        "        return True\n",
+        JOIN,
+    ),
+    Mutant(
         "of several firsts the last one joins",
         "J2",
         "app/core/join.py",
