@@ -137,6 +137,8 @@ class _Whole:
         for frame, upto in firsts:
             cost += self._close_firsts(out, frame, upto)
         for frame, upto in seconds:
+            if cost > budget_bytes:
+                break
             cost += self._close_seconds(out, frame, upto)
         return out if cost <= budget_bytes else None
 
