@@ -11,6 +11,8 @@ A step's changes, its position and its offset go in with one batch: all of it or
 
 from bisect import insort
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import lt
 from typing import Final
 
 import msgspec
@@ -228,9 +230,11 @@ class PartitionDb:
 
         In the order of the keys: a memtable takes them in two thirds of the time.
         """
-        last = dict(zip(*change.columns(), strict=True))
-        keys = sorted(last)
-        values = [last[key] for key in keys]
+        keys, values = change.columns()
+        if not all(map(lt, keys, islice(keys, 1, None))):
+            last = dict(zip(keys, values, strict=True))
+            keys = sorted(last)
+            values = [last[key] for key in keys]
         stored = [value[:8] for value in values]
         generation_at = {moment: self._rules.of(int.from_bytes(moment, "big")) for moment in set(stored)}
         targets = set(generation_at.values())
