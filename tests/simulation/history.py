@@ -1,6 +1,7 @@
 """Plays one seed."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -45,6 +46,7 @@ def play(seed: int, narrate: Callable[[str], None] | None = None) -> History:
         if world is not None:
             world.closing = True
         end(loop)
+        gc.unfreeze()  # workers take what they live with out of all collections; these are gone, and all they held in cycles
 
 
 def end(loop: VirtualLoop) -> None:

@@ -1,5 +1,6 @@
 """Histories of the whole pipeline under faults: none lost, none twice, whatever happens (invariants I1 to I7)."""
 
+import gc
 import json
 import logging
 import subprocess
@@ -53,6 +54,12 @@ def test_what_struck_too_seldom_is_named() -> None:
         coverage.add(everything | {str(Fault.ZOMBIE): 0, f"{Fault.CRASH}: audit": 0})
     assert coverage.gaps() == [f"{Fault.ZOMBIE} in 8% of the histories", "role audit in 8% of the histories"]
     assert f"{'100.0%':>16}  {'109':>9}  {Fault.SPLIT}" in coverage.table()
+
+
+def test_what_a_history_held_can_be_freed_when_it_is_over() -> None:
+    """Twenty thousand of them go one after the other."""
+    play(1)
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_seed_is_the_same_history_in_another_process() -> None:
