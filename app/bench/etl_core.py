@@ -60,6 +60,9 @@ WARM_UP_S: Final = 130
 """Simulated seconds before measuring: by then page views close at the rate at which they come."""
 FILL_KEYS: Final = 20_000
 """Ids in a step that fills the state."""
+LOOK_S: Final = 1.0
+IDLE_SHARE: Final = 0.02
+"""Share of a core below which a process that only waits has no work left in its threads."""
 QUIET_S: Final = 300
 """Simulated seconds of ticks behind the events, in which everything closes."""
 
@@ -200,6 +203,16 @@ def fill(db: PartitionDb, keys: int, now_ms: int, window_ms: int) -> None:
         )  # fmt: skip
         db.commit(step, b"", db.rows_offset + 1)
         left, done = left - count, done + count
+    if keys:
+        settle()
+
+
+def settle() -> None:
+    """Wait until RocksDB's threads have nothing to do: they clear up behind a fill that came faster than life."""
+    used_s = -1.0
+    while (now_s := time.process_time()) - used_s > IDLE_SHARE * LOOK_S:
+        used_s = now_s
+        time.sleep(LOOK_S)
 
 
 def run(plan: Plan) -> list[Run]:
