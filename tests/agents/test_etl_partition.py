@@ -9,7 +9,7 @@ import pytest
 from inbox_world import Source, until
 from prometheus_client import REGISTRY
 
-from agents.etl_partition import HOLD_S, WAITING_LIMIT, EtlPartition
+from agents.etl_partition import COMPANY_S, HOLD_S, SMALL_BYTES, WAITING_LIMIT, EtlPartition
 from app.core.counting import Counted
 from app.core.step import SourceMessage, StepDecision
 from app.core.step_message import NO_PREDECESSOR, StepMessage, decode_step
@@ -188,6 +188,35 @@ async def test_as_many_ticks_as_fit_are_not_held(partition: Partition) -> None:
     running = await partition.start()
     await partition.put(range(WAITING_LIMIT), TICK)
     await partition.until(lambda: len(partition.source.acked) == WAITING_LIMIT)
+    partition.source.inbox.close()
+    await running
+
+
+async def test_small_messages_that_follow_hard_on_a_step_share_the_next(partition: Partition) -> None:
+    running = await partition.start()
+    await partition.put([0])
+    await partition.until(lambda: partition.source.acked == [0])
+    await partition.put([1])
+    await partition.settle()
+    await partition.put([2])
+    await partition.until(lambda: partition.source.acked == [0, 1, 2])
+    partition.source.clock.now_s += 2 * COMPANY_S
+    await partition.put([3])
+    await partition.settle()
+    assert partition.journal.ranges() == [(0, 0), (1, 2), (3, 3)]
+    partition.source.inbox.close()
+    await running
+
+
+@pytest.mark.parametrize("size", [SMALL_BYTES - 1, SMALL_BYTES])
+async def test_a_large_message_waits_for_no_company(partition: Partition, size: int) -> None:
+    running = await partition.start()
+    await partition.put([0])
+    await partition.until(lambda: partition.source.acked == [0])
+    await partition.put([1], bytes(size))
+    await partition.settle()
+    assert partition.journal.ranges() == [(0, 0), (1, 1)][: 1 + (size == SMALL_BYTES)]
+    await partition.until(lambda: partition.source.acked == [0, 1])
     partition.source.inbox.close()
     await running
 
