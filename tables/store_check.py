@@ -60,12 +60,20 @@ class StoreCheck(NamedTuple):
         return False
 
     async def _verify_first_start(self, partition: int) -> None:
-        """An empty log is a first start only where nothing was ever taken from it, nor from its source."""
-        where = f"{self.topics.rows.name}[{partition}]"
+        """An empty log is a first start only where nothing was ever taken from it, nor from its source.
+
+        Whoever was stopped since it found the log empty may see what another owner has done meanwhile: the log is asked
+        again, after the evidence, for what is in it went there first (rules E3, S1).
+        """
+        rows = self.topics.rows.name
+        evidence = await self._evidence_of_a_history(partition)
+        if evidence and (await self.logs.bounds(rows, partition))[1] == 0:
+            raise StoreLost(f"{rows}[{partition}] is empty but {evidence}: raise INSTREAM_EPOCH")
+
+    async def _evidence_of_a_history(self, partition: int) -> str | None:
+        """What says that the partition has had an owner; None where nothing does."""
         async for record in self.objects.list(chain_prefix(*Place(self.epoch, partition)), limit=1):
-            raise StoreLost(f"{where} is empty but S3 has {record.key}: raise INSTREAM_EPOCH")
+            return f"S3 has {record.key}"
         committed = await self.logs.committed(self.group)
-        if offset := committed.get((self.topics.blocks.name, partition)):
-            raise StoreLost(
-                f"{where} is empty but {self.topics.blocks.name} is acknowledged up to {offset}: raise INSTREAM_EPOCH"
-            )
+        offset = committed.get((self.topics.blocks.name, partition))
+        return f"{self.topics.blocks.name} is acknowledged up to {offset}" if offset else None

@@ -162,6 +162,20 @@ async def test_an_empty_log_with_a_chain_in_s3_is_lost(worker: Worker) -> None:
         await worker.assign(0)
 
 
+async def test_what_another_owner_began_meanwhile_is_no_loss(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that was stopped after it found the log empty is told of offsets that were acknowledged since."""
+
+    async def committed(_: str) -> dict[tuple[str, int], int]:
+        worker.logs.messages[ROWS, 0] = history(1)
+        return {(BLOCKS, 0): 7}
+
+    monkeypatch.setattr(worker.logs, "committed", committed)
+    await worker.assign(0)
+    await worker.recover()
+    await worker.table.verify_recovered(0)
+    assert worker.table.position(0).counted == Counted(1, 0)
+
+
 async def test_an_empty_log_whose_source_was_acknowledged_is_lost(worker: Worker) -> None:
     worker.logs.acknowledged["instream-etl-e1"] = {(BLOCKS, 0): 7}
     with pytest.raises(StoreLost, match="acknowledged up to 7"):
