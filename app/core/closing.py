@@ -58,16 +58,20 @@ def close_due(window: OpenWindow, new: NewFrames, stream_time_ms: int, budget_by
     stored. Guarantees: at least one decision, if any is due and `budget_bytes` is positive. Firsts lie frame by frame, those
     of a frame in closing order.
     """
-    whole = _Whole(window, new).run(stream_time_ms, budget_bytes)
-    return _Closer(window, new, budget_bytes).run(stream_time_ms) if whole is None else whole
+    matcher = _Matcher(window, new)
+    whole = _Whole(matcher).run(stream_time_ms, budget_bytes)
+    return _Closer(matcher, budget_bytes).run(stream_time_ms) if whole is None else whole
 
 
 class _Matcher:
-    """Which seconds a closing first finds."""
+    """What is open before a run, and which seconds a closing first finds in it."""
 
     def __init__(self, window: OpenWindow, new: NewFrames) -> None:
-        self._window = window
-        self._new = new
+        self.window = window
+        self.new = new
+        self.stored = (window.firsts, window.seconds)
+        """By kind the window's frames."""
+        self.own = [frame for frame in (new.firsts, new.seconds) if frame is not None and len(frame)]
         self._span = window.first_span_ms
         self._reorder = window.reorder_ms
         self._arriving = frozenset(() if new.seconds is None else new.seconds.digests)
@@ -77,7 +81,7 @@ class _Matcher:
 
     def undecided(self, digest: bytes) -> Sequence[Waiting]:
         """The seconds of a page view that had no decision before this run."""
-        waiting: Sequence[Waiting] = self._window.waiting.get(digest, ())
+        waiting: Sequence[Waiting] = self.window.waiting.get(digest, ())
         if digest in self._arriving:
             if self._arrived is None:
                 self._arrived = self._by_view()
@@ -105,12 +109,12 @@ class _Matcher:
 
     def joiner(self, digest: bytes) -> tuple[int, str] | None:
         """(received_at, event_id) of the joining first of a page view, as far as it was open before this run."""
-        view = self._new.views.get(digest)
-        return self._window.joiners.get(digest) if view is None else (view.received_ms, view.event_id)
+        view = self.new.views.get(digest)
+        return self.window.joiners.get(digest) if view is None else (view.received_ms, view.event_id)
 
     def _by_view(self) -> dict[bytes, list[Waiting]]:
         arrived: dict[bytes, list[Waiting]] = {}
-        frame = self._new.seconds
+        frame = self.new.seconds
         if frame is not None:
             for digest, second in zip(frame.digests, frame.waiting(self._reorder), strict=True):
                 arrived.setdefault(digest, []).append(second)
@@ -118,22 +122,22 @@ class _Matcher:
 
 
 class _Whole:
-    """Closes everything due, frame by frame, if all of it fits: a quarter of the time of the total order."""
+    """Closes everything due, frame by frame, if all of it fits: some half of the time of the total order."""
 
-    def __init__(self, window: OpenWindow, new: NewFrames) -> None:
-        self._window = window
-        self._new = new
-        self._matcher = _Matcher(window, new)
+    def __init__(self, matcher: _Matcher) -> None:
+        self._matcher = matcher
 
     def run(self, stream_time_ms: int, budget_bytes: int) -> Closing | None:
         """What closes; None where it costs more than the budget."""
-        firsts, seconds = self._due(FIRST, stream_time_ms), self._due(SECOND, stream_time_ms)
-        cost = 0
+        end, cost = Due(stream_time_ms), 0
+        due = self._due(end)
+        firsts = [(frame, upto) for frame, upto in due if frame.kind == FIRST]
+        seconds = [(frame, upto) for frame, upto in due if frame.kind == SECOND]
         for frame, upto in firsts:
             cost += sum(frame.sizes[frame.at : upto])
             if cost > budget_bytes:  # seen before anything is matched: a long backlog closes in many steps
                 return None
-        out = Closing([], [], [], [], Due(*max(self._window.closed, Due(stream_time_ms))), more=False)
+        out = Closing([], [], [], [], max(self._matcher.window.closed, end), more=False)
         for frame, upto in firsts:
             cost += self._close_firsts(out, frame, upto)
         for frame, upto in seconds:
@@ -142,16 +146,12 @@ class _Whole:
             cost += self._close_seconds(out, frame, upto)
         return out if cost <= budget_bytes else None
 
-    def _due(self, kind: int, stream_time_ms: int) -> list[tuple[Frame, int]]:
-        """The frames of a kind that have something due, by their next event; of each the position behind the last such."""
-        window, own = self._window, self._new.firsts if kind == FIRST else self._new.seconds
-        stored = window.firsts if kind == FIRST else window.seconds
-        order = window.order[: bisect_left(window.order, (stream_time_ms,))]
-        frames = [stored[entry.frame] for entry in order if entry.kind == kind]
-        if own is not None:
-            frames.append(own)
-        due = ((frame, bisect_left(frame.dues, stream_time_ms, frame.at)) for frame in frames)
-        return [(frame, upto) for frame, upto in due if upto > frame.at]
+    def _due(self, end: Due) -> list[tuple[Frame, int]]:
+        """The frames that have something due before `end`, each with the position behind the last such event."""
+        order, stored = self._matcher.window.order, self._matcher.stored
+        entries = order[: bisect_left(order, (end.due_ms,))]
+        frames = [*(stored[entry.kind][entry.frame] for entry in entries), *self._matcher.own]
+        return [(frame, upto) for frame in frames if (upto := frame.passed(end)) > frame.at]
 
     def _close_firsts(self, out: Closing, frame: Frame, upto: int) -> int:
         """Close a frame's firsts up to a position; what the seconds with them cost."""
@@ -162,7 +162,7 @@ class _Whole:
                 out.joined.append(None)
                 continue
             joined, others = matcher.match(frame, n, found)
-            out.joined.append(joined and (joined.frame, joined.row))
+            out.joined.append((joined.frame, joined.row) if joined else None)
             cost += joined.size if joined else 0
             for second, reason in others:
                 out.seconds.append((second.frame, second.row))
@@ -181,16 +181,13 @@ class _Whole:
 class _Closer:
     """Closes one after the other in the total order, until the budget is spent."""
 
-    def __init__(self, window: OpenWindow, new: NewFrames, budget_bytes: int) -> None:
-        self._window = window
-        self._new = new
-        self._matcher = _Matcher(window, new)
+    def __init__(self, matcher: _Matcher, budget_bytes: int) -> None:
+        self._matcher = matcher
         self._left = budget_bytes
-        self._gone: set[Place] = set()
-        self._out = Closing([], [], [], [], window.closed, more=False)
+        self._out = Closing([], [], [], [], matcher.window.closed, more=False)
 
     def run(self, stream_time_ms: int) -> Closing:
-        closed: tuple[int, int, str] = self._window.closed
+        closed: tuple[int, int, str] = self._out.closed
         for due, kind, event_id, frame, at in self._due(stream_time_ms):
             place = (due, kind, event_id)
             forced = place <= closed
@@ -205,11 +202,10 @@ class _Closer:
         """Everything due, in closing order; frames of the window are looked at only when their turn comes."""
         # Entries of the heap: due time, kind, event id, number of the frame, position in it, the frame.
         heap: list[tuple[int, int, str, int, int, Frame]] = []
-        for own in (self._new.firsts, self._new.seconds):
-            if own is not None and len(own):
-                heappush(heap, (*own.entry(0), 0, own))
-        stored = (self._window.firsts, self._window.seconds)
-        order, admitted = self._window.order, 0
+        for own in self._matcher.own:
+            heappush(heap, (*own.entry(0), 0, own))
+        stored = self._matcher.stored
+        order, admitted = self._matcher.window.order, 0
         while True:
             while admitted < len(order) and (not heap or order[admitted] <= heap[0]):
                 entry = order[admitted]
@@ -228,9 +224,7 @@ class _Closer:
 
     def _close_first(self, frame: Frame, at: int, *, forced: bool) -> bool:
         """Emit a first with its second, after all seconds that it leaves over; False where the budget ends before."""
-        found = [
-            second for second in self._matcher.undecided(frame.digests[at]) if (second.frame, second.row) not in self._gone
-        ]
+        found = self._matcher.undecided(frame.digests[at])
         joined, others = self._matcher.match(frame, at, found) if found else (None, [])
         for second, reason in others:
             if not self._emit_second((second.frame, second.row), second.size, reason, forced=forced):
@@ -239,21 +233,17 @@ class _Closer:
             return False
         self._out.firsts.append((frame.number, frame.rows[at]))
         self._out.joined.append((joined.frame, joined.row) if joined else None)
-        if joined:
-            self._gone.add((joined.frame, joined.row))
         return True
 
     def _close_second(self, frame: Frame, at: int, *, forced: bool) -> bool:
         """Emit a second that met no first in time; one whose first is open waits for that to close."""
-        place = (frame.number, frame.rows[at])
-        if place in self._gone or not self._matcher.is_unmet(frame, at):
+        if not self._matcher.is_unmet(frame, at):
             return True
-        return self._emit_second(place, frame.sizes[at], NO_FIRST, forced=forced)
+        return self._emit_second((frame.number, frame.rows[at]), frame.sizes[at], NO_FIRST, forced=forced)
 
     def _emit_second(self, place: Place, size: int, reason: str, *, forced: bool) -> bool:
         if not self._spend(size, forced=forced):
             return False
-        self._gone.add(place)
         self._out.seconds.append(place)
         self._out.reasons.append(reason)
         return True
