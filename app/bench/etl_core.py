@@ -61,6 +61,7 @@ WARM_UP_S: Final = 130
 FILL_KEYS: Final = 20_000
 """Ids in a step that fills the state."""
 LOOK_S: Final = 1.0
+"""How often the state is looked at until it has settled."""
 IDLE_SHARE: Final = 0.02
 """Share of a core below which a process that only waits has no work left in its threads."""
 QUIET_S: Final = 300

@@ -106,7 +106,7 @@ def _arrive(lines: Lines, state: StateReader, rules: EtlRules, enricher: Enriche
             new_seconds = new_seconds.filter(~is_late)
     changes = [] if found.seen is None else [found.seen]
     if arrived.views:
-        known = sorted((digest, pack_view(view)) for digest, view in arrived.views.items())
+        known = ((digest, pack_view(view)) for digest, view in arrived.views.items())
         changes.append(Changes.pack("views", KEY_BYTES["views"], known))
     return Arrival(rows, fates, late, new_firsts, new_seconds, arrived.views, changes)
 

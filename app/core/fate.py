@@ -129,10 +129,7 @@ def _tell_copies(
     for block, end in zip(lines.blocks, lines.ends, strict=True):
         upto = bisect_right(fresh, end - 1, len(times))
         times += [pack_time(block.stored_ms)] * (upto - len(times))
-    stored = dict(zip(digests, times, strict=True))
-    keys = sorted(stored)  # here once, and nowhere again: stores take keys in their order faster
-    ends = struct.pack(f"<{len(keys)}I", *range(8, 8 * len(keys) + 1, 8))
-    return copies, Changes("seen", DIGEST_BYTES, b"".join(keys), ends, b"".join(map(stored.__getitem__, keys)))
+    return copies, Changes.pack("seen", DIGEST_BYTES, zip(digests, times, strict=True))
 
 
 def _find_copies(

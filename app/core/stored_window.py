@@ -170,7 +170,7 @@ def window_changes(
     if pending_puts or pending_deletes:
         changes.append(Changes.pack("pending", KEY_BYTES["pending"], pending_puts, sorted(pending_deletes)))
     if seconds_puts or seconds_deletes:
-        changes.append(Changes.pack("seconds", KEY_BYTES["seconds"], sorted(seconds_puts), sorted(seconds_deletes)))
+        changes.append(Changes.pack("seconds", KEY_BYTES["seconds"], seconds_puts, sorted(seconds_deletes)))
     return changes
 
 
