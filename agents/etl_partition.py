@@ -107,7 +107,7 @@ class EtlPartition:
         self._clock = clock
         self._waiting: list[SourceMessage] = []
         self._held_since_s: float | None = None
-        self._stepped_at_s = -COMPANY_S
+        self._stepped_at_s = float("-inf")
 
     async def run(self) -> None:
         """Step after step until the inbox closes."""
@@ -134,7 +134,7 @@ class EtlPartition:
         await self._make_durable(self._core.declare_gap(first_available, counted.number + 1, counted.offset))
 
     async def _gather(self) -> None:
-        """Add what has come to what waits; wait only for the first message, or for company while ticks are held."""
+        """Add what has come to what waits; wait only for the first message, and for company (`HOLD_S`, `COMPANY_S`)."""
         timeout_s: float | None = None
         if self._held_since_s is not None:
             timeout_s = max(0.0, self._held_since_s + HOLD_S - self._clock.monotonic_s())
