@@ -20,8 +20,7 @@ def test_a_missing_id_is_known_by_filters_in_memory(tmp_path: Path) -> None:
     rng = random.Random(1)
     engine = RocksEngine(tmp_path / "db", Memory(8 * 1024 * 1024))
     db = PartitionDb(engine, WINDOW_MS)
-    ends = struct.pack(f"<{IDS}I", *range(8, 8 * IDS + 1, 8))
-    learnt = Changes("seen", 16, rng.randbytes(16 * IDS), ends, STORED * IDS)
+    learnt = Changes.pack("seen", 16, ((rng.randbytes(16), STORED) for _ in range(IDS)))
     db.commit(StepMessage(1, 0, 1, -1, 0, 0, 0, b"", {}, {}, [], [], [learnt]), b"", 0)
     engine.flush()
     assert db.get("seen", [learnt.keys[:16], learnt.keys[-16:]]) == [STORED, STORED]
