@@ -1,25 +1,25 @@
 """The first half of a step: its blocks' lines become rows, or go into the window (rule J1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import polars as pl
 
 from app.core.closing import LATE
-from app.core.decode import AcceptedBlock, Lines, read_blocks, read_carefully
+from app.core.decode import AcceptedBlock, Decoded, read_blocks, read_carefully
 from app.core.enrich import Enricher
-from app.core.fate import Fate, digests_of, pack_time, sort_lines
+from app.core.fate import Fate, digests_of, pack_time
 from app.core.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, REDIRECTS, REJECTED
+from app.core.frames import gather, pack_frame, without
 from app.core.intake import EtlRules
 from app.core.join import Arrived, Events, View, arrive, pack_view, unpack_view
-from app.core.parts import Part
+from app.core.lines import Part, sort_lines
 from app.core.rejected import bot_rows, malformed_rows
 from app.core.rows import (
     PENDING_SCHEMA,
     ROW_SCHEMAS,
     SECONDS_SCHEMA,
     engagement_rows,
-    pack_frame,
     page_view_rows,
     redirect_rows,
     window_columns,
@@ -65,15 +65,15 @@ def arrive_all(
     """
     if not blocks:
         return NOTHING
-    lines = read_carefully(blocks, _rehearsal(rules, enricher)) if careful else read_blocks(blocks)
-    arrival = _arrive(lines, state, rules, enricher)
+    read = [read_carefully(blocks, _rehearsal(rules, enricher))] if careful else read_blocks(blocks)
+    arrival = _arrive(read, state, rules, enricher)
     known = [(block.header.key, pack_time(block.stored_ms)) for block in blocks]
     return arrival._replace(changes=[*arrival.changes, Changes.pack("blocks", KEY_BYTES["blocks"], known)])
 
 
-def _arrive(lines: Lines, state: StateReader, rules: EtlRules, enricher: Enricher) -> Arrival:
-    found = sort_lines(lines, state, rules.dedup_window_ms, enricher)
-    parts = {fate: Part(lines, found, positions) for fate, positions in zip(Fate, found.positions, strict=True) if positions}
+def _arrive(read: Iterable[Decoded], state: StateReader, rules: EtlRules, enricher: Enricher) -> Arrival:
+    lines = sort_lines(read, state, rules.dedup_window_ms, enricher)
+    parts = {fate: Part(lines, fate) for fate in lines.positions}
     rows: list[tuple[str, pl.DataFrame]] = []
     fates: list[tuple[str, Part]] = []
     for fate, part in parts.items():
@@ -88,59 +88,59 @@ def _arrive(lines: Lines, state: StateReader, rules: EtlRules, enricher: Enriche
             rows.append((REJECTED.name, malformed_rows(part)))
             fates.append((REJECTED.name, part))
         elif fate is Fate.BOT:
-            rows.append((REJECTED.name, bot_rows(part, found.bot_rules)))
+            rows.append((REJECTED.name, bot_rows(part)))
             fates.append((REJECTED.name, part))
         elif fate is Fate.DUPLICATE:
             fates.append((DUPLICATE, part))
 
-    firsts, seconds = parts.get(Fate.FIRST), parts.get(Fate.SECOND)
-    first_digests, second_digests = _digests(firsts), _digests(seconds)
-    arrived = _join(lines, (firsts, first_digests), (seconds, second_digests), state, rules)
-    new_firsts = None if firsts is None else window_columns(firsts, PENDING_SCHEMA, first_digests)
-    new_seconds = late = None
-    if seconds is not None:
-        new_seconds = window_columns(seconds, SECONDS_SCHEMA, second_digests)
-        if arrived.late:
-            is_late = pl.Series("late", [False] * new_seconds.height).scatter(arrived.late, values=True)
-            late = engagement_rows(new_seconds.filter(is_late), [LATE] * len(arrived.late))
-            new_seconds = new_seconds.filter(~is_late)
-    changes = [] if found.seen is None else [found.seen]
+    firsts, seconds = (
+        _window_events(parts.get(Fate.FIRST), PENDING_SCHEMA),
+        _window_events(parts.get(Fate.SECOND), SECONDS_SCHEMA),
+    )
+    arrived = _join(lines.blocks, firsts, seconds, state, rules)
+    new_firsts, new_seconds, late = firsts.frame, seconds.frame, None
+    if new_seconds is not None and arrived.late:
+        late = engagement_rows(gather(new_seconds, arrived.late), [LATE] * len(arrived.late))
+        new_seconds = without(new_seconds, arrived.late)
+    changes = [] if lines.seen is None else [lines.seen]
     if arrived.views:
         known = ((digest, pack_view(view)) for digest, view in arrived.views.items())
         changes.append(Changes.pack("views", KEY_BYTES["views"], known))
     return Arrival(rows, fates, late, new_firsts, new_seconds, arrived.views, changes)
 
 
-Digested = tuple[Part | None, list[bytes]]
-"""Events of one fate, and the digests of their page views."""
+class _WindowEvents(NamedTuple):
+    """New firsts or seconds."""
+
+    frame: pl.DataFrame | None
+    """None where there are none."""
+    events: Events
 
 
-def _join(lines: Lines, firsts: Digested, seconds: Digested, state: StateReader, rules: EtlRules) -> Arrived:
-    asked = list(dict.fromkeys([*firsts[1], *seconds[1]]))
+def _window_events(part: Part | None, schema: Mapping[str, pl.DataType]) -> _WindowEvents:
+    if part is None:
+        return _WindowEvents(None, Events([], [], [], []))
+    frame = part.frame(schema)
+    digests = digests_of(frame["page_view_id"].to_list())
+    events = Events(part.spans, frame["received_at"].to_list(), frame["event_id"].to_list(), digests)
+    return _WindowEvents(window_columns(frame, digests), events)
+
+
+def _join(
+    blocks: Sequence[AcceptedBlock], firsts: _WindowEvents, seconds: _WindowEvents, state: StateReader, rules: EtlRules
+) -> Arrived:
+    asked = list(dict.fromkeys([*firsts.events.digests, *seconds.events.digests]))
     values = zip(asked, state.get("views", asked), strict=True)
     known = {digest: unpack_view(value) for digest, value in values if value is not None}
-    return arrive(lines.blocks, _events(firsts), _events(seconds), known, rules)
+    return arrive(blocks, firsts.events, seconds.events, known, rules)
 
 
-def _digests(part: Part | None) -> list[bytes]:
-    return [] if part is None else digests_of([event.page_view_id or "" for event in part.events])
-
-
-def _events(digested: Digested) -> Events:
-    part, digests = digested
-    if part is None:
-        return Events([], [], [], [])
-    return Events(
-        part.spans, [event.received_at for event in part.events], [event.event_id or "" for event in part.events], digests
-    )
-
-
-def _rehearsal(rules: EtlRules, enricher: Enricher) -> Callable[[Lines], None]:
+def _rehearsal(rules: EtlRules, enricher: Enricher) -> Callable[[Decoded], None]:
     """Puts some lines through everything that ever happens to them, and keeps nothing."""
     empty = MemoryState()
 
-    def rehearse(lines: Lines) -> None:
-        arrival = _arrive(lines, empty, rules, enricher)
+    def rehearse(lines: Decoded) -> None:
+        arrival = _arrive([lines], empty, rules, enricher)
         for _, rows in arrival.rows:
             pack_frame(rows)
         if arrival.firsts is not None:

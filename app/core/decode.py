@@ -1,16 +1,16 @@
-"""From the blocks of a step to its lines as objects (rule J1).
+"""From blocks to their lines, column by column (rule J1).
 
 Stored lines are canonical JSON with typed fields, so a whole block is read by one strict, typed decoder. Where that fails or
 leaves a doubt, the block goes line by line: what is no stored line becomes a malformed line with a reason and fails no
 neighbour.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate
-from typing import Annotated, Final, Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 import polars as pl
+from msgspec.structs import astuple
 
 from app.core.block import BlockHeader, frame_of, open_frame
 from app.core.canonical import storable_text
@@ -18,6 +18,8 @@ from app.core.event_fields import EVENT_TYPES, INT64, STORED_FIELDS
 from app.core.events import read_stored_line
 from app.errors import FrameInvalid
 
+AT_ONCE: Final = 500
+"""Lines that go from text to columns together: few enough for their objects to stay in a core's own cache."""
 _NUL: Final = b"\\u0000"
 """The one escape that the decoder takes and no stored line may hold."""
 ANY_FAILURE: Final = (Exception, pl.exceptions.PanicException)
@@ -77,19 +79,16 @@ class AcceptedBlock(NamedTuple):
         return max(self.stream_time_ms, self.header.received_at_ms)
 
 
-class Lines(NamedTuple):
-    """Every line of a step's blocks, in log order; a line's place in `events` is its position in the step."""
+class Decoded(NamedTuple):
+    """The lines of some blocks, in log order."""
 
-    events: Sequence[StoredEvent]
+    columns: Mapping[str, Sequence[Any]]
+    """Of each stored field its value in each line, None where the line has none."""
     blocks: Sequence[AcceptedBlock]
-    ends: Sequence[int]
-    """Of each block the position behind its last line."""
-    texts: Sequence[bytes]
-    """Of each block its NDJSON."""
 
 
-def read_blocks(blocks: Sequence[AcceptedBlock]) -> Lines:
-    """The lines of `blocks`.
+def read_blocks(blocks: Sequence[AcceptedBlock]) -> Iterator[Decoded]:
+    """The lines of `blocks`, a few blocks at a time.
 
     Args:
         blocks: in log order.
@@ -99,37 +98,41 @@ def read_blocks(blocks: Sequence[AcceptedBlock]) -> Lines:
     page_view_id, and was not received before its block says.
 
     """
-    texts = [block.text for block in blocks]
-    doubtful = pl.Series(texts, dtype=pl.Binary).bin.contains(_NUL).to_list()  # by far the fastest search
+    doubtful = pl.Series([block.text for block in blocks], dtype=pl.Binary).bin.contains(_NUL)  # by far the fastest search
     events: list[StoredEvent] = []
-    for block, text, in_doubt in zip(blocks, texts, doubtful, strict=True):
-        found = None if in_doubt else _read_together(text, block)
-        events += [_read_line(line, block) for line in text.split(b"\n")[:-1]] if found is None else found
-    return _lines(events, blocks, texts)
+    taken: list[AcceptedBlock] = []
+    for block, in_doubt in zip(blocks, doubtful.to_list(), strict=True):
+        found = None if in_doubt else _read_together(block)
+        events += [_read_line(line, block) for line in block.text.split(b"\n")[:-1]] if found is None else found
+        taken.append(block)
+        if len(events) >= AT_ONCE:
+            yield _by_column(events, taken)
+            events, taken = [], []
+    if taken:
+        yield _by_column(events, taken)
 
 
-def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Lines], object]) -> Lines:
+def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Decoded], object]) -> Decoded:
     """The lines of `blocks`, each read on its own and put through `rehearse` alone (rule E6).
 
     A line that raises in either is malformed, with the exception's name as its reason; its neighbours stay what they are.
     """
-    texts = [block.text for block in blocks]
     events = []
-    for block, text in zip(blocks, texts, strict=True):
-        for n, line in enumerate(text.split(b"\n")[:-1]):
+    for block in blocks:
+        for n, line in enumerate(block.text.split(b"\n")[:-1]):
             header = msgspec.structs.replace(block.header, first_line=block.header.first_line + n, lines=1)
-            alone = block._replace(header=header)
+            alone = block._replace(header=header, text=line + b"\n")
             received_at = block.header.received_at_ms
             try:
                 event = _read_line(line, alone)
                 received_at = event.received_at
-                rehearse(_lines([event], [alone], [line + b"\n"]))
+                rehearse(_by_column([event], [alone]))
             except MemoryError:
                 raise  # that is nobody's line
             except ANY_FAILURE as exc:  # whatever it is, it is this line's fault, and the reason says so
                 event = malformed_line(line, f"processing: {type(exc).__name__}", received_at)
             events.append(event)
-    return _lines(events, blocks, texts)
+    return _by_column(events, blocks)
 
 
 def open_block(header: BlockHeader, message: bytes) -> bytes:
@@ -145,14 +148,14 @@ def open_block(header: BlockHeader, message: bytes) -> bytes:
     return text
 
 
-def _lines(events: list[StoredEvent], blocks: Sequence[AcceptedBlock], texts: Sequence[bytes]) -> Lines:
-    return Lines(events, blocks, list(accumulate(block.header.lines for block in blocks)), texts)
+def _by_column(events: Sequence[StoredEvent], blocks: Sequence[AcceptedBlock]) -> Decoded:
+    return Decoded(dict(zip(StoredEvent.__struct_fields__, zip(*map(astuple, events), strict=True), strict=True)), blocks)
 
 
-def _read_together(text: bytes, block: AcceptedBlock) -> list[StoredEvent] | None:
+def _read_together(block: AcceptedBlock) -> list[StoredEvent] | None:
     """All lines of a block; None where one may not be what it seems."""
     try:
-        events = _decoder.decode_lines(text)
+        events = _decoder.decode_lines(block.text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if len(events) != block.header.lines or min([e.received_at for e in events]) < block.header.received_at_ms:

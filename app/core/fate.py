@@ -1,7 +1,6 @@
-"""What becomes of each line on arrival: malformed, duplicate, bot, or an event for its place (rules J1, J4, E7)."""
+"""What each line is, as far as it says so itself: malformed, a bot's, or an event for its place (rules J1, J4)."""
 
 import struct
-from bisect import bisect_right
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -9,12 +8,9 @@ from typing import Final, NamedTuple
 from xxhash import xxh3_128_digest
 
 from app.core.bots import WEBDRIVER
-from app.core.decode import Lines
+from app.core.decode import Decoded
 from app.core.enrich import Agent, Enricher, Origin
-from app.core.state import StateReader
-from app.core.step_message import Changes
 
-DIGEST_BYTES: Final = 16
 _TIME: Final = struct.Struct(">Q")
 
 
@@ -41,19 +37,29 @@ _OF_TYPE: Final = {
 }
 
 
-class Sorted(NamedTuple):
-    """The lines of a step by their fate."""
+class Rejection(NamedTuple):
+    """What a row of flow `rejected` says of a bot or a malformed line, besides its columns."""
 
-    positions: Sequence[list[int]]
-    """Of each fate its lines, ascending: positions in `Lines.events`."""
+    reason: str
+    """What is wrong with the line, or the rule that named the bot."""
+    user_agent: str | None
+    ip: str | None
+    payload: str | None
+    """None for a bot: the stored line itself."""
+
+
+class Judged(NamedTuple):
+    """What some lines are, as far as each says so itself; copies are told apart later."""
+
+    fates: list[int]
     agents: Sequence[Agent]
     """Of each line its user agent, read."""
     origins: Sequence[Origin]
     """Of each line its address, read."""
-    bot_rules: list[str]
-    """Of each line of fate BOT the rule that named it."""
-    seen: Changes | None
-    """What `seen` learns; None where nothing."""
+    rejections: dict[int, Rejection]
+    """Of each bot and malformed line, by its place among these lines."""
+    digests: list[bytes]
+    """Of each line's event id; of no meaning where the line is malformed."""
 
 
 def digest_of(text: str) -> bytes:
@@ -81,76 +87,22 @@ def unpack_time(value: bytes) -> int:
     return moment
 
 
-def sort_lines(lines: Lines, state: StateReader, dedup_window_ms: int, enricher: Enricher) -> Sorted:
-    """Decide on every line of a step.
-
-    A malformed line is never remembered. The first copy of an event id in the partition counts, whatever it is; a copy that
-    comes while the id is remembered at its block's stream time is a duplicate. Bots are remembered like any other.
-    """
-    events = lines.events
-    agents = list(map(enricher.agent, [event.user_agent for event in events]))
-    origins = list(map(enricher.origin, [event.ip for event in events]))
-    fates: list[int] = [_OF_TYPE[event.event_type] for event in events]
-    driven = [event.webdriver for event in events]
-    for n, (is_driven, agent, origin) in enumerate(zip(driven, agents, origins, strict=True)):
+def judge(lines: Decoded, enricher: Enricher) -> Judged:
+    """Tell malformed lines and bots from events for their place."""
+    columns = lines.columns
+    agents = list(map(enricher.agent, columns["user_agent"]))
+    origins = list(map(enricher.origin, columns["ip"]))
+    fates: list[int] = [_OF_TYPE[event_type] for event_type in columns["event_type"]]
+    rejections: dict[int, Rejection] = {}
+    for n, (is_driven, agent, origin) in enumerate(zip(columns["webdriver"], agents, origins, strict=True)):
         if is_driven or agent[0] or origin[0]:  # their `bot_rule`
             fates[n] = Fate.BOT
-    for n, reason in enumerate([event.malformed for event in events]):
-        if reason is not None:
-            fates[n] = Fate.MALFORMED
-    copies, seen = _tell_copies(lines, fates, state, dedup_window_ms)
-    for n in copies:
-        fates[n] = Fate.DUPLICATE
-    positions: list[list[int]] = [[] for _ in Fate]
-    for n, fate in enumerate(fates):
-        positions[fate].append(n)
-    rules = [
-        WEBDRIVER if events[n].webdriver else agents[n].bot_rule or origins[n].bot_rule or "" for n in positions[Fate.BOT]
-    ]
-    return Sorted(positions, agents, origins, rules, seen)
-
-
-def _tell_copies(
-    lines: Lines, fates: Sequence[int], state: StateReader, dedup_window_ms: int
-) -> tuple[list[int], Changes | None]:
-    """The positions of copies; what `seen` learns."""
-    valid = [n for n, fate in enumerate(fates) if fate]
-    digests = digests_of([lines.events[n].event_id or "" for n in valid])
-    held = state.get("seen", digests)
-    copies = _find_copies(lines, valid, digests, held, dedup_window_ms)
-    fresh = valid
-    if copies:
-        gone = set(copies)
-        digests = [digest for n, digest in zip(valid, digests, strict=True) if n not in gone]
-        fresh = [n for n in valid if n not in gone]
-    if not fresh:
-        return copies, None
-    times: list[bytes] = []
-    for block, end in zip(lines.blocks, lines.ends, strict=True):
-        upto = bisect_right(fresh, end - 1, len(times))
-        times += [pack_time(block.stored_ms)] * (upto - len(times))
-    return copies, Changes.pack("seen", DIGEST_BYTES, zip(digests, times, strict=True))
-
-
-def _find_copies(
-    lines: Lines, valid: Sequence[int], digests: Sequence[bytes], held: Sequence[bytes | None], dedup_window_ms: int
-) -> list[int]:
-    """The positions of copies. Only ids that the state knows, or that come more than once here, need a closer look."""
-    suspects = {digest for digest, value in zip(digests, held, strict=True) if value is not None}
-    if len(set(digests)) < len(digests):
-        once: set[bytes] = set()
-        for digest in digests:
-            (suspects if digest in once else once).add(digest)
-    if not suspects:
-        return []
-    copies = []
-    fresh: dict[bytes, bytes] = {}
-    for n, digest, value in zip(valid, digests, held, strict=True):
-        if digest in suspects:
-            block = lines.blocks[bisect_right(lines.ends, n)]
-            known = fresh.get(digest) or value
-            if known is not None and known >= pack_time(max(0, block.stream_time_ms - dedup_window_ms)):
-                copies.append(n)
-            else:
-                fresh[digest] = pack_time(block.stored_ms)
-    return copies
+            rule = WEBDRIVER if is_driven else agent.bot_rule or origin.bot_rule or ""
+            rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None)
+    if columns["malformed"].count(None) < len(fates):
+        for n, reason in enumerate(columns["malformed"]):
+            if reason is not None:
+                fates[n] = Fate.MALFORMED
+                payload = columns["payload"][n] or ""
+                rejections[n] = Rejection(reason, columns["user_agent"][n], columns["ip"][n], payload)
+    return Judged(fates, agents, origins, rejections, digests_of([event_id or "" for event_id in columns["event_id"]]))

@@ -1,11 +1,13 @@
 """The ledger of a step: of each batch, which lines became what (invariant: over all steps each line exactly once)."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import polars as pl
 from pyroaring import BitMap
 
-from app.core.parts import Part
+from app.core.lines import Part
 from app.core.step_message import LedgerEntry
 
 
@@ -16,10 +18,14 @@ class StepLedger:
         self._lines: dict[tuple[str, str], BitMap] = {}
 
     def add(self, rows: pl.DataFrame, outcome: str) -> None:
-        """Every row of `rows` (columns `batch_id`, `line`) became `outcome`."""
-        grouped = rows.select("batch_id", "line").group_by("batch_id", maintain_order=True).agg("line")
-        for batch_id, lines in grouped.iter_rows():
-            self._add(batch_id, outcome, lines)
+        """Every row of `rows` (columns `batch_id`, `line`) became `outcome`; one without a batch is none."""
+        places = zip(rows["batch_id"].to_list(), rows["line"].to_list(), strict=True)
+        by_batch: dict[str | None, list[int]] = {}
+        for batch_id, run in groupby(places, key=itemgetter(0)):
+            by_batch.setdefault(batch_id, []).extend([line for _, line in run])
+        for batch_id, lines in by_batch.items():
+            if batch_id is not None:
+                self._add(batch_id, outcome, lines)
 
     def add_part(self, part: Part, outcome: str) -> None:
         """Every line of `part` became `outcome`."""

@@ -1,24 +1,21 @@
 """The tables inside a step: events that wait (state `pending` and `seconds`) and the rows of each flow.
 
-Frames travel as Arrow IPC streams, lz4. Frames of the window hold no IP address and no user agent: both are read on arrival.
+Frames of the window hold no IP address and no user agent: both are read on arrival.
 """
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import polars as pl
 
 from app.core.enrich import Enricher
-from app.core.flows import BY_NAME, ENGAGEMENTS, PAGE_VIEWS, REDIRECTS, Flow, Kind
-from app.core.parts import Part
+from app.core.flows import BY_NAME, ENGAGEMENTS, PAGE_VIEWS, REDIRECTS, Flow
+from app.core.frames import DTYPES, gather, nothing, stack
+from app.core.lines import Part
 from app.core.urls import campaign_of, referrer_of
 
-_DTYPES: Final[dict[Kind, pl.DataType]] = {
-    Kind.STRING: pl.String(), Kind.INTEGER: pl.Int64(), Kind.TIMESTAMP: pl.Int64(), Kind.BOOLEAN: pl.Boolean(),
-}  # fmt: skip
 ROW_SCHEMAS: Final[dict[str, dict[str, pl.DataType]]] = {
-    name: {column.name: _DTYPES[column.kind] for column in flow.columns if column.name != "txn_id"}
+    name: {column.name: DTYPES[column.kind] for column in flow.columns if column.name != "txn_id"}
     for name, flow in BY_NAME.items()
 }
 """Of each flow the columns of its rows in a step message, in order."""
@@ -42,26 +39,11 @@ ROW_BYTES: Final = 400
 """Rough size of a row without its long texts."""
 
 
-def pack_frame(frame: pl.DataFrame) -> bytes:
-    """`frame` as an Arrow IPC stream."""
-    out = io.BytesIO()
-    frame.rechunk().write_ipc_stream(out, compression="lz4")
-    return out.getvalue()
-
-
-def unpack_frame(packed: bytes, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """The frame, or some of its columns, in an Arrow IPC stream."""
-    return pl.read_ipc_stream(packed, columns=None if columns is None else list(columns))
-
-
-def window_columns(part: Part, schema: dict[str, pl.DataType], digests: list[bytes]) -> pl.DataFrame:
-    """New firsts or seconds as the window keeps them: `schema` is PENDING_SCHEMA or SECONDS_SCHEMA."""
-    frame = part.frame(schema)
-    size = pl.Series([ROW_BYTES], dtype=pl.Int64).new_from_index(0, len(part))
-    for name in _LONG:
-        if name in schema:
-            size += frame[name].str.len_bytes().fill_null(0).cast(pl.Int64)
-    return frame.hstack([pl.Series("digest", digests, dtype=pl.Binary), size.alias("size")])
+def window_columns(events: pl.DataFrame, digests: list[bytes]) -> pl.DataFrame:
+    """New firsts or seconds as the window keeps them, from their columns of PENDING_SCHEMA or SECONDS_SCHEMA."""
+    texts = [pl.col(name).str.len_bytes().fill_null(0).cast(pl.Int64) for name in _LONG if name in events.columns]
+    sizes = events.select(size=sum(texts, pl.lit(ROW_BYTES, dtype=pl.Int64)))
+    return events.hstack([pl.Series("digest", digests, dtype=pl.Binary), sizes["size"]])
 
 
 def take_rows(
@@ -70,12 +52,14 @@ def take_rows(
     """The row at each place (frame number, row), in the order of `places`; a row of NULLs for None."""
     starts: dict[int, int] = {}
     height = 0
-    for number, frame in frames.items():
+    for number in sorted(frames):
         starts[number] = height
-        height += frame.height
+        height += frames[number].height
+    rows = stack([frames[number][names] for number in starts])
     picks = [None if place is None else starts[place[0]] + place[1] for place in places]
-    rows = pl.concat([frame.select(names) for frame in frames.values()])
-    return rows.select(pl.all().gather(pl.Series(picks, dtype=pl.UInt32)))
+    if (first := picks[0]) is not None and picks == list(range(first, first + len(picks))):  # as most firsts lie
+        return rows[first : first + len(picks)]
+    return gather(rows.rechunk(), picks)
 
 
 def page_view_rows(firsts: pl.DataFrame, seconds: pl.DataFrame | None, enricher: Enricher) -> pl.DataFrame:
@@ -85,39 +69,44 @@ def page_view_rows(firsts: pl.DataFrame, seconds: pl.DataFrame | None, enricher:
     article_ids = firsts["article_id"].to_list()
     known = {article_id: enricher.article(article_id) for article_id in set(article_ids)}
     articles = [known[article_id] for article_id in article_ids]
-    named = _campaigns(firsts, urls, enricher)
-    if seconds is None:
-        dtypes = ROW_SCHEMAS[PAGE_VIEWS.name]
-        taken = [pl.lit(None, dtype=dtypes[name]).alias(name) for name in _OF_SECOND]
-        wide = firsts.with_columns(*taken, pl.lit(value=False).alias("joined"))
-    else:
-        taken_of = seconds.select(pl.col(source).alias(name) for name, source in _OF_SECOND.items())
-        wide = firsts.hstack(taken_of).with_columns(pl.col("engagement_id").is_not_null().alias("joined"))
-    wide = wide.with_columns(
-        *named,
+    made = _campaigns(firsts, urls, enricher)
+    made += [
         _texts("referrer_medium", [c.medium for c in came]),
         _texts("referrer_source", [c.source for c in came]),
-        pl.col("author_id").fill_null(_texts("author_id", [a.author_id for a in articles])),
-        pl.col("section").fill_null(_texts("section", [a.section for a in articles])),
+        _texts("author_id", _or_else(firsts["author_id"], [a.author_id for a in articles])),
+        _texts("section", _or_else(firsts["section"], [a.section for a in articles])),
         _texts("article_title", [a.title for a in articles]),
-    )
-    return flow_rows(wide, PAGE_VIEWS)
+    ]
+    if seconds is not None:
+        made += [seconds[source].alias(name) for name, source in _OF_SECOND.items()]
+        made.append(seconds["event_id"].is_not_null().alias("joined"))
+    else:
+        made.append(pl.Series("joined", [False]).new_from_index(0, firsts.height))
+    return flow_rows(PAGE_VIEWS, firsts, made)
 
 
 def redirect_rows(part: Part, enricher: Enricher) -> pl.DataFrame:
     """Rows of `redirects`."""
     rows = part.frame(ROW_SCHEMAS[REDIRECTS.name])
-    return rows.with_columns(_campaigns(rows, rows["url"].to_list(), enricher))
+    return flow_rows(REDIRECTS, rows, _campaigns(rows, rows["url"].to_list(), enricher))
 
 
 def engagement_rows(seconds: pl.DataFrame, reasons: Sequence[str]) -> pl.DataFrame:
     """Rows of `engagements`: second events that met no first, each with its reason."""
-    return flow_rows(seconds.with_columns(_texts("reason", list(reasons))), ENGAGEMENTS)
+    return flow_rows(ENGAGEMENTS, seconds, [_texts("reason", reasons)])
 
 
-def flow_rows(part: pl.DataFrame, flow: Flow) -> pl.DataFrame:
-    """The columns of a flow's rows, in order."""
-    return part.select(list(ROW_SCHEMAS[flow.name]))
+def flow_rows(flow: Flow, held: pl.DataFrame, made: Iterable[pl.Series]) -> pl.DataFrame:
+    """The columns of a flow's rows, in order: those that were `made`, of the others those `held`, of the rest NULLs."""
+    columns = {column.name: column for column in (*held, *made)}
+    schema = ROW_SCHEMAS[flow.name]
+    return pl.DataFrame(
+        [columns[name] if name in columns else nothing(name, dtype, held.height) for name, dtype in schema.items()]
+    )
+
+
+def _or_else(own: pl.Series, others: Sequence[str | None]) -> list[str | None]:
+    return [other if value is None else value for value, other in zip(own.to_list(), others, strict=True)]
 
 
 def _campaigns(part: pl.DataFrame, urls: list[str | None], enricher: Enricher) -> list[pl.Series]:

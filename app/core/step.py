@@ -22,14 +22,14 @@ from app.core.closing import Closing, NewFrames, close_due
 from app.core.dead_letter import encode_letter, head_of
 from app.core.enrich import Enricher
 from app.core.flows import ENGAGEMENTS, JOINED, PAGE_VIEWS
+from app.core.frames import pack_frame, stack
 from app.core.intake import EtlRules, Intake, SourceMessage, how_many, take_in
 from app.core.ledger import StepLedger
 from app.core.meta import FIRST, SECOND, Meta, decode_meta, encode_meta
-from app.core.rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, pack_frame, page_view_rows, take_rows
+from app.core.rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, page_view_rows, take_rows
 from app.core.state import StateReader
 from app.core.step_message import DeadLetter, StepMessage
 from app.core.stored_window import Prepared, StoredFrames, learn_step, load_window, prepare, window_changes
-from app.core.window import FRAME_COLUMNS
 from app.errors import IllegalMove, SourceGap
 
 __all__ = ["EtlRules", "PartitionEtl", "SourceMessage", "StepDecision"]
@@ -187,8 +187,8 @@ class PartitionEtl:
         frames = intake.blocks[0].offset if intake.blocks else -1
         window = self._window
         new = NewFrames(
-            None if arrival.firsts is None else window.frame(FIRST, frames, arrival.firsts.select(FRAME_COLUMNS)),
-            None if arrival.seconds is None else window.frame(SECOND, frames, arrival.seconds.select(FRAME_COLUMNS)),
+            None if arrival.firsts is None else window.frame(FIRST, frames, arrival.firsts),
+            None if arrival.seconds is None else window.frame(SECOND, frames, arrival.seconds),
             arrival.views,
         )
         closing = close_due(window, new, intake.stream_time_ms, budget)
@@ -241,12 +241,12 @@ class PartitionEtl:
             rows.setdefault(PAGE_VIEWS.name, []).append(page_view_rows(firsts, seconds, self._enricher))
             ledger.add(firsts, PAGE_VIEWS.name)
             if seconds is not None:
-                ledger.add(seconds.filter(pl.col("batch_id").is_not_null()), JOINED)
+                ledger.add(seconds, JOINED)
         if closing.seconds:
             unjoined = take_rows(taken, closing.seconds, SECONDS_COLUMNS)
             rows.setdefault(ENGAGEMENTS.name, []).append(engagement_rows(unjoined, closing.reasons))
             ledger.add(unjoined, ENGAGEMENTS.name)
-        return {flow: pl.concat(parts) for flow, parts in rows.items()}, ledger
+        return {flow: stack(parts) for flow, parts in rows.items()}, ledger
 
 
 def size_of(step: StepMessage) -> int:

@@ -16,9 +16,9 @@ import polars as pl
 from pyroaring import BitMap
 
 from app.core.closing import Closing, NewFrames, Place
+from app.core.frames import pack_frame, unpack_frame, without
 from app.core.join import unpack_joiner
 from app.core.meta import FIRST, SECOND, Due
-from app.core.rows import pack_frame, unpack_frame
 from app.core.state import KEY_BYTES, StateReader
 from app.core.step_message import Changes
 from app.core.window import FRAME_COLUMNS, Frame, OpenWindow
@@ -145,9 +145,9 @@ def window_changes(
         seconds: the second events that it brings without a decision on arrival.
     """
     pending_puts, pending_deletes = [], []
-    left = _without(firsts, [row for n, row in closing.firsts if n == number])
-    if left is not None:
-        pending_puts.append((pending_key(number), pack_frame(left)))
+    closed = [row for n, row in closing.firsts if n == number]
+    if firsts is not None and firsts.height > len(closed):
+        pending_puts.append((pending_key(number), pack_frame(without(firsts, closed))))
     for n in {n for n, _ in closing.firsts if n != number}:
         frame = window.firsts[n]
         if frame.passed(closing.closed) == len(frame):
@@ -157,9 +157,9 @@ def window_changes(
     for n, row in [*closing.seconds, *(place for place in closing.joined if place)]:
         decided.setdefault(n, []).append(row)
     seconds_puts, seconds_deletes = [], []
-    left = _without(seconds, decided.pop(number, []))
-    if left is not None:
-        seconds_puts.append((_NUMBER.pack(number) + _DATA, pack_frame(left)))
+    closed = decided.pop(number, [])
+    if seconds is not None and seconds.height > len(closed):
+        seconds_puts.append((_NUMBER.pack(number) + _DATA, pack_frame(without(seconds, closed))))
     for n, rows in decided.items():
         mask = window.seconds[n].decided | BitMap(rows)
         if len(mask) == len(window.seconds[n]):
@@ -185,13 +185,6 @@ def prepare(changes: Iterable[Changes], new: NewFrames, closing: Closing) -> lis
             key = _NUMBER.pack(frame.number) + tag
             prepared += [Prepared(value, frame) for found, value in by_table[table].puts() if found == key]
     return prepared
-
-
-def _without(frame: pl.DataFrame | None, rows: list[int]) -> pl.DataFrame | None:
-    """`frame` without some rows; None where none is left."""
-    if frame is None or frame.height == len(rows):
-        return None
-    return frame.filter(~pl.Series([False] * frame.height).scatter(rows, values=True)) if rows else frame
 
 
 def _number(key: bytes) -> int:

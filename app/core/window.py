@@ -45,16 +45,18 @@ class Frame:
     __slots__ = ("at", "decided", "digests", "dues", "event_ids", "kind", "number", "places", "rows", "sizes")
 
     def __init__(self, kind: int, number: int, columns: pl.DataFrame, span_ms: int) -> None:
-        """Index `columns` (those of `FRAME_COLUMNS`); each is due `span_ms` after it was received."""
-        ordered = columns.select(FRAME_COLUMNS).with_row_index("row").sort("received_at", "event_id")
+        """Index events from their `FRAME_COLUMNS`; each is due `span_ms` after it was received."""
+        received_ms: list[int] = columns["received_at"].to_list()
+        event_ids: list[str] = columns["event_id"].to_list()
+        rows = sorted(range(columns.height), key=list(zip(received_ms, event_ids, strict=True)).__getitem__)
         self.kind = kind
         self.number = number
         """The key of the frame in its table: a source offset."""
-        self.dues: list[int] = (ordered["received_at"] + span_ms).to_list()
-        self.event_ids: list[str] = ordered["event_id"].to_list()
-        self.digests: list[bytes] = ordered["digest"].to_list()
-        self.sizes: list[int] = ordered["size"].to_list()
-        self.rows: list[int] = ordered["row"].to_list()
+        self.dues = [received_ms[row] + span_ms for row in rows]
+        self.event_ids = [event_ids[row] for row in rows]
+        self.digests: list[bytes] = list(map(columns["digest"].to_list().__getitem__, rows))
+        self.sizes: list[int] = list(map(columns["size"].to_list().__getitem__, rows))
+        self.rows = rows
         self.places: list[int] = []
         """Of each row its position, once somebody asked."""
         self.at = 0

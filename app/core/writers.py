@@ -20,14 +20,12 @@ import polars as pl
 import zstandard
 
 from app.core.flows import BY_NAME, DEAD_LETTERS, LEDGER, REPLAYS, Column, Flow, Format, Kind
+from app.core.frames import DTYPES
 from app.core.schemas import schema_of
 from app.core.step_message import DeadLetter, LedgerEntry, Replay
 from app.errors import FormatInvalid
 
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f"
-_TYPES: Final[dict[Kind, pl.DataType]] = {
-    Kind.STRING: pl.String(), Kind.TIMESTAMP: pl.Int64(), Kind.INTEGER: pl.Int64(), Kind.BOOLEAN: pl.Boolean(),
-}  # fmt: skip
 _ZSTD_LEVEL: Final = 3
 _GZIP_LEVEL: Final = 6
 _AVRO_SYNC_BYTES: Final = 16
@@ -41,7 +39,7 @@ MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
 
 def frame_schema(output: str) -> dict[str, pl.DataType]:
     """Column -> type of an output's frame, in file order; timestamps are Int64 milliseconds since the epoch."""
-    return {column.name: _TYPES[column.kind] for column in BY_NAME[output].columns}
+    return {column.name: DTYPES[column.kind] for column in BY_NAME[output].columns}
 
 
 def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFrame:
