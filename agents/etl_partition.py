@@ -209,8 +209,11 @@ def _observe(step: StepMessage, message: bytes) -> None:
     STEPS.inc()
     STEP_BYTES.inc(len(message))
     STREAM_TIME.labels(step.partition).set(step.stream_time_ms / 1000)
+    decided: dict[str, int] = {}
     for entry in step.ledger:
-        LINES.labels(entry.outcome).inc(entry.lines)
+        decided[entry.outcome] = decided.get(entry.outcome, 0) + entry.lines
+    for outcome, lines in decided.items():
+        LINES.labels(outcome).inc(lines)
     REPLAYS.inc(len(step.replays))
     for letter in step.dead_letters:
         DEAD_LETTERS.inc()

@@ -14,6 +14,7 @@ import ua_parser
 
 from app.core.bots import MAX_JUDGED_CHARACTERS, CrawlerNetworks, judge_user_agent
 from app.core.canonical import cut_text, storable_text
+from app.core.memo import Memo
 
 CACHED_AGENTS: Final = 65_536
 CACHED_ADDRESSES: Final = 131_072
@@ -97,9 +98,9 @@ class Enricher:
         self._campaigns = campaigns
         self._networks = networks or CrawlerNetworks(())
         self._location_of = location_of
-        self.agent: Callable[[str | None], Agent] = lru_cache(maxsize=CACHED_AGENTS)(read_agent)
+        self.agent: Callable[[str | None], Agent] = Memo(read_agent, CACHED_AGENTS).__getitem__
         """What a user agent says."""
-        self.origin: Callable[[str | None], Origin] = lru_cache(maxsize=CACHED_ADDRESSES)(self._read_origin)
+        self.origin: Callable[[str | None], Origin] = Memo(self._read_origin, CACHED_ADDRESSES).__getitem__
         """What an IP address says."""
 
     def article(self, article_id: str | None) -> Article:

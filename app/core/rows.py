@@ -25,6 +25,7 @@ _SIGHT: Final = ("country", "region", "city", "browser", "os", "device", "proper
 _PAGE: Final = ("url", "referrer", "article_id", "author_id", "section", "campaign_id")
 _STAY: Final = ("dwell_ms", "visible_ms", "scroll_pct")
 _INDEX: Final = ("digest", "size")
+"""Digest of the page view; how much room the event takes in a message, estimated."""
 PENDING_COLUMNS: Final = (*_PERSON, *_SIGHT, *_PAGE, *_INDEX)
 SECONDS_COLUMNS: Final = (*_PERSON, *_SIGHT, *_STAY, *_INDEX)
 PENDING_SCHEMA: Final = {name: ROW_SCHEMAS[PAGE_VIEWS.name][name] for name in (*_PERSON, *_SIGHT, *_PAGE)}
@@ -41,9 +42,11 @@ ROW_BYTES: Final = 400
 
 def window_columns(events: pl.DataFrame, digests: list[bytes]) -> pl.DataFrame:
     """New firsts or seconds as the window keeps them, from their columns of PENDING_SCHEMA or SECONDS_SCHEMA."""
-    texts = [pl.col(name).str.len_bytes().fill_null(0).cast(pl.Int64) for name in _LONG if name in events.columns]
-    sizes = events.select(size=sum(texts, pl.lit(ROW_BYTES, dtype=pl.Int64)))
-    return events.hstack([pl.Series("digest", digests, dtype=pl.Binary), sizes["size"]])
+    sizes = [ROW_BYTES] * events.height
+    for name in _LONG:
+        if name in events.columns:
+            sizes = [size + len(text or "") for size, text in zip(sizes, events[name].to_list(), strict=True)]
+    return events.hstack([pl.Series("digest", digests, dtype=pl.Binary), pl.Series("size", sizes, dtype=pl.Int64)])
 
 
 def take_rows(

@@ -6,6 +6,7 @@ less `txn_id`; changes to the state as packed columns, one a state table.
 
 import struct
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
 from typing import Final
@@ -50,7 +51,7 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
     attempt: int | None = None
 
 
-class Changes(msgspec.Struct, frozen=True, array_like=True):
+class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """Puts and deletes in one state table, packed: fixed-width keys, values of any width."""
 
     table: str
@@ -75,13 +76,16 @@ class Changes(msgspec.Struct, frozen=True, array_like=True):
         pairs = sorted(puts, key=itemgetter(0))
         values = [value for _, value in pairs]
         ends = struct.pack(f"<{len(values)}I", *accumulate(map(len, values)))
-        keys = b"".join([key for key, _ in pairs])
-        return cls(table, key_bytes, keys, ends, b"".join(values), b"".join(deletes))
+        keys = [key for key, _ in pairs]
+        packed = cls(table, key_bytes, b"".join(keys), ends, b"".join(values), b"".join(deletes))
+        vars(packed)["columns"] = keys, values  # whoever packs them reads them again when the step is durable
+        return packed
 
     def puts(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) to put, in order."""
-        return zip(*self.columns(), strict=True)
+        return zip(*self.columns, strict=True)
 
+    @cached_property
     def columns(self) -> tuple[list[bytes], list[bytes]]:
         """The keys to put, and their values, in order."""
         width, keys, values = self.key_bytes, self.keys, self.values
