@@ -35,8 +35,10 @@ COMPANY_S: Final = 0.02
 """How long a few small messages wait for more, if they come less than that behind a step."""
 SMALL_BYTES: Final = 64 * 1024
 """... and together are smaller than this."""
-WAITING_LIMIT: Final = 64
+WAITING_LIMIT: Final = 256
 """Source messages in hand; a step takes the first of them."""
+WAITING_BYTES: Final = 16 * 1024 * 1024
+"""... and no more are taken in hand while these are as many bytes."""
 
 STEPS: Final = Counter("instream_etl_steps_total", "Steps that counted")
 STEP_SECONDS: Final = Histogram(
@@ -147,7 +149,8 @@ class EtlPartition:
 
     async def _take(self, timeout_s: float | None) -> None:
         """Add what has come, as far as there is room."""
-        if room := WAITING_LIMIT - len(self._waiting):
+        room = WAITING_LIMIT - len(self._waiting)
+        if room and self._waiting_bytes() < WAITING_BYTES:
             self._waiting += [_source(event) for event in await self._inbox.take(timeout_s, limit=room)]
 
     def _is_crowded(self) -> bool:
@@ -155,8 +158,11 @@ class EtlPartition:
         return (
             0 < len(self._waiting) < WAITING_LIMIT
             and self._clock.monotonic_s() - self._stepped_at_s < COMPANY_S
-            and sum(len(message.value) for message in self._waiting) < SMALL_BYTES
+            and self._waiting_bytes() < SMALL_BYTES
         )
+
+    def _waiting_bytes(self) -> int:
+        return sum(len(message.value) for message in self._waiting)
 
     def _may_hold(self, taken: int) -> bool:
         """Whether a step of ticks alone that closes nothing may wait for more; starts the wait."""

@@ -27,7 +27,7 @@ ones too, after recovery. On revoke and stop every inbox closes: what waits in i
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from faust.types import TP
@@ -39,8 +39,38 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-QUEUE_DEPTH = 32
-"""Messages that wait in an inbox; at 512 KiB a block this bounds a partition's memory."""
+QUEUE_DEPTH: Final = 256
+"""Messages that wait in an inbox at most."""
+QUEUE_BYTES: Final = 16 * 1024 * 1024
+"""... and when there is room for one more: what bounds a partition's memory, however large or small its messages are."""
+
+
+class _Waiting(asyncio.Queue[Any]):
+    """A queue of events that is full by their number or by their bytes; None is none."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__(depth)
+        self._bytes = 0
+
+    def full(self) -> bool:
+        return self._bytes >= QUEUE_BYTES or super().full()
+
+    def peek(self) -> Any:
+        """The next one; None where there is none."""
+        return self._queue[0] if self._queue else None  # type: ignore[attr-defined]
+
+    def _put(self, item: Any) -> None:
+        self._bytes += _size(item)
+        super()._put(item)
+
+    def _get(self) -> Any:
+        item = super()._get()
+        self._bytes -= _size(item)
+        return item
+
+
+def _size(event: Any) -> int:
+    return 0 if event is None else len(event.value or b"")
 
 
 class Inbox:
@@ -48,7 +78,7 @@ class Inbox:
 
     def __init__(self, app: "InstreamApp", tp: TP, depth: int = QUEUE_DEPTH) -> None:
         self._app = app
-        self._queue: asyncio.Queue[Any] = asyncio.Queue(depth)
+        self._queue = _Waiting(depth)
         self._unacked: deque[Any] = deque()
         self._handed_out: list[Any] = []
         self._seeker = Seeker(app, app.ports.clock, tp)
@@ -71,7 +101,7 @@ class Inbox:
         if self.closing:
             return  # the partition may be gone: nothing to seek in
         self._unacked = deque(event for event in self._unacked if event.message.offset < offset)
-        first = self._queue._queue[0] if not self._queue.empty() else None  # type: ignore[attr-defined]
+        first = self._queue.peek()
         if first is None or first.message.offset > offset:
             self._discard()
             await self._seeker.seek(offset)

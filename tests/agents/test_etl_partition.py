@@ -1,14 +1,18 @@
 """The loop of one ETL partition: order of effects, held ticks, steps that fail (rules E1 to E6)."""
 
+from collections.abc import Sequence
+
 import polars as pl
 import pytest
 from etl_partition_world import TICK, Partition
 from prometheus_client import REGISTRY
 
-from agents.etl_partition import COMPANY_S, HOLD_S, SMALL_BYTES, WAITING_LIMIT
+from agents.etl_partition import COMPANY_S, HOLD_S, SMALL_BYTES, WAITING_BYTES, WAITING_LIMIT
 from app.core.counting import Counted
+from app.core.step import SourceMessage
 from app.core.step_message import NO_PREDECESSOR, decode_step
 from app.errors import DeadLettersExceeded, EpochMismatch, StepConflict
+from app.shell.runners import QUEUE_BYTES
 
 
 @pytest.fixture
@@ -102,6 +106,23 @@ async def test_a_large_message_waits_for_no_company(partition: Partition, size: 
     await partition.settle()
     assert partition.journal.ranges() == steps
     await partition.until(lambda: partition.source.acked == [0, 1])
+    partition.source.inbox.close()
+    await running
+
+
+async def test_no_more_is_taken_in_hand_than_memory_allows(partition: Partition, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+
+    def take(waiting: Sequence[SourceMessage]) -> int:  # slower than they come
+        nonlocal most
+        most = max(most, sum(len(message.value) for message in waiting))
+        return min(1, len(waiting))
+
+    monkeypatch.setattr(partition.core, "take", take)
+    running = await partition.start()
+    await partition.put(range(40), bytes(WAITING_BYTES // 4))
+    await partition.until(lambda: len(partition.source.acked) == 40)
+    assert WAITING_BYTES <= most < WAITING_BYTES + QUEUE_BYTES
     partition.source.inbox.close()
     await running
 

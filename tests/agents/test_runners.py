@@ -10,7 +10,7 @@ from inbox_world import Source, until
 from app.apps import new_app
 from app.errors import SourceGap
 from app.settings import Settings
-from app.shell.runners import Inbox, PartitionRunners, Work
+from app.shell.runners import QUEUE_BYTES, Inbox, PartitionRunners, Work
 from app.shell.seeker import MAX_SEEKS, SEEK_PATIENCE_S
 
 
@@ -138,6 +138,21 @@ async def test_a_full_inbox_makes_the_dispatcher_wait_until_it_closes() -> None:
     assert not waiting.done()
     source.inbox.close()
     await asyncio.wait_for(waiting, 1)
+
+
+@pytest.mark.parametrize("size", [QUEUE_BYTES, QUEUE_BYTES // 2])
+async def test_an_inbox_is_full_by_bytes_and_has_room_again_when_they_are_taken(size: int) -> None:
+    source = Source()
+    await source.inbox.start_at(0)
+    held = QUEUE_BYTES // size
+    for offset in range(held):
+        await source.inbox.put(source.event(offset, bytes(size)))
+    waiting = asyncio.ensure_future(source.put(held))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await source.take() == list(range(held))
+    await asyncio.wait_for(waiting, 1)
+    assert await source.take() == [held]
 
 
 async def test_whoever_leaves_second_waits_for_the_first(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from app.settings import Settings
 
 def test_bounds_are_what_the_readme_says() -> None:
     assert bounds_mib(Settings(), 4) == {
-        "collector": 150 + 288, "bridge": 214, "etl": 300 + 64 + 256, "sink": 250 + 4 * (64 + 64) + 5 * 64,
+        "collector": 150 + 288, "bridge": 214, "etl": 300 + 64 + 256, "sink": 250 + 4 * (64 + 32) + 5 * 64,
         "delivery": 200, "audit": 250,
     }  # fmt: skip
     assert bounds_mib(Settings(), 4).keys() == set(ROLES)
