@@ -11,7 +11,6 @@ message has the version byte `CONTROL_VERSION` and a msgpack body.
 """
 
 import struct
-import threading
 import uuid
 from typing import Final
 
@@ -30,8 +29,6 @@ _MOST_LINES: Final = 2**31
 _LATEST_MS: Final = 253_402_300_799_999  # the end of the year 9999, as far as a timestamp goes
 _UNSTATED: Final = 2**64 - 1  # how zstandard says that a frame does not state its size
 _MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024  # as every zstd decoder must support (RFC 8878, 3.1.1.1.2)
-
-_of_thread: Final = threading.local()
 
 
 class BlockHeader(msgspec.Struct, frozen=True):
@@ -88,8 +85,17 @@ def frame_of(message: bytes) -> bytes:
     return message[HEADER_BYTES:]
 
 
-def open_frame(frame: bytes) -> bytes:
+def frame_reader() -> zstandard.ZstdDecompressor:
+    """What opens frames, for one thread at a time; making one costs more than a small frame."""
+    return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+
+
+def open_frame(frame: bytes, reader: zstandard.ZstdDecompressor | None = None) -> bytes:
     """The NDJSON text of a block's frame, LF after every line.
+
+    Args:
+        frame: the frame.
+        reader: of `frame_reader`, for who opens many.
 
     Guarantees: never holds more than `MAX_RAW_BYTES` of output, whatever the frame claims or contains.
 
@@ -100,17 +106,9 @@ def open_frame(frame: bytes) -> bytes:
         if (size := raw_bytes_of(frame)) is not None and size > MAX_RAW_BYTES:
             raise FrameInvalid(f"frame holds {size} bytes, more than {MAX_RAW_BYTES}")
         # Bounded either way: by the size the frame states, which zstd enforces, or by max_output_size where it states none.
-        return _reader().decompress(frame, max_output_size=MAX_RAW_BYTES, allow_extra_data=False)
+        return (reader or frame_reader()).decompress(frame, max_output_size=MAX_RAW_BYTES, allow_extra_data=False)
     except zstandard.ZstdError as exc:
         raise FrameInvalid(f"{len(frame)} bytes are not one zstd frame of at most {MAX_RAW_BYTES} bytes: {exc}") from exc
-
-
-def _reader() -> zstandard.ZstdDecompressor:
-    """This thread's decompressor; making one costs more than a small frame."""
-    reader: zstandard.ZstdDecompressor | None = getattr(_of_thread, "reader", None)
-    if reader is None:
-        reader = _of_thread.reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
-    return reader
 
 
 def raw_bytes_of(frame: bytes) -> int | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 import polars as pl
+import zstandard
 from msgspec.structs import astuple
 
 from app.core.block import BlockHeader, frame_of, open_frame
@@ -19,7 +20,7 @@ from app.core.events import read_stored_line
 from app.errors import FrameInvalid
 
 AT_ONCE: Final = 500
-"""Lines that go from text to columns together: few enough for their objects to stay in a core's own cache."""
+"""Lines that go from text to columns together: their objects, ten times as large as the columns, go before more are made."""
 _NUL: Final = b"\\u0000"
 """The one escape that the decoder takes and no stored line may hold."""
 ANY_FAILURE: Final = (Exception, pl.exceptions.PanicException)
@@ -135,13 +136,13 @@ def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Decoded]
     return _by_column(events, blocks)
 
 
-def open_block(header: BlockHeader, message: bytes) -> bytes:
-    """The NDJSON of a block, given its header and the whole envelope.
+def open_block(header: BlockHeader, message: bytes, reader: zstandard.ZstdDecompressor) -> bytes:
+    """The NDJSON of a block, given its header and the whole envelope; `reader` is one of `frame_reader`.
 
     Raises:
         FrameInvalid: its frame cannot be opened, or does not hold the lines that its header states.
     """
-    text = open_frame(frame_of(message))
+    text = open_frame(frame_of(message), reader)
     count = text.count(b"\n")
     if count != header.lines or not text.endswith(b"\n"):
         raise FrameInvalid(f"block {header.block} of batch {header.batch_id} holds {count} lines, not {header.lines}")

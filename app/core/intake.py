@@ -13,6 +13,7 @@ from app.core.block import (
     Control,
     decode_control,
     decode_header,
+    frame_reader,
     is_control,
     raw_bytes_of,
 )
@@ -162,6 +163,7 @@ def _tell_apart(
     replays: list[Replay] = []
     dead: list[DeadLetter] = []
     alarms: list[str] = []
+    reader = frame_reader()
     for key, (header, message, now) in zip(keys, placed, strict=True):
         oldest, stored = max(0, now - dedup_window_ms), known[key]
         if stored is not None and stored >= pack_time(oldest):
@@ -175,7 +177,7 @@ def _tell_apart(
             try:
                 if header.partition != partition:
                     raise EnvelopeInvalid(f"block of partition {header.partition} on partition {partition}")
-                block = AcceptedBlock(header, message.offset, open_block(header, message.value), now)
+                block = AcceptedBlock(header, message.offset, open_block(header, message.value, reader), now)
             except (EnvelopeInvalid, FrameInvalid) as exc:
                 dead.append(_dead_letter(message.offset, exc, header))
             else:

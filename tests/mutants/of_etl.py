@@ -192,7 +192,7 @@ MUTANTS = (
     Mutant(
         "an event met twice in one step counts twice",
         "J1",
-        "app/core/fate.py",
+        "app/core/copies.py",
         "            known = fresh.get(digest) or value\n",
         "            known = value\n",
         LINES,
@@ -200,7 +200,7 @@ MUTANTS = (
     Mutant(
         "seen stored before dedup",
         "J1",
-        "app/core/fate.py",
+        "app/core/copies.py",
         "            known = fresh.get(digest) or value\n",
         "            known = value or fresh.setdefault(digest, pack_time(block.stored_ms))\n",
         LINES,
