@@ -4,12 +4,16 @@ The consumer also remembers what was acknowledged: whether the broker hears of i
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+Fetched = Mapping[TP, Sequence[Any]]
+"""Records by partition, at least one of each."""
 
 
 class Producer(driver.Producer):
@@ -32,9 +36,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = round(POLL_S * 1000)  # read when it starts; Faust has no setting for it
         return consumer
 
+    async def put_back(self, records: Fetched) -> None:
+        """See that what was fetched comes again; called in this thread."""
+        await put_back(self._ensure_consumer(), records)
+
+
+async def put_back(consumer: AIOKafkaConsumer, records: Fetched) -> None:
+    """Put `consumer` at the first of each partition's records again, but where it has been put elsewhere since."""
+    for tp, fetched in records.items():
+        if tp in consumer.assignment() and await consumer.position(tp) == fetched[-1].offset + 1:
+            consumer.seek(tp, fetched[0].offset)
+
 
 class Consumer(driver.Consumer):
-    """Consumer with `reposition` and `ask`, and with short polls.
+    """Consumer with `reposition` and `ask`, and with short polls, which loses nothing that they bring.
 
     Attributes:
         acknowledged: Owned partition -> the offset behind the highest message acknowledged here; what Faust must commit.
@@ -73,7 +88,17 @@ class Consumer(driver.Consumer):
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
-        return await super()._getmany(active_partitions, min(timeout, POLL_S))
+        """What a poll brings; nothing while flow is stopped.
+
+        A poll may be under way while recovery stops the flow and puts a table's partition at the offset where it is to go
+        on. What such a poll still brings from there, Faust would throw away, and wait for it without end.
+        """
+        records: Fetched = await super()._getmany(active_partitions, min(timeout, POLL_S))
+        if records and not self.flow_active:
+            thread = cast(ConsumerThread, self._thread)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(thread.put_back(records), thread.thread_loop))
+            return {}
+        return records
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: after five minutes Faust calls every changelog stalled, since no stream reads one, and logs it for ever.
