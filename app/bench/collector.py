@@ -1,7 +1,9 @@
 """`collector` and `collector-ndjson`: requests of one event, and of a hundred, over kept-alive connections.
 
 The collector is the real server in a process of its own; S3, registry and Kinesis are in its memory and take 20 ms a call.
-Who posts is this process, on the other cores. A second round at half the load tells how long answers take.
+Who posts is this process, on the other cores. The first round posts as fast as answers come: everybody whose events went
+into one batch is answered, and posts again, at once. In the second round requests come at their own times, half as many a
+second as the first round managed: that tells how long answers take.
 """
 
 import asyncio
@@ -35,7 +37,7 @@ _AGENT: Final = (
 
 
 class Client(asyncio.Protocol):
-    """One connection: posts, waits for the answer, posts again."""
+    """One connection: posts, waits for the answer, asks the load what to do then."""
 
     def __init__(self, load: "Load") -> None:
         self._load = load
@@ -47,7 +49,7 @@ class Client(asyncio.Protocol):
         """Begin."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._post()
+        self._load.free(self)
 
     def data_received(self, data: bytes) -> None:
         """Take an answer."""
@@ -55,37 +57,47 @@ class Client(asyncio.Protocol):
         if b'"batch_id"' in self._buffer and self._buffer.endswith(b"}"):
             self._load.answered(self._buffer.startswith(b"HTTP/1.1 200"), time.perf_counter() - self._sent_s)
             self._buffer = b""
-            self._post()
+            self._load.free(self)
         elif b'"error"' in self._buffer:
             self._load.answered(False, 0.0)
 
-    def _post(self) -> None:
-        body = self._load.next_body()
-        if self._transport is None:
-            return
-        if body is None:
-            self._transport.close()
-            return
-        self._sent_s = time.perf_counter()
+    def post(self, body: bytes, due_s: float) -> None:
+        """Send a request that was due at `due_s`, from when its answer's time counts."""
+        assert self._transport is not None
+        self._sent_s = due_s
         self._transport.write(body)
+
+    def close(self) -> None:
+        """Hang up."""
+        assert self._transport is not None
+        self._transport.close()
 
 
 class Load:
-    """So many requests over so many connections."""
+    """So many requests over so many connections: each posts again once it is answered, or, at `per_s`, when one is due."""
 
-    def __init__(self, requests: int, lines: int) -> None:
+    def __init__(self, requests: int, lines: int, per_s: float | None = None) -> None:
         self._left = requests
         self._waiting = requests
         self._lines = lines
         self._serial = 0
+        self._per_s = per_s
+        self._idle: list[Client] = []
         self.took_s: list[float] = []
         self.refused = 0
         self.done = asyncio.Event()
 
-    def next_body(self) -> bytes | None:
-        """The next request, whole; None when all are sent."""
-        if not self._left:
-            return None
+    def free(self, client: Client) -> None:
+        """A connection has nothing to do."""
+        if self._per_s is not None:
+            self._idle.append(client)
+        elif self._left:
+            client.post(self._next_body(), time.perf_counter())
+        else:
+            client.close()
+
+    def _next_body(self) -> bytes:
+        """The next request, whole."""
         self._left -= 1
         self._serial += self._lines
         ids = [f"{self._serial - n:016x}" for n in range(self._lines)]
@@ -110,7 +122,22 @@ class Load:
         loop = asyncio.get_running_loop()
         for _ in range(connections):
             await loop.create_connection(lambda: Client(self), "127.0.0.1", port)
+        if self._per_s is not None:
+            await self._pace(self._per_s)
         await self.done.wait()
+        for client in self._idle:
+            client.close()
+
+    async def _pace(self, per_s: float) -> None:
+        """Post at even times, whoever is idle; late where nobody is."""
+        start_s, number = time.perf_counter(), 0
+        while self._left:
+            due_s = start_s + number / per_s
+            if due_s > time.perf_counter() or not self._idle:
+                await asyncio.sleep(0.001)
+                continue
+            self._idle.pop().post(self._next_body(), due_s)
+            number += 1
 
 
 def run_single(plan: Plan) -> list[Run]:
@@ -145,7 +172,7 @@ def _run_once(plan: Plan, requests: int, lines: int, connections: int) -> Run:
             full = asyncio.run(_drive(port, requests, lines, connections))
             after, wall_s = process.cpu_times(), time.perf_counter() - started_s
         half_requests = max(1, requests // 2)
-        half = asyncio.run(_drive(port, half_requests, lines, max(1, connections // 2)))
+        half = asyncio.run(_drive(port, half_requests, lines, connections, requests / wall_s / 2))
         rss = process.memory_info().rss
         server.send_signal(signal.SIGTERM)
         kept = int(server.communicate(timeout=30)[0])
@@ -166,8 +193,8 @@ def _run_once(plan: Plan, requests: int, lines: int, connections: int) -> Run:
     )  # fmt: skip
 
 
-async def _drive(port: int, requests: int, lines: int, connections: int) -> Load:
-    load = Load(requests, lines)
+async def _drive(port: int, requests: int, lines: int, connections: int, per_s: float | None = None) -> Load:
+    load = Load(requests, lines, per_s)
     await load.run(port, connections)
     return load
 
