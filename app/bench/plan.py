@@ -21,6 +21,8 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
     repeats: int = 3
     rate: float = 500
     """Lines a second, where a stage works in real time."""
+    real_time: bool = False
+    """Whether stage `stack` runs at the default window and intervals."""
     profile: Path | None = None
     """Where a flame graph (SVG) of the process at work goes."""
 

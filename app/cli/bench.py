@@ -23,6 +23,9 @@ def bench(  # noqa: PLR0913, PLR0917 - the options of a command
     state_keys: Annotated[int, typer.Option(help="Ids that the ETL's state knows beforehand.", min=0)] = 0,
     repeats: Annotated[int | None, typer.Option(help="Runs; the best and the median are shown.", min=1)] = None,
     rate: Annotated[float, typer.Option(help="Lines a second, for stage `stack`.", min=1)] = 500,
+    real_time: Annotated[
+        bool, typer.Option("--real-time", help="Stage `stack` at the default window and intervals.")
+    ] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Leave a flame graph, bench-<stage>.svg, here.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,7 +50,7 @@ def bench(  # noqa: PLR0913, PLR0917 - the options of a command
             continue
         plan = Plan(
             events=events or STAGES[name].small, block_lines=block_lines, state_keys=state_keys,
-            repeats=repeats or STAGES[name].repeats, rate=rate, profile=Path(f"bench-{name}.svg") if profile else None,
+            repeats=repeats or STAGES[name].repeats, rate=rate, real_time=real_time, profile=Path(f"bench-{name}.svg") if profile else None,
         )  # fmt: skip
         results.append(run_stage(name, plan))
     if as_json:

@@ -33,6 +33,8 @@ COMPRESSED: Final = {
 """A join window of seconds instead of 90, so that a demo takes a minute."""
 RATE: Final = 2500
 REAL_TIME_RATE: Final = 1000
+WHOSE: Final = {"all": "all lines", "page views": "page views", "without join": "lines that wait for no join"}
+"""How the latencies are called."""
 WAIT_S: Final = 120
 FREE_PORTS: Final = ("INSTREAM_COLLECTOR_PORT", "INSTREAM_KAFKA_PORT", "INSTREAM_AWS_PORT", "INSTREAM_WAREHOUSE_PORT")
 
@@ -128,9 +130,8 @@ def show(result: DemoResult) -> None:
     rows.append(("open batches", 0, result.waited.registered - result.waited.covered))
     print_table(f"{result.waited.registered} batches, {result.took_s} s", ("", "expected", "in the warehouse"), rows)
     for name, latency in result.latency.items():
-        which = "all lines" if name == "all" else "lines that wait for no join"
-        print(f"seconds from acknowledgement to warehouse, {which}: "
-              f"p50 {latency.p50_s}  p95 {latency.p95_s}  max {latency.max_s}")  # fmt: skip
+        print(f"seconds from acknowledgement to warehouse, {WHOSE[name]}: p50 {latency.p50_s}  p95 {latency.p95_s}  "
+              f"p99 {latency.p99_s}  max {latency.max_s}")  # fmt: skip
     if result.sent.unsure_events or result.sent.unsure_lines:
         print(f"a stall left {result.sent.unsure_events} events with more than one right end")
     for example in compared.examples:

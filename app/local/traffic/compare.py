@@ -43,6 +43,7 @@ class Latency(msgspec.Struct, frozen=True):
 
     p50_s: float
     p95_s: float
+    p99_s: float
     max_s: float
 
 
@@ -83,8 +84,8 @@ async def compare(connection: Connection, run: str, sent: Sent, expected: Expect
 
 
 async def latencies(connection: Connection, sent: Sent) -> dict[str, Latency]:
-    """From acknowledgement to load: of all lines, and of those that wait for no join."""
-    samples: dict[str, list[tuple[float, int]]] = {"all": [], "without join": []}
+    """From acknowledgement to load: of all lines, of page views (each with its second), of those that wait for no join."""
+    samples: dict[str, list[tuple[float, int]]] = {"all": [], "page views": [], "without join": []}
     for part in _parts(list(sent.acknowledged_at_ms)):
         cursor = await connection.execute(
             _sql(
@@ -97,6 +98,8 @@ async def latencies(connection: Connection, sent: Sent) -> dict[str, Latency]:
         async for batch_id, outcome, loaded_at, lines in cursor:
             waited_s = (_milliseconds(loaded_at) - sent.acknowledged_at_ms[batch_id]) / 1000
             samples["all"].append((waited_s, int(lines)))
+            if outcome == "page_views":
+                samples["page views"].append((waited_s, int(lines)))
             if outcome not in {"page_views", "engagements", "joined"}:
                 samples["without join"].append((waited_s, int(lines)))
     return {name: _quantiles(values) for name, values in samples.items() if values}
@@ -262,7 +265,7 @@ def _quantiles(samples: list[tuple[float, int]]) -> Latency:
                 return round(value, 1)
         return round(samples[-1][0], 1)
 
-    return Latency(at(0.5), at(0.95), round(samples[-1][0], 1))
+    return Latency(at(0.5), at(0.95), at(0.99), round(samples[-1][0], 1))
 
 
 def _places(rows: list[tuple[str, Row]]) -> str:
