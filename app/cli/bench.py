@@ -50,7 +50,8 @@ def bench(  # noqa: PLR0913, PLR0917 - the options of a command
             continue
         plan = Plan(
             events=events or STAGES[name].small, block_lines=block_lines, state_keys=state_keys,
-            repeats=repeats or STAGES[name].repeats, rate=rate, real_time=real_time, profile=Path(f"bench-{name}.svg") if profile else None,
+            repeats=repeats or STAGES[name].repeats, rate=rate, real_time=real_time,
+            profile=Path(f"bench-{name}.svg") if profile else None,
         )  # fmt: skip
         results.append(run_stage(name, plan))
     if as_json:
