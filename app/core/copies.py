@@ -6,6 +6,7 @@ comes while the id is remembered at its block's stream time is a duplicate. Bots
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from app.core.decode import AcceptedBlock
@@ -38,12 +39,14 @@ class Copies(NamedTuple):
 def tell_copies(lines: Arriving, state: StateReader, dedup_window_ms: int) -> Copies:
     """The positions of copies; what `seen` learns."""
     held = state.get("seen", lines.digests)
-    copies = _find(lines, held, dedup_window_ms)
     fresh, digests = lines.positions, lines.digests
-    if copies:
-        gone = set(copies)
-        digests = [digest for n, digest in zip(fresh, digests, strict=True) if n not in gone]
-        fresh = [n for n in fresh if n not in gone]
+    copies: list[int] = []
+    if found := _find(lines, held, dedup_window_ms):
+        keep = [True] * len(fresh)
+        for n in found:
+            keep[n] = False
+        copies = [lines.positions[n] for n in found]
+        fresh, digests = list(compress(fresh, keep)), list(compress(digests, keep))
     if not fresh:
         return Copies(copies, None)
     times: list[bytes] = []
@@ -54,9 +57,9 @@ def tell_copies(lines: Arriving, state: StateReader, dedup_window_ms: int) -> Co
 
 
 def _find(lines: Arriving, held: Sequence[bytes | None], dedup_window_ms: int) -> list[int]:
-    """The positions of copies. Only ids that the state knows, or that come more than once here, need a closer look."""
+    """Which of `lines` are copies. Only ids that the state knows, or that come more than once here, need a closer look."""
     digests = lines.digests
-    suspects = {digest for digest, value in zip(digests, held, strict=True) if value is not None}
+    suspects = set(compress(digests, held))
     if len(set(digests)) < len(digests):
         once: set[bytes] = set()
         for digest in digests:
@@ -65,12 +68,12 @@ def _find(lines: Arriving, held: Sequence[bytes | None], dedup_window_ms: int) -
         return []
     copies = []
     fresh: dict[bytes, bytes] = {}
-    for n, digest, value in zip(lines.positions, digests, held, strict=True):
-        if digest in suspects:
-            block = lines.blocks[bisect_right(lines.ends, n)]
-            known = fresh.get(digest) or value
-            if known is not None and known >= pack_time(max(0, block.stream_time_ms - dedup_window_ms)):
-                copies.append(n)
-            else:
-                fresh[digest] = pack_time(block.stored_ms)
+    for n in compress(range(len(digests)), map(suspects.__contains__, digests)):
+        digest, value = digests[n], held[n]
+        block = lines.blocks[bisect_right(lines.ends, lines.positions[n])]
+        known = fresh.get(digest) or value
+        if known is not None and known >= pack_time(max(0, block.stream_time_ms - dedup_window_ms)):
+            copies.append(n)
+        else:
+            fresh[digest] = pack_time(block.stored_ms)
     return copies

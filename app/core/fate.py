@@ -92,13 +92,14 @@ def judge(lines: Decoded, enricher: Enricher) -> Judged:
     columns = lines.columns
     agents = list(map(enricher.agent, columns["user_agent"]))
     origins = list(map(enricher.origin, columns["ip"]))
-    fates: list[int] = [_OF_TYPE[event_type] for event_type in columns["event_type"]]
+    fates: list[int] = list(map(_OF_TYPE.__getitem__, columns["event_type"]))
     rejections: dict[int, Rejection] = {}
-    for n, (is_driven, agent, origin) in enumerate(zip(columns["webdriver"], agents, origins, strict=True)):
-        if is_driven or agent[0] or origin[0]:  # their `bot_rule`
-            fates[n] = Fate.BOT
-            rule = WEBDRIVER if is_driven else agent.bot_rule or origin.bot_rule or ""
-            rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None)
+    judged = zip(columns["webdriver"], agents, origins, strict=True)
+    bots = [n for n, (is_driven, agent, origin) in enumerate(judged) if is_driven or agent[0] or origin[0]]  # `bot_rule`
+    for n in bots:
+        fates[n] = Fate.BOT
+        rule = WEBDRIVER if columns["webdriver"][n] else agents[n].bot_rule or origins[n].bot_rule or ""
+        rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None)
     if columns["malformed"].count(None) < len(fates):
         for n, reason in enumerate(columns["malformed"]):
             if reason is not None:
