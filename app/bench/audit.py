@@ -1,12 +1,13 @@
 """`audit`: one round over many open batches, half covered and half still on their way, with registry and ledger in memory.
 
-An event is an open batch. What the services take is not in it.
+An event is an open batch. What the services take is not in it; their memory is what this process has before the round.
 """
 
 import asyncio
 import base64
 from collections.abc import Mapping
 
+import psutil
 from pyroaring import BitMap
 
 from agents.audit_ports import AuditPorts
@@ -66,10 +67,15 @@ async def _run_once(batches: int) -> Run:
     warehouse.add_entries(entries)
     for partition in range(PARTITIONS):
         warehouse.load(1, partition, 1, start_ms - 1)
+    before_bytes = psutil.Process().memory_info().rss
     meter = Meter()
     meter.start()
     report = await Auditor(ports, settings).round()
     meter.stop()
     if (report.judged, report.completed, report.waiting) != (batches, (batches + 1) // 2, batches // 2):
         raise BenchmarkWrong(f"the audit judged {report.judged} of {batches}: {report}")
-    return Run(events=batches, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes())
+    peak_bytes = peak_rss_bytes()
+    return Run(
+        events=batches, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_bytes,
+        more={"round_mb": (peak_bytes - before_bytes) / 1e6},
+    )  # fmt: skip
