@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inbox_world import Source, until
+from inbox_world import GIVEN_UP_S, Source, until
 
 from app.apps import new_app
 from app.errors import SourceGap
@@ -137,7 +137,7 @@ async def test_a_full_inbox_makes_the_dispatcher_wait_until_it_closes() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     source.inbox.close()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, GIVEN_UP_S)
 
 
 @pytest.mark.parametrize("size", [QUEUE_BYTES, QUEUE_BYTES // 2])
@@ -151,7 +151,7 @@ async def test_an_inbox_is_full_by_bytes_and_has_room_again_when_they_are_taken(
     await asyncio.sleep(0)
     assert not waiting.done()
     assert await source.take() == list(range(held))
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, GIVEN_UP_S)
     assert await source.take() == [held]
 
 
