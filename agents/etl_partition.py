@@ -149,8 +149,8 @@ class EtlPartition:
 
     async def _take(self, timeout_s: float | None) -> None:
         """Add what has come, as far as there is room."""
-        room = WAITING_LIMIT - len(self._waiting)
-        if room and self._waiting_bytes() < WAITING_BYTES:
+        if not self._is_full():
+            room = WAITING_LIMIT - len(self._waiting)
             self._waiting += [_source(event) for event in await self._inbox.take(timeout_s, limit=room)]
 
     def _is_crowded(self) -> bool:
@@ -161,12 +161,16 @@ class EtlPartition:
             and self._waiting_bytes() < SMALL_BYTES
         )
 
+    def _is_full(self) -> bool:
+        """Whether no more may be taken in hand."""
+        return len(self._waiting) >= WAITING_LIMIT or self._waiting_bytes() >= WAITING_BYTES
+
     def _waiting_bytes(self) -> int:
         return sum(len(message.value) for message in self._waiting)
 
     def _may_hold(self, taken: int) -> bool:
         """Whether a step of ticks alone that closes nothing may wait for more; starts the wait."""
-        if taken < len(self._waiting) or taken == WAITING_LIMIT:
+        if taken < len(self._waiting) or self._is_full():
             return False
         now_s = self._clock.monotonic_s()
         if self._held_since_s is None:

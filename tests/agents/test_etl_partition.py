@@ -81,6 +81,15 @@ async def test_as_many_ticks_as_fit_are_not_held(partition: Partition) -> None:
     await running
 
 
+async def test_ticks_of_as_many_bytes_as_fit_are_not_held(partition: Partition, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.etl_partition.WAITING_BYTES", 2 * len(TICK))
+    running = await partition.start()
+    await partition.put([0, 1], TICK)
+    await partition.until(lambda: partition.source.acked == [0, 1])
+    partition.source.inbox.close()
+    await running
+
+
 async def test_small_messages_that_follow_hard_on_a_step_share_the_next(partition: Partition) -> None:
     running = await partition.start()
     await partition.put([0])
