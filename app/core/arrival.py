@@ -93,10 +93,8 @@ def _arrive(read: Iterable[Decoded], state: StateReader, rules: EtlRules, enrich
         elif fate is Fate.DUPLICATE:
             fates.append((DUPLICATE, part))
 
-    firsts, seconds = (
-        _window_events(parts.get(Fate.FIRST), PENDING_SCHEMA),
-        _window_events(parts.get(Fate.SECOND), SECONDS_SCHEMA),
-    )
+    firsts = _window_events(parts.get(Fate.FIRST), PENDING_SCHEMA)
+    seconds = _window_events(parts.get(Fate.SECOND), SECONDS_SCHEMA)
     arrived = _join(lines.blocks, firsts, seconds, state, rules)
     new_firsts, new_seconds, late = firsts.frame, seconds.frame, None
     if new_seconds is not None and arrived.late:

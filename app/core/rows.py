@@ -8,6 +8,7 @@ from typing import Final
 
 import polars as pl
 
+from app.core.canonical import utf8_length
 from app.core.enrich import Enricher
 from app.core.flows import BY_NAME, ENGAGEMENTS, PAGE_VIEWS, REDIRECTS, Flow
 from app.core.frames import DTYPES, gather, nothing, stack
@@ -45,7 +46,7 @@ def window_columns(events: pl.DataFrame, digests: list[bytes]) -> pl.DataFrame:
     sizes = [ROW_BYTES] * events.height
     for name in _LONG:
         if name in events.columns:
-            sizes = [size + len(text or "") for size, text in zip(sizes, events[name].to_list(), strict=True)]
+            sizes = [size + utf8_length(text or "") for size, text in zip(sizes, events[name].to_list(), strict=True)]
     return events.hstack([pl.Series("digest", digests, dtype=pl.Binary), pl.Series("size", sizes, dtype=pl.Int64)])
 
 
