@@ -12,6 +12,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # before anyone imports polars
 from app.errors import ConfigurationError
 from app.settings import Settings, read_settings
 from app.shell.faust_app import InstreamApp
+from app.shell.transport import BATCH_BYTES
 
 ROLES: Final = ("bridge", "etl", "sink", "delivery", "audit")
 _built: dict[str, InstreamApp] = {}
@@ -35,6 +36,7 @@ def new_app(role: str, settings: Settings) -> InstreamApp:
         stream_wait_empty=False, stream_buffer_maxsize=64,
         broker_session_timeout=6, broker_heartbeat_interval=1.0, broker_rebalance_timeout=30, broker_request_timeout=20,
         broker_commit_interval=1.0, producer_request_timeout=30.0,
+        producer_max_batch_size=BATCH_BYTES,
         producer_max_request_size=settings.max_message_bytes, consumer_max_fetch_size=settings.max_message_bytes,
         web_enabled=False, web_bind=settings.web_host, web_port=settings.web_port or 6066,
         canonical_url=f"http://{settings.web_host}/{role}/{os.getpid()}",

@@ -17,6 +17,7 @@ from app.core.checkpoint import Checkpoint
 from app.core.shards import Listed, ShardBook
 from app.errors import BenchmarkWrong
 from app.settings import Settings
+from app.shell.transport import BATCH_BYTES
 from app.topics import topics_of
 
 PARTITIONS: Final = 4
@@ -43,8 +44,9 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Run
     stream = MemoryBlockStream(shards=1)
     await stream.put(blocks)
     producer: Any = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka, max_request_size=16 << 20, acks="all", enable_idempotence=True
-    )
+        bootstrap_servers=settings.kafka, max_request_size=16 << 20, max_batch_size=BATCH_BYTES, acks="all",
+        enable_idempotence=True,
+    )  # fmt: skip
     await producer.start()
     acknowledged = 0
 

@@ -15,6 +15,11 @@ from faust.types import TP
 Fetched = Mapping[TP, Sequence[Any]]
 """Records by partition, at least one of each."""
 
+BATCH_BYTES: Final = 1_000_000
+"""Most that the producer puts into one batch of a partition; a larger message is a batch of its own. The clients' usual
+16 KB is less than one block, and a request for each block costs the bridge twice as much as all else that it does with it.
+Every topic allows batches of 1 MiB: a broker's default."""
+
 
 class Producer(driver.Producer):
     """Producer whose retries neither double nor reorder messages, acknowledged by every replica in sync."""

@@ -1,4 +1,4 @@
-"""Nothing that a poll brings is lost: what cannot be handed out while flow is stopped comes again."""
+"""Faust's Kafka driver as we run it: nothing that a poll brings is lost, and what is sent together travels together."""
 
 import asyncio
 import threading
@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.protocol.produce import ProduceRequest
 from faust.types import TP
 from test_bridge_kafka import stack
 
 from app.adapters.kafka import ensure_topics
+from app.apps import new_app
 from app.shell.transport import Consumer, Fetched, put_back
 from app.topics import topics_of
 
@@ -51,6 +53,33 @@ async def test_what_is_put_back_comes_again_but_where_the_consumer_was_put_elsew
     finally:
         await consumer.stop()
         await producer.stop()
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(120)
+async def test_blocks_that_wait_together_share_a_request(stack: Any) -> None:
+    await ensure_topics(stack.settings)
+    app = new_app("bridge", stack.settings)
+    topic = topics_of(stack.settings).blocks.name
+    producer = app.transport.create_producer()
+    await producer.start()
+    sent = 0
+    try:
+        client = producer._producer.client
+        send = client.send
+
+        async def counted(node: int, request: Any, **options: Any) -> Any:
+            nonlocal sent
+            sent += isinstance(request, ProduceRequest)
+            return await send(node, request, **options)
+
+        client.send = counted
+        waiting = [await producer.send(topic, None, bytes(50_000), 0, None, None) for _ in range(40)]
+        placed = [await one for one in waiting]
+    finally:
+        await producer.stop()
+    assert [one.offset for one in placed] == list(range(placed[0].offset, placed[0].offset + 40))
+    assert 2 <= sent <= 4  # 2 MB
 
 
 class Thread:
