@@ -235,17 +235,22 @@ class PartitionDb:
             last = dict(zip(keys, values, strict=True))
             keys = sorted(last)
             values = [last[key] for key in keys]
-        stored = [value[:8] for value in values]
-        generation_at = {moment: self._rules.of(int.from_bytes(moment, "big")) for moment in set(stored)}
-        targets = set(generation_at.values())
-        if len(targets) == 1:  # nearly always
-            return {targets.pop(): (keys, values)}
+        if not keys:
+            return {}
+        # A value starts with its stored time: the least value has the earliest, the greatest the latest.
+        oldest, youngest = self._generation_in(min(values)), self._generation_in(max(values))
+        if oldest == youngest:  # nearly always
+            return {oldest: (keys, values)}
+        targets = [self._generation_in(value) for value in values]
         parts: dict[int, tuple[list[bytes], list[bytes]]] = {target: ([], []) for target in targets}
-        for key, value, moment in zip(keys, values, stored, strict=True):
-            part = parts[generation_at[moment]]
-            part[0].append(key)
-            part[1].append(value)
+        for key, value, target in zip(keys, values, targets, strict=True):
+            parts[target][0].append(key)
+            parts[target][1].append(value)
         return dict(parts)
+
+    def _generation_in(self, value: bytes) -> int:
+        """The generation of the stored time in a value."""
+        return self._rules.of(int.from_bytes(value[:8], "big"))
 
     def _family_of(self, generation: int) -> str:
         name = family_name(generation)
