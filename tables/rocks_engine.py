@@ -31,6 +31,13 @@ BLOOM_BITS_PER_KEY: Final = 10
 FIRST_COMPRESSED_LEVEL: Final = 2
 """Files that are soon merged into others are written as they are: it is a third of a flush's time, and what of the open
 window is flushed at all is gone two minutes later."""
+LOADING_AFTER: Final = 64
+"""Batches without a look-up between them that mean: a store is being restored, or filled."""
+YOUNG_FILES: Final = 4
+"""Files of a family that are merged with its older ones as soon as there are so many; a look-up asks each one's filter."""
+YOUNG_FILES_LOADING: Final = 64
+"""The same while nobody looks anything up: each merge rewrites what is there already, a third of the cost of restoring
+30 million ids is left."""
 OPEN_FILES: Final = 500
 """Files of a database whose filters and indexes stay in memory."""
 MEMTABLE_BLOOM_RATIO: Final = 0.1
@@ -71,6 +78,9 @@ class Memory:
         options.set_keep_log_file_num(2)
         options.set_max_background_jobs(2)
         options.set_atomic_flush(True)
+        options.set_level_zero_file_num_compaction_trigger(YOUNG_FILES)
+        options.set_level_zero_slowdown_writes_trigger(2 * YOUNG_FILES_LOADING)
+        options.set_level_zero_stop_writes_trigger(4 * YOUNG_FILES_LOADING)
         return options
 
 
@@ -135,6 +145,9 @@ class RocksEngine:
             str(path), options=memory.options(), column_families={name: memory.options() for name in others}
         )
         self._unflushed = 0
+        self._unread = 0
+        """Batches since the last look-up."""
+        self._loading = False
         unlogged: Any = rocksdict.WriteOptions()
         unlogged.disable_wal = True
         self._db.set_write_options(unlogged)
@@ -149,6 +162,8 @@ class RocksEngine:
         """Add an empty family."""
         self._families[family] = self._db.create_column_family(family, self._memory.options())
         self._handles[family] = self._db.get_column_family_handle(family)
+        if self._loading:
+            self._merge_at(YOUNG_FILES_LOADING, [family])
 
     def drop(self, family: str) -> None:
         """Remove a family with all its entries at once."""
@@ -160,10 +175,12 @@ class RocksEngine:
         """The value of each key, None where there is none; in the keys' order."""
         if not keys:
             return []
+        self._note_look_up()
         return list(self._of(family).get(list(keys)))
 
     def scan(self, family: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) whose key starts with `prefix`, in key order."""
+        self._note_look_up()
         entries: Iterator[tuple[bytes, bytes]] = self._of(family).items(from_key=prefix)
         for key, value in entries:
             if not key.startswith(prefix):
@@ -178,6 +195,10 @@ class RocksEngine:
         """Apply a batch of this engine: all of it or nothing. Now and then it is flushed, and all before it."""
         if not isinstance(batch, RocksBatch):
             raise TypeError(f"{type(batch).__name__} is another engine's batch")
+        self._unread += 1
+        if self._unread == LOADING_AFTER and not self._loading:
+            self._loading = True
+            self._merge_at(YOUNG_FILES_LOADING, self._families)
         self._db.write(batch.raw)
         self._unflushed += 1
         if self._unflushed >= FLUSH_EVERY:
@@ -212,6 +233,17 @@ class RocksEngine:
         """Delete what a wipe has left."""
         if self._wiped.exists():
             shutil.rmtree(self._wiped)
+
+    def _note_look_up(self) -> None:
+        """Somebody reads: from now on it counts that few files have to be asked."""
+        self._unread = 0
+        if self._loading:
+            self._loading = False
+            self._merge_at(YOUNG_FILES, self._families)
+
+    def _merge_at(self, young_files: int, families: Iterable[str]) -> None:
+        for family in families:
+            self._families[family].set_options({"level0_file_num_compaction_trigger": str(young_files)})
 
     def _of(self, family: str) -> Any:
         return self._db if family == "default" else self._families[family]
