@@ -27,6 +27,8 @@ def play(seed: int, narrate: Callable[[str], None] | None = None) -> History:
     loop = VirtualLoop()
     loop.set_exception_handler(lambda *_: None)
     world: World | None = None
+    gc.collect()  # once: what lives already need not be walked through each time that a worker looks for what lives
+    gc.freeze()
 
     async def whole() -> None:
         nonlocal world
