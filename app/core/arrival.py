@@ -12,8 +12,9 @@ from app.core.fate import Fate, digests_of, pack_time
 from app.core.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, REDIRECTS, REJECTED
 from app.core.frames import gather, pack_frame, without
 from app.core.intake import EtlRules
-from app.core.join import Arrived, Events, View, arrive, pack_view, unpack_view
+from app.core.join import Arrived, Events, arrive
 from app.core.lines import Part, sort_lines
+from app.core.rank import ranks_of
 from app.core.rejected import bot_rows, malformed_rows
 from app.core.rows import (
     PENDING_SCHEMA,
@@ -43,7 +44,8 @@ class Arrival(NamedTuple):
     """New firsts, columns PENDING_COLUMNS."""
     seconds: pl.DataFrame | None
     """New seconds without a decision, columns SECONDS_COLUMNS."""
-    views: dict[bytes, View]
+    views: dict[bytes, bytes]
+    """Page views whose joining first is new: what `views` learns of each."""
     changes: list[Changes]
     """What `seen`, `blocks` and `views` learn."""
 
@@ -102,8 +104,7 @@ def _arrive(read: Iterable[Decoded], state: StateReader, rules: EtlRules, enrich
         new_seconds = without(new_seconds, arrived.late)
     changes = [] if lines.seen is None else [lines.seen]
     if arrived.views:
-        known = ((digest, pack_view(view)) for digest, view in arrived.views.items())
-        changes.append(Changes.pack("views", KEY_BYTES["views"], known))
+        changes.append(Changes.pack("views", KEY_BYTES["views"], arrived.views.items()))
     return Arrival(rows, fates, late, new_firsts, new_seconds, arrived.views, changes)
 
 
@@ -117,10 +118,11 @@ class _WindowEvents(NamedTuple):
 
 def _window_events(part: Part | None, schema: Mapping[str, pl.DataType]) -> _WindowEvents:
     if part is None:
-        return _WindowEvents(None, Events([], [], [], []))
+        return _WindowEvents(None, Events([], [], []))
     frame = part.frame(schema)
     digests = digests_of(frame["page_view_id"].to_list())
-    events = Events(part.spans, frame["received_at"].to_list(), frame["event_id"].to_list(), digests)
+    ranks = ranks_of(frame["received_at"].to_list(), frame["event_id"].to_list())
+    events = Events(part.spans, ranks, digests)
     return _WindowEvents(window_columns(frame, digests), events)
 
 
@@ -129,7 +131,7 @@ def _join(
 ) -> Arrived:
     asked = list(dict.fromkeys([*firsts.events.digests, *seconds.events.digests]))
     values = zip(asked, state.get("views", asked), strict=True)
-    known = {digest: unpack_view(value) for digest, value in values if value is not None}
+    known = {digest: value for digest, value in values if value is not None}
     return arrive(blocks, firsts.events, seconds.events, known, rules)
 
 

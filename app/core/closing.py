@@ -15,8 +15,8 @@ from heapq import heappop, heappush, heapreplace
 from itertools import repeat
 from typing import Final, NamedTuple
 
-from app.core.join import View
 from app.core.meta import FIRST, SECOND, Due
+from app.core.rank import id_in, joiner_in, time_in
 from app.core.window import Frame, OpenWindow, Waiting
 
 EXTRA: Final = "extra"
@@ -48,7 +48,8 @@ class NewFrames(NamedTuple):
 
     firsts: Frame | None
     seconds: Frame | None
-    views: Mapping[bytes, View]
+    views: Mapping[bytes, bytes]
+    """What `views` learns."""
 
 
 def close_due(window: OpenWindow, new: NewFrames, stream_time_ms: int, budget_bytes: int) -> Closing:
@@ -72,7 +73,6 @@ class _Matcher:
         self.stored = (window.firsts, window.seconds)
         """By kind the window's frames."""
         self.own = [frame for frame in (new.firsts, new.seconds) if frame is not None and len(frame)]
-        self._span = window.first_span_ms
         self._reorder = window.reorder_ms
         self._arriving = frozenset(() if new.seconds is None else new.seconds.digests)
         self._arrived: dict[bytes, list[Waiting]] | None = None
@@ -90,33 +90,33 @@ class _Matcher:
 
     def match(self, frame: Frame, at: int, found: Sequence[Waiting]) -> tuple[Waiting | None, list[tuple[Waiting, str]]]:
         """The second that a closing first takes of the undecided ones of its page view; the others, each with its reason."""
-        upper = frame.dues[at]
-        if self.joiner(frame.digests[at]) != (upper - self._span, frame.event_ids[at]):
+        rank = frame.ranks[at]
+        if self.joiner(frame.digests[at]) != rank:
             return None, []
-        lower = upper - self._span - self._reorder
-        found = sorted(second for second in found if second.received_ms >= lower)
+        upper, lower = frame.due_ms(at), time_in(rank) - self._reorder
+        found = sorted(second for second in found if time_in(second.rank) >= lower)
         joined: Waiting | None = None
-        if found and found[0].received_ms <= upper:
+        if found and time_in(found[0].rank) <= upper:
             joined = found.pop(0)
-        return joined, [(second, EXTRA if second.received_ms <= upper else LATE) for second in found]
+        return joined, [(second, EXTRA if time_in(second.rank) <= upper else LATE) for second in found]
 
     def is_unmet(self, frame: Frame, at: int) -> bool:
         """Whether a second, due and without a decision, met no first in time; otherwise it is left to its first."""
         if frame.rows[at] in frame.decided:
             return False
         joiner = self.joiner(frame.digests[at])
-        return joiner is None or joiner[0] > frame.dues[at]
+        return joiner is None or time_in(joiner) > frame.due_ms(at)
 
-    def joiner(self, digest: bytes) -> tuple[int, str] | None:
-        """(received_at, event_id) of the joining first of a page view, as far as it was open before this run."""
+    def joiner(self, digest: bytes) -> bytes | None:
+        """The rank of the joining first of a page view, as far as it was open before this run."""
         view = self.new.views.get(digest)
-        return self.window.joiners.get(digest) if view is None else (view.received_ms, view.event_id)
+        return self.window.joiners.get(digest) if view is None else joiner_in(view)
 
     def _by_view(self) -> dict[bytes, list[Waiting]]:
         arrived: dict[bytes, list[Waiting]] = {}
         frame = self.new.seconds
         if frame is not None:
-            for digest, second in zip(frame.digests, frame.waiting(self._reorder), strict=True):
+            for digest, second in zip(frame.digests, frame.waiting(), strict=True):
                 arrived.setdefault(digest, []).append(second)
         return arrived
 
@@ -217,8 +217,8 @@ class _Closer:
             due, kind, event_id, number, at, frame = heap[0]
             yield due, kind, event_id, frame, at
             at += 1
-            if at < len(frame.dues):
-                heapreplace(heap, (frame.dues[at], kind, frame.event_ids[at], number, at, frame))
+            if at < len(frame):
+                heapreplace(heap, (frame.due_ms(at), kind, id_in(frame.ranks[at]), number, at, frame))
             else:
                 heappop(heap)
 

@@ -14,42 +14,13 @@ events are due on arrival: those close before anything else arrives. And no bloc
 dedup window: state would have forgotten who joins for a page view that is, to the step, still open.
 """
 
-import struct
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from app.core.decode import AcceptedBlock
+from app.core.fate import pack_time
 from app.core.intake import EtlRules
-
-_VIEW: Final = struct.Struct(">QQ")
-_BEFORE: Final = -1
-
-
-class View(NamedTuple):
-    """What state `views` knows of a page view: the first event that joins."""
-
-    stored_ms: int
-    received_ms: int
-    event_id: str
-    block: int = _BEFORE
-    """Index of the block of this step that brought it; -1 where it was known before."""
-
-
-def pack_view(view: View) -> bytes:
-    """The value in state `views`."""
-    return _VIEW.pack(view.stored_ms, view.received_ms) + view.event_id.encode()
-
-
-def unpack_view(value: bytes) -> View:
-    """The view in a value of state `views`."""
-    stored_ms, received_ms = _VIEW.unpack_from(value)
-    return View(stored_ms, received_ms, value[_VIEW.size :].decode())
-
-
-def unpack_joiner(value: bytes) -> tuple[int, str]:
-    """(received_at, event_id) in a value of state `views`."""
-    _, received_ms = _VIEW.unpack_from(value)
-    return received_ms, value[_VIEW.size :].decode()
+from app.core.rank import TIME_BYTES, joiner_in, time_in
 
 
 class Events(NamedTuple):
@@ -57,8 +28,7 @@ class Events(NamedTuple):
 
     spans: Sequence[range]
     """Of each block of the step the positions of its events; none at all where there are no events."""
-    received_ms: Sequence[int]
-    event_ids: Sequence[str]
+    ranks: Sequence[bytes]
     digests: Sequence[bytes]
     """Of their page views."""
 
@@ -66,14 +36,14 @@ class Events(NamedTuple):
 class Arrived(NamedTuple):
     """What the arrival of a step's firsts and seconds decides."""
 
-    views: dict[bytes, View]
-    """Page views whose joining first is new."""
+    views: dict[bytes, bytes]
+    """Page views whose joining first is new: what `views` learns of each."""
     late: list[int]
     """Positions of the seconds that are late at once; the others have no decision yet."""
 
 
 def arrive(
-    blocks: Sequence[AcceptedBlock], firsts: Events, seconds: Events, known: Mapping[bytes, View], rules: EtlRules
+    blocks: Sequence[AcceptedBlock], firsts: Events, seconds: Events, known: Mapping[bytes, bytes], rules: EtlRules
 ) -> Arrived:
     """Take new firsts and seconds, block by block; a block's firsts count as arriving before its seconds.
 
@@ -85,29 +55,61 @@ def arrive(
         rules: the join's bounds, and how long `views` remembers.
     """
     span = rules.join.window_ms + rules.join.grace_ms
-    fresh: dict[bytes, View] = {}
+    views = _Views(known, span)
     late: list[int] = []
     none = [range(0)] * len(blocks)
     first_spans, second_spans = firsts.spans or none, seconds.spans or none
     for number, block in enumerate(blocks):
         now = block.stream_time_ms
-        oldest = now - rules.dedup_window_ms
-        stored = block.stored_ms
-        for n in first_spans[number]:
-            digest, received, event_id = firsts.digests[n], firsts.received_ms[n], firsts.event_ids[n]
-            joiner = fresh.get(digest) or known.get(digest)
-            # A first that outlives its memory would lose its place in the join: it is remembered from its own arrival on.
-            remembered = max(stored, received)
-            if joiner is None or joiner.stored_ms < oldest:
-                fresh[digest] = View(remembered, received, event_id, number)
-            elif (received, event_id) < joiner[1:3] and (joiner.block == number or now <= joiner.received_ms + span):
-                fresh[digest] = View(max(remembered, joiner.stored_ms), received, event_id, number)
+        oldest = pack_time(max(0, now - rules.dedup_window_ms))
+        if places := first_spans[number]:
+            upto = slice(places.start, places.stop)
+            views.add(number, block, oldest, firsts.digests[upto], firsts.ranks[upto])
         for n in second_spans[number]:
             digest = seconds.digests[n]
-            joiner = fresh.get(digest) or known.get(digest)
-            if joiner is None or joiner.stored_ms < oldest:
+            joiner = views.find(digest)
+            if joiner is None or joiner < oldest:
                 continue
-            upper = joiner.received_ms + span
-            if seconds.received_ms[n] > upper or (joiner.block != number and now > upper):
+            upper = time_in(joiner_in(joiner)) + span
+            if time_in(seconds.ranks[n]) > upper or (now > upper and views.brought.get(digest) != number):
                 late.append(n)
-    return Arrived(fresh, late)
+    return Arrived(views.fresh, late)
+
+
+class _Views:
+    """Who joins for each page view, while a step's firsts arrive."""
+
+    def __init__(self, known: Mapping[bytes, bytes], span_ms: int) -> None:
+        self._known = known
+        self._span_ms = span_ms
+        self.fresh: dict[bytes, bytes] = {}
+        self.brought: dict[bytes, int] = {}
+        """Of each of these the block that brought it."""
+
+    def find(self, digest: bytes) -> bytes | None:
+        """The value of a page view, however old; None where there is none."""
+        return self.fresh.get(digest) or self._known.get(digest)
+
+    def add(
+        self, number: int, block: AcceptedBlock, oldest: bytes, digests: Sequence[bytes], ranks: Sequence[bytes]
+    ) -> None:
+        """Take the firsts of a block; who joins for a page view already stays so where it was received earlier."""
+        stored = pack_time(block.stored_ms)
+        # A first that outlives its memory would lose its place in the join: it is remembered from its own arrival on.
+        values = [max(stored, rank[:TIME_BYTES]) + rank for rank in ranks]
+        fresh = dict(zip(digests, values, strict=True))
+        if len(fresh) == len(values) and self.fresh.keys().isdisjoint(fresh) and self._known.keys().isdisjoint(fresh):
+            self.fresh |= fresh  # nearly always
+            self.brought |= dict.fromkeys(digests, number)
+            return
+        for digest, value, rank in zip(digests, values, ranks, strict=True):
+            joiner = self.find(digest)
+            if joiner is None or joiner < oldest:
+                self.fresh[digest] = value
+            elif rank < joiner_in(joiner) and (
+                self.brought.get(digest) == number or block.stream_time_ms <= time_in(joiner_in(joiner)) + self._span_ms
+            ):
+                self.fresh[digest] = max(value[:TIME_BYTES], joiner[:TIME_BYTES]) + rank
+            else:
+                continue
+            self.brought[digest] = number

@@ -17,7 +17,6 @@ from pyroaring import BitMap
 
 from app.core.closing import Closing, NewFrames, Place
 from app.core.frames import pack_frame, unpack_frame, without
-from app.core.join import unpack_joiner
 from app.core.meta import FIRST, SECOND, Due
 from app.core.state import KEY_BYTES, StateReader
 from app.core.step_message import Changes
@@ -52,9 +51,8 @@ def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow
     digests = list({digest for frame in window.firsts.values() for digest in frame.digests[frame.at :]})
     for start in range(0, len(digests), _LOADED_AT_ONCE):
         asked = digests[start : start + _LOADED_AT_ONCE]
-        for digest, found in zip(asked, state.get("views", asked), strict=True):
-            if found is not None:
-                window.learn_joiner(digest, *unpack_joiner(found))
+        found = [(digest, view) for digest, view in zip(asked, state.get("views", asked), strict=True) if view is not None]
+        window.learn_joiners([digest for digest, _ in found], [view for _, view in found])
     return window
 
 
@@ -84,8 +82,7 @@ def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prep
 
     window.close(closed)
     if (views := by_table.get("views")) is not None:
-        for digest, value in views.puts():
-            window.learn_joiner(digest, *unpack_joiner(value))
+        window.learn_joiners(*views.columns)
     if (pending := by_table.get("pending")) is not None:
         for key in pending.deleted():
             window.drop_firsts(_number(key))

@@ -1,19 +1,23 @@
 """The open window of one partition: what waits to be closed, as light as it can be.
 
 The events themselves lie in the state's tables `pending` and `seconds`, one Arrow frame a step that stored some. This index
-holds of each only what the join's decisions need: when it is due, its id, the digest of its page view, its rough size, and
-its row in the frame. It is rebuilt from the tables by `load` and kept by `advance` from step messages alone; deciding reads
+holds of each only what the join's decisions need: its rank, the digest of its page view, its rough size, and its row in the
+frame. It is rebuilt from the tables by `load` and kept by `advance` from step messages alone; deciding reads
 it and changes nothing, and looks at no more frames than have something due.
 """
 
+from array import array
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import polars as pl
 from pyroaring import BitMap
 
+from app.core.fate import pack_time
 from app.core.meta import FIRST, SECOND, Due
+from app.core.rank import id_in, joiner_in, rank_of, ranks_of, time_in
 from app.settings import JoinRules
 
 FRAME_COLUMNS: Final = ("received_at", "event_id", "digest", "size")
@@ -21,10 +25,9 @@ FRAME_COLUMNS: Final = ("received_at", "event_id", "digest", "size")
 
 
 class Waiting(NamedTuple):
-    """A second event without a decision; the order is the join's: earliest by (received_at, event_id)."""
+    """A second event without a decision; the order is the join's: the earliest first."""
 
-    received_ms: int
-    event_id: str
+    rank: bytes
     frame: int
     row: int
     size: int
@@ -42,21 +45,20 @@ class Entry(NamedTuple):
 class Frame:
     """What the index knows of one stored frame, in closing order; `at` is the first event not yet passed."""
 
-    __slots__ = ("at", "decided", "digests", "dues", "event_ids", "kind", "number", "places", "rows", "sizes")
+    __slots__ = ("at", "decided", "digests", "kind", "number", "places", "ranks", "rows", "sizes", "span_ms")
 
     def __init__(self, kind: int, number: int, columns: pl.DataFrame, span_ms: int) -> None:
         """Index events from their `FRAME_COLUMNS`; each is due `span_ms` after it was received."""
-        received_ms: list[int] = columns["received_at"].to_list()
-        event_ids: list[str] = columns["event_id"].to_list()
-        rows = sorted(range(columns.height), key=list(zip(received_ms, event_ids, strict=True)).__getitem__)
+        ranks = ranks_of(columns["received_at"].to_list(), columns["event_id"].to_list())
+        rows = sorted(range(columns.height), key=ranks.__getitem__)
         self.kind = kind
         self.number = number
         """The key of the frame in its table: a source offset."""
-        self.dues = [received_ms[row] + span_ms for row in rows]
-        self.event_ids = [event_ids[row] for row in rows]
+        self.span_ms = span_ms
+        self.ranks = list(map(ranks.__getitem__, rows))
         self.digests: list[bytes] = list(map(columns["digest"].to_list().__getitem__, rows))
-        self.sizes: list[int] = list(map(columns["size"].to_list().__getitem__, rows))
-        self.rows = rows
+        self.sizes = array("Q", map(columns["size"].to_list().__getitem__, rows))
+        self.rows = array("I", rows)
         self.places: list[int] = []
         """Of each row its position, once somebody asked."""
         self.at = 0
@@ -66,17 +68,17 @@ class Frame:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def due_ms(self, at: int) -> int:
+        """When the event at position `at` is due."""
+        return time_in(self.ranks[at]) + self.span_ms
+
     def entry(self, at: int) -> Entry:
         """The event at position `at` of the closing order."""
-        return Entry(self.dues[at], self.kind, self.event_ids[at], self.number)
+        return Entry(self.due_ms(at), self.kind, id_in(self.ranks[at]), self.number)
 
-    def waiting(self, span_ms: int) -> list[Waiting]:
-        """The events, each as it waits for a first event; they are due `span_ms` after they were received."""
-        number = self.number
-        return [
-            Waiting(due - span_ms, event_id, number, row, size)
-            for due, event_id, row, size in zip(self.dues, self.event_ids, self.rows, self.sizes, strict=True)
-        ]
+    def waiting(self) -> list[Waiting]:
+        """The events, each as it waits for a first event."""
+        return list(map(Waiting._make, zip(self.ranks, repeat(self.number), self.rows, self.sizes)))
 
     def digest_of_row(self, row: int) -> bytes:
         """The page view of the event in `row` of the stored frame."""
@@ -86,14 +88,7 @@ class Frame:
 
     def passed(self, closed: Due) -> int:
         """How many of the events are due at or before `closed`."""
-        low, high = 0, len(self.rows)
-        while low < high:
-            middle = (low + high) // 2
-            if (self.dues[middle], self.kind, self.event_ids[middle]) <= closed:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return bisect_right(self.ranks, _last_passed(closed, self.kind, self.span_ms))
 
 
 class OpenWindow:
@@ -107,8 +102,8 @@ class OpenWindow:
         self.seconds: dict[int, Frame] = {}
         self.order: list[Entry] = []
         """The next due event of each frame that has one, in closing order."""
-        self.joiners: dict[bytes, tuple[int, str]] = {}
-        """Digest of a page view -> (received_at, event_id) of its joining first event, while that is open."""
+        self.joiners: dict[bytes, bytes] = {}
+        """Digest of a page view -> rank of its joining first event, while that is open."""
         self.waiting: dict[bytes, list[Waiting]] = {}
         """Digest of a page view -> its second events without a decision."""
 
@@ -121,7 +116,7 @@ class OpenWindow:
         (self.firsts if frame.kind == FIRST else self.seconds)[frame.number] = frame
         if frame.kind == SECOND:
             frame.decided = decided or BitMap()
-            for digest, second in zip(frame.digests, frame.waiting(self.reorder_ms), strict=True):
+            for digest, second in zip(frame.digests, frame.waiting(), strict=True):
                 if second.row not in frame.decided:
                     self.waiting.setdefault(digest, []).append(second)
         frame.at = frame.passed(self.closed)
@@ -154,12 +149,18 @@ class OpenWindow:
             frame = (self.firsts if entry.kind == FIRST else self.seconds)[entry.frame]
             self._pass_over(frame, closed)
 
-    def learn_joiner(self, digest: bytes, received_ms: int, event_id: str) -> None:
-        """`views` says who joins for a page view; it counts here while that first event is open."""
-        if (received_ms + self.first_span_ms, FIRST, event_id) > self.closed:
-            self.joiners[digest] = (received_ms, event_id)
-        else:
-            self.joiners.pop(digest, None)
+    def learn_joiners(self, digests: Sequence[bytes], views: Sequence[bytes]) -> None:
+        """`views` says who joins for each page view; it counts here while that first event is open."""
+        ranks = list(map(joiner_in, views))
+        passed = _last_passed(self.closed, FIRST, self.first_span_ms)
+        if not ranks or min(ranks) > passed:  # nearly always
+            self.joiners.update(zip(digests, ranks, strict=True))
+            return
+        for digest, rank in zip(digests, ranks, strict=True):
+            if rank > passed:
+                self.joiners[digest] = rank
+            else:
+                self.joiners.pop(digest, None)
 
     def _pass_over(self, frame: Frame, closed: Due | None) -> None:
         """Move a frame behind `closed`, or to its end; its passed first events join no more. It is not in `order` then."""
@@ -167,9 +168,10 @@ class OpenWindow:
         if closed is None and frame.at < upto:
             del self.order[bisect_left(self.order, frame.entry(frame.at))]
         if frame.kind == FIRST:
-            for at in range(frame.at, upto):
-                if self.joiners.get(frame.digests[at]) == (frame.dues[at] - self.first_span_ms, frame.event_ids[at]):
-                    del self.joiners[frame.digests[at]]
+            joiners = self.joiners
+            for digest, rank in zip(frame.digests[frame.at : upto], frame.ranks[frame.at : upto], strict=True):
+                if joiners.get(digest) == rank:
+                    del joiners[digest]
         frame.at = upto
         if closed is not None and upto < len(frame):
             insort(self.order, frame.entry(upto))
@@ -185,4 +187,14 @@ class OpenWindow:
                 del self.waiting[digest]
 
 
+def _last_passed(closed: Due, kind: int, span_ms: int) -> bytes:
+    """The greatest rank that an event of a kind, due `span_ms` after it was received, may have to be due by `closed`."""
+    moment_ms = closed.due_ms - span_ms - (kind > closed.kind)
+    if moment_ms < 0:
+        return b""
+    return rank_of(moment_ms, closed.event_id) if kind == closed.kind else pack_time(moment_ms) + _BEHIND_ANY_ID
+
+
 _LAST: Final = 2**63
+_BEHIND_ANY_ID: Final = b"\xff"
+"""No byte of UTF-8 is as great."""

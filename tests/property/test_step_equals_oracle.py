@@ -171,7 +171,7 @@ def index_of(run: Run) -> tuple[Any, ...]:
     """What the core keeps in memory, in comparable form."""
     window = run.etl._window
     waiting = {digest: sorted(found) for digest, found in window.waiting.items()}
-    frames = [(f.kind, f.number, f.at, f.event_ids, f.dues, sorted(f.decided))
+    frames = [(f.kind, f.number, f.at, f.ranks, f.span_ms, sorted(f.decided))
               for kept in (window.firsts, window.seconds) for f in kept.values()]  # fmt: skip
     return run.etl._meta, window.order, window.joiners, waiting, window.closed, sorted(frames)
 
