@@ -20,6 +20,7 @@ from app.bench.plan import Plan
 from app.bench.traffic import RATE_PER_S, PartitionTraffic, Shape
 from app.core.step_message import StepMessage, decode_step
 from app.errors import BenchmarkWrong
+from app.shell.transport import BATCH_BYTES
 from app.topics import topics_of
 
 PARTITIONS: Final = 4
@@ -111,7 +112,9 @@ def _run_once(plan: Plan) -> Run:
 async def _preload(world: Cluster, plan: Plan) -> Loaded:
     topic, loaded = topics_of(world.settings).blocks.name, Loaded()
     start_ms = int(time.time() * 1000) - 1000 * (plan.events // RATE_PER_S + QUIET_S + 60)
-    producer: Any = AIOKafkaProducer(bootstrap_servers=world.settings.kafka, max_request_size=16 << 20, acks="all")
+    producer: Any = AIOKafkaProducer(
+        bootstrap_servers=world.settings.kafka, max_request_size=16 << 20, max_batch_size=BATCH_BYTES, acks="all"
+    )
     await producer.start()
     try:
         for partition in range(PARTITIONS):

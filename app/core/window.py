@@ -2,8 +2,8 @@
 
 The events themselves lie in the state's tables `pending` and `seconds`, one Arrow frame a step that stored some. This index
 holds of each only what the join's decisions need: its rank, the digest of its page view, its rough size, and its row in the
-frame. It is rebuilt from the tables by `load` and kept by `advance` from step messages alone; deciding reads
-it and changes nothing, and looks at no more frames than have something due.
+frame. It is rebuilt from the tables by `load` and kept by `advance` from step messages alone; deciding reads it and changes
+nothing, and looks at no more frames than have something due.
 """
 
 from array import array
