@@ -46,8 +46,28 @@ class _Gathering:
         self.held: list[Reservation] = []
         self.deadline_s = deadline_s
         """On the event loop's clock: the oldest request's answer is due."""
-        self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting: list[asyncio.Future[str]] = []
+        """Of each request what it waits for. One of its own: a client that goes away must not take the others' answer with
+        it, and a future that all share behind a shield each costs every request two more turns of the loop."""
         self.timer: asyncio.TimerHandle | None = None
+
+    def wait(self) -> "asyncio.Future[str]":
+        """What one request waits for: the batch's id once it is durable, or the reason why it is not."""
+        waiting: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        return waiting
+
+    def answer(self, batch_id: str) -> None:
+        """The batch is durable; requests are answered in the order in which they came. Said again, it changes nothing."""
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(batch_id)
+
+    def refuse(self, refusal: RequestRejected) -> None:
+        """The batch is not known to be durable."""
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(refusal)
 
     def release(self) -> None:
         """Forget the lines and give back the memory they were counted with."""
@@ -92,9 +112,10 @@ class Batcher:
         batch.lines.extend(lines)
         batch.bytes += sum(len(line.data) + 1 for line in lines)
         batch.held.append(held)
+        answer = batch.wait()
         if self._is_draining or batch.bytes >= self._settings.batch_bytes:
             self.flush()
-        return await asyncio.shield(batch.done)  # one client that goes away must not take the others' answer with it
+        return await answer
 
     def flush(self) -> None:
         """Close the open batch and start storing it."""
@@ -123,7 +144,7 @@ class Batcher:
         await self.resender.drain(min(5.0, self._settings.request_timeout_s))
 
     async def _store(self, batch: _Gathering) -> None:
-        """Make one batch durable and answer its requests.
+        """Make one batch durable and have its requests answered.
 
         The effects, in this order (DESIGN: S3 first, registry second, one Kinesis attempt, answer last):
 
@@ -150,14 +171,11 @@ class Batcher:
         except Exception as exc:
             batch.release()
             held.release()
-            batch.done.set_exception(_refusal(exc))
-            batch.done.exception()  # seen, even if every client has gone
+            batch.refuse(_refusal(exc))
             metrics.BATCHES.labels("refused").inc()
             return
         _count(sealed)
-        put = self._start(self._put(sealed.blocks, held))  # 3
-        await asyncio.wait({put}, timeout=max(0.0, batch.deadline_s - asyncio.get_running_loop().time()))
-        batch.done.set_result(sealed.batch_id)  # 4
+        self._start(self._put(batch, sealed, held))  # 3 and 4
 
     async def _seal(self, batch: _Gathering) -> SealedBatch:
         clock, random_bytes = self._world.clock, self._world.random_bytes
@@ -182,11 +200,17 @@ class Batcher:
             await asyncio.sleep(delay_s * (0.5 + self._world.random_bytes(1)[0] / 510))
             delay_s = min(delay_s * 2, MAX_DELAY_S)
 
-    async def _put(self, blocks: list[bytes], held: Reservation) -> None:
-        with held:
-            failed = await put_blocks(self._world.stream, blocks)
+    async def _put(self, batch: _Gathering, sealed: SealedBatch, held: Reservation) -> None:
+        """Put the blocks to Kinesis, and answer once that has ended, whatever its end; at the deadline at the latest."""
+        late = asyncio.get_running_loop().call_at(batch.deadline_s, batch.answer, sealed.batch_id)
+        try:
+            with held:
+                failed = await put_blocks(self._world.stream, sealed.blocks)
+        finally:
+            late.cancel()
+            batch.answer(sealed.batch_id)
         if failed:
-            self.resender.add([blocks[number] for number in failed])
+            self.resender.add([sealed.blocks[number] for number in failed])
 
 
 def _refusal(exc: Exception) -> RequestRejected:
