@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from xxhash import xxh3_128_digest
 
 from app.errors import StepMessageInvalid
+
+Step = TypeVar("Step")
 
 MAGIC: Final = b"STP1"
 NO_PREDECESSOR: Final = -1
@@ -81,6 +83,11 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
         vars(packed)["columns"] = keys, values  # whoever packs them reads them again when the step is durable
         return packed
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes packed."""
+        return len(self.keys) + len(self.value_ends) + len(self.values) + len(self.deletes)
+
     def puts(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) to put, in order."""
         return zip(*self.columns, strict=True)
@@ -88,12 +95,19 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
     @cached_property
     def columns(self) -> tuple[list[bytes], list[bytes]]:
         """The keys to put, and their values, in order."""
-        values, ends = self.values, memoryview(self.value_ends).cast("I").tolist()
-        keys = cut_evenly(self.keys, self.key_bytes)
-        width = len(values) // len(ends) if ends else 0
-        if width and ends == list(range(width, width * len(ends) + 1, width)):
-            return keys, cut_evenly(values, width)
+        keys, values = cut_evenly(self.keys, self.key_bytes), self.values
+        if self.value_bytes:
+            return keys, cut_evenly(values, self.value_bytes)
+        ends = memoryview(self.value_ends).cast("I").tolist()
         return keys, [values[start:end] for start, end in zip([0, *ends][:-1], ends, strict=True)]
+
+    @cached_property
+    def value_bytes(self) -> int:
+        """Width of every value to put; 0 where they differ, are empty, or are none."""
+        count = len(self.value_ends) // 4
+        width = len(self.values) // count if count else 0
+        even = _ends_of(width, 1 << count.bit_length())
+        return width if even.startswith(self.value_ends) else 0
 
     def deleted(self) -> Iterator[bytes]:
         """Every key to delete, in order."""
@@ -134,6 +148,18 @@ class StepMessage(msgspec.Struct, frozen=True, array_like=True):
         return bool(self.rows or self.ledger or self.replays or self.dead_letters)
 
 
+class FollowedStep(StepMessage, frozen=True, array_like=True):
+    """A step as those read it who follow the state alone: its rows, half of the message, are not cut out of it."""
+
+    rows: msgspec.Raw  # type: ignore[assignment]
+
+
+@lru_cache(maxsize=16)
+def _ends_of(width: int, count: int) -> bytes:
+    """The `value_ends` of `count` values of one width."""
+    return struct.pack(f"<{count}I", *range(width, width * count + 1, width)) if width else b""
+
+
 _CUT_AT_ONCE: Final = 64
 
 
@@ -157,6 +183,7 @@ def cut_evenly(packed: bytes, width: int) -> list[bytes]:
 
 
 _decoder = msgspec.msgpack.Decoder(StepMessage)
+_followed_decoder = msgspec.msgpack.Decoder(FollowedStep)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -171,10 +198,23 @@ def decode_step(message: bytes) -> StepMessage:
     Raises:
         StepMessageInvalid: the message is not one of this version.
     """
+    return _decoded(message, _decoder)
+
+
+def decode_followed(message: bytes) -> FollowedStep:
+    """The step in `message`, for who follows the state.
+
+    Raises:
+        StepMessageInvalid: the message is not one of this version.
+    """
+    return _decoded(message, _followed_decoder)
+
+
+def _decoded(message: bytes, decoder: msgspec.msgpack.Decoder[Step]) -> Step:
     if message[:4] != MAGIC:
         raise StepMessageInvalid(f"not a step message: starts {message[:4].hex()}")
     try:
-        return _decoder.decode(memoryview(message)[4:])
+        return decoder.decode(memoryview(message)[4:])
     except msgspec.DecodeError as exc:
         raise StepMessageInvalid(f"step message cannot be read: {exc}") from exc
 
