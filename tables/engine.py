@@ -48,6 +48,15 @@ class Engine(Protocol):
     def write(self, batch: Batch) -> None:
         """Apply a batch of this engine: all of it or nothing."""
 
+    def ingest(self, family: str, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store every (key, value): all of them or none. The keys ascend.
+
+        They are on disk at once, before batches that were written earlier and are not flushed yet.
+        """
+
+    def flush(self) -> None:
+        """Put everything on disk."""
+
     def close(self) -> None:
         """Let go of it; using it afterwards raises."""
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from tables.engine import Batch
 
@@ -111,6 +112,17 @@ class MemoryEngine:
                 families[family].pop(key, None)
             else:
                 families[family][key] = value
+
+    def ingest(self, family: str, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store every (key, value): all of them or none. The keys ascend."""
+        new = list(entries)
+        if any(key >= after for (key, _), (after, _) in pairwise(new)):
+            raise ValueError("keys that are ingested must ascend")
+        self._open()[family].update(new)
+
+    def flush(self) -> None:
+        """Nothing: what is written is on disk."""
+        self._open()
 
     def close(self) -> None:
         """Let go of it; using it afterwards raises."""

@@ -7,12 +7,15 @@
     generation-<n>    table's tag, then the state's key    seen, blocks and views by stored time (`tables.generations`)
 
 A step's changes, its position and its offset go in with one batch: all of it or nothing (rule E3).
+
+A store that follows the log and is not looked into gathers steps, and writes them together:
+    1 what expires is ingested as one file   a crash after it: keys of steps that come again, and put them again
+    2 the rest, position and offset in one batch
+    3 all is flushed
+What was gathered and not written is in the log, behind the position that is on disk.
 """
 
-from bisect import insort
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from operator import lt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -20,11 +23,14 @@ import structlog
 
 from app.core.base_search import BaseSearch, Candidate, counted_before
 from app.core.counting import Counted, Verdict
-from app.core.state import EXPIRING, KEY_BYTES
-from app.core.step_message import NO_PREDECESSOR, Changes, StepMessage, decode_step, digest_of
+from app.core.state import EXPIRING
+from app.core.step_message import NO_PREDECESSOR, Changes, StepMessage, decode_followed, digest_of
 from app.errors import StepConflict, StepGap, StoreLost
-from tables.engine import Batch, Engine
-from tables.generations import Generations, family_name, generation_of
+from tables.engine import Engine
+from tables.entries import TAGS, last_changes, sorted_puts
+from tables.expiring import Expiring
+from tables.gathered import GATHERED_BYTES, Gathered
+from tables.generations import Generations
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +38,6 @@ _POSITION: Final = b"position"
 _ROWS: Final = b"rows"
 _DEFAULT: Final = "default"
 _WINDOW: Final = "window"
-_TAGS: Final = {"seen": b"s", "blocks": b"b", "views": b"v", "pending": b"p", "seconds": b"e"}
-
-if _TAGS.keys() != KEY_BYTES.keys():
-    raise RuntimeError("every state table needs a tag")
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
@@ -57,19 +59,24 @@ class PartitionDb:
     Args:
         engine: The partition's database, open; the store closes it.
         window_ms: The dedup window.
+        gathered_bytes: Of changes that it holds back while it only follows the log.
     """
 
-    def __init__(self, engine: Engine, window_ms: int) -> None:
+    def __init__(self, engine: Engine, window_ms: int, gathered_bytes: int = GATHERED_BYTES) -> None:
         self._engine = engine
-        self._rules = Generations(window_ms)
+        self._expiring = Expiring(engine, Generations(window_ms))
         if _WINDOW not in engine.families():
             engine.create(_WINDOW)
-        self._generations = sorted(n for name in engine.families() if (n := generation_of(name)) is not None)
         stored, rows = engine.get(_DEFAULT, [_POSITION, _ROWS])
         self.position = Position() if stored is None else msgspec.msgpack.decode(stored, type=Position)
         self.rows_offset = NO_PREDECESSOR if rows is None else int.from_bytes(rows, "big")
         """Last offset on `rows` that this store has read or written; it never goes back."""
         self._search: BaseSearch | None = None
+        self._unread = 0
+        """Steps followed since somebody last looked something up."""
+        self._gathered = Gathered(gathered_bytes)
+        if self.empty:  # what was ingested before the first position was written
+            self._expiring.drop(list(self._expiring.generations))
 
     @property
     def empty(self) -> bool:
@@ -92,40 +99,27 @@ class PartitionDb:
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each key, None where there is none; in the keys' order. Expired entries may or may not show."""
-        tag = _TAGS[table]
+        self._note_look_up()
+        tag = TAGS[table]
         tagged = [tag + key for key in keys]
-        if table not in EXPIRING:
-            return self._engine.get(_WINDOW, tagged)
-        if not self._generations:
-            return [None] * len(tagged)
-        *older, youngest = self._generations
-        found = self._engine.get(family_name(youngest), tagged)
-        for generation in reversed(older):
-            missing = [n for n, value in enumerate(found) if value is None]
-            if not missing:
-                break
-            values = self._engine.get(family_name(generation), [tagged[n] for n in missing])
-            for n, value in zip(missing, values, strict=True):
-                found[n] = value
-        return found
+        return self._expiring.get(tagged) if table in EXPIRING else self._engine.get(_WINDOW, tagged)
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) of a table in key order; of an expiring one each key's youngest value."""
-        tag = _TAGS[table]
-        if table not in EXPIRING:
-            yield from self._scan_family(_WINDOW, tag)
-            return
-        merged: dict[bytes, bytes] = {}
-        for generation in self.generations():
-            merged.update(self._scan_family(family_name(generation), tag))
-        yield from sorted(merged.items())
+        self._note_look_up()
+        tag = TAGS[table]
+        entries = self._expiring.scan(tag) if table in EXPIRING else self._engine.scan(_WINDOW, tag)
+        return ((key[1:], value) for key, value in entries)
 
     def generations(self) -> list[int]:
         """The generations that exist, oldest first."""
-        return list(self._generations)
+        self._note_look_up()
+        return list(self._expiring.generations)
 
-    def _scan_family(self, family: str, tag: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return ((key[1:], value) for key, value in self._engine.scan(family, tag))
+    def _note_look_up(self) -> None:
+        """Somebody reads: what was gathered is written first."""
+        self._unread = 0
+        self._write_gathered()
 
     # --- following the log (recovery, standbys)
 
@@ -138,7 +132,7 @@ class PartitionDb:
         """
         if offset <= self.rows_offset:
             return
-        step = decode_step(message)
+        step = decode_followed(message)
         if self.empty and (self._search is not None or offset > 0):
             self._search_base(Candidate(offset, step.number, step.predecessor, message))
             return
@@ -155,7 +149,7 @@ class PartitionDb:
         self._search = None
         self.position = Position(counted=counted_before(base))
         for held in history:
-            self._take(decode_step(held.message), held.message, held.offset)
+            self._take(decode_followed(held.message), held.message, held.offset)
 
     def _take(self, step: StepMessage, message: bytes, offset: int) -> None:
         verdict = self.position.counted.judge(step.number, step.predecessor)
@@ -165,12 +159,37 @@ class PartitionDb:
                 f"{self.position.counted.number}"
             )
         if verdict is Verdict.COUNT:
-            self._apply(step, digest_of(message), offset)
+            self._follow(step, digest_of(message), offset)
         else:
+            self._write_gathered()
             batch = self._engine.batch()
             batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
             self._engine.write(batch)
             self.rows_offset = offset
+
+    def _follow(self, step: StepMessage, digest: bytes, offset: int) -> None:
+        """Take a step that counts: written at once if somebody has looked something up since the last one."""
+        position = self._position_after(step, digest, offset)
+        self._unread += 1
+        if self._unread == 1:
+            self._write(step.changes, position, offset)
+            return
+        self._gathered.take(step.changes)
+        self.position, self.rows_offset = position, offset
+        if self._gathered.full:
+            self._write_gathered()
+
+    def _write_gathered(self) -> None:
+        """Write what was gathered. If that fails it stays gathered: nothing may be written without it."""
+        gathered = self._gathered
+        if not gathered.steps:
+            return
+        puts = sorted_puts(gathered.expiring)
+        ingested = puts is not None and self._expiring.ingest(puts)
+        expiring = () if ingested else gathered.expiring
+        self._write_batch(expiring, gathered.window, self.position, self.rows_offset)
+        self._engine.flush()
+        gathered.clear()
 
     # --- writing (the owner)
 
@@ -180,91 +199,52 @@ class PartitionDb:
         Raises:
             StepConflict: somebody else wrote to `rows` in between; nothing changed.
         """
+        self._write_gathered()
         if offset != self.rows_offset + 1:
             raise StepConflict(f"rows[{step.partition}]: our step is at {offset}, we had seen up to {self.rows_offset}")
         if self.position.counted.judge(step.number, step.predecessor) is not Verdict.COUNT:
             raise StepConflict(f"rows[{step.partition}]: our step {step.number} does not follow {self.position.counted}")
-        self._apply(step, digest_of(message), offset)
+        self._write(step.changes, self._position_after(step, digest_of(message), offset), offset)
 
-    def _apply(self, step: StepMessage, digest: bytes, offset: int) -> None:
-        """Write everything that a counted step changes in one batch, then drop what has expired."""
+    def _position_after(self, step: StepMessage, digest: bytes, offset: int) -> Position:
+        return Position(self.position.counted.advance(offset), digest, step.source_last, step.stream_time_ms, step.meta)
+
+    def _write(self, changes: Sequence[Changes], position: Position, offset: int) -> None:
+        """Write everything that a counted step changes."""
+        expiring = [change for change in changes if change.table in EXPIRING]
+        window = last_changes(change for change in changes if change.table not in EXPIRING)
+        self._write_batch(expiring, window, position, offset)
+
+    def _write_batch(
+        self, expiring: Iterable[Changes], window: Mapping[bytes, bytes | None], position: Position, offset: int
+    ) -> None:
+        """Write changes with the position that they lead to in one batch, then drop what has expired."""
         batch = self._engine.batch()
-        for change in step.changes:
-            tag = _TAGS[change.table]
-            if change.table in EXPIRING:
-                self._batch_expiring(batch, tag, change)
-                continue
-            for key in change.deleted():
-                batch.delete(_WINDOW, tag + key)
-            for key, value in change.puts():
-                batch.put(_WINDOW, tag + key, value)
-        position = Position(self.position.counted.advance(offset), digest, step.source_last, step.stream_time_ms, step.meta)
+        for change in expiring:
+            self._expiring.change(batch, change)
+        for key, value in window.items():
+            if value is None:
+                batch.delete(_WINDOW, key)
+            else:
+                batch.put(_WINDOW, key, value)
         batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))
         batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
         self._engine.write(batch)
         self.position, self.rows_offset = position, offset
-        for generation in self._rules.expired(self.generations(), step.stream_time_ms):
-            self._engine.drop(family_name(generation))
-            self._generations.remove(generation)
-            log.info("expired generation dropped", generation=generation, partition=step.partition)
-
-    def _batch_expiring(self, batch: Batch, tag: bytes, change: Changes) -> None:
-        """Put each entry into the generation of its stored time; no younger generation keeps an older value of it."""
-        if change.deletes:
-            for generation in self.generations():
-                family = family_name(generation)
-                for key in change.deleted():
-                    batch.delete(family, tag + key)
-        alive = self.generations()
-        for target, (keys, values) in sorted(self._by_generation(change).items()):
-            family = self._family_of(target)
-            for n in alive:
-                if n > target:
-                    other = family_name(n)
-                    for key in keys:
-                        batch.delete(other, tag + key)
-            batch.put_all(family, tag, keys, values)
-
-    def _by_generation(self, change: Changes) -> dict[int, tuple[Sequence[bytes], Sequence[bytes]]]:
-        """The keys and values to put, by the generation of their stored time; of a key the last put holds.
-
-        In the order of the keys, in which they nearly always come: a memtable takes them in two thirds of the time.
-        """
-        keys, values = change.columns
-        if not all(map(lt, keys, islice(keys, 1, None))):
-            last = dict(zip(keys, values, strict=True))
-            keys = sorted(last)
-            values = [last[key] for key in keys]
-        if not keys:
-            return {}
-        # A value starts with its stored time: the least value has the earliest, the greatest the latest.
-        oldest, youngest = self._generation_in(min(values)), self._generation_in(max(values))
-        if oldest == youngest:  # nearly always
-            return {oldest: (keys, values)}
-        targets = [self._generation_in(value) for value in values]
-        parts: dict[int, tuple[list[bytes], list[bytes]]] = {target: ([], []) for target in targets}
-        for key, value, target in zip(keys, values, targets, strict=True):
-            parts[target][0].append(key)
-            parts[target][1].append(value)
-        return dict(parts)
-
-    def _generation_in(self, value: bytes) -> int:
-        """The generation of the stored time in a value."""
-        return self._rules.of(int.from_bytes(value[:8], "big"))
-
-    def _family_of(self, generation: int) -> str:
-        name = family_name(generation)
-        if generation not in self._generations:
-            self._engine.create(name)
-            insort(self._generations, generation)
-        return name
+        if expired := self._expiring.expired(position.stream_time_ms):
+            self._expiring.drop(expired)
+            log.info("expired generations dropped", generations=expired, rows_offset=offset)
 
     # --- lifecycle
 
     def close(self) -> None:
         """Close the database; using the store afterwards raises."""
-        self._engine.close()
+        try:
+            self._write_gathered()
+        finally:
+            self._engine.close()
 
     def wipe(self) -> None:
         """Close and delete it."""
+        self._gathered.clear()
         self._engine.wipe()

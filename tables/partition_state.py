@@ -19,6 +19,7 @@ from app.crash.proxies import around
 from app.errors import StepGap
 from app.shell.faust_app import InstreamApp
 from app.topics import topics_of
+from tables.gathered import GATHERED_BYTES
 from tables.partition_db import PartitionDb, Position
 from tables.rocks_engine import Memory, open_engine
 from tables.store_check import StoreCheck
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 RECOVERY_BUFFER: Final = 8
 """Messages of `rows`, MiB each, that recovery gathers before it applies them."""
+GATHERED_BYTES_OF_ALL: Final = 64 * 1024 * 1024
+"""Of changes that the stores of a worker hold back together while they are restored."""
 
 
 class RowsStore(faust_rocksdb.Store):
@@ -127,7 +130,8 @@ class RowsStore(faust_rocksdb.Store):
             raise KeyError(f"{self._rows}[{partition}] is not assigned to this worker")
         points = self._instream.ports.points
         engine = around(points, "rocksdb", open_engine(Path(self.partition_path(partition)), self._memory))
-        return around(points, "store", PartitionDb(engine, self._settings.dedup_window_ms))
+        gathered_bytes = min(GATHERED_BYTES, GATHERED_BYTES_OF_ALL // len(self._owned))
+        return around(points, "store", PartitionDb(engine, self._settings.dedup_window_ms, gathered_bytes))
 
     def _close(self, partition: int) -> None:
         db = self._dbs.pop(partition, None)

@@ -57,16 +57,22 @@ class Memory:
             max(4 * _MIB, cache_bytes // 2), False, self.cache
         )
 
-    def options(self) -> Any:
-        """Options of a database or a column family: small buffers, bloom filters, the shared cache."""
+    def file_options(self) -> Any:
+        """Options of a file that is made apart: bloom filters; not compressed, as it is young."""
         blocks = rocksdict.BlockBasedOptions()
         blocks.set_block_cache(self.cache)
         blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
         blocks.set_cache_index_and_filter_blocks(False)
         options = rocksdict.Options(raw_mode=True)
+        options.set_block_based_table_factory(blocks)
+        options.set_compression_type(rocksdict.DBCompressionType.none())
+        return options
+
+    def options(self) -> Any:
+        """Options of a database or a column family: small buffers, bloom filters, the shared cache."""
+        options = self.file_options()
         options.create_if_missing(True)
         options.create_missing_column_families(True)
-        options.set_block_based_table_factory(blocks)
         options.set_compression_type(rocksdict.DBCompressionType.lz4())
         options.set_min_level_to_compress(FIRST_COMPRESSED_LEVEL)
         options.set_write_buffer_manager(self.memtables)
@@ -144,6 +150,8 @@ class RocksEngine:
         self._db = rocksdict.Rdict(
             str(path), options=memory.options(), column_families={name: memory.options() for name in others}
         )
+        if self._incoming.exists():  # a file that was being made when the process died; nobody else has it now
+            shutil.rmtree(self._incoming)
         self._unflushed = 0
         self._unread = 0
         """Batches since the last look-up."""
@@ -196,13 +204,29 @@ class RocksEngine:
         if not isinstance(batch, RocksBatch):
             raise TypeError(f"{type(batch).__name__} is another engine's batch")
         self._unread += 1
-        if self._unread == LOADING_AFTER and not self._loading:
-            self._loading = True
-            self._merge_at(YOUNG_FILES_LOADING, self._families)
+        if self._unread == LOADING_AFTER:
+            self._note_loading()
         self._db.write(batch.raw)
         self._unflushed += 1
         if self._unflushed >= FLUSH_EVERY:
             self.flush()
+
+    def ingest(self, family: str, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store every (key, value), as one file: all of them or none. The keys ascend.
+
+        They are on disk at once, before batches that were written earlier and are not flushed yet.
+        """
+        self._note_loading()
+        self._incoming.mkdir(exist_ok=True)
+        path = str(self._incoming / "file.sst")
+        writer = rocksdict.SstFileWriter(self._memory.file_options())
+        writer.open(path)
+        for key, value in entries:
+            writer[key] = value
+        writer.finish()
+        moving = rocksdict.IngestExternalFileOptions()
+        moving.set_move_files(True)
+        self._families[family].ingest_external_file([path], moving)
 
     def flush(self) -> None:
         """Put everything on disk, `default` last."""
@@ -229,10 +253,21 @@ class RocksEngine:
         """What the folder is called while it is being deleted: RocksDB opens no folder of which some files are gone."""
         return self.path.with_name(f"{self.path.name}.wiped")
 
+    @property
+    def _incoming(self) -> Path:
+        """Where a file is made: on the same disk, so that it is moved in and not copied."""
+        return self.path / "incoming"
+
     def _clear(self) -> None:
         """Delete what a wipe has left."""
         if self._wiped.exists():
             shutil.rmtree(self._wiped)
+
+    def _note_loading(self) -> None:
+        """Nobody reads: files may gather."""
+        if not self._loading:
+            self._loading = True
+            self._merge_at(YOUNG_FILES_LOADING, self._families)
 
     def _note_look_up(self) -> None:
         """Somebody reads: from now on it counts that few files have to be asked."""

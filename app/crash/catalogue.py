@@ -61,6 +61,8 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "rocksdb.wipe",  # a store that the log cannot continue
         "rocksdb.create",  # a new generation of what expires
         "store.follow",  # recovery
+        "rocksdb.ingest",  # what many steps have put, when it is read or enough
+        "rocksdb.flush",
         "logs.bounds",
         "kafka.send.dead_letter",
         "kafka.send.rows",

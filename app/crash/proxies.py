@@ -65,7 +65,7 @@ PORTS: Final[Mapping[str, Port]] = {
         frozenset({"start", "stop"}),
     ),
     "rocksdb": Port(
-        dict.fromkeys(("write", "create", "drop", "wipe"), _nothing),
+        dict.fromkeys(("write", "ingest", "flush", "create", "drop", "wipe"), _nothing),
         frozenset({"families", "get", "scan", "batch", "close"}),
     ),
     "store": Port(

@@ -1,6 +1,7 @@
 """A store whose process was killed, and whose files were cut, lost or mixed with older ones: consistent, or wiped.
 
-Every case is one file of a store of which several families were flushed at different times, damaged in one way.
+Every case is one file of a store of which several families were flushed at different times, damaged in one way; of one that
+an owner wrote step by step, and of one that was restored, many steps at a time.
 """
 
 import os
@@ -33,20 +34,23 @@ def step_of(number: int) -> tuple[StepMessage, bytes]:
     return made, encode_step(made)
 
 
-def write_and_die(path: Path) -> None:
+def write_and_die(path: Path, how: str) -> None:
     """What the child process does."""
     db = PartitionDb(RocksEngine(path, Memory(MEMORY_BYTES)), WINDOW_MS)
     for number in range(1, STEPS + 1):
         step, message = step_of(number)
-        db.commit(step, message, number - 1)
+        if how == "commit":
+            db.commit(step, message, number - 1)
+        else:
+            db.follow(message, number - 1)
     os._exit(9)
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["commit", "follow"])
+def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a store whose process ended without closing it."""
     path = tmp_path_factory.mktemp("killed") / "db"
-    done = subprocess.run([sys.executable, __file__, str(path)], check=False, timeout=100)
+    done = subprocess.run([sys.executable, __file__, str(path), request.param], check=False, timeout=100)
     assert done.returncode == 9
     return path
 
@@ -117,4 +121,4 @@ def test_a_store_that_another_process_holds_is_not_wiped(killed: Path, tmp_path:
 
 
 if __name__ == "__main__":
-    write_and_die(Path(sys.argv[1]))
+    write_and_die(Path(sys.argv[1]), sys.argv[2])

@@ -4,6 +4,7 @@ from mutant import Mutant
 
 LOOP = ("tests/agents/test_etl_partition.py", "tests/agents/test_etl_work.py")
 HISTORY = ("tests/unit/test_counting.py", "tests/property/test_histories.py", "tests/property/test_partition_db.py")
+GATHERED = ("tests/property/test_gathered_steps.py",)
 RECOVERY = ("tests/agents/test_partition_state.py", "tests/agents/test_etl_work.py")
 LINES = ("tests/property/test_step_equals_oracle.py", "tests/unit/test_ledger_of_steps.py")
 JOIN = ("tests/unit/test_join.py", "tests/property/test_step_equals_oracle.py")
@@ -34,8 +35,8 @@ MUTANTS = (
         "the step-number rule is left out in recovery",
         "E2",
         "tables/partition_db.py",
-        "        if verdict is Verdict.COUNT:\n            self._apply(step, digest_of(message), offset)\n        else:\n",
-        "        if verdict in Verdict:\n            self._apply(step, digest_of(message), offset)\n        else:\n",
+        "        if verdict is Verdict.COUNT:\n            self._follow(step, digest_of(message), offset)\n        else:\n",
+        "        if verdict in Verdict:\n            self._follow(step, digest_of(message), offset)\n        else:\n",
         HISTORY,
     ),
     Mutant(
@@ -58,8 +59,8 @@ MUTANTS = (
         "an ignored message does not advance the rows offset",
         "E2",
         "tables/partition_db.py",
-        "            self._engine.write(batch)\n            self.rows_offset = offset\n\n    # --- writing",
-        "            self._engine.write(batch)\n\n    # --- writing",
+        "            self._engine.write(batch)\n            self.rows_offset = offset\n\n    def _follow",
+        "            self._engine.write(batch)\n\n    def _follow",
         HISTORY,
     ),
     Mutant(
@@ -70,6 +71,50 @@ MUTANTS = (
         "        self._engine.write(batch)\n        batch = self._engine.batch()\n"
         "        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))\n",
         HISTORY,
+    ),
+    Mutant(
+        "a restored store has its position before what was put",
+        "E3",
+        "tables/partition_db.py",
+        "        ingested = puts is not None and self._expiring.ingest(puts)\n"
+        "        expiring = () if ingested else gathered.expiring\n"
+        "        self._write_batch(expiring, gathered.window, self.position, self.rows_offset)\n",
+        "        self._write_batch((), gathered.window, self.position, self.rows_offset)\n"
+        "        if puts is None or not self._expiring.ingest(puts):\n"
+        "            self._write_batch(gathered.expiring, {}, self.position, self.rows_offset)\n",
+        GATHERED,
+    ),
+    Mutant(
+        "what was followed and not written is not seen",
+        "E2",
+        "tables/partition_db.py",
+        "        self._unread = 0\n        self._write_gathered()\n",
+        "        self._unread = 0\n",
+        GATHERED,
+    ),
+    Mutant(
+        "what could not be written is forgotten",
+        "E3",
+        "tables/partition_db.py",
+        "        puts = sorted_puts(gathered.expiring)\n",
+        "        self._gathered = Gathered()\n        puts = sorted_puts(gathered.expiring)\n",
+        GATHERED,
+    ),
+    Mutant(
+        "an older value outlives what is ingested",
+        "E7",
+        "tables/expiring.py",
+        " or any(n > target for n in self.generations)",
+        "",
+        GATHERED,
+    ),
+    Mutant(
+        "of a key that several steps put the first holds",
+        "E2",
+        "tables/entries.py",
+        'pl.col("by").shift(-1)',
+        'pl.col("by").shift(1)',
+        ("tests/property/test_entries.py",),
     ),
     Mutant(
         "a step that recovery cannot apply is passed over in silence",
@@ -185,7 +230,7 @@ MUTANTS = (
         "            batch = self._engine.batch()\n"
         "            for change in step.changes:\n"
         '                if change.table == "blocks":\n'
-        '                    self._batch_expiring(batch, _TAGS["blocks"], change)\n'
+        "                    self._expiring.change(batch, change)\n"
         "            batch.put(_DEFAULT, _ROWS",
         HISTORY,
     ),

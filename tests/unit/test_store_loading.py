@@ -58,3 +58,21 @@ def test_a_store_that_is_read_as_it_is_written_has_few_files_all_the_time(tmp_pa
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
     engine.close()
+
+
+def test_files_that_are_ingested_gather_from_the_first_on(tmp_path: Path) -> None:
+    engine = RocksEngine(tmp_path / "db", Memory(8 * 1024 * 1024))
+    engine.create("early")
+    levels = 7  # a file goes to the lowest level on which none has keys like its own, so the first ones are not at level 0
+    for number in range(FLUSHES + levels):
+        engine.ingest("early", [(b"k%d" % number, b"value"), (b"kx", b"%d" % number), (b"l", b"")])
+    time.sleep(0.2)
+    assert young_files(engine, "early") > YOUNG_FILES
+    last = b"%d" % (FLUSHES + levels - 1)
+    assert engine.get("early", [b"kx", b"k0", b"k" + last, b"k"]) == [last, b"value", b"value", None]
+    deadline_s = time.monotonic() + PATIENCE_S
+    while young_files(engine, "early") >= YOUNG_FILES:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    assert engine.get("early", [b"kx"]) == [last]
+    engine.close()

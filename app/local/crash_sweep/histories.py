@@ -38,6 +38,8 @@ _FORGETFUL: Final = History((Event.SHORT_MEMORY,))
 _SPLIT: Final = History((Event.RESHARD,))
 _ORPHAN: Final = History((Event.ORPHAN,))
 _UNREADABLE: Final = History((Event.UNREADABLE,))
+_BEHIND: Final = History(companions=("etl.kafka.send.rows.after",))
+"""The ETL dies when its step is in the log and not in its store."""
 _NOT_LOADED: Final = History((Event.ORPHAN,), ("delivery.s3.list.transactions.before",))
 """Delivery dies before it loads anything: what the sink commits lies there, and the audit must look into it."""
 
@@ -57,7 +59,9 @@ _HISTORIES: Final = {
     "etl.logs.bounds": _START,
     "etl.s3.list.transactions": _NEW,
     "etl.logs.committed": _NEW,
-    "etl.store.follow": History(companions=("etl.kafka.send.rows.after",)),  # in the log and not in the store
+    "etl.store.follow": _BEHIND,
+    "etl.rocksdb.ingest": _BEHIND,
+    "etl.rocksdb.flush": _BEHIND,
     "etl.kafka.send.dead_letter": _UNREADABLE,
     "etl.rocksdb.wipe": _STALE,
     "etl.rocksdb.create": _FORGETFUL,

@@ -1,0 +1,207 @@
+"""Steps that are gathered and written together are in the store as if each had been written; a crash loses none (E2, E3)."""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quick_disk import QUICK_DISK
+
+from app.core.state import EXPIRING, KEY_BYTES, MemoryState
+from app.core.step_message import Changes, StepMessage, digest_of, encode_step
+from app.errors import StepGap
+from tables.engine import Batch, Engine
+from tables.gathered import GATHERED_STEPS
+from tables.memory_engine import Disk, MemoryEngine
+from tables.partition_db import PartitionDb
+from tables.rocks_engine import Memory, RocksEngine
+
+MEMORY = Memory(8 * 1024 * 1024)
+WINDOW_MS = 1_000
+KEYS = 5
+GATHERED_BYTES = 400
+"""Some four steps."""
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+class Dying(MemoryEngine):
+    """Dies at the call of which it is told the number; `engine.flush` makes no difference to a disk in memory."""
+
+    left = -1
+    after = False
+
+    def _call(self, do: Callable[[], None]) -> None:
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise Crash
+        do()
+        if self.left == 0:
+            raise Crash
+
+    def create(self, family: str) -> None:
+        self._call(lambda: super(Dying, self).create(family))
+
+    def drop(self, family: str) -> None:
+        self._call(lambda: super(Dying, self).drop(family))
+
+    def write(self, batch: Batch) -> None:
+        self._call(lambda: super(Dying, self).write(batch))
+
+    def ingest(self, family: str, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        self._call(lambda: super(Dying, self).ingest(family, entries))
+
+
+def change(table: str, numbers: dict[int, int], deletes: Iterable[int] = ()) -> Changes:
+    """Put {key: stored time}, delete keys."""
+    rest = b"" if table != "views" else bytes(44)
+    width = KEY_BYTES[table]
+    puts = [(n.to_bytes(width, "big"), ms.to_bytes(8, "big") + rest) for n, ms in numbers.items()]
+    return Changes.pack(table, width, puts, [n.to_bytes(width, "big") for n in deletes])
+
+
+numbers = st.integers(0, KEYS - 1)
+times = st.integers(0, 3 * WINDOW_MS)
+
+
+@st.composite
+def step_changes(draw: st.DrawFn) -> list[Changes]:
+    """Mostly what goes to disk as a file: everything stored at one time, and nothing deleted that expires."""
+    stored_ms = draw(times)
+    made = [
+        change(table, dict.fromkeys(draw(st.lists(numbers, max_size=3)), stored_ms))
+        for table in draw(st.sets(st.sampled_from(sorted(EXPIRING))))
+    ]
+    made.append(change("pending", draw(st.dictionaries(numbers, times, max_size=2)), draw(st.lists(numbers, max_size=2))))
+    if draw(st.integers(0, 9)) == 0:
+        made.append(change("seen", draw(st.dictionaries(numbers, times, max_size=3)), draw(st.lists(numbers, max_size=1))))
+    return made
+
+
+def log_of(steps: list[tuple[list[Changes], int]]) -> list[bytes]:
+    """The messages of steps that count, each with its changes and by how much stream time moves."""
+    stream_time_ms, messages = 0, []
+    for n, (changes, passed_ms) in enumerate(steps):
+        stream_time_ms += passed_ms
+        messages.append(encode_step(StepMessage(1, 0, n + 1, n - 1, n, n, stream_time_ms, b"", {}, {}, [], [], changes)))
+    return messages
+
+
+def verify(db: PartitionDb, steps: list[tuple[list[Changes], int]]) -> None:
+    """See that the store has what `steps` leave, less what has expired."""
+    twin, stream_time_ms = MemoryState(), sum(passed_ms for _, passed_ms in steps)
+    for changes, _ in steps:
+        twin.apply(changes)
+
+    def alive(entries: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+        return {k: v for k, v in entries if int.from_bytes(v[:8], "big") + WINDOW_MS >= stream_time_ms}
+
+    for table, width in KEY_BYTES.items():
+        found, expected = dict(db.scan(table)), dict(twin.scan(table))
+        keys = [n.to_bytes(width, "big") for n in range(KEYS)]
+        got = {key: value for key, value in zip(keys, db.get(table, keys), strict=True) if value is not None}
+        if table in EXPIRING:
+            found, got, expected = alive(found.items()), alive(got.items()), alive(expected.items())
+        assert found == got == expected, table
+
+
+histories = st.lists(st.tuples(step_changes(), st.integers(0, 400)), max_size=12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(steps=histories, looks=st.sets(st.integers(0, 12)), reopens=st.sets(st.integers(0, 12)), engine=st.booleans())
+def test_steps_that_are_followed_are_there_however_they_were_written(
+    steps: list[tuple[list[Changes], int]], looks: set[int], reopens: set[int], engine: bool
+) -> None:
+    with tempfile.TemporaryDirectory(dir=QUICK_DISK) as name:
+        disk = Disk()
+
+        def opened() -> PartitionDb:
+            made: Engine = RocksEngine(Path(name) / "db", MEMORY) if engine else disk.open("db")
+            return PartitionDb(made, WINDOW_MS, GATHERED_BYTES)
+
+        db = opened()
+        for n, message in enumerate(log_of(steps)):
+            db.follow(message, n)
+            assert (db.rows_offset, db.position.counted.number) == (n, n + 1)
+            if n in reopens:
+                db.close()
+                db = opened()
+                assert (db.rows_offset, db.position.digest) == (n, digest_of(message))
+            if n in looks:
+                verify(db, steps[: n + 1])
+        verify(db, steps)
+        db.close()
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps=histories, left=st.integers(1, 12), after=st.booleans())
+def test_whoever_dies_while_it_writes_them_goes_on_from_the_position_on_disk(
+    steps: list[tuple[list[Changes], int]], left: int, after: bool
+) -> None:
+    disk, messages = Disk(), log_of(steps)
+    dying = Dying(disk, "db", disk._databases.setdefault("db", {"default": {}}))
+    dying.left, dying.after = left, after
+    try:
+        db = PartitionDb(dying, WINDOW_MS, GATHERED_BYTES)
+        for n, message in enumerate(messages):
+            db.follow(message, n)
+        db.generations()
+    except Crash:
+        pass
+    again = PartitionDb(disk.open("db"), WINDOW_MS, GATHERED_BYTES)
+    assert again.rows_offset == again.position.counted.offset
+    for n in range(again.rows_offset + 1, len(messages)):
+        again.follow(messages[n], n)
+    verify(again, steps)
+
+
+def test_a_write_that_failed_is_made_good_before_anything_else_is_written() -> None:
+    disk = Disk()
+    engine = Dying(disk, "db", disk._databases.setdefault("db", {"default": {}}))
+    db = PartitionDb(engine, WINDOW_MS)
+    steps = [([change("seen", {n: 5})], 0) for n in range(3)]
+    messages = log_of(steps)
+    for n in range(3):
+        db.follow(messages[n], n)
+    engine.left = 1
+    with pytest.raises(Crash):
+        db.get("seen", [])
+    verify(db, steps)
+
+
+def test_only_so_many_steps_are_gathered() -> None:
+    disk = Disk()
+    db = PartitionDb(disk.open("db"), WINDOW_MS)
+    messages = log_of([([], 0)] * (1 + GATHERED_STEPS))
+    for n, message in enumerate(messages):
+        db.follow(message, n)
+    disk.release("db")
+    assert PartitionDb(disk.open("db"), WINDOW_MS).rows_offset == GATHERED_STEPS
+
+
+def test_a_store_that_found_a_gap_is_wiped_with_what_it_had_gathered() -> None:
+    disk = Disk()
+    db = PartitionDb(disk.open("db"), WINDOW_MS)
+    messages = log_of([([change("seen", {n: 5})], 0) for n in range(6)])
+    for n in range(3):
+        db.follow(messages[n], n)
+    with pytest.raises(StepGap):
+        db.follow(messages[5], 5)
+    db.wipe()
+    assert disk.names() == []
+
+
+def test_what_was_ingested_before_the_first_position_does_not_outlive_it() -> None:
+    """The log may begin elsewhere when the store is opened again (rule E5)."""
+    disk = Disk()
+    engine = disk.open("db")
+    engine.create("generation-0")
+    engine.ingest("generation-0", [(b"s" + bytes(16), bytes(8))])
+    engine.close()
+    db = PartitionDb(disk.open("db"), WINDOW_MS)
+    assert (db.empty, db.generations()) == (True, [])
