@@ -6,6 +6,7 @@ messages by the same rule (E2). What is kept of Faust is the life of a partition
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -102,21 +103,17 @@ class RowsStore(faust_rocksdb.Store):
         """Close what is gone, open what is new, and see that each store belongs to the log before recovery trusts it."""
         self._owned = frozenset(tp.partition for tp in assigned if tp.topic == self._rows)
         await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
-        for partition in [p for p in self._dbs if p not in self._owned]:
-            self._close(partition)
+        self._close([partition for partition in self._dbs if partition not in self._owned])
         await self._verify()
 
     def revoke_partitions(self, table: Any, tps: set[TP]) -> None:
         """Close the stores of revoked partitions; Faust would leave them to the garbage collector."""
-        for tp in tps:
-            if tp.topic == self._rows:
-                self._close(tp.partition)
+        self._close([tp.partition for tp in tps if tp.topic == self._rows])
 
     async def stop(self) -> None:
         """Close every store."""
-        for partition in list(self._dbs):
-            self._close(partition)
         self._owned = frozenset()
+        self._close(list(self._dbs))
 
     def wipe(self, partition: int) -> None:
         """Delete the store of a partition; it is rebuilt from the log."""
@@ -133,10 +130,12 @@ class RowsStore(faust_rocksdb.Store):
         gathered_bytes = min(GATHERED_BYTES, GATHERED_BYTES_OF_ALL // len(self._owned))
         return around(points, "store", PartitionDb(engine, self._settings.dedup_window_ms, gathered_bytes))
 
-    def _close(self, partition: int) -> None:
-        db = self._dbs.pop(partition, None)
-        if db is not None:
-            db.close()
+    def _close(self, partitions: Iterable[int]) -> None:
+        """Close these stores, those that are open; one that cannot be closed keeps no other from it."""
+        with ExitStack() as closing:
+            for partition in partitions:
+                if (db := self._dbs.pop(partition, None)) is not None:
+                    closing.callback(db.close)
 
     # --- does the store belong to the log? (rule E5)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from faust.types import TP
+from rocksdict import DbClosedError
 from table_world import BLOCKS, KEY, ROWS, Worker
 
 from app.adapters.memory import MemoryLogs
@@ -91,6 +92,19 @@ async def test_revoked_stores_are_closed_and_keep_their_content(worker: Worker) 
         worker.pending()
     await worker.assign(0)  # would fail on the lock if it were still open
     assert worker.pending() == b"2"
+
+
+async def test_a_store_that_cannot_be_closed_keeps_no_other_from_it(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = history(2)
+    await worker.assign(0, 1)
+    await worker.recover()
+    for broken in (0, 1):  # whichever comes first
+        worker.store.db(broken).close()
+        with pytest.raises(DbClosedError):
+            await worker.store.stop()
+        await worker.assign()
+        await worker.assign(0, 1)  # would fail on the lock if one were still open
+        assert worker.pending() == b"2"
 
 
 async def test_a_stale_store_is_wiped_before_recovery(worker: Worker) -> None:
