@@ -24,8 +24,9 @@ __all__ = ["few_collections", "kept_warehouse", "quick_aws_clients", "quiet_logs
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share something which is dear to start stay in one process, when several run tests side by side.
 
-    The largest groups go first: the end-to-end tests in one process, everything else in the other. What runs on PostgreSQL
-    behind the stand-in needs the embedded stack as much as what runs on Kafka does, and is marked so.
+    The largest groups go first: the tests on the shared stack in one process, those that start brokers one after the other
+    in another, everything else in a third. What runs on PostgreSQL behind the stand-in needs the embedded stack as much as
+    what runs on Kafka does, and is marked so.
     """
     shared = {"shared_stack": "stack", "warehouse_stack": "warehouse", "aws_stand_in": "aws"}
     for item in items:
@@ -33,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = next((name for fixture, name in shared.items() if fixture in fixtures), None)
         if group == "warehouse":
             item.add_marker("stack")
-        if group is None and item.get_closest_marker("stack"):
-            group = "stack" if item.path.parent.name == "e2e" else "broker"
+        if group is None and item.get_closest_marker("stack") and item.path.parent.name != "e2e":
+            group = "broker"
         if group is not None:
             item.add_marker(pytest.mark.xdist_group(group))
 

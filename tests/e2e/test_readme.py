@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from live_stack import INSTREAM, LiveStack
+from live_stack import ANY_PORTS, INSTREAM, LiveStack
 
 from app.adapters.warehouse import connect
 from app.settings import Settings
@@ -19,8 +19,10 @@ README = (ROOT / "README.md").read_text()
 SHELL = re.findall(r"^```sh\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 SQL = re.findall(r"^```sql\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [line for block in SHELL for line in re.sub(r"\\\n|\n(?= )", " ", block).splitlines()]
+OWN_STACK = "make demo"
+"""A command that starts a stack of its own and needs no other."""
 LESS = {
-    "make demo": "make demo EVENTS=1500",
+    OWN_STACK: "make demo EVENTS=1500",
     ".venv/bin/instream load --events 3000 --rate 500": ".venv/bin/instream load --events 300 --rate 300",
 }
 """Long commands, and what the test runs in their place."""
@@ -29,7 +31,6 @@ ELSEWHERE = {"make test", ".venv/bin/instream down"}
 
 
 def run(command: str, stack: LiveStack) -> subprocess.CompletedProcess[str]:
-    command = command.replace("http://127.0.0.1:8000", stack.stack.collector_url)
     environment = stack.caller | {"PATH": os.environ["PATH"]}
     return subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=200
@@ -37,19 +38,23 @@ def run(command: str, stack: LiveStack) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_readme_has_its_commands() -> None:
-    assert COMMANDS[:2] == ["make demo", "make test"]
+    assert COMMANDS[:2] == [OWN_STACK, "make test"]
     assert set(LESS) | ELSEWHERE <= set(COMMANDS)
     assert len(COMMANDS) == len(set(COMMANDS)) >= 8
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ELSEWHERE], ids=lambda c: c[:40])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ELSEWHERE | {OWN_STACK}], ids=lambda c: c[:40])
 def test_a_command_of_the_readme(command: str, stack: LiveStack) -> None:
-    done = run(LESS.get(command, command), stack)
+    done = run(LESS.get(command, command).replace("http://127.0.0.1:8000", stack.stack.collector_url), stack)
     assert done.returncode == 0, done.stdout + done.stderr
     if command.startswith("curl"):
         assert re.fullmatch(r'\{"accepted": ?1, ?"batch_id": ?"[0-9a-f-]{36}"\}', done.stdout.strip())
-    if command == "make demo":
-        assert "EQUAL: 0 missing, 0 extra, 0 different" in done.stdout
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    done = run(LESS[OWN_STACK], LiveStack(tmp_path / "home", ANY_PORTS))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "EQUAL: 0 missing, 0 extra, 0 different" in done.stdout
 
 
 def test_down_where_nothing_is_up(tmp_path: Path) -> None:
