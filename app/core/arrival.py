@@ -12,7 +12,7 @@ from app.core.fate import Fate, digests_of, pack_time
 from app.core.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, REDIRECTS, REJECTED
 from app.core.frames import gather, pack_frame, without
 from app.core.intake import EtlRules
-from app.core.join import Arrived, Events, arrive
+from app.core.join import Arrived, Events, Joiners, arrive
 from app.core.lines import Part, sort_lines
 from app.core.rank import ranks_of
 from app.core.rejected import bot_rows, malformed_rows
@@ -50,17 +50,26 @@ class Arrival(NamedTuple):
     """What `seen`, `blocks` and `views` learn."""
 
 
+class Known(NamedTuple):
+    """What a partition knows before the step."""
+
+    state: StateReader
+    """Its tables."""
+    joiners: Mapping[bytes, bytes]
+    """Digest of a page view -> rank of its joining first, for each that is open."""
+
+
 NOTHING: Final = Arrival([], [], None, None, None, {}, [])
 
 
 def arrive_all(
-    blocks: list[AcceptedBlock], state: StateReader, rules: EtlRules, enricher: Enricher, *, careful: bool = False
+    blocks: list[AcceptedBlock], known: Known, rules: EtlRules, enricher: Enricher, *, careful: bool = False
 ) -> Arrival:
     """Take the lines of `blocks`, which the state does not know, in log order.
 
     Args:
         blocks: the blocks, each with stream time at its place.
-        state: the partition's tables before the step.
+        known: what the partition knows before the step.
         rules: bounds and limits.
         enricher: look-ups.
         careful: take line by line; one that raises is rejected with its reason (rule E6).
@@ -68,13 +77,13 @@ def arrive_all(
     if not blocks:
         return NOTHING
     read = [read_carefully(blocks, _rehearsal(rules, enricher))] if careful else read_blocks(blocks)
-    arrival = _arrive(read, state, rules, enricher)
-    known = [(block.header.key, pack_time(block.stored_ms)) for block in blocks]
-    return arrival._replace(changes=[*arrival.changes, Changes.pack("blocks", KEY_BYTES["blocks"], known)])
+    arrival = _arrive(read, known, rules, enricher)
+    taken = [(block.header.key, pack_time(block.stored_ms)) for block in blocks]
+    return arrival._replace(changes=[*arrival.changes, Changes.pack("blocks", KEY_BYTES["blocks"], taken)])
 
 
-def _arrive(read: Iterable[Decoded], state: StateReader, rules: EtlRules, enricher: Enricher) -> Arrival:
-    lines = sort_lines(read, state, rules.dedup_window_ms, enricher)
+def _arrive(read: Iterable[Decoded], known: Known, rules: EtlRules, enricher: Enricher) -> Arrival:
+    lines = sort_lines(read, known.state, rules.dedup_window_ms, enricher)
     parts = {fate: Part(lines, fate) for fate in lines.positions}
     rows: list[tuple[str, pl.DataFrame]] = []
     fates: list[tuple[str, Part]] = []
@@ -97,7 +106,7 @@ def _arrive(read: Iterable[Decoded], state: StateReader, rules: EtlRules, enrich
 
     firsts = _window_events(parts.get(Fate.FIRST), PENDING_SCHEMA)
     seconds = _window_events(parts.get(Fate.SECOND), SECONDS_SCHEMA)
-    arrived = _join(lines.blocks, firsts, seconds, state, rules)
+    arrived = _join(lines.blocks, firsts, seconds, known, rules)
     new_firsts, new_seconds, late = firsts.frame, seconds.frame, None
     if new_seconds is not None and arrived.late:
         late = engagement_rows(gather(new_seconds, arrived.late), [LATE] * len(arrived.late))
@@ -127,17 +136,19 @@ def _window_events(part: Part | None, schema: Mapping[str, pl.DataType]) -> _Win
 
 
 def _join(
-    blocks: Sequence[AcceptedBlock], firsts: _WindowEvents, seconds: _WindowEvents, state: StateReader, rules: EtlRules
+    blocks: Sequence[AcceptedBlock], firsts: _WindowEvents, seconds: _WindowEvents, known: Known, rules: EtlRules
 ) -> Arrived:
-    asked = list(dict.fromkeys([*firsts.events.digests, *seconds.events.digests]))
-    values = zip(asked, state.get("views", asked), strict=True)
-    known = {digest: value for digest, value in values if value is not None}
-    return arrive(blocks, firsts.events, seconds.events, known, rules)
+    joiners = known.joiners
+    strangers = [digest for digest in seconds.events.digests if digest not in joiners]  # their first is not open: few
+    asked = list(dict.fromkeys([*firsts.events.digests, *strangers]))
+    values = zip(asked, known.state.get("views", asked), strict=True)
+    views = {digest: value for digest, value in values if value is not None}
+    return arrive(blocks, firsts.events, seconds.events, Joiners(views, joiners), rules)
 
 
 def _rehearsal(rules: EtlRules, enricher: Enricher) -> Callable[[Decoded], None]:
     """Puts some lines through everything that ever happens to them, and keeps nothing."""
-    empty = MemoryState()
+    empty = Known(MemoryState(), {})
 
     def rehearse(lines: Decoded) -> None:
         arrival = _arrive([lines], empty, rules, enricher)

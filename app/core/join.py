@@ -33,6 +33,20 @@ class Events(NamedTuple):
     """Of their page views."""
 
 
+class Joiners(NamedTuple):
+    """Who joins for the page views of some events, before the step."""
+
+    views: Mapping[bytes, bytes]
+    """What `views` holds for the page views of the firsts, and for those of the seconds that are not `open`."""
+    open: Mapping[bytes, bytes]
+    """Digest of a page view -> rank of its joining first, for each that is open.
+
+    State remembers all of these at every block of the step: each is due at the step's first stream time or later, hence was
+    stored at that time less window and grace or later, and no block follows a move of time by more than the dedup window
+    less these (`app.core.intake`).
+    """
+
+
 class Arrived(NamedTuple):
     """What the arrival of a step's firsts and seconds decides."""
 
@@ -42,16 +56,14 @@ class Arrived(NamedTuple):
     """Positions of the seconds that are late at once; the others have no decision yet."""
 
 
-def arrive(
-    blocks: Sequence[AcceptedBlock], firsts: Events, seconds: Events, known: Mapping[bytes, bytes], rules: EtlRules
-) -> Arrived:
+def arrive(blocks: Sequence[AcceptedBlock], firsts: Events, seconds: Events, known: Joiners, rules: EtlRules) -> Arrived:
     """Take new firsts and seconds, block by block; a block's firsts count as arriving before its seconds.
 
     Args:
         blocks: the step's blocks.
         firsts: the new first events.
         seconds: the new second events.
-        known: what `views` holds for their page views.
+        known: who joins for their page views.
         rules: the join's bounds, and how long `views` remembers.
     """
     span = rules.join.window_ms + rules.join.grace_ms
@@ -67,10 +79,10 @@ def arrive(
             views.add(number, block, oldest, firsts.digests[upto], firsts.ranks[upto])
         for n in second_spans[number]:
             digest = seconds.digests[n]
-            joiner = views.find(digest)
-            if joiner is None or joiner < oldest:
+            joiner = views.joiner(digest, oldest)
+            if joiner is None:
                 continue
-            upper = time_in(joiner_in(joiner)) + span
+            upper = time_in(joiner) + span
             if time_in(seconds.ranks[n]) > upper or (now > upper and views.brought.get(digest) != number):
                 late.append(n)
     return Arrived(views.fresh, late)
@@ -79,14 +91,22 @@ def arrive(
 class _Views:
     """Who joins for each page view, while a step's firsts arrive."""
 
-    def __init__(self, known: Mapping[bytes, bytes], span_ms: int) -> None:
-        self._known = known
+    def __init__(self, known: Joiners, span_ms: int) -> None:
+        self._known = known.views
+        self._open = known.open
         self._span_ms = span_ms
         self.fresh: dict[bytes, bytes] = {}
         self.brought: dict[bytes, int] = {}
         """Of each of these the block that brought it."""
 
-    def find(self, digest: bytes) -> bytes | None:
+    def joiner(self, digest: bytes, oldest: bytes) -> bytes | None:
+        """The rank of the first that joins for a second's page view; None where state remembers none since `oldest`."""
+        view = self._find(digest)
+        if view is None:
+            return self._open.get(digest)
+        return None if view < oldest else joiner_in(view)
+
+    def _find(self, digest: bytes) -> bytes | None:
         """The value of a page view, however old; None where there is none."""
         return self.fresh.get(digest) or self._known.get(digest)
 
@@ -103,7 +123,7 @@ class _Views:
             self.brought |= dict.fromkeys(digests, number)
             return
         for digest, value, rank in zip(digests, values, ranks, strict=True):
-            joiner = self.find(digest)
+            joiner = self._find(digest)
             if joiner is None or joiner < oldest:
                 self.fresh[digest] = value
             elif rank < joiner_in(joiner) and (

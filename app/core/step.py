@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 import polars as pl
 
-from app.core.arrival import Arrival, arrive_all
+from app.core.arrival import Arrival, Known, arrive_all
 from app.core.closing import Closing, NewFrames, close_due
 from app.core.dead_letter import encode_letter, head_of
 from app.core.enrich import Enricher
@@ -139,7 +139,8 @@ class PartitionEtl:
         """
         self._check(messages)
         intake = take_in(messages, self._partition, self._meta, self._rules, self._state)
-        arrival = arrive_all(intake.blocks, self._state, self._rules, self._enricher, careful=careful)
+        known = Known(self._state, self._window.joiners)
+        arrival = arrive_all(intake.blocks, known, self._rules, self._enricher, careful=careful)
         budget = self._rules.message_bytes - OVERHEAD_BYTES - 2 * intake.raw_bytes
         while True:
             message, more = self._compose(messages, intake, arrival, (number, predecessor), budget)
