@@ -12,7 +12,7 @@ reorder behind it.
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heappop, heappush, heapreplace
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Final, NamedTuple
 
 from app.core.meta import FIRST, SECOND, Due
@@ -79,6 +79,12 @@ class _Matcher:
         """By page view the seconds that this step brings, made when one of `_arriving` is asked for: a first that closes in
         the very step in which its second comes is rare."""
 
+    def all_undecided(self, digests: Sequence[bytes]) -> Sequence[Sequence[Waiting] | None]:
+        """`undecided` of each page view; may be None where there are none."""
+        if self._arriving.isdisjoint(digests):
+            return list(map(self.window.waiting.get, digests))
+        return list(map(self.undecided, digests))
+
     def undecided(self, digest: bytes) -> Sequence[Waiting]:
         """The seconds of a page view that had no decision before this run."""
         waiting: Sequence[Waiting] = self.window.waiting.get(digest, ())
@@ -93,7 +99,10 @@ class _Matcher:
         rank = frame.ranks[at]
         if self.joiner(frame.digests[at]) != rank:
             return None, []
-        upper, lower = frame.due_ms(at), time_in(rank) - self._reorder
+        received = time_in(rank)
+        upper, lower = received + frame.span_ms, received - self._reorder
+        if len(found) == 1 and lower <= time_in(found[0].rank) <= upper:  # nearly always
+            return found[0], []
         found = sorted(second for second in found if time_in(second.rank) >= lower)
         joined: Waiting | None = None
         if found and time_in(found[0].rank) <= upper:
@@ -106,6 +115,12 @@ class _Matcher:
             return False
         joiner = self.joiner(frame.digests[at])
         return joiner is None or time_in(joiner) > frame.due_ms(at)
+
+    def joiners(self, digests: Sequence[bytes]) -> Sequence[bytes | None]:
+        """`joiner` of each page view."""
+        if self.new.views.keys().isdisjoint(digests):
+            return list(map(self.window.joiners.get, digests))
+        return list(map(self.joiner, digests))
 
     def joiner(self, digest: bytes) -> bytes | None:
         """The rank of the joining first of a page view, as far as it was open before this run."""
@@ -157,22 +172,27 @@ class _Whole:
         """Close a frame's firsts up to a position; what the seconds with them cost."""
         at, cost, matcher = frame.at, 0, self._matcher
         out.firsts.extend(zip(repeat(frame.number), frame.rows[at:upto]))
-        for n, found in enumerate(map(matcher.undecided, frame.digests[at:upto]), at):
-            if not found:
-                out.joined.append(None)
-                continue
-            joined, others = matcher.match(frame, n, found)
-            out.joined.append((joined.frame, joined.row) if joined else None)
-            cost += joined.size if joined else 0
+        taken: list[Place | None] = [None] * (upto - at)
+        found = matcher.all_undecided(frame.digests[at:upto])
+        for n in compress(range(upto - at), found):
+            joined, others = matcher.match(frame, at + n, found[n] or ())
+            if joined:
+                taken[n] = (joined.frame, joined.row)
+                cost += joined.size
             for second, reason in others:
                 out.seconds.append((second.frame, second.row))
                 out.reasons.append(reason)
                 cost += second.size
+        out.joined.extend(taken)
         return cost
 
     def _close_seconds(self, out: Closing, frame: Frame, upto: int) -> int:
         """Close a frame's seconds up to a position; what they cost."""
-        unmet = [at for at in range(frame.at, upto) if self._matcher.is_unmet(frame, at)]
+        upon, is_unmet = slice(frame.at, upto), self._matcher.is_unmet
+        ranked = zip(self._matcher.joiners(frame.digests[upon]), frame.ranks[upon], strict=True)
+        # Nearly every first comes before its second: that one is met, and left to it.
+        doubtful = [at for at, (joiner, rank) in enumerate(ranked, frame.at) if joiner is None or joiner > rank]
+        unmet = [at for at in doubtful if is_unmet(frame, at)]
         out.seconds.extend([(frame.number, frame.rows[at]) for at in unmet])
         out.reasons.extend([NO_FIRST] * len(unmet))
         return sum(frame.sizes[at] for at in unmet)

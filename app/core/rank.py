@@ -28,9 +28,8 @@ def ranks_of(received_ms: Sequence[int], event_ids: Sequence[str]) -> list[bytes
     return list(map(add, times, map(str.encode, event_ids)))
 
 
-def time_in(rank: bytes) -> int:
-    """The time in a rank."""
-    return unpack_time(rank)
+time_in: Final = unpack_time
+"""The time in a rank."""
 
 
 def id_in(rank: bytes) -> str:

@@ -117,7 +117,7 @@ class OpenWindow:
         if frame.kind == SECOND:
             frame.decided = decided or BitMap()
             for digest, second in zip(frame.digests, frame.waiting(), strict=True):
-                if second.row not in frame.decided:
+                if not frame.decided or second.row not in frame.decided:
                     self.waiting.setdefault(digest, []).append(second)
         frame.at = frame.passed(self.closed)
         if frame.at < len(frame):
@@ -180,11 +180,9 @@ class OpenWindow:
         """Some second events wait no more."""
         for row in rows:
             digest = frame.digest_of_row(row)
-            left = [found for found in self.waiting[digest] if found.frame != frame.number or found.row != row]
-            if left:
-                self.waiting[digest] = left
-            else:
-                del self.waiting[digest]
+            left = self.waiting.pop(digest)
+            if len(left) > 1:  # seldom: it is one of several
+                self.waiting[digest] = [found for found in left if found.frame != frame.number or found.row != row]
 
 
 def _last_passed(closed: Due, kind: int, span_ms: int) -> bytes:
