@@ -7,6 +7,7 @@ comes while the id is remembered at its block's stream time is a duplicate. Bots
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import compress
+from operator import ne
 from typing import NamedTuple
 
 from app.core.decode import AcceptedBlock
@@ -59,16 +60,14 @@ def tell_copies(lines: Arriving, state: StateReader, dedup_window_ms: int) -> Co
 def _find(lines: Arriving, held: Sequence[bytes | None], dedup_window_ms: int) -> list[int]:
     """Which of `lines` are copies. Only ids that the state knows, or that come more than once here, need a closer look."""
     digests = lines.digests
-    suspects = set(compress(digests, held))
-    if len(set(digests)) < len(digests):
-        once: set[bytes] = set()
-        for digest in digests:
-            (suspects if digest in once else once).add(digest)
-    if not suspects:
-        return []
+    suspects = list(compress(range(len(digests)), held))
+    last = dict(zip(digests, range(len(digests)), strict=True))
+    if len(last) < len(digests):
+        again = list(compress(range(len(digests)), map(ne, map(last.__getitem__, digests), range(len(digests)))))
+        suspects = sorted({*suspects, *again, *(last[digests[n]] for n in again)})
     copies = []
     fresh: dict[bytes, bytes] = {}
-    for n in compress(range(len(digests)), map(suspects.__contains__, digests)):
+    for n in suspects:
         digest, value = digests[n], held[n]
         block = lines.blocks[bisect_right(lines.ends, lines.positions[n])]
         known = fresh.get(digest) or value

@@ -1,15 +1,16 @@
 """What each line is, as far as it says so itself: malformed, a bot's, or an event for its place (rules J1, J4)."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from itertools import compress
 from typing import Final, NamedTuple
 
 from xxhash import xxh3_128_digest
 
 from app.core.bots import WEBDRIVER
 from app.core.decode import Decoded
-from app.core.enrich import Agent, Enricher, Origin
+from app.core.enrich import NO_ORIGIN, Enricher
 
 _TIME: Final = struct.Struct(">Q")
 
@@ -52,10 +53,10 @@ class Judged(NamedTuple):
     """What some lines are, as far as each says so itself; copies are told apart later."""
 
     fates: list[int]
-    agents: Sequence[Agent]
-    """Of each line its user agent, read."""
-    origins: Sequence[Origin]
-    """Of each line its address, read."""
+    agents: Sequence[Sequence[str | None]]
+    """Browser, os and device of each line."""
+    places: Sequence[Sequence[str | None]]
+    """Country, region and city of each line; empty where no address says any."""
     rejections: dict[int, Rejection]
     """Of each bot and malformed line, by its place among these lines."""
     digests: list[bytes]
@@ -90,15 +91,17 @@ def unpack_time(value: bytes) -> int:
 def judge(lines: Decoded, enricher: Enricher) -> Judged:
     """Tell malformed lines and bots from events for their place."""
     columns = lines.columns
-    agents = list(map(enricher.agent, columns["user_agent"]))
+    agent_rules, *agents = zip(*map(enricher.agent, columns["user_agent"]), strict=True)
     origins = list(map(enricher.origin, columns["ip"]))
+    networks: Sequence[str | None] = ()
+    places: Sequence[Sequence[str | None]] = ()
+    if origins.count(NO_ORIGIN) < len(origins):
+        networks, *places = zip(*origins, strict=True)
     fates: list[int] = list(map(_OF_TYPE.__getitem__, columns["event_type"]))
     rejections: dict[int, Rejection] = {}
-    judged = zip(columns["webdriver"], agents, origins, strict=True)
-    bots = [n for n, (is_driven, agent, origin) in enumerate(judged) if is_driven or agent[0] or origin[0]]  # `bot_rule`
-    for n in bots:
+    for n in sorted({*_where(columns["webdriver"]), *_where(agent_rules), *_where(networks)}):
         fates[n] = Fate.BOT
-        rule = WEBDRIVER if columns["webdriver"][n] else agents[n].bot_rule or origins[n].bot_rule or ""
+        rule = WEBDRIVER if columns["webdriver"][n] else agent_rules[n] or networks[n] or ""
         rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None)
     if columns["malformed"].count(None) < len(fates):
         for n, reason in enumerate(columns["malformed"]):
@@ -106,4 +109,12 @@ def judge(lines: Decoded, enricher: Enricher) -> Judged:
                 fates[n] = Fate.MALFORMED
                 payload = columns["payload"][n] or ""
                 rejections[n] = Rejection(reason, columns["user_agent"][n], columns["ip"][n], payload)
-    return Judged(fates, agents, origins, rejections, digests_of([event_id or "" for event_id in columns["event_id"]]))
+    event_ids = columns["event_id"]
+    if None in event_ids:
+        event_ids = [event_id or "" for event_id in event_ids]
+    return Judged(fates, agents, places, rejections, digests_of(event_ids))
+
+
+def _where(conditions: Sequence[object]) -> Iterator[int]:
+    """The places of what is true."""
+    return compress(range(len(conditions)), conditions)

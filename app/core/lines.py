@@ -9,7 +9,7 @@ import polars as pl
 
 from app.core.copies import Arriving, tell_copies
 from app.core.decode import AcceptedBlock, Decoded
-from app.core.enrich import NO_ORIGIN, Enricher
+from app.core.enrich import Enricher
 from app.core.event_fields import STORED_FIELDS
 from app.core.fate import Fate, Judged, Rejection, judge
 from app.core.frames import DTYPES, nothing, stack
@@ -77,13 +77,11 @@ def sort_lines(read: Iterable[Decoded], state: StateReader, dedup_window_ms: int
 
 def _frame(decoded: Decoded, judged: Judged) -> pl.DataFrame:
     columns = [pl.Series(name, decoded.columns[name], dtype=dtype) for name, dtype in _SCHEMA.items()]
-    _, *agents = zip(*judged.agents, strict=True)
-    columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_AGENT, agents, strict=True)]
-    if judged.origins.count(NO_ORIGIN) == len(judged.origins):
-        columns += [nothing(name, _TEXT, len(judged.origins)) for name in _OF_ORIGIN]
+    columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_AGENT, judged.agents, strict=True)]
+    if judged.places:
+        columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_ORIGIN, judged.places, strict=True)]
     else:
-        _, *origins = zip(*judged.origins, strict=True)
-        columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_ORIGIN, origins, strict=True)]
+        columns += [nothing(name, _TEXT, len(judged.fates)) for name in _OF_ORIGIN]
     return pl.DataFrame(columns)
 
 

@@ -46,7 +46,8 @@ def window_columns(events: pl.DataFrame, digests: list[bytes]) -> pl.DataFrame:
     sizes = [ROW_BYTES] * events.height
     for name in _LONG:
         if name in events.columns:
-            sizes = [size + utf8_length(text or "") for size, text in zip(sizes, events[name].to_list(), strict=True)]
+            texts = zip(sizes, events[name].to_list(), strict=True)
+            sizes = [size + utf8_length(text) if text else size for size, text in texts]
     return events.hstack([pl.Series("digest", digests, dtype=pl.Binary), pl.Series("size", sizes, dtype=pl.Int64)])
 
 

@@ -5,7 +5,7 @@ less `txn_id`; changes to the state as packed columns, one a state table.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from operator import itemgetter
@@ -77,7 +77,7 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
         """
         pairs = sorted(puts, key=itemgetter(0))
         values = [value for _, value in pairs]
-        ends = struct.pack(f"<{len(values)}I", *accumulate(map(len, values)))
+        ends = _ends_of_all(values)
         keys = [key for key, _ in pairs]
         packed = cls(table, key_bytes, b"".join(keys), ends, b"".join(values), b"".join(deletes))
         vars(packed)["columns"] = keys, values  # whoever packs them reads them again when the step is durable
@@ -158,6 +158,14 @@ class FollowedStep(StepMessage, frozen=True, array_like=True):
 def _ends_of(width: int, count: int) -> bytes:
     """The `value_ends` of `count` values of one width."""
     return struct.pack(f"<{count}I", *range(width, width * count + 1, width)) if width else b""
+
+
+def _ends_of_all(values: Sequence[bytes]) -> bytes:
+    """The `value_ends` of `values`."""
+    count, widths = len(values), set(map(len, values))
+    if len(widths) == 1 and (width := widths.pop()):
+        return _ends_of(width, 1 << count.bit_length())[: 4 * count]
+    return struct.pack(f"<{count}I", *accumulate(map(len, values)))
 
 
 _CUT_AT_ONCE: Final = 64
