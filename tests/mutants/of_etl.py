@@ -1,4 +1,4 @@
-"""Bugs in the ETL: the step, its place in the log, its state, and what becomes of lines (rules E1 to E7, J1 to J3)."""
+"""Bugs in the ETL: the step, its place in the log, its state, and what becomes of lines (rules E1 to E7, J1)."""
 
 from mutant import Mutant
 
@@ -7,7 +7,6 @@ HISTORY = ("tests/unit/test_counting.py", "tests/property/test_histories.py", "t
 GATHERED = ("tests/property/test_gathered_steps.py",)
 RECOVERY = ("tests/agents/test_partition_state.py", "tests/agents/test_etl_work.py")
 LINES = ("tests/property/test_step_equals_oracle.py", "tests/unit/test_ledger_of_steps.py")
-JOIN = ("tests/unit/test_join.py", "tests/property/test_step_equals_oracle.py")
 
 MUTANTS = (
     Mutant(
@@ -265,55 +264,5 @@ MUTANTS = (
         "        if (received < now and (moved or due)) or (moved and now > far):\n            return n\n",
         "",
         LINES,
-    ),
-    Mutant(
-        "what a full message leaves over is forgotten",
-        "E6",
-        "app/core/closing.py",
-        "            if not close(frame, at, forced=forced):\n"
-        "                return self._out._replace(closed=Due(*closed), more=True)\n",
-        "            if not close(frame, at, forced=forced):\n"
-        "                return self._out._replace(closed=Due(*max(closed, Due(stream_time_ms))), more=False)\n",
-        JOIN,
-    ),
-    Mutant(
-        "a second that is late joins all the same",
-        "J3",
-        "app/core/closing.py",
-        "        if found and time_in(found[0].rank) <= upper:\n",
-        "        if found:\n",
-        JOIN,
-    ),
-    Mutant(
-        "all that is due closes in one message, whatever it costs",
-        "E6",
-        "app/core/closing.py",
-        "        return out if cost <= budget_bytes else None\n",
-        "        return out\n",
-        JOIN,
-    ),
-    Mutant(
-        "a second is nobody's though its first is open",
-        "J3",
-        "app/core/closing.py",
-        "        return joiner is None or time_in(joiner) > frame.due_ms(at)\n",
-        "        return True\n",
-        JOIN,
-    ),
-    Mutant(
-        "of several firsts the last one joins",
-        "J2",
-        "app/core/join.py",
-        "            elif rank < joiner_in(joiner) and (",
-        "            elif rank > joiner_in(joiner) and (",
-        JOIN,
-    ),
-    Mutant(
-        "a decided second is forgotten to be so",
-        "J3",
-        "app/core/stored_window.py",
-        "            seconds_puts.append((_NUMBER.pack(n) + _MASK, mask.serialize()))\n",
-        "            seconds_puts.append((_NUMBER.pack(n) + _MASK, BitMap(rows).serialize()))\n",
-        JOIN,
     ),
 )

@@ -47,6 +47,18 @@ def test_a_first_takes_the_earliest_second_in_range(
     assert reasons(run) == others
 
 
+def test_a_second_behind_the_bound_of_an_open_first_is_late_at_once() -> None:
+    run = one_by_one(block(event("f", at_s=0), batch=1), block(second("s", at_s=121), batch=2))
+    assert joins(run) == {}
+    assert reasons(run) == {"s": "late"}
+
+
+def test_a_second_that_came_before_its_first_is_late_behind_its_bound() -> None:
+    run = one_by_one(block(second("s", at_s=121), batch=1), block(event("f", at_s=0), batch=2), tick(s0=400))
+    assert joins(run) == {"f": None}
+    assert reasons(run) == {"s": "late"}
+
+
 def test_it_closes_when_stream_time_passes_its_bound_and_not_before() -> None:
     run = one_by_one(block(event("f")), tick(s0=120))
     assert joins(run) == {}

@@ -1,0 +1,106 @@
+"""Bugs in the join: who joins for a page view, what closes, and what is left over (rules E6, J2, J3)."""
+
+from mutant import Mutant
+
+JOIN = ("tests/unit/test_join.py", "tests/property/test_step_equals_oracle.py")
+
+MUTANTS = (
+    Mutant(
+        "what a full message leaves over is forgotten",
+        "E6",
+        "app/core/closing.py",
+        "            if not close(frame, at, forced=forced):\n"
+        "                return self._out._replace(closed=Due(*closed), more=True)\n",
+        "            if not close(frame, at, forced=forced):\n"
+        "                return self._out._replace(closed=Due(*max(closed, Due(stream_time_ms))), more=False)\n",
+        JOIN,
+    ),
+    Mutant(
+        "a second that is late joins all the same",
+        "J3",
+        "app/core/closing.py",
+        "        if found and time_in(found[0].rank) <= upper:\n",
+        "        if found:\n",
+        JOIN,
+    ),
+    Mutant(
+        "all that is due closes in one message, whatever it costs",
+        "E6",
+        "app/core/closing.py",
+        "        return out if cost <= budget_bytes else None\n",
+        "        return out\n",
+        JOIN,
+    ),
+    Mutant(
+        "a second is nobody's though its first is open",
+        "J3",
+        "app/core/closing.py",
+        "        return joiner is None or time_in(joiner) > frame.due_ms(at)\n",
+        "        return True\n",
+        JOIN,
+    ),
+    Mutant(
+        "of several firsts the last one joins",
+        "J2",
+        "app/core/join.py",
+        "            elif rank < joiner_in(joiner) and (",
+        "            elif rank > joiner_in(joiner) and (",
+        JOIN,
+    ),
+    Mutant(
+        "a decided second is forgotten to be so",
+        "J3",
+        "app/core/stored_window.py",
+        "            seconds_puts.append((_NUMBER.pack(n) + _MASK, mask.serialize()))\n",
+        "            seconds_puts.append((_NUMBER.pack(n) + _MASK, BitMap(rows).serialize()))\n",
+        JOIN,
+    ),
+    Mutant(
+        "a second does not see that its first is open",
+        "J3",
+        "app/core/join.py",
+        "            return self._open.get(digest)\n",
+        "            return None\n",
+        JOIN,
+    ),
+    Mutant(
+        "only a second whose first came before it is asked whether it met one",
+        "J3",
+        "app/core/closing.py",
+        "if joiner is None or joiner > rank]",
+        "if joiner is not None and joiner <= rank]",
+        JOIN,
+    ),
+    Mutant(
+        "a second that is the only one joins however long before its first it came",
+        "J2",
+        "app/core/closing.py",
+        "        if len(found) == 1 and lower <= time_in(found[0].rank) <= upper:  # nearly always\n",
+        "        if len(found) == 1 and time_in(found[0].rank) <= upper:  # nearly always\n",
+        JOIN,
+    ),
+    Mutant(
+        "a second that is the only one joins however late it is",
+        "J3",
+        "app/core/closing.py",
+        "        if len(found) == 1 and lower <= time_in(found[0].rank) <= upper:  # nearly always\n",
+        "        if len(found) == 1 and lower <= time_in(found[0].rank):  # nearly always\n",
+        JOIN,
+    ),
+    Mutant(
+        "a decided second takes the others of its page view with it",
+        "J3",
+        "app/core/window.py",
+        "            if len(left) > 1:  # seldom: it is one of several\n",
+        "            if len(left) > 9:  # seldom: it is one of several\n",
+        JOIN,
+    ),
+    Mutant(
+        "of copies in one step only the last is looked at",
+        "E7",
+        "app/core/copies.py",
+        "        suspects = sorted({*suspects, *again, *(last[digests[n]] for n in again)})\n",
+        "        suspects = sorted({*suspects, *(last[digests[n]] for n in again)})\n",
+        JOIN,
+    ),
+)
