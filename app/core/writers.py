@@ -187,10 +187,18 @@ def _unzstd(body: bytes) -> bytes:
     return text
 
 
+def _gzip(text: bytes) -> bytes:
+    return igzip.compress(text, _GZIP_LEVEL, mtime=0)
+
+
+def _bzip2(text: bytes) -> bytes:
+    return bz2.compress(text)
+
+
 _COMPRESS: Final[dict[Format, Callable[[bytes], bytes]]] = {
     Format.TSV_ZSTD: _zstd,
-    Format.TSV_GZIP: lambda text: igzip.compress(text, _GZIP_LEVEL, mtime=0),
-    Format.TSV_BZIP2: bz2.compress,
+    Format.TSV_GZIP: _gzip,
+    Format.TSV_BZIP2: _bzip2,
 }
 _DECOMPRESS: Final[dict[Format, Callable[[bytes], bytes]]] = {
     Format.TSV_ZSTD: _unzstd,
