@@ -79,10 +79,10 @@ class _Matcher:
         """By page view the seconds that this step brings, made when one of `_arriving` is asked for: a first that closes in
         the very step in which its second comes is rare."""
 
-    def all_undecided(self, digests: Sequence[bytes]) -> Sequence[Sequence[Waiting] | None]:
-        """`undecided` of each page view; may be None where there are none."""
+    def all_undecided(self, digests: Sequence[bytes]) -> Sequence[Sequence[Waiting]]:
+        """`undecided` of each page view."""
         if self._arriving.isdisjoint(digests):
-            return list(map(self.window.waiting.get, digests))
+            return list(map(self.window.waiting.get, digests, repeat(())))
         return list(map(self.undecided, digests))
 
     def undecided(self, digest: bytes) -> Sequence[Waiting]:
@@ -175,7 +175,7 @@ class _Whole:
         taken: list[Place | None] = [None] * (upto - at)
         found = matcher.all_undecided(frame.digests[at:upto])
         for n in compress(range(upto - at), found):
-            joined, others = matcher.match(frame, at + n, found[n] or ())
+            joined, others = matcher.match(frame, at + n, found[n])
             if joined:
                 taken[n] = (joined.frame, joined.row)
                 cost += joined.size

@@ -59,11 +59,11 @@ def tell_copies(lines: Arriving, state: StateReader, dedup_window_ms: int) -> Co
 
 def _find(lines: Arriving, held: Sequence[bytes | None], dedup_window_ms: int) -> list[int]:
     """Which of `lines` are copies. Only ids that the state knows, or that come more than once here, need a closer look."""
-    digests = lines.digests
-    suspects = list(compress(range(len(digests)), held))
-    last = dict(zip(digests, range(len(digests)), strict=True))
+    digests, places = lines.digests, range(len(lines.digests))
+    suspects = list(compress(places, held))
+    last = dict(zip(digests, places, strict=True))
     if len(last) < len(digests):
-        again = list(compress(range(len(digests)), map(ne, map(last.__getitem__, digests), range(len(digests)))))
+        again = list(compress(places, map(ne, map(last.__getitem__, digests), places)))
         suspects = sorted({*suspects, *again, *(last[digests[n]] for n in again)})
     copies = []
     fresh: dict[bytes, bytes] = {}

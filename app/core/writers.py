@@ -4,8 +4,8 @@ TSV is CSV quoting with a tab between fields and LF behind every row, no header:
 PostgreSQL's csv format read alike. A field is quoted when it holds a tab, a quote, CR or LF, or is the empty string; NULL is
 the unquoted empty field. Avro files carry the versioned schemas of `app.core.schemas`.
 
-The same rows give the same bytes, whoever writes them: nothing comes from a clock, a random source or a file name. (Gzip
-excepted where processors differ: its library uses what each has. Who reads it gets the same.)
+The same rows give the same bytes, whoever writes them: nothing comes from a clock, a random source or a file name. Only gzip
+may pack them otherwise on another kind of processor, as its library uses what each has; unpacked they are the same.
 """
 
 import base64
@@ -102,7 +102,7 @@ def encode_output(output: str, frame: pl.DataFrame) -> bytes:
     Raises:
         FormatInvalid: the frame has other columns or types, or a timestamp outside the years 1 to 9999.
 
-    Guarantees: the same rows give the same bytes.
+    Guarantees: the same rows give the same bytes, gzip's on one kind of processor.
     """
     flow = BY_NAME[output]
     if list(frame.schema.items()) != list(frame_schema(output).items()):
