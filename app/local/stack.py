@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from app.errors import LocalStackError
 from app.local.life import Home, replace_file
 from app.settings import Settings
 
@@ -17,6 +18,7 @@ class RoleProcess(msgspec.Struct, frozen=True):
 
     role: str
     pid: int
+    """0 while there is none: it ended, and its successor is not started yet."""
     log: str
     """Absolute path of its log."""
 
@@ -74,9 +76,21 @@ class Stack(msgspec.Struct, kw_only=True):
         """Put it in place, whole or not at all."""
         replace_file(home.stack_file, msgspec.json.format(msgspec.json.encode(self)))
 
-    def pid_of(self, role: str) -> int:
-        """The pid of a role or service."""
-        return next(process.pid for process in [*self.processes, *self.infrastructure] if process.role == role)
+    def pid_of(self, role: str) -> int | None:
+        """The pid of a role or service; None while it does not run."""
+        known = {process.role: process.pid for process in [*self.processes, *self.infrastructure]}
+        return known.get(role) or None
+
+    def running_pid(self, role: str) -> int:
+        """The pid of a role or service that is to be sent a signal.
+
+        Raises:
+            LocalStackError: it does not run. A signal to pid 0 would go to the sender's own process group.
+        """
+        pid = self.pid_of(role)
+        if pid is None:
+            raise LocalStackError(f"{role} does not run: `instream status` names its log")
+        return pid
 
 
 def read_stack(home: Home) -> Stack | None:

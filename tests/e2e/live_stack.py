@@ -77,13 +77,13 @@ class LiveStack:
 
     def kill(self, role: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a role or service. Returns: the pid that it had."""
-        pid = self.stack.pid_of(role)
+        pid = self.stack.running_pid(role)
         os.kill(pid, number)
         return pid
 
     def await_restart(self, role: str, old_pid: int, within_s: float = 60) -> None:
         """Return when stack.json names another pid for `role`."""
-        eventually(lambda: self.stack.pid_of(role) not in {0, old_pid}, within_s)
+        eventually(lambda: self.stack.pid_of(role) not in {None, old_pid}, within_s)
 
     async def await_ready(self, role: str, within_s: float = 90) -> None:
         """Return when /ready of a role answers."""

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -65,6 +66,18 @@ async def test_a_signal_goes_to_who_runs_the_role(world: World) -> None:
     assert world.workers.send("etl", signal.SIGTERM) is None
     assert world.workers.pid("nobody") is None
     assert world.workers.pid("sink") == world.sink.pid
+
+
+async def test_who_does_not_run_has_no_pid_and_is_sent_nothing(world: World) -> None:
+    """stack.json says 0 between a worker and its successor; a signal to 0 would end everybody in the sender's group."""
+    stopped = RoleProcess("etl", 0, "")
+    stack = msgspec.structs.replace(world.stack, processes=[stopped, *world.stack.processes[1:]])
+    stack.write(world.home)
+    assert (stack.pid_of("etl"), stack.pid_of("sink"), stack.pid_of("nobody")) == (None, world.sink.pid, None)
+    assert stack.running_pid("sink") == world.sink.pid
+    with pytest.raises(LocalStackError, match="etl does not run"):
+        stack.running_pid("etl")
+    assert world.workers.send("etl", signal.SIGKILL) is None
 
 
 async def test_a_fault_meets_another_where_the_one_that_was_meant_is_down(world: World) -> None:

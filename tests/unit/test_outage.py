@@ -51,7 +51,7 @@ def test_the_highest_memory_of_each_process_is_kept_by_phase(tmp_path: Path, mon
 
 def test_a_frozen_process_stands_and_goes_on_even_if_the_outage_fails() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        stack: Any = SimpleNamespace(pid_of=lambda _: process.pid)
+        stack: Any = SimpleNamespace(running_pid=lambda _: process.pid)
 
         def fail() -> None:
             with frozen(stack, ["kafka"]):

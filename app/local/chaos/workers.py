@@ -49,9 +49,8 @@ class Workers:
         stack = read_stack(self._home)
         if stack is None:
             raise LocalStackError(f"the stack in {self._home.path} is gone")
-        known = {process.role: process.pid for process in [*stack.processes, *stack.infrastructure]}
-        pid = known.get(name, 0)
-        return pid if pid and _runs(pid) else None
+        pid = stack.pid_of(name)
+        return pid if pid is not None and _runs(pid) else None
 
     async def eligible(self, wanted: str, others: Sequence[str], patience_s: float = PATIENCE_S) -> str | None:
         """`wanted`, or the next of `others` behind it that runs and is not stopped or being changed; None if none comes."""

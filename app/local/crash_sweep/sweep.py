@@ -160,10 +160,10 @@ class Sweep:
         The worker is stopped before, which flushes the store: of one that is new, a copy would hold nothing.
         """
         older = self._home.path / "older-store"
-        pid = self.stack.pid_of("etl")
+        pid = self.stack.running_pid("etl")
         os.kill(pid, signal.SIGTERM)
         await self._ready_behind("etl", pid)
-        copy_store(self.stack.pid_of("etl"), self._home.data / "etl", older)
+        copy_store(self.stack.running_pid("etl"), self._home.data / "etl", older)
         await self.warm_up()
         return older
 
@@ -173,7 +173,7 @@ class Sweep:
         for event in history_of(point).events:
             match event:
                 case Event.STOPPED:
-                    os.kill(self.stack.pid_of(point.role), signal.SIGTERM)
+                    os.kill(self.stack.running_pid(point.role), signal.SIGTERM)
                 case Event.ORPHAN:
                     await self._until_died(armed, lambda: leave_orphan(settings, f"orphan{secrets.token_hex(4)}"))
                 case Event.UNREADABLE:
@@ -183,7 +183,7 @@ class Sweep:
                 case Event.REPLAY:
                     await self._until_died(armed, lambda: replay_one(settings))
                 case Event.BAD_FILE:
-                    spoilt = await spoil_file(settings, self.stack.pid_of(point.role))
+                    spoilt = await spoil_file(settings, self.stack.running_pid(point.role))
                     try:
                         await self._until_died(armed, None)
                     finally:
@@ -191,7 +191,7 @@ class Sweep:
                 case Event.RESHARD:
                     self._say(await asyncio.to_thread(reshard, settings))
                 case Event.STALE_STORE if older is not None:
-                    await make_stale(settings, self.stack.pid_of("etl"), self._home.data / "etl", older)
+                    await make_stale(settings, self.stack.running_pid("etl"), self._home.data / "etl", older)
                 case _:
                     pass
 
@@ -245,7 +245,7 @@ class Sweep:
         while True:
             stack = self.stack
             base = stack.collector_url if role == "collector" else stack.metrics[role].removesuffix("/metrics")
-            if stack.pid_of(role) not in {0, pid} and await answers_ok(f"{base}/ready"):
+            if stack.pid_of(role) not in {None, pid} and await answers_ok(f"{base}/ready"):
                 return
             await asyncio.sleep(POLL_S)
 

@@ -33,7 +33,7 @@ OUTAGES: Final = (
 @contextmanager
 def frozen(stack: Stack, names: Sequence[str]) -> Iterator[None]:
     """Some processes of the stack stand still inside the block."""
-    pids = [stack.pid_of(name) for name in names]
+    pids = [stack.running_pid(name) for name in names]
     try:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
