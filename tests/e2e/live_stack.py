@@ -1,6 +1,7 @@
 """A stack as end-to-end tests see it: the command line, stack.json, signals, and exact comparison."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from app.local.traffic.compare import Comparison, compare
 from app.local.traffic.run import Plan, Run, run_traffic
 from app.settings import read_settings
 
+TROUBLE = re.compile(r'"level": "(warning|error|critical)"|"event": "process started again"|^\w*(Error|Exception)\b|FATAL')
+TOLD_LINES = 25
 INSTREAM = Path(sys.executable).with_name("instream")
 ANY_PORTS = dict.fromkeys(
     ("INSTREAM_COLLECTOR_PORT", "INSTREAM_KAFKA_PORT", "INSTREAM_AWS_PORT", "INSTREAM_WAREHOUSE_PORT"), "0"
@@ -74,6 +77,15 @@ class LiveStack:
         """Stop it."""
         done = self.instream("down")
         assert done.returncode == 0, done.stderr
+
+    def story(self) -> str:
+        """What its logs say of trouble: who ended and was started again, and every role's last warnings."""
+        told = []
+        for log in (self.home.path / "supervisor.log", *sorted(self.home.logs.glob("*.log"))):
+            lines = log.read_text(errors="replace").splitlines()
+            trouble = [line for line in lines if TROUBLE.search(line)]
+            told += [f"--- {log.name}, {len(lines)} lines, {len(trouble)} of trouble", *trouble[-TOLD_LINES:]]
+        return "\n".join(told)
 
     def kill(self, role: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a role or service. Returns: the pid that it had."""

@@ -9,7 +9,7 @@ from app.crash.points import PlanFile
 from app.local.crash_sweep.histories import Event, history_of
 from app.local.crash_sweep.sweep import Sweep
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 SAMPLE = (
     "collector.registry.register.after",  # registered, and neither in Kinesis nor answered
