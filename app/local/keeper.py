@@ -79,7 +79,7 @@ class Keeper:
             spec: the process.
             clock: measures how long it lived.
             changed: called after every start, when `pid` is new.
-            lost: called with the reason when a fatal process died; it is not started again.
+            lost: called with the reason when a fatal process died, or nobody can keep the process; it is not started again.
         """
         self.spec = spec
         self.backoff = Backoff(spec.healthy_s)
@@ -101,8 +101,9 @@ class Keeper:
 
     async def start(self) -> None:
         """Start the process, then keep it in the background until `stop`."""
-        process = await self._spawn()
-        self._task = asyncio.create_task(self._keep(process), name=f"keep {self.spec.name}")
+        self._process = process = await self._spawn()
+        self._changed()
+        self._task = asyncio.create_task(self._keep_or_tell(process), name=f"keep {self.spec.name}")
 
     async def stop(self) -> None:
         """End the process: its stop signal, and SIGKILL where that takes longer than its patience. Safe to call twice."""
@@ -131,6 +132,14 @@ class Keeper:
         self._process = self._task = None
         return process
 
+    async def _keep_or_tell(self, process: asyncio.subprocess.Process) -> None:
+        """Keep it; what ends that before its time is told: a process that nobody starts again must not go unnoticed."""
+        try:
+            await self._keep(process)
+        except Exception as exc:
+            log.exception("process is not kept any more", process=self.spec.name)
+            self._lost(f"{self.spec.name} is not kept any more: {exc!r}")
+
     async def _keep(self, process: asyncio.subprocess.Process) -> None:
         while True:
             since = self._clock.monotonic_s()
@@ -155,29 +164,22 @@ class Keeper:
                     return None
                 self.restarts += 1
                 try:
-                    process = self._go_on_with(self.successor()) or await self._spawn()
+                    self._process = process = self.successor() or await self._spawn()
                 except OSError as exc:
                     log.error("process cannot be started", process=self.spec.name, error=str(exc))
                     lived_s, code = 0, 1
                     continue
+            self._changed()  # outside: a second process beside one that runs would be in its way for ever
             log.info("process started again", process=self.spec.name, pid=process.pid, after_s=delay_s)
             return process
         return None
 
-    def _go_on_with(self, process: asyncio.subprocess.Process | None) -> asyncio.subprocess.Process | None:
-        if process is not None:
-            self._process = process
-            self._changed()
-        return process
-
     async def _spawn(self) -> asyncio.subprocess.Process:
         with self.spec.log.open("ab") as log_file:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self.spec.command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=subprocess.STDOUT,
                 env=dict(self.spec.environment), cwd=self.spec.folder, start_new_session=True,
             )  # fmt: skip
-        self._changed()
-        return self._process
 
     async def _stopped_within(self, delay_s: float) -> bool:
         if not delay_s:

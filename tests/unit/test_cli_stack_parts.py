@@ -275,6 +275,28 @@ async def test_a_fatal_death_is_told_and_not_mended(tmp_path):
     assert watched.keeper.restarts == 0
 
 
+async def test_who_cannot_be_kept_any_more_is_told_and_never_runs_twice(tmp_path):
+    """Whatever a restart's record meets: neither is the loss silent, nor does a second process run beside the first."""
+    watched = Watched(tmp_path, "import time; time.sleep(60)")
+    note = watched.keeper._changed
+
+    def fail_at_restarts() -> None:
+        note()
+        if watched.keeper.restarts:
+            raise OSError("no space left")
+
+    watched.keeper._changed = fail_at_restarts
+    await watched.keeper.start()
+    await watched.next_change()
+    os.kill(watched.pids[0], signal.SIGKILL)
+    while not watched.lost:
+        await watched.next_change()
+    await watched.keeper.stop()
+    assert watched.lost == ["etl is not kept any more: OSError('no space left')"]
+    assert len(watched.pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in watched.pids)
+
+
 async def said_in(log: Path, words: str = "\n") -> str:
     """The log's text once it holds `words`."""
 
