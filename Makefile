@@ -11,13 +11,13 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
-KAFKA_POM := app/local/kafka-pom.xml
+KAFKA_POM := app/local/services/kafka-pom.xml
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-sweep chaos lint bench up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos lint bench up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,19 +34,22 @@ test-fast: setup  ## the tests that need no stack
 	@$(PYTEST) -m "not stack"
 
 simulate: setup  ## histories of the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to be told one
-	@$(BIN)/python tests/simulation/simulate.py $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1))
+	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1))
 
 mutants: setup  ## plant each of some hundred bugs in a copy of the tree and show which tests catch it
-	@$(BIN)/python tests/mutants/run.py
+	@$(BIN)/python -m tests.mutants.run
 
 outage: setup  ## memory is bounded and nothing is lost while broker, AWS and warehouse stall in turn (MINUTES=10, RATE=500)
-	@$(BIN)/instream outage --minutes $(or $(MINUTES),10) --rate $(or $(RATE),500)
+	@$(BIN)/python -m tests.rig.outage --minutes $(or $(MINUTES),10) --rate $(or $(RATE),500)
+
+crash-points: setup  ## list every call to the outside before and after which a test can end a worker
+	@$(BIN)/python -m tests.rig.crash_points
 
 crash-sweep: setup  ## kill every worker at every call to the outside, once and twice in a row: most of an hour (ONLY=sink.s3)
-	@$(BIN)/instream crash-sweep $(if $(ONLY),--only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(if $(TOGETHER),--together $(TOGETHER))
+	@$(BIN)/python -m tests.rig.crash_sweep $(if $(ONLY),--only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(if $(TOGETHER),--together $(TOGETHER))
 
 chaos: setup  ## faults of every kind against a stack of its own under load, then every row is checked (MINUTES=10 SEED=1)
-	@$(BIN)/python -m app.local.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+	@$(BIN)/python -m tests.rig.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

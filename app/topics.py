@@ -34,7 +34,8 @@ def topics_of(settings: Settings) -> Topics:
 
     `blocks` and `rows` go by time alone and are stamped by the broker (rule T4); `rows` outlives `blocks` so that what a
     trimmed log lacks has expired (rule E5). `dead-letters` holds copies of what could not be read
-    (`app.core.dead_letter`), for people. `articles` and `campaigns` are compacted dimension tables that anyone may feed.
+    (`app.core.formats.dead_letter`), for people. `articles` and `campaigns` are compacted dimension tables that anyone may
+    feed.
     """
     window_ms = int(settings.dedup_window_s * 1000)
     largest = str(settings.max_message_bytes)

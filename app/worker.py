@@ -16,5 +16,5 @@ def __getattr__(name: str) -> Any:
     if name not in ROLES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     faust_app = getattr(app.apps, name)
-    importlib.import_module(f"agents.{name}")
+    importlib.import_module(f"agents.{name}.agent")
     return faust_app

@@ -10,7 +10,7 @@ from typing import Any
 from faust.stores.memory import Store
 from faust.tables.table import Table
 
-from app.core.checkpoint import Checkpoint, decode, encode, further
+from app.core.formats.checkpoint import Checkpoint, decode, encode, further
 from app.topics import Topics
 
 

@@ -15,15 +15,15 @@ from faust.stores import rocksdb as faust_rocksdb
 from faust.tables.table import Table
 from faust.types import TP
 
-from app.core.step_message import StepMessage
+from app.core.formats.step_message import StepMessage
 from app.crash.proxies import around
 from app.errors import StepGap
 from app.shell.faust_app import InstreamApp
 from app.topics import topics_of
-from tables.gathered import GATHERED_BYTES
-from tables.partition_db import PartitionDb, Position
-from tables.rocks_engine import Memory, open_engine
-from tables.store_check import StoreCheck
+from tables.store.partition_store import PartitionDb, Position
+from tables.store.rocksdb import Memory, open_engine
+from tables.store.store_check import StoreCheck
+from tables.store.write_buffer import GATHERED_BYTES
 
 log = structlog.get_logger(__name__)
 

@@ -2,20 +2,15 @@
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import botocore.loaders
 import pytest
 import structlog
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as in the workers (app.apps), and before anybody imports polars
-sys.path.insert(0, str(Path(__file__).parent))
-
-from support_warehouse import kept_warehouse, warehouse, warehouse_stack
-
-from app.shell.garbage import collect_seldom
+from app.shell.gc_tuning import collect_seldom
+from tests.worlds.warehouse import kept_warehouse, warehouse, warehouse_stack
 
 __all__ = ["few_collections", "kept_warehouse", "quick_aws_clients", "quiet_logs", "warehouse", "warehouse_stack"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from app.core.block import End, decode_control, decode_header, frame_of, is_control, open_frame
+from app.core.formats.block import End, decode_control, decode_header, frame_of, is_control, open_frame
 from app.errors import FrameInvalid
 
 COMMON = ("event_id", "page_view_id", "visitor_id", "occurred_at", "received_at", "properties")

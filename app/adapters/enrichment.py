@@ -3,8 +3,8 @@
 from importlib.resources import files
 
 from app.adapters.geo import location_lookup
-from app.core.bots import CrawlerNetworks, parse_networks
-from app.core.enrich import Dimension, Enricher
+from app.core.enrich.bots import CrawlerNetworks, parse_networks
+from app.core.enrich.enrich import Dimension, Enricher
 from app.errors import ConfigurationError
 from app.settings import Settings
 
@@ -15,7 +15,7 @@ def open_enricher(settings: Settings, articles: Dimension, campaigns: Dimension)
     Raises:
         ConfigurationError: a file is missing or not what its setting says.
     """
-    known = parse_networks(files("app.core").joinpath("crawler_networks.txt").read_text())
+    known = parse_networks(files("app.core.enrich").joinpath("crawler_networks.txt").read_text())
     if settings.crawler_networks is not None:
         try:
             known += parse_networks(settings.crawler_networks.read_text())

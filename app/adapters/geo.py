@@ -11,7 +11,7 @@ import maxminddb
 import structlog
 from prometheus_client import Counter
 
-from app.core.enrich import Location, nowhere
+from app.core.enrich.enrich import Location, nowhere
 from app.errors import ConfigurationError
 from app.settings import Settings
 

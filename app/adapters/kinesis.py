@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session
 from app.adapters.ports import PutOutcome, RecordPage, Shard, StreamRecord
-from app.core.block import HEADER_BYTES
+from app.core.formats.block import HEADER_BYTES
 from app.errors import IteratorExpired, OutsideError
 from app.settings import Settings
 

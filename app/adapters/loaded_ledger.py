@@ -9,7 +9,7 @@ from psycopg import AsyncClientCursor
 
 from app.adapters.warehouse import Connection, connect
 from app.adapters.warehouse_port import QUERY_TIMEOUT_S, Delivered, Delivery, Quarantined, moment_ms
-from app.core.reconcile import Entry
+from app.core.audit.reconcile import Entry
 from app.errors import ServiceUnavailable
 
 IDS_PER_QUERY: Final = 500

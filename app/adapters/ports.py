@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from app.core.registry_item import BatchState, RegistryItem
+from app.core.formats.registry_item import BatchState, RegistryItem
 
 
 class PutResult(Enum):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session
-from app.core.registry_item import BatchState, BlockPlace, RegistryItem, move
+from app.core.formats.registry_item import BatchState, BlockPlace, RegistryItem, move
 from app.errors import IllegalMove
 from app.settings import Settings
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 import psycopg
 
 from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerLines, LoadError
-from app.core import statements
-from app.core.flows import Flow
-from app.core.statements import LogRow, Statement
+from app.core.delivery import statements
+from app.core.delivery.statements import LogRow, Statement
+from app.core.formats.flows import Flow
 from app.errors import OutcomeUnknown, ServiceUnavailable, WarehouseError
 from app.sql import schema_statements
 
@@ -65,7 +65,7 @@ async def run(connection: Connection, statement: Statement, timeout_s: float | N
 
 
 class PsycopgSession:
-    """`WarehouseSession` on one connection: each call is one statement of `app.core.statements`, as it is."""
+    """`WarehouseSession` on one connection: each call is one statement of `app.core.delivery.statements`, as it is."""
 
     def __init__(self, connection: Connection, copy_iam_role: str) -> None:
         self._connection = connection

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from app.core.flows import Flow
-from app.core.reconcile import Entry
-from app.core.statements import LogRow
+from app.core.audit.reconcile import Entry
+from app.core.delivery.statements import LogRow
+from app.core.formats.flows import Flow
 
 STATEMENT_TIMEOUT_S: Final = 120
 """A statement other than COPY that takes longer waits for a lock that somebody else holds, or for a server that hangs."""

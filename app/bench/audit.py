@@ -10,18 +10,18 @@ from collections.abc import Mapping
 import psutil
 from pyroaring import BitMap
 
-from agents.audit_ports import AuditPorts
-from agents.auditor import Auditor
-from app.adapters.memory import MemoryBlockStream, MemoryLoadedLedger, MemoryObjectStore, MemoryRegistry
+from agents.audit.auditor import Auditor
+from agents.audit.ports import AuditPorts
 from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
 from app.bench.plan import Plan
 from app.clock import SystemClock
-from app.core.batch import new_batch_id
-from app.core.keys import raw_key
-from app.core.reconcile import Entry
-from app.core.registry_item import BlockPlace, RegistryItem
+from app.core.audit.reconcile import Entry
+from app.core.formats.batch import new_batch_id
+from app.core.formats.object_keys import raw_key
+from app.core.formats.registry_item import BlockPlace, RegistryItem
 from app.errors import BenchmarkWrong
 from app.settings import Settings
+from app.testing.memory import MemoryBlockStream, MemoryLoadedLedger, MemoryObjectStore, MemoryRegistry
 
 PARTITIONS = 4
 LINES_A_BLOCK = 500

@@ -6,18 +6,18 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 
-from agents.pump import Cluster, Outside, Pump
-from app.adapters.memory import MemoryBlockStream
+from agents.bridge.shard_reader import Cluster, Outside, Pump
 from app.bench.cluster import cluster
 from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
 from app.bench.plan import Plan
 from app.bench.traffic import PartitionTraffic, Shape
 from app.clock import SystemClock
-from app.core.checkpoint import Checkpoint
-from app.core.shards import Listed, ShardBook
+from app.core.bridge.shards import Listed, ShardBook
+from app.core.formats.checkpoint import Checkpoint
 from app.errors import BenchmarkWrong
 from app.settings import Settings
 from app.shell.transport import BATCH_BYTES
+from app.testing.memory import MemoryBlockStream
 from app.topics import topics_of
 
 PARTITIONS: Final = 4

@@ -17,10 +17,10 @@ from app.adapters.kafka import ensure_topics
 from app.adapters.s3 import S3ObjectStore
 from app.bench.measure import WORK_CORE, pin
 from app.errors import LocalStackError
-from app.local import kafka
-from app.local.aws import HEALTH_PATH
-from app.local.environment import process_environment
-from app.local.ports import claim_free
+from app.local.services import kafka
+from app.local.services.aws import HEALTH_PATH
+from app.local.stack.environment import process_environment
+from app.local.stack.ports import claim_free
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def cluster(partitions: int, *, aws: bool = True) -> Iterator[Cluster]:
         try:
             commands = [kafka.command(folder / "kafka")]
             if aws:
-                commands.append([sys.executable, "-m", "app.local.aws", "--port", str(aws_port)])
+                commands.append([sys.executable, "-m", "app.local.services.aws", "--port", str(aws_port)])
             for number, command in enumerate(commands):
                 with (folder / f"{number}.log").open("wb") as log:
                     processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT))

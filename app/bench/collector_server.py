@@ -8,11 +8,11 @@ import sys
 import uvloop
 from aiohttp import web
 
-from app.adapters.memory import MemoryBlockStream, MemoryObjectStore, MemoryRegistry
 from app.clock import SystemClock
 from app.collector.server import create_app, new_runner
 from app.settings import Settings
-from app.shell.garbage import collect_seldom
+from app.shell.gc_tuning import collect_seldom
+from app.testing.memory import MemoryBlockStream, MemoryObjectStore, MemoryRegistry
 
 LATENCY_S = 0.02
 LINGER_MS = 250

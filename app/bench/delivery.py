@@ -4,10 +4,10 @@ import msgspec
 
 from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
 from app.bench.plan import Plan
-from app.core.flows import OUTPUTS
-from app.core.keys import data_key, manifest_key, staged_key, txn_id
-from app.core.load_plan import log_row, output_loads, plan_load
-from app.core.transaction import OutputObject, Ready
+from app.core.delivery.load_plan import log_row, output_loads, plan_load
+from app.core.formats.flows import OUTPUTS
+from app.core.formats.object_keys import data_key, manifest_key, staged_key, txn_id
+from app.core.formats.transaction_record import OutputObject, Ready
 from app.errors import BenchmarkWrong
 
 PARTITIONS = 32

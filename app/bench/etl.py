@@ -18,7 +18,7 @@ from app.bench.cluster import Cluster, Worker, cluster
 from app.bench.measure import Run
 from app.bench.plan import Plan
 from app.bench.traffic import RATE_PER_S, PartitionTraffic, Shape
-from app.core.step_message import StepMessage, decode_step
+from app.core.formats.step_message import StepMessage, decode_step
 from app.errors import BenchmarkWrong
 from app.shell.transport import BATCH_BYTES
 from app.topics import topics_of

@@ -1,6 +1,6 @@
 """`etl-core`: decode, step, encode and RocksDB commit of one partition in this process, without Kafka.
 
-The loop is the worker's own (`agents.etl_partition`), with topic `blocks` in memory and a log that answers at once. What
+The loop is the worker's own (`agents.etl.partition`), with topic `blocks` in memory and a log that answers at once. What
 comes out is counted against what the traffic says must come out.
 """
 
@@ -15,49 +15,49 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, cast
 
-from agents.etl_partition import EtlPartition
+from agents.etl.partition import EtlPartition
 from app.adapters.enrichment import open_enricher
 from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
 from app.bench.phases import Phases
 from app.bench.plan import Plan
 from app.bench.traffic import RATE_PER_S, Entry, PartitionTraffic, Shape
 from app.clock import SystemClock
-from app.core.counting import Counted
-from app.core.fate import pack_time
-from app.core.meta import Meta, encode_meta
-from app.core.step import EtlRules, PartitionEtl
-from app.core.step_message import Changes, StepMessage
+from app.core.etl.classify import pack_time
+from app.core.etl.meta import Meta, encode_meta
+from app.core.etl.step import EtlRules, PartitionEtl
+from app.core.formats.step_history import Counted
+from app.core.formats.step_message import Changes, StepMessage
 from app.errors import BenchmarkWrong
 from app.settings import Settings
-from tables.partition_db import PartitionDb
-from tables.rocks_engine import Memory, RocksEngine
+from tables.store.partition_store import PartitionDb
+from tables.store.rocksdb import Memory, RocksEngine
 
 PHASES: Final = {
-    "app.core.intake": "intake",
-    "app.core.decode": "decode",
-    "app.core.fate": "ids and fates",
-    "app.core.copies": "ids and fates",
-    "app.core.arrival": "frames",
-    "app.core.lines": "frames",
-    "app.core.frames": "frames",
-    "app.core.frames:pack_frame": "pack",
-    "app.core.frames:unpack_frame": "window frames",
-    "app.core.rejected": "rejected",
-    "app.core.join": "join",
-    "app.core.closing": "join",
-    "app.core.window": "join",
-    "app.core.stored_window": "window frames",
-    "app.core.enrich": "enrich",
-    "app.core.memo": "enrich",
-    "app.core.urls": "enrich",
-    "app.core.rows": "frames",
-    "app.core.rows:page_view_rows": "enrich",
-    "app.core.rows:redirect_rows": "enrich",
-    "app.core.ledger": "ledger",
-    "app.core.step": "step",
-    "app.core.step_message": "encode",
-    "tables.partition_db": "commit",
-    "tables.partition_db:get": "look-ups",
+    "app.core.etl.source": "intake",
+    "app.core.etl.decode": "decode",
+    "app.core.etl.classify": "ids and fates",
+    "app.core.etl.dedup": "ids and fates",
+    "app.core.etl.route": "frames",
+    "app.core.etl.lines": "frames",
+    "app.core.formats.columns": "frames",
+    "app.core.formats.columns:pack_frame": "pack",
+    "app.core.formats.columns:unpack_frame": "window frames",
+    "app.core.etl.rejected_rows": "rejected",
+    "app.core.join.join": "join",
+    "app.core.join.window_close": "join",
+    "app.core.join.window": "join",
+    "app.core.join.window_state": "window frames",
+    "app.core.enrich.enrich": "enrich",
+    "app.core.enrich.memo": "enrich",
+    "app.core.enrich.urls": "enrich",
+    "app.core.etl.flow_rows": "frames",
+    "app.core.etl.flow_rows:page_view_rows": "enrich",
+    "app.core.etl.flow_rows:redirect_rows": "enrich",
+    "app.core.etl.ledger": "ledger",
+    "app.core.etl.step": "step",
+    "app.core.formats.step_message": "encode",
+    "tables.store.partition_store": "commit",
+    "tables.store.partition_store:get": "look-ups",
 }
 """What a sample counts for."""
 WARM_UP_S: Final = 130

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 import psutil
 
-from app.shell.garbage import collect_seldom
+from app.shell.gc_tuning import collect_seldom
 
 WORK_CORE: Final = 0
 """Where the process that is measured runs; brokers, fakes and senders run on the others."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from app.bench.etl_core import Preloaded, run_once
 from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
 from app.bench.plan import Plan
-from app.core.flows import DUPLICATE
+from app.core.formats.flows import DUPLICATE
 from app.errors import BenchmarkWrong
 from app.settings import Settings
-from tables.partition_db import PartitionDb
-from tables.rocks_engine import Memory, RocksEngine
+from tables.store.partition_store import PartitionDb
+from tables.store.rocksdb import Memory, RocksEngine
 
 
 def run(plan: Plan) -> list[Run]:

@@ -8,33 +8,33 @@ from collections import Counter
 from itertools import pairwise
 from typing import Final
 
-from agents.sink_partition import Connections, SinkPartition
-from app.adapters.memory import MemoryObjectStore
+from agents.sink.partition import Connections, SinkPartition
 from app.bench.etl_core import Preloaded, run_once
 from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
 from app.bench.phases import Phases
 from app.bench.plan import Plan
 from app.bench.traffic import RATE_PER_S
 from app.clock import SystemClock
-from app.core.chain import LogBounds, Place, decode_record
-from app.core.collecting import CommitRules
-from app.core.flows import FLOWS
-from app.core.keys import chain_prefix
-from app.core.step_message import decode_step
+from app.core.formats.flows import FLOWS
+from app.core.formats.object_keys import chain_prefix
+from app.core.formats.step_message import decode_step
+from app.core.sink.chain import LogBounds, Place, decode_record
+from app.core.sink.open_transaction import CommitRules
 from app.errors import BenchmarkWrong
+from app.testing.memory import MemoryObjectStore
 
 PHASES: Final = {
-    "app.core.writers": "read rows",
-    "app.core.writers:_tsv": "tsv",
-    "app.core.writers:_zstd": "compress",
-    "app.core.writers:_gzip": "compress",
-    "app.core.writers:_bzip2": "compress",
-    "app.core.writers:_avro": "avro",
-    "app.core.writers:ledger_frame": "ledger",
-    "app.core.collecting": "take and digest",
-    "app.core.step_message": "take and digest",
-    "app.chain_store": "store",
-    "app.adapters.memory.s3": "store",
+    "app.core.formats.flow_files": "read rows",
+    "app.core.formats.flow_files:_tsv": "tsv",
+    "app.core.formats.flow_files:_zstd": "compress",
+    "app.core.formats.flow_files:_gzip": "compress",
+    "app.core.formats.flow_files:_bzip2": "compress",
+    "app.core.formats.flow_files:_avro": "avro",
+    "app.core.formats.flow_files:ledger_frame": "ledger",
+    "app.core.sink.open_transaction": "take and digest",
+    "app.core.formats.step_message": "take and digest",
+    "agents.sink.chain_store": "store",
+    "app.testing.memory.s3": "store",
 }
 TRANSACTION_S: Final = 10
 

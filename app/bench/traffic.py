@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 import zstandard
 
-from app.core.batch import ZSTD_LEVEL
-from app.core.block import BlockHeader, Tick, encode_block, encode_control
-from app.core.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, JOINED, PAGE_VIEWS, REDIRECTS, REJECTED
+from app.core.formats.batch import ZSTD_LEVEL
+from app.core.formats.block import BlockHeader, Tick, encode_block, encode_control
+from app.core.formats.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, JOINED, PAGE_VIEWS, REDIRECTS, REJECTED
 from app.local.traffic.content import BOTS, CAMPAIGNS, HUMANS
 
 RATE_PER_S: Final = 2_000

@@ -9,14 +9,14 @@ import typer
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
-    from agents.auditor import RoundReport
+    from agents.audit.auditor import RoundReport
     from app.settings import Settings
 
 
 async def run_round(settings: "Settings", grace_s: float | None) -> "RoundReport":
     """Judge every open batch older than the grace once, and send again what is missing."""
-    from agents.audit_ports import real_ports  # noqa: PLC0415 - commands load what they need
-    from agents.auditor import Auditor  # noqa: PLC0415
+    from agents.audit.auditor import Auditor  # noqa: PLC0415
+    from agents.audit.ports import real_ports  # noqa: PLC0415 - commands load what they need
     from app.adapters.loaded_ledger import WarehouseLedger  # noqa: PLC0415
     from app.shell.ports import Ports  # noqa: PLC0415
 

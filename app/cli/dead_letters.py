@@ -10,7 +10,7 @@ import typer
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
-    from app.core.dead_letter import Letter
+    from app.core.formats.dead_letter import Letter
     from app.settings import Settings
 
 
@@ -21,7 +21,7 @@ async def read_letters(settings: "Settings", last: int) -> "list[Letter]":
         ServiceUnavailable: the brokers do not answer.
     """
     from app.adapters.kafka import LogReader  # noqa: PLC0415 - commands load what they need
-    from app.core.dead_letter import decode_letter  # noqa: PLC0415
+    from app.core.formats.dead_letter import decode_letter  # noqa: PLC0415
     from app.topics import topics_of  # noqa: PLC0415
 
     topic, found = topics_of(settings).dead_letters.name, {}

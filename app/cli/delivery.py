@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from agents.release import Release, Released, release
+from agents.delivery.release import Release, Released, release
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect, open_session, run
 from app.cli.show import say_why
 from app.clock import SystemClock
-from app.core import statements
+from app.core.delivery import statements
 from app.errors import InstreamError
 from app.settings import Settings, read_settings
 

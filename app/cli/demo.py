@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.cli.wait import Waited
-    from app.local.life import Home
-    from app.local.stack import Stack
+    from app.local.stack.life import Home
+    from app.local.stack.stack_file import Stack
     from app.local.traffic.compare import Comparison, Latency
     from app.local.traffic.expect import Summary
 
@@ -85,9 +85,9 @@ def own_stack(settings: dict[str, str], say: Lines) -> "Iterator[Stack]":
 
     Within the block this process has its environment.
     """
-    from app.local.control import down, up  # noqa: PLC0415
-    from app.local.life import Home  # noqa: PLC0415
-    from app.local.stack import enter, environment  # noqa: PLC0415
+    from app.local.stack.control import down, up  # noqa: PLC0415
+    from app.local.stack.life import Home  # noqa: PLC0415
+    from app.local.stack.stack_file import enter, environment  # noqa: PLC0415
 
     end_in_order_when_told()
     home = Home(Path(tempfile.mkdtemp(prefix="instream-demo-")))

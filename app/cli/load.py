@@ -9,7 +9,7 @@ from app.cli.show import Bar, JsonOption, Lines, print_json, print_table
 from app.errors import LocalStackError
 
 if TYPE_CHECKING:
-    from app.local.stack import Stack
+    from app.local.stack.stack_file import Stack
     from app.local.traffic.expect import Summary
     from app.local.traffic.run import Plan, Run
 
@@ -61,7 +61,7 @@ def load(
     Seconds are sent the stack's join window after their firsts, in real time, so a run takes longer than events / rate.
     Prints what must be in the warehouse afterwards.
     """
-    from app.local.stack import home_of_environment, read_stack  # noqa: PLC0415 - commands load what they need
+    from app.local.stack.stack_file import home_of_environment, read_stack  # noqa: PLC0415 - commands load what they need
     from app.local.traffic.expect import summarise  # noqa: PLC0415
     from app.local.traffic.run import Plan  # noqa: PLC0415
 

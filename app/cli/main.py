@@ -6,12 +6,10 @@ import typer
 
 from app.cli.audit import audit
 from app.cli.bench import bench
-from app.cli.crash import crash_points, crash_sweep
 from app.cli.dead_letters import dead_letters
 from app.cli.demo import demo
 from app.cli.init import init
 from app.cli.load import load
-from app.cli.outage import outage
 from app.cli.replay import replay
 from app.cli.show import Exit, log_to_stderr, say_why
 from app.cli.up import down, status, up
@@ -22,7 +20,7 @@ app = typer.Typer(
     help="Browser events in the data warehouse in under five minutes, none lost, none twice.",
     no_args_is_help=True, rich_markup_mode="markdown", add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-OWN_STACK = frozenset({"up", "down", "status", "demo", "outage", "crash-sweep", "bench"})
+OWN_STACK = frozenset({"up", "down", "status", "demo", "bench"})
 """Commands that start a stack or look at it from outside; the others work on the one that runs, or on AWS."""
 GROUP = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -32,15 +30,13 @@ def enter_stack(context: typer.Context) -> None:
     """Browser events in the data warehouse in under five minutes, none lost, none twice."""
     log_to_stderr()
     if context.invoked_subcommand not in OWN_STACK:
-        from app.local.stack import enter, home_of_environment  # noqa: PLC0415 - commands load what they need
+        from app.local.stack.stack_file import enter, home_of_environment  # noqa: PLC0415 - commands load what they need
 
         enter(home_of_environment())  # the stack in INSTREAM_HOME, where one is up; else the environment leads, to AWS
 
 
-for command in (demo, outage, up, down, status, load, wait, audit, replay, dead_letters, init, bench):
+for command in (demo, up, down, status, load, wait, audit, replay, dead_letters, init, bench):
     app.command()(command)
-for tool in (crash_points, crash_sweep):
-    app.command()(tool)
 
 
 @app.command("sink", context_settings=GROUP)

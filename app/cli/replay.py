@@ -10,7 +10,7 @@ from app.cli.show import Exit, JsonOption, print_json
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from agents.replay import ReplayReport
+    from agents.audit.replay import ReplayReport
     from app.settings import Settings
 
 NAMED: Final = 20
@@ -19,8 +19,8 @@ NAMED: Final = 20
 
 async def send_again(settings: "Settings", batch_ids: "Collection[str] | None") -> "ReplayReport":
     """Cut batches again from their raw files and put them to Kinesis; None for all of this epoch."""
-    from agents.audit_ports import real_ports  # noqa: PLC0415 - commands load what they need
-    from agents.replay import replay as send  # noqa: PLC0415
+    from agents.audit.ports import real_ports  # noqa: PLC0415 - commands load what they need
+    from agents.audit.replay import replay as send  # noqa: PLC0415
     from app.adapters.loaded_ledger import WarehouseLedger  # noqa: PLC0415
     from app.shell.ports import Ports  # noqa: PLC0415
 

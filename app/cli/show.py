@@ -111,7 +111,7 @@ def log_to_stderr() -> None:
 
 def say_why(exc: InstreamError, what: str = "instream") -> None:
     """Say on stderr in one line why a command failed, and where a service failed it without a stack, how to get one."""
-    from app.local.stack import home_of_environment  # noqa: PLC0415 - commands load what they need
+    from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415 - commands load what they need
 
     reason, home = str(exc), home_of_environment()
     if isinstance(exc, OutsideError):  # a client library's own words, of several lines

@@ -7,17 +7,17 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
+from agents.sink.chain_store import ChainStore
 from app.adapters.kafka import LogReader
 from app.adapters.ports import ObjectStore
 from app.adapters.s3 import S3ObjectStore
-from app.chain_store import ChainStore
 from app.cli.show import say_why
 from app.clock import SystemClock
-from app.core import keys
-from app.core.chain import LogBounds, Place, Position, position_after
-from app.core.gap import Acceptance, Resumption, ResumptionSearch, bridge_record
-from app.core.step_message import decode_step
-from app.core.transaction import TransactionRecord
+from app.core.formats import object_keys
+from app.core.formats.step_message import decode_step
+from app.core.formats.transaction_record import TransactionRecord
+from app.core.sink.accept_gap import Acceptance, Resumption, ResumptionSearch, bridge_record
+from app.core.sink.chain import LogBounds, Place, Position, position_after
 from app.errors import ChainBroken, InstreamError
 from app.settings import Settings, read_settings
 from app.topics import topics_of
@@ -110,7 +110,7 @@ async def bridge(
     if isinstance(found, Undecided):
         return found
     now_ms = SystemClock().now_ms()
-    txn = keys.txn_id(*place, end.number + 1, secrets.token_hex(4))
+    txn = object_keys.txn_id(*place, end.number + 1, secrets.token_hex(4))
     record = bridge_record(place, end, found, txn, Acceptance(reason, now_ms))
     if (holder := await chain.commit(record)).txn_id != txn:
         raise ChainBroken(f"{holder.txn_id} was committed meanwhile: look at the sink again")

@@ -11,8 +11,8 @@ def up(as_json: JsonOption = False) -> None:
     Everything runs in the background; addresses are in $INSTREAM_HOME/stack.json (default .instream). A stack that is up
     already is left as it is.
     """
-    from app.local.control import up as start  # noqa: PLC0415 - commands load what they need
-    from app.local.stack import home_of_environment  # noqa: PLC0415
+    from app.local.stack.control import up as start  # noqa: PLC0415 - commands load what they need
+    from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415
 
     home = home_of_environment()
     end_in_order_when_told()
@@ -29,8 +29,8 @@ def up(as_json: JsonOption = False) -> None:
 
 def down(as_json: JsonOption = False) -> None:
     """Stop the local stack; nothing of it runs afterwards. Logs stay, the data goes with the next `up`."""
-    from app.local.control import down as stop  # noqa: PLC0415
-    from app.local.stack import home_of_environment  # noqa: PLC0415
+    from app.local.stack.control import down as stop  # noqa: PLC0415
+    from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415
 
     stopped = stop(home_of_environment(), Lines())
     if as_json:
@@ -41,8 +41,8 @@ def down(as_json: JsonOption = False) -> None:
 
 def status(as_json: JsonOption = False) -> None:
     """Show what runs. Exit code 0 when the stack is ready and every process runs, else 1."""
-    from app.local.control import status as ask  # noqa: PLC0415
-    from app.local.stack import home_of_environment  # noqa: PLC0415
+    from app.local.stack.control import status as ask  # noqa: PLC0415
+    from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415
 
     found = ask(home_of_environment())
     if as_json:

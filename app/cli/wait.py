@@ -12,11 +12,11 @@ from app.cli.show import Bar, Exit, JsonOption, Lines, print_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agents.audit.stored_ledger import StoredLedger
     from app.adapters.loaded_ledger import WarehouseLedger
     from app.adapters.warehouse_port import Delivery
-    from app.core.registry_item import RegistryItem
+    from app.core.formats.registry_item import RegistryItem
     from app.settings import Settings
-    from app.stored_ledger import StoredLedger
 
 NAMED: Final = 5
 """Most batch ids that the answer names of each kind."""
@@ -67,7 +67,7 @@ class Uncovered:
         Raises:
             ServiceUnavailable: the warehouse, or S3 where transactions are quarantined, does not answer.
         """
-        from app.core.reconcile import coverage  # noqa: PLC0415 - commands load what they need
+        from app.core.audit.reconcile import coverage  # noqa: PLC0415 - commands load what they need
 
         quarantined = [
             lines
@@ -121,11 +121,11 @@ async def await_coverage(settings: "Settings", timeout_s: float, show: "Callable
     Raises:
         ServiceUnavailable: the registry does not answer.
     """
+    from agents.audit.stored_ledger import StoredLedger  # noqa: PLC0415
     from app.adapters.loaded_ledger import WarehouseLedger  # noqa: PLC0415
     from app.adapters.registry import DynamoRegistry  # noqa: PLC0415
     from app.adapters.s3 import S3ObjectStore  # noqa: PLC0415
     from app.errors import ServiceUnavailable  # noqa: PLC0415
-    from app.stored_ledger import StoredLedger  # noqa: PLC0415
 
     start = time.monotonic()
     registry, objects = DynamoRegistry(settings), S3ObjectStore(settings)

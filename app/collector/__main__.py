@@ -1,6 +1,6 @@
 """`python -m app.collector [--spare]`: the collector over the real S3, DynamoDB and Kinesis.
 
-As a spare it gets everything ready and listens only when it is told that its turn has come (`app.collector.turn`).
+As a spare it gets everything ready and listens only when it is told that its turn has come (`app.collector.standby`).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.clock import SystemClock
 from app.collector.server import COLLECTOR, EVENTS_PATH, create_app, new_runner
-from app.collector.turn import SPARE_FLAG, await_turn
+from app.collector.standby import SPARE_FLAG, await_turn
 from app.crash.points import crash_points
 from app.crash.proxies import answers_between, around
 from app.errors import ConfigurationError

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from app.core.event_fields import normal_address
+from app.core.events.fields import normal_address
 from app.errors import ConfigurationError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -9,9 +9,9 @@ import aiohttp
 from aiohttp import web
 
 from app.collector.budget import Reservation
-from app.core.body import gunzip, split_body
-from app.core.event_fields import KeyKind
-from app.core.events import StoredLine, parse_line
+from app.core.events.fields import KeyKind
+from app.core.events.parse import StoredLine, parse_line
+from app.core.events.request_body import gunzip, split_body
 from app.errors import RequestRejected
 
 KEY_HEADER: Final = "X-Write-Key"

@@ -20,7 +20,7 @@ from app.collector.budget import MemoryBudget
 from app.collector.client_address import client_address, read_networks
 from app.collector.clock_guard import ClockGuard
 from app.collector.requests import KEY_HEADER, Sent, is_gzip, key_kind, read_body, read_lines
-from app.core.body import media_type
+from app.core.events.request_body import media_type
 from app.errors import ConfigurationError, RequestRejected
 from app.settings import Settings
 from app.telemetry import ops_routes

@@ -12,7 +12,7 @@ the client libraries do by themselves - heartbeats, joining a group, connecting 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from app.core.flows import BY_NAME
+from app.core.formats.flows import BY_NAME
 from app.errors import ConfigurationError
 
 BEFORE: Final = "before"
@@ -161,4 +161,4 @@ def read_point(name: str) -> Point:
     try:
         return _BY_NAME[name]
     except KeyError:
-        raise ConfigurationError(f"{name!r} is no crash point: `instream crash-points` lists them") from None
+        raise ConfigurationError(f"{name!r} is no crash point: `make crash-points` lists them") from None

@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from app.core import checkpoint
-from app.core.block import End, decode_control, is_control
-from app.core.checkpoint import Barrier
+from app.core.formats import checkpoint
+from app.core.formats.block import End, decode_control, is_control
+from app.core.formats.checkpoint import Barrier
 from app.crash.catalogue import AFTER, BEFORE
 from app.crash.points import CrashPoints
 from app.settings import Settings

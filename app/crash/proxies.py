@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from aiohttp import web
 
-from app.core.flows import Flow
+from app.core.formats.flows import Flow
 from app.crash.catalogue import AFTER, BEFORE
 from app.crash.points import CrashPoints
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from app.local.aws import free_port, wait_ready
+from app.local.services.aws import free_port, wait_ready
 from app.settings import Settings
 
 
@@ -35,7 +35,7 @@ class AwsStandIn(NamedTuple):
 def aws_stand_in() -> Iterator[AwsStandIn]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([sys.executable, "-m", "app.local.aws", "--port", str(port)]) as process:
+    with subprocess.Popen([sys.executable, "-m", "app.local.services.aws", "--port", str(port)]) as process:
         try:
             wait_ready(url)
             yield AwsStandIn(url, process.pid)

@@ -16,13 +16,13 @@ from app.adapters.kinesis import (
     calls_of,
     hash_key,
 )
-from app.adapters.memory import MemoryBlockStream
 from app.adapters.ports import BlockStream, PutOutcome, StreamRecord
 from app.clock import SystemClock
-from app.core.block import BlockHeader, encode_block
+from app.core.formats.block import BlockHeader, encode_block
 from app.errors import IteratorExpired, OutcomeUnknown, ServiceUnavailable
-from app.local.aws import free_port
+from app.local.services.aws import free_port
 from app.settings import Settings
+from app.testing.memory import MemoryBlockStream
 
 TAKEN = PutOutcome()
 

@@ -3,14 +3,14 @@
 from itertools import count
 
 import pytest
-from sink_world import World
 
-from agents.sink_partition import Connections, Displaced, SinkPartition, commit_rules
+from agents.sink.partition import Connections, Displaced, SinkPartition, commit_rules
 from app.adapters.ports import PutResult
 from app.adapters.s3 import S3ObjectStore
-from app.core.chain import LogBounds, decode_record
+from app.core.sink.chain import LogBounds, decode_record
 from app.errors import OutcomeUnknown
 from app.settings import Settings
+from tests.worlds.sink import World
 
 
 class Forgetful(S3ObjectStore):

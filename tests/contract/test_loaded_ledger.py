@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 import pytest
 from pyroaring import BitMap
-from support_warehouse import Warehouse
 
 from app.adapters.loaded_ledger import WarehouseLedger
-from app.adapters.memory import MemoryLoadedLedger
 from app.adapters.warehouse import connect
 from app.adapters.warehouse_port import Delivered, LoadedLedger, Quarantined
-from app.core.reconcile import Entry
+from app.core.audit.reconcile import Entry
 from app.errors import ServiceUnavailable
-from app.local.aws import free_port
+from app.local.services.aws import free_port
+from app.testing.memory import MemoryLoadedLedger
+from tests.worlds.warehouse import Warehouse
 
 NOW_MS = 1_795_000_000_123
 LINES = base64.b64encode(BitMap([1, 2, 300]).serialize()).decode()

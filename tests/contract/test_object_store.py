@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from app.adapters.memory import MemoryObjectStore
 from app.adapters.ports import ObjectStore, PutResult
 from app.adapters.s3 import S3ObjectStore, skew_ms
 from app.clock import SystemClock
 from app.errors import ObjectMissing, OutcomeUnknown, ServiceUnavailable
-from app.local.aws import free_port, wait_ready
+from app.local.services.aws import free_port, wait_ready
 from app.settings import Settings
+from app.testing.memory import MemoryObjectStore
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -155,7 +155,7 @@ async def test_a_service_that_is_gone_is_unavailable(aws_settings: Settings, mon
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "app.local.aws", "--port", str(port))
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "app.local.services.aws", "--port", str(port))
     try:
         await asyncio.to_thread(wait_ready, url)
         store = S3ObjectStore(aws_settings)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from app.adapters.memory import MemoryRegistry
 from app.adapters.ports import Registry
 from app.adapters.registry import OPEN_INDEX, DynamoRegistry
-from app.core.registry_item import BatchState, BlockPlace, RegistryItem
+from app.core.formats.registry_item import BatchState, BlockPlace, RegistryItem
 from app.errors import IllegalMove, ServiceUnavailable
-from app.local.aws import free_port
+from app.local.services.aws import free_port
 from app.settings import Settings
+from app.testing.memory import MemoryRegistry
 
 ALL_MS = 10**14
 

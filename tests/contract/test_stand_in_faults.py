@@ -6,7 +6,7 @@ from urllib.request import Request, urlopen
 
 from app.adapters.s3 import S3ObjectStore
 from app.errors import OutcomeUnknown, ServiceUnavailable
-from app.local.aws_faults import FAULTS_PATH
+from app.local.services.aws_faults import FAULTS_PATH
 from app.settings import Settings
 
 

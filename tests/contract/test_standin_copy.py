@@ -9,9 +9,9 @@ import fastavro
 import psycopg
 import pytest
 import zstandard
-from support_warehouse import Warehouse
 
 from app.adapters.warehouse import connect
+from tests.worlds.warehouse import Warehouse
 
 TABLE = (
     "CREATE TABLE t (id INTEGER ENCODE az64 PRIMARY KEY, name VARCHAR(8) ENCODE zstd, at TIMESTAMP SORTKEY, ok BOOLEAN, "

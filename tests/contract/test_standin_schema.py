@@ -1,9 +1,8 @@
 """The schema of the warehouse is the catalogue of what the pipeline writes, both ways."""
 
-from support_warehouse import Warehouse
-
 from app.adapters.warehouse import create_schema
-from app.core.flows import OUTPUTS, Column, Kind
+from app.core.formats.flows import OUTPUTS, Column, Kind
+from tests.worlds.warehouse import Warehouse
 
 TYPES = {
     Kind.TIMESTAMP: {"timestamp without time zone"}, Kind.BOOLEAN: {"boolean"},

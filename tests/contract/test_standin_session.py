@@ -4,9 +4,9 @@ import asyncio
 
 import psycopg
 import pytest
-from support_warehouse import Warehouse, control
 
 from app.adapters.warehouse import Connection, connect
+from tests.worlds.warehouse import Warehouse, control
 
 
 async def value(connection: Connection, sql: str) -> object:

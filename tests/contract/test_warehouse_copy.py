@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from session_case import BATCH, Case, memory_case, real_case, row, views
-from support_warehouse import Warehouse, filler
 
-from app.core.flows import BY_NAME, OUTPUTS, PAGE_VIEWS, REDIRECTS
-from app.core.writers import encode_output
+from app.core.formats.flow_files import encode_output
+from app.core.formats.flows import BY_NAME, OUTPUTS, PAGE_VIEWS, REDIRECTS
 from app.errors import ConfigurationError, WarehouseError
+from tests.worlds.warehouse import Warehouse, filler
+from tests.worlds.warehouse_session import BATCH, Case, memory_case, real_case, row, views
 
 CUT_OFF = views(50)[:-20]
 

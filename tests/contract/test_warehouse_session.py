@@ -5,17 +5,17 @@ import base64
 
 import pytest
 from pyroaring import BitMap
-from session_case import BATCH, Case, memory_case, real_case, row, views
-from support_warehouse import Warehouse
 
 from app.adapters import warehouse as adapter
-from app.adapters.memory import warehouse_session as twin
 from app.adapters.warehouse_port import LedgerLines
-from app.core.flows import LEDGER, PAGE_VIEWS
-from app.core.statements import LOADED, QUARANTINED
-from app.core.step_message import LedgerEntry
-from app.core.writers import encode_output, ledger_frame
+from app.core.delivery.statements import LOADED, QUARANTINED
+from app.core.formats.flow_files import encode_output, ledger_frame
+from app.core.formats.flows import LEDGER, PAGE_VIEWS
+from app.core.formats.step_message import LedgerEntry
 from app.errors import OutcomeUnknown, ServiceUnavailable, WarehouseError
+from app.testing.memory import warehouse_session as twin
+from tests.worlds.warehouse import Warehouse
+from tests.worlds.warehouse_session import BATCH, Case, memory_case, real_case, row, views
 
 
 class Transactions:

@@ -3,7 +3,8 @@
 from collections.abc import Generator
 
 import pytest
-from live_stack import COMPRESSED, LiveStack
+
+from tests.e2e.live_stack import COMPRESSED, LiveStack
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import boto3
 import psycopg
 import zstandard
-from content_cases import COLUMNS, Case, Event, moment
 from pyroaring import BitMap
+
+from tests.e2e.content_cases import COLUMNS, Case, Event, moment
 
 
 class Answered(NamedTuple):

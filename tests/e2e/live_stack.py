@@ -11,9 +11,9 @@ from pathlib import Path
 
 from app.adapters.warehouse import connect
 from app.cli.wait import Waited, await_coverage
-from app.local.life import Home
-from app.local.probe import answers_ok, await_true
-from app.local.stack import Stack, read_stack
+from app.local.stack.life import Home
+from app.local.stack.probe import answers_ok, await_true
+from app.local.stack.stack_file import Stack, read_stack
 from app.local.traffic.compare import Comparison, compare
 from app.local.traffic.run import Plan, Run, run_traffic
 from app.settings import read_settings

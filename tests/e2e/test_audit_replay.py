@@ -5,20 +5,20 @@ import json
 import os
 
 import pytest
-from builders import CHROME
-from live_stack import LiveStack
 
 from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect
 from app.clock import SystemClock
-from app.core.batch import cut_again, new_batch_id, seal
-from app.core.events import parse_line
-from app.core.flows import BY_NAME, FLOWS
-from app.core.registry_item import BatchState, RegistryItem
-from app.local.probe import await_true
+from app.core.events.parse import parse_line
+from app.core.formats.batch import cut_again, new_batch_id, seal
+from app.core.formats.flows import BY_NAME, FLOWS
+from app.core.formats.registry_item import BatchState, RegistryItem
+from app.local.stack.probe import await_true
 from app.settings import Settings, read_settings
+from tests.builders.source_log import CHROME
+from tests.e2e.live_stack import LiveStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 AGE_MS = 60_000

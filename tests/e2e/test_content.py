@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import aiohttp
 import aiokafka
 import pytest
-from content_cases import (
+
+from tests.e2e.content_cases import (
     BROKEN,
     CHROME,
     FIREFOX,
@@ -30,8 +31,8 @@ from content_cases import (
     rejected,
     sources,
 )
-from content_found import Answered, are_grouped, compare, raw_lines, rows_of
-from live_stack import LiveStack
+from tests.e2e.content_found import Answered, are_grouped, compare, raw_lines, rows_of
+from tests.e2e.live_stack import LiveStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
 

@@ -1,13 +1,13 @@
 """A sample of the crash sweep: real workers end at telling points, and no call of theirs is without one."""
 
 import pytest
-from live_stack import LiveStack, eventually
 
 from app.cli.show import Lines
 from app.crash.catalogue import POINTS, read_point
 from app.crash.points import PlanFile
-from app.local.crash_sweep.histories import Event, history_of
-from app.local.crash_sweep.sweep import Sweep
+from tests.e2e.live_stack import LiveStack, eventually
+from tests.rig.crash_sweep.histories import Event, history_of
+from tests.rig.crash_sweep.sweep import Sweep
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 

@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from live_stack import LiveStack
 
-from app.local.invariants.check import Terms, check, judge
-from app.local.invariants.gather import ports_of
-from app.local.invariants.settle import settle
-from app.local.invariants.violation import Violation
 from app.local.traffic.run import Run
 from app.settings import read_settings
+from tests.e2e.live_stack import LiveStack
+from tests.rig.invariants.check import Terms, check, judge
+from tests.rig.invariants.gather import ports_of
+from tests.rig.invariants.settle import settle
+from tests.rig.invariants.violation import Violation
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 NOT_ALONE = Terms(alone=False, settle_s=150)
@@ -52,7 +52,7 @@ async def test_damage_to_the_warehouse_is_seen(
     stack: LiveStack, runs: list[Run], statement: str, expected: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The damage is done in the transaction that judges, and rolled back."""
-    monkeypatch.setattr("app.local.invariants.check.LOG_PATIENCE_S", 0)
+    monkeypatch.setattr("tests.rig.invariants.check.LOG_PATIENCE_S", 0)
     sent = runs[0].sent
     victim = next(event_id for event_id, event in sent.events.items()
                   if event.facts.event_type == "ad_impression" and not event.facts.is_bot)  # fmt: skip

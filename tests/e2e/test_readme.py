@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from live_stack import ANY_PORTS, INSTREAM, LiveStack
 
 from app.adapters.warehouse import connect
 from app.settings import Settings
+from tests.e2e.live_stack import ANY_PORTS, INSTREAM, LiveStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

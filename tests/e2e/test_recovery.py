@@ -6,18 +6,18 @@ from collections import Counter
 
 import psycopg
 import pytest
-from live_stack import LiveStack
 
 from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect
-from app.core.batch import cut_again
-from app.core.flows import FLOWS, LEDGER
-from app.core.reconcile import Entry, coverage
-from app.local.probe import await_true
+from app.core.audit.reconcile import Entry, coverage
+from app.core.formats.batch import cut_again
+from app.core.formats.flows import FLOWS, LEDGER
+from app.local.stack.probe import await_true
 from app.local.traffic.run import Plan, run_traffic
 from app.settings import read_settings
+from tests.e2e.live_stack import LiveStack
 
 EVENTS = 6000
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]

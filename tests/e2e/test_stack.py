@@ -13,14 +13,14 @@ import aiohttp
 import msgspec
 import psutil
 import pytest
-from live_stack import INSTREAM, LiveStack, eventually
 
 from app.cli.demo import load_and_compare, show
 from app.cli.show import Lines
-from app.local.environment import ROLES
-from app.local.probe import await_true
-from app.local.spare import SPARE
+from app.local.stack.environment import ROLES
+from app.local.stack.probe import await_true
+from app.local.stack.spare import SPARE
 from app.local.traffic.run import Plan, run_traffic
+from tests.e2e.live_stack import INSTREAM, LiveStack, eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from support_warehouse import Warehouse
 
 from app.adapters.warehouse import connect
+from tests.worlds.warehouse import Warehouse
 
 BATCH = "01900000-0000-7000-8000-000000000001"
 

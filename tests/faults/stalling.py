@@ -1,4 +1,4 @@
-"""Workers whose Kafka client falls silent, as Faust's do at times: `faust -A stalling:<role> worker`.
+"""Workers whose Kafka client falls silent, as Faust's do at times: `faust -A tests.faults.stalling:<role> worker`.
 
 While the file STALL_WHEN exists, what STALL names never comes back: `commit`, `fetch`, or the `thread` of the client itself.
 Nothing is raised and nothing is logged.

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from app.local.aws_faults import Kind as AwsKind
-from app.local.chaos.plan import Kind
+from app.local.services.aws_faults import Kind as AwsKind
+from tests.rig.chaos.plan import Kind
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 STATE = (Kind.STATE_DELETED, Kind.STATE_TRUNCATED, Kind.STATE_ROLLED_BACK)
@@ -15,7 +15,7 @@ WAREHOUSE = tuple(kind for kind in Kind if kind.value.startswith("warehouse"))
 
 
 def test_forty_seconds_of_chaos_break_nothing() -> None:
-    command = [sys.executable, "-m", "app.local.chaos", "--minutes", "0.7", "--seed", "1", "--rate", "60", "--json"]
+    command = [sys.executable, "-m", "tests.rig.chaos", "--minutes", "0.7", "--seed", "1", "--rate", "60", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.stdout, done.stderr
     report = json.loads(done.stdout)

@@ -10,15 +10,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from etl_world import World, aws, broker
-from event_builders import AGENT, IP, event, text
 from pyroaring import BitMap
 
 from app.adapters.kafka import ensure_topics
-from app.core.batch import SealedBatch, new_batch_id, seal
-from app.core.block import Tick, decode_header, encode_control
-from app.core.events import parse_line
-from app.core.step_message import NO_PREDECESSOR, StepMessage, encode_step
+from app.core.events.parse import parse_line
+from app.core.formats.batch import SealedBatch, new_batch_id, seal
+from app.core.formats.block import Tick, decode_header, encode_control
+from app.core.formats.step_message import NO_PREDECESSOR, StepMessage, encode_step
+from tests.builders.events import AGENT, IP, event, text
+from tests.worlds.etl_workers import World, aws, broker
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

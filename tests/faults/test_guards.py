@@ -11,14 +11,14 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from etl_world import Worker, World, aws, broker
-from event_builders import event, text
 
 from app.adapters.kafka import ensure_topics
-from app.core.step_message import StepMessage, encode_step
+from app.core.formats.step_message import StepMessage, encode_step
 from app.errors import ConfigurationError, WrongPartitionCount
-from app.local.aws import Handler, free_port
+from app.local.services.aws import Handler, free_port
 from app.topics import topics_of
+from tests.builders.events import event, text
+from tests.worlds.etl_workers import Worker, World, aws, broker
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from app.core.step_message import Changes, StepMessage, encode_step
-from tables.engine import Batch
-from tables.gathered import GATHERED_STEPS
-from tables.partition_db import PartitionDb
-from tables.rocks_engine import Memory, RocksEngine, open_engine
+from app.core.formats.step_message import Changes, StepMessage, encode_step
+from tables.store.engine import Batch
+from tables.store.partition_store import PartitionDb
+from tables.store.rocksdb import Memory, RocksEngine, open_engine
+from tables.store.write_buffer import GATHERED_STEPS
 
 MEMORY_BYTES = 16 * 1024 * 1024
 WINDOW_MS = 10**9

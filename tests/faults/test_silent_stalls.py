@@ -8,28 +8,28 @@ import uuid
 from pathlib import Path
 
 import pytest
-from builders import block, event
-from etl_world import Worker, World, aws, broker
 
 from app.adapters.kafka import LogReader, ensure_topics
+from tests.builders.source_log import block, event
+from tests.worlds.etl_workers import Worker, World, aws, broker
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
 STALL_S = 4
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 class StallingWorker(Worker):
     """A worker of a role whose client can be silenced."""
 
-    module = "stalling"
+    module = "tests.faults.stalling"
 
     def __init__(self, role: str, fault: str, home: Path, environment: dict[str, str]) -> None:
         self.role = role
         self.silence = home / f"{role}.silent"
         super().__init__(home / role, environment | {
             "STALL": fault, "STALL_WHEN": str(self.silence), "INSTREAM_STALL_TIMEOUT_S": str(STALL_S),
-            "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         })  # fmt: skip
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from etl_world import aws, broker
-from support_warehouse import AWS_ENVIRONMENT
-from test_sink_worker import SinkStack, SinkWorker
 
 from app.adapters.kafka import ensure_topics
+from tests.faults.test_sink_worker import SinkStack, SinkWorker
+from tests.worlds.etl_workers import aws, broker
+from tests.worlds.warehouse import AWS_ENVIRONMENT
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

@@ -6,14 +6,14 @@ import uuid
 from pathlib import Path
 
 import pytest
-from etl_world import Worker, aws, broker
-from etl_world import World as Stack
-from sink_world import World as Partition
 
 from app.adapters.kafka import LogReader, ensure_topics
 from app.adapters.s3 import S3ObjectStore
-from app.core.chain import Place
+from app.core.sink.chain import Place
 from app.errors import ObjectMissing
+from tests.worlds.etl_workers import Worker, aws, broker
+from tests.worlds.etl_workers import World as Stack
+from tests.worlds.sink import World as Partition
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

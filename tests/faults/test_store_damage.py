@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from app.core.state import KEY_BYTES
-from app.core.step_message import Changes, StepMessage, encode_step
-from tables.partition_db import PartitionDb
-from tables.rocks_engine import FLUSH_EVERY, Memory, RocksEngine, open_engine
+from app.core.formats.step_message import Changes, StepMessage, encode_step
+from app.core.state.tables import KEY_BYTES
+from tables.store.partition_store import PartitionDb
+from tables.store.rocksdb import FLUSH_EVERY, Memory, RocksEngine, open_engine
 
 MEMORY_BYTES = 16 * 1024 * 1024
 WINDOW_MS = 10**9

@@ -1,4 +1,4 @@
-"""Plays simulated histories, seed after seed, until one breaks a rule: python histories.py SEEDS FROM.
+"""Plays simulated histories, seed after seed, until one breaks a rule: python -m tests.mutants.histories SEEDS FROM.
 
 Exit codes: 0 all hold, 1 one does not (its seed and what it broke are printed).
 """
@@ -6,14 +6,12 @@ Exit codes: 0 all hold, 1 one does not (its seed and what it broke are printed).
 import logging
 import os
 import sys
-from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as in the workers (app.apps), and before anybody imports polars
-sys.path[:0] = [str(TESTS / "simulation"), str(TESTS), str(TESTS.parent)]
 
-import structlog  # noqa: E402 - behind the path and polars' setting
-from history import play  # noqa: E402
+import structlog
+
+from tests.simulation.history import play
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 

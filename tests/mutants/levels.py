@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from mutant import Mutant
+from tests.mutants.mutant import Mutant
 
 _FAILED_TEST: Final = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 _FAILED_SEED: Final = re.compile(r"^FAILED (seed .*)$", re.MULTILINE)
 _PYTEST: Final = (
     sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "--tb=no", "--timeout=60", "-p", "no:cacheprovider",
-    "-p", "quick_failures",
+    "-p", "tests.mutants.quick_failures",
 )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ class Simulation:
 
     def command(self, mutants: Sequence[Mutant]) -> list[str]:
         """The same for whatever mutants."""
-        return [sys.executable, "tests/mutants/histories.py", *self._arguments] if mutants else []
+        return [sys.executable, "-m", "tests.mutants.histories", *self._arguments] if mutants else []
 
     def judge(self, code: int, output: str) -> Outcome:
         """A broken invariant has caught it."""

@@ -1,17 +1,17 @@
 """Bugs in the audit (rules A1, A2)."""
 
-from mutant import Mutant
+from tests.mutants.mutant import Mutant
 
 AUDIT = (
-    "tests/unit/test_reconcile.py", "tests/property/test_reconcile_properties.py", "tests/agents/test_audit.py",
-    "tests/agents/test_audit_backlog.py",
+    "tests/unit/audit/test_reconcile.py", "tests/property/test_reconcile_properties.py", "tests/agents/audit/test_audit.py",
+    "tests/agents/audit/test_audit_backlog.py",
 )  # fmt: skip
 
 MUTANTS = (
     Mutant(
         "completed on the sum alone",
         "A1",
-        "app/core/reconcile.py",
+        "app/core/audit/reconcile.py",
         "    if not found.missing:\n",
         "    if sum(entry.lines for entry in evidence.entries) == item.line_count:\n"
         "        return Verdict(VerdictKind.COMPLETE)\n"
@@ -21,7 +21,7 @@ MUTANTS = (
     Mutant(
         "lines that are there twice are no alarm",
         "A1",
-        "app/core/reconcile.py",
+        "app/core/audit/reconcile.py",
         "        doubled |= covered & lines\n",
         "        doubled |= covered & lines & BitMap()\n",
         AUDIT,
@@ -29,7 +29,7 @@ MUTANTS = (
     Mutant(
         "an attempt counts although Kinesis refused part of it",
         "A1",
-        "agents/auditor.py",
+        "agents/audit/auditor.py",
         "        if errors:\n",
         "        if sum(errors.values()) == len(outcomes):\n",
         AUDIT,
@@ -37,7 +37,7 @@ MUTANTS = (
     Mutant(
         "a batch that still waits in the ETL is replayed",
         "A1",
-        "app/core/reconcile.py",
+        "app/core/audit/reconcile.py",
         "if stream_times_ms.get(p, -1) <= needed_ms):",
         "if stream_times_ms.get(p, -1) < 0):",
         AUDIT,
@@ -53,7 +53,7 @@ MUTANTS = (
     Mutant(
         "one block that the ETL knows is proof for all",
         "A2",
-        "app/core/reconcile.py",
+        "app/core/audit/reconcile.py",
         "return _act(item, found, lacking.keys() <= evidence.replayed_blocks, now_ms)",
         "return _act(item, found, bool(lacking.keys() & evidence.replayed_blocks), now_ms)",
         AUDIT,
@@ -61,7 +61,7 @@ MUTANTS = (
     Mutant(
         "what is committed and not loaded is taken for missing",
         "A2",
-        "agents/auditor.py",
+        "agents/audit/auditor.py",
         "                verdict = delivery_lags(far) if far else judge(item, found, stream_times_ms, rules, now_ms)\n",
         "                verdict = delivery_lags(far) if far else verdict\n",
         AUDIT,
@@ -69,7 +69,7 @@ MUTANTS = (
     Mutant(
         "how far delivery is is asked after the ledger",
         "A1",
-        "agents/auditor.py",
+        "agents/audit/auditor.py",
         "        evidence = await self._gather(items, delivery)\n",
         "        evidence = await self._gather(items, delivery)\n"
         "        delivery = await self._ports.warehouse.delivery(self._settings.epoch)\n"
@@ -79,7 +79,7 @@ MUTANTS = (
     Mutant(
         "held batches are replayed",
         "D2",
-        "app/core/reconcile.py",
+        "app/core/audit/reconcile.py",
         "    if held := _holding(evidence.quarantined, found.missing):\n",
         "    if held := _holding({}, found.missing):\n",
         AUDIT,
@@ -87,7 +87,7 @@ MUTANTS = (
     Mutant(
         "the pause between two replays is not kept",
         "A1",
-        "app/core/reconcile.py",
+        "app/core/audit/reconcile.py",
         "    if now_ms < item.next_attempt_at_ms:\n",
         "    if now_ms < 0:\n",
         AUDIT,

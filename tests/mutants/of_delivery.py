@@ -1,17 +1,18 @@
 """Bugs in delivery (rules D1, D2)."""
 
-from mutant import Mutant
+from tests.mutants.mutant import Mutant
 
 LOAD = (
-    "tests/agents/test_delivery_crashes.py", "tests/agents/test_delivery_in_memory.py", "tests/unit/test_load_plan.py",
-    "tests/agents/test_delivery_agent.py",
+    "tests/agents/delivery/test_delivery_crashes.py", "tests/agents/delivery/test_delivery_in_memory.py",
+    "tests/unit/delivery/test_load_plan.py",
+    "tests/agents/delivery/test_delivery_agent.py",
 )  # fmt: skip
 
 MUTANTS = (
     Mutant(
         "delivery log outside the transaction",
         "D1",
-        "agents/warehouse_load.py",
+        "agents/delivery/load.py",
         "                await session.insert_log(rows)  # 5\n",
         "                await _commit(session)\n                await session.insert_log(rows)  # 5\n",
         LOAD,
@@ -19,7 +20,7 @@ MUTANTS = (
     Mutant(
         "the manifest is planned before the lock",
         "D1",
-        "agents/warehouse_load.py",
+        "agents/delivery/load.py",
         "                await session.lock()  # 1\n                positions = await session.positions(self._epoch)  # 2\n",
         "                positions = await session.positions(self._epoch)  # 2\n"
         "                await session.rollback()\n"
@@ -29,7 +30,7 @@ MUTANTS = (
     Mutant(
         "the log is read before the lock, in the same transaction",
         "D1",
-        "agents/warehouse_load.py",
+        "agents/delivery/load.py",
         "                await session.lock()  # 1\n                positions = await session.positions(self._epoch)  # 2\n",
         "                positions = await session.positions(self._epoch)  # 2\n                await session.lock()  # 1\n",
         LOAD,
@@ -37,7 +38,7 @@ MUTANTS = (
     Mutant(
         "no lock",
         "D1",
-        "agents/warehouse_load.py",
+        "agents/delivery/load.py",
         "                await session.lock()  # 1\n",
         "",
         LOAD,
@@ -45,7 +46,7 @@ MUTANTS = (
     Mutant(
         "what is loaded next comes from the walk, not from the log",
         "D1",
-        "agents/warehouse_load.py",
+        "agents/delivery/load.py",
         "planned = plan_load(positions, ready, limits)",
         "planned = tuple(sorted(ready, key=lambda t: t.number))[: limits.transactions]",
         LOAD,
@@ -53,7 +54,7 @@ MUTANTS = (
     Mutant(
         "an unanswered COMMIT is taken for done",
         "D1",
-        "agents/deliverer.py",
+        "agents/delivery/deliverer.py",
         "        again = await self._load.load(attempt.planned, bad)\n",
         "        again = Attempt(positions=attempt.positions)\n",
         LOAD,
@@ -61,7 +62,7 @@ MUTANTS = (
     Mutant(
         "an unanswered COMMIT is taken for failed, without the lock",
         "D1",
-        "agents/warehouse_load.py",
+        "agents/delivery/load.py",
         "    except OutcomeUnknown as exc:\n"
         '        raise LoadStopped(Failure(FailureClass.UNKNOWN, "commit", str(exc))) from exc\n',
         "    except OutcomeUnknown as exc:\n"
@@ -71,7 +72,7 @@ MUTANTS = (
     Mutant(
         "a failed load is not rolled back",
         "D1",
-        "agents/warehouse_load.py",
+        "agents/delivery/load.py",
         "            await session.rollback()\n        except OutsideError as exc:\n",
         "            log.debug(str(session))\n        except OutsideError as exc:\n",
         LOAD,
@@ -79,7 +80,7 @@ MUTANTS = (
     Mutant(
         "COPY's count is not compared",
         "D1",
-        "agents/warehouse_load.py",
+        "agents/delivery/load.py",
         "        if copied != load.rows:\n",
         "        if copied < 0:\n",
         LOAD,
@@ -87,7 +88,7 @@ MUTANTS = (
     Mutant(
         "the ledger is not loaded where a transaction has no rows",
         "I2",
-        "app/core/load_plan.py",
+        "app/core/delivery/load_plan.py",
         "        objects = [o for txn in transactions for o in txn.outputs if o.output == flow.name and o.rows > 0]\n",
         "        objects = [o for txn in transactions for o in txn.outputs if o.output == flow.name and o.rows > 0\n"
         "                   and any(p.rows > 0 for p in txn.outputs[:6])]\n",
@@ -96,7 +97,7 @@ MUTANTS = (
     Mutant(
         "a stuck sink is skipped over",
         "S3",
-        "app/core/load_plan.py",
+        "app/core/delivery/load_plan.py",
         "        if txn.number != next_number.get(txn.partition, 1) or full:\n",
         "        if txn.number < next_number.get(txn.partition, 1) or full:\n",
         LOAD,
@@ -104,7 +105,7 @@ MUTANTS = (
     Mutant(
         "delivery does not wait for ready.json",
         "S3",
-        "agents/deliverer.py",
+        "agents/delivery/deliverer.py",
         "                if await self._store.head(record.ready_key) is None:\n",
         "                if await self._store.head(record.ready_key) is None and record.number < 0:\n",
         LOAD,
@@ -112,7 +113,7 @@ MUTANTS = (
     Mutant(
         "a disk that is full sets transactions aside",
         "D2",
-        "app/core/load_plan.py",
+        "app/core/delivery/load_plan.py",
         "    if sqlstate[:2] == _INTERNAL and output:\n",
         "    if output:\n",
         LOAD,
@@ -120,7 +121,7 @@ MUTANTS = (
     Mutant(
         "release loads lines that the ledger has",
         "D2",
-        "agents/release.py",
+        "agents/delivery/release.py",
         "        return not self.present\n",
         "        return True\n",
         LOAD,

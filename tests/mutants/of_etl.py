@@ -1,18 +1,18 @@
 """Bugs in the ETL: the step, its place in the log, its state, and what becomes of lines (rules E1 to E7, J1)."""
 
-from mutant import Mutant
+from tests.mutants.mutant import Mutant
 
-LOOP = ("tests/agents/test_etl_partition.py", "tests/agents/test_etl_work.py")
-HISTORY = ("tests/unit/test_counting.py", "tests/property/test_histories.py", "tests/property/test_partition_db.py")
+LOOP = ("tests/agents/etl/test_etl_partition.py", "tests/agents/etl/test_etl_work.py")
+HISTORY = ("tests/unit/etl/test_counting.py", "tests/property/test_histories.py", "tests/property/test_partition_db.py")
 GATHERED = ("tests/property/test_gathered_steps.py",)
-RECOVERY = ("tests/agents/test_partition_state.py", "tests/agents/test_etl_work.py")
-LINES = ("tests/property/test_step_equals_oracle.py", "tests/unit/test_ledger_of_steps.py")
+RECOVERY = ("tests/agents/etl/test_partition_state.py", "tests/agents/etl/test_etl_work.py")
+LINES = ("tests/property/test_step_equals_oracle.py", "tests/unit/etl/test_ledger_of_steps.py")
 
 MUTANTS = (
     Mutant(
         "acknowledged before the step is stored",
         "E3",
-        "agents/etl_partition.py",
+        "agents/etl/partition.py",
         "        message = encode_step(step)\n        with STEP",
         "        message = encode_step(step)\n        self._inbox.ack(step.source_last)\n        with STEP",
         LOOP,
@@ -20,7 +20,7 @@ MUTANTS = (
     Mutant(
         "local state written before the log",
         "E3",
-        "agents/etl_partition.py",
+        "agents/etl/partition.py",
         "            offset = await self._journal.append(message)\n"
         '        with STEP_SECONDS.labels("commit").time():\n'
         "            self._journal.commit(step, message, offset)\n",
@@ -33,7 +33,7 @@ MUTANTS = (
     Mutant(
         "the step-number rule is left out in recovery",
         "E2",
-        "tables/partition_db.py",
+        "tables/store/partition_store.py",
         "        if verdict is Verdict.COUNT:\n            self._follow(step, digest_of(message), offset)\n        else:\n",
         "        if verdict in Verdict:\n            self._follow(step, digest_of(message), offset)\n        else:\n",
         HISTORY,
@@ -41,7 +41,7 @@ MUTANTS = (
     Mutant(
         "the predecessor is not asked for",
         "E2",
-        "app/core/counting.py",
+        "app/core/formats/step_history.py",
         "if number == self.number + 1 and predecessor == self.offset:",
         "if number == self.number + 1:",
         HISTORY,
@@ -49,7 +49,7 @@ MUTANTS = (
     Mutant(
         "another writer's step is not noticed",
         "E3",
-        "tables/partition_db.py",
+        "tables/store/partition_store.py",
         "        if offset != self.rows_offset + 1:\n",
         "        if offset <= self.rows_offset:\n",
         HISTORY,
@@ -57,7 +57,7 @@ MUTANTS = (
     Mutant(
         "an ignored message does not advance the rows offset",
         "E2",
-        "tables/partition_db.py",
+        "tables/store/partition_store.py",
         "            self._engine.write(batch)\n            self.rows_offset = offset\n\n    def _follow",
         "            self._engine.write(batch)\n\n    def _follow",
         HISTORY,
@@ -65,7 +65,7 @@ MUTANTS = (
     Mutant(
         "a step's position is written apart from what it changes",
         "E3",
-        "tables/partition_db.py",
+        "tables/store/partition_store.py",
         "        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))\n",
         "        self._engine.write(batch)\n        batch = self._engine.batch()\n"
         "        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))\n",
@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant(
         "a restored store has its position before what was put",
         "E3",
-        "tables/partition_db.py",
+        "tables/store/partition_store.py",
         "        ingested = puts is not None and self._expiring.ingest(puts)\n"
         "        expiring = () if ingested else gathered.expiring\n"
         "        self._write_batch(expiring, gathered.window, self.position, self.rows_offset)\n",
@@ -86,7 +86,7 @@ MUTANTS = (
     Mutant(
         "what was followed and not written is not seen",
         "E2",
-        "tables/partition_db.py",
+        "tables/store/partition_store.py",
         "        self._unread = 0\n        self._write_gathered()\n",
         "        self._unread = 0\n",
         GATHERED,
@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant(
         "what could not be written is forgotten",
         "E3",
-        "tables/partition_db.py",
+        "tables/store/partition_store.py",
         "        puts = sorted_puts(gathered.expiring)\n",
         "        self._gathered = Gathered()\n        puts = sorted_puts(gathered.expiring)\n",
         GATHERED,
@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant(
         "an older value outlives what is ingested",
         "E7",
-        "tables/expiring.py",
+        "tables/store/expiring.py",
         " or any(n > target for n in self.generations)",
         "",
         GATHERED,
@@ -110,7 +110,7 @@ MUTANTS = (
     Mutant(
         "of a key that several steps put the first holds",
         "E2",
-        "tables/entries.py",
+        "tables/store/entries.py",
         'pl.col("by").shift(-1)',
         'pl.col("by").shift(1)',
         ("tests/property/test_entries.py",),
@@ -126,7 +126,7 @@ MUTANTS = (
     Mutant(
         "a stale store is trusted",
         "E5",
-        "tables/store_check.py",
+        "tables/store/store_check.py",
         "        if db.rows_offset + 1 < first:\n",
         "        if db.rows_offset + 1 < 0:\n",
         RECOVERY,
@@ -134,7 +134,7 @@ MUTANTS = (
     Mutant(
         "a store of another history is trusted",
         "E5",
-        "tables/store_check.py",
+        "tables/store/store_check.py",
         "if message is not None and digest_of(message) != digest:",
         "if message is not None and not digest:",
         RECOVERY,
@@ -142,7 +142,7 @@ MUTANTS = (
     Mutant(
         "an owner begins before recovery has read the log to its end",
         "E3",
-        "agents/etl_owner.py",
+        "agents/etl/owner.py",
         "    await state.verify_recovered(partition)\n",
         "",
         RECOVERY,
@@ -150,7 +150,7 @@ MUTANTS = (
     Mutant(
         "an owner reads on from the committed offset",
         "E4",
-        "agents/etl_owner.py",
+        "agents/etl/owner.py",
         "    await inbox.start_at(first)\n",
         "    inbox.next_offset = first\n",
         RECOVERY,
@@ -158,7 +158,7 @@ MUTANTS = (
     Mutant(
         "a source message that does not follow is taken",
         "E4",
-        "app/core/step.py",
+        "app/core/etl/step.py",
         "            if message.offset != n:\n",
         "            if message.offset < n:\n",
         LINES,
@@ -171,7 +171,7 @@ MUTANTS = (
         "        if offset >= self.next_offset:\n"
         "            taken.append(event)\n"
         "            self.next_offset = offset + 1\n",
-        ("tests/agents/test_runners.py",),
+        ("tests/agents/shell/test_runners.py",),
     ),
     Mutant(
         "an agent's exception is swallowed",
@@ -179,7 +179,7 @@ MUTANTS = (
         "app/shell/runners.py",
         "            await self._app.crash(exc)\n",
         "            log.debug(str(exc))\n",
-        ("tests/agents/test_etl_agent.py", "tests/agents/test_sink_agent.py", "tests/agents/test_runners.py"),
+        ("tests/agents/etl/test_etl_agent.py", "tests/agents/sink/test_sink_agent.py", "tests/agents/shell/test_runners.py"),
     ),
     Mutant(
         "work that ends is not missed",
@@ -187,7 +187,7 @@ MUTANTS = (
         "app/shell/runners.py",
         "            if not inbox.closing:\n                raise RuntimeError",
         "            if inbox.next_offset is None:\n                raise RuntimeError",
-        ("tests/agents/test_runners.py",),
+        ("tests/agents/shell/test_runners.py",),
     ),
     Mutant(
         "messages of an older generation are taken",
@@ -195,12 +195,12 @@ MUTANTS = (
         "app/shell/runners.py",
         "        if self._app.is_current(message.generation_id):\n",
         "        if message.generation_id is not None:\n",
-        ("tests/agents/test_etl_agent.py", "tests/agents/test_sink_agent.py"),
+        ("tests/agents/etl/test_etl_agent.py", "tests/agents/sink/test_sink_agent.py"),
     ),
     Mutant(
         "a block met again is taken again",
         "E7",
-        "app/core/intake.py",
+        "app/core/etl/source.py",
         "        if stored is not None and stored >= pack_time(oldest):\n",
         "        if stored is not None and stored >= pack_time(oldest) and header.attempt == 0:\n",
         LINES,
@@ -208,7 +208,7 @@ MUTANTS = (
     Mutant(
         "a block met twice in one step is taken twice",
         "E7",
-        "app/core/intake.py",
+        "app/core/etl/source.py",
         "                blocks.append(block)\n                known[key] = pack_time(block.stored_ms)\n",
         "                blocks.append(block)\n",
         LINES,
@@ -216,7 +216,7 @@ MUTANTS = (
     Mutant(
         "a replay is not reported",
         "A2",
-        "app/core/step.py",
+        "app/core/etl/step.py",
         "ledger=ledger.entries(), replays=intake.replays,",
         "ledger=ledger.entries(), replays=[],",
         LINES,
@@ -224,7 +224,7 @@ MUTANTS = (
     Mutant(
         "a block marked known without its lines",
         "E2",
-        "tables/partition_db.py",
+        "tables/store/partition_store.py",
         "            batch = self._engine.batch()\n            batch.put(_DEFAULT, _ROWS",
         "            batch = self._engine.batch()\n"
         "            for change in step.changes:\n"
@@ -236,7 +236,7 @@ MUTANTS = (
     Mutant(
         "an event met twice in one step counts twice",
         "J1",
-        "app/core/copies.py",
+        "app/core/etl/dedup.py",
         "        known = fresh.get(digest) or value\n",
         "        known = value\n",
         LINES,
@@ -244,7 +244,7 @@ MUTANTS = (
     Mutant(
         "seen stored before dedup",
         "J1",
-        "app/core/copies.py",
+        "app/core/etl/dedup.py",
         "        known = fresh.get(digest) or value\n",
         "        known = value or fresh.setdefault(digest, pack_time(block.stored_ms))\n",
         LINES,
@@ -252,7 +252,7 @@ MUTANTS = (
     Mutant(
         "what is remembered expires by the block's own time",
         "E7",
-        "app/core/decode.py",
+        "app/core/etl/decode.py",
         "        return max(self.stream_time_ms, self.header.received_at_ms)\n",
         "        return self.header.received_at_ms\n",
         (*LINES, *HISTORY),
@@ -260,7 +260,7 @@ MUTANTS = (
     Mutant(
         "a step ends nowhere: an old block follows moved time",
         "J1",
-        "app/core/intake.py",
+        "app/core/etl/source.py",
         "        if (received < now and (moved or due)) or (moved and now > far):\n            return n\n",
         "",
         LINES,

@@ -1,14 +1,14 @@
 """Bugs in the join: who joins for a page view, what closes, and what is left over (rules E6, J2, J3)."""
 
-from mutant import Mutant
+from tests.mutants.mutant import Mutant
 
-JOIN = ("tests/unit/test_join.py", "tests/property/test_step_equals_oracle.py")
+JOIN = ("tests/unit/etl/test_join.py", "tests/property/test_step_equals_oracle.py")
 
 MUTANTS = (
     Mutant(
         "what a full message leaves over is forgotten",
         "E6",
-        "app/core/closing.py",
+        "app/core/join/window_close.py",
         "            if not close(frame, at, forced=forced):\n"
         "                return self._out._replace(closed=Due(*closed), more=True)\n",
         "            if not close(frame, at, forced=forced):\n"
@@ -18,7 +18,7 @@ MUTANTS = (
     Mutant(
         "a second that is late joins all the same",
         "J3",
-        "app/core/closing.py",
+        "app/core/join/window_close.py",
         "        if found and time_in(found[0].rank) <= upper:\n",
         "        if found:\n",
         JOIN,
@@ -26,7 +26,7 @@ MUTANTS = (
     Mutant(
         "all that is due closes in one message, whatever it costs",
         "E6",
-        "app/core/closing.py",
+        "app/core/join/window_close.py",
         "        return out if cost <= budget_bytes else None\n",
         "        return out\n",
         JOIN,
@@ -34,7 +34,7 @@ MUTANTS = (
     Mutant(
         "a second is nobody's though its first is open",
         "J3",
-        "app/core/closing.py",
+        "app/core/join/window_close.py",
         "        return joiner is None or time_in(joiner) > frame.due_ms(at)\n",
         "        return True\n",
         JOIN,
@@ -42,7 +42,7 @@ MUTANTS = (
     Mutant(
         "of several firsts the last one joins",
         "J2",
-        "app/core/join.py",
+        "app/core/join/join.py",
         "            elif rank < joiner_in(joiner) and (",
         "            elif rank > joiner_in(joiner) and (",
         JOIN,
@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant(
         "a decided second is forgotten to be so",
         "J3",
-        "app/core/stored_window.py",
+        "app/core/join/window_state.py",
         "            seconds_puts.append((_NUMBER.pack(n) + _MASK, mask.serialize()))\n",
         "            seconds_puts.append((_NUMBER.pack(n) + _MASK, BitMap(rows).serialize()))\n",
         JOIN,
@@ -58,7 +58,7 @@ MUTANTS = (
     Mutant(
         "a second does not see that its first is open",
         "J3",
-        "app/core/join.py",
+        "app/core/join/join.py",
         "            return self._open.get(digest)\n",
         "            return None\n",
         JOIN,
@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "only a second whose first came before it is asked whether it met one",
         "J3",
-        "app/core/closing.py",
+        "app/core/join/window_close.py",
         "if joiner is None or joiner > rank]",
         "if joiner is not None and joiner <= rank]",
         JOIN,
@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant(
         "a second that is the only one joins however long before its first it came",
         "J2",
-        "app/core/closing.py",
+        "app/core/join/window_close.py",
         "        if len(found) == 1 and lower <= time_in(found[0].rank) <= upper:  # nearly always\n",
         "        if len(found) == 1 and time_in(found[0].rank) <= upper:  # nearly always\n",
         JOIN,
@@ -82,7 +82,7 @@ MUTANTS = (
     Mutant(
         "a second that is the only one joins however late it is",
         "J3",
-        "app/core/closing.py",
+        "app/core/join/window_close.py",
         "        if len(found) == 1 and lower <= time_in(found[0].rank) <= upper:  # nearly always\n",
         "        if len(found) == 1 and lower <= time_in(found[0].rank):  # nearly always\n",
         JOIN,
@@ -90,7 +90,7 @@ MUTANTS = (
     Mutant(
         "a decided second takes the others of its page view with it",
         "J3",
-        "app/core/window.py",
+        "app/core/join/window.py",
         "            if len(left) > 1:  # seldom: it is one of several\n",
         "            if len(left) > 9:  # seldom: it is one of several\n",
         JOIN,
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant(
         "of copies in one step only the last is looked at",
         "E7",
-        "app/core/copies.py",
+        "app/core/etl/dedup.py",
         "        suspects = sorted({*suspects, *again, *(last[digests[n]] for n in again)})\n",
         "        suspects = sorted({*suspects, *(last[digests[n]] for n in again)})\n",
         JOIN,

@@ -1,18 +1,18 @@
 """Bugs in the sink: the chain of transactions and what follows from a record (rules S1 to S5)."""
 
-from mutant import Mutant
+from tests.mutants.mutant import Mutant
 
 CHAIN = (
-    "tests/unit/test_chain.py", "tests/agents/test_sink_transactions.py", "tests/agents/test_sink_crashes.py",
-    "tests/agents/test_sink_sweep.py",
+    "tests/unit/sink/test_chain.py", "tests/agents/sink/test_sink_transactions.py", "tests/agents/sink/test_sink_crashes.py",
+    "tests/agents/sink/test_sink_sweep.py",
 )  # fmt: skip
-AGENT = ("tests/agents/test_sink_agent.py",)
+AGENT = ("tests/agents/sink/test_sink_agent.py",)
 
 MUTANTS = (
     Mutant(
         "the step-number rule is left out in the sink",
         "E2",
-        "app/core/collecting.py",
+        "app/core/sink/open_transaction.py",
         "        if verdict is Verdict.IGNORE:\n            return Arrival.IGNORED\n",
         "",
         CHAIN,
@@ -28,7 +28,7 @@ MUTANTS = (
     Mutant(
         "the record is put whoever holds its number",
         "S1",
-        "app/chain_store.py",
+        "agents/sink/chain_store.py",
         "            result = await self._insist(lambda: self.objects.put_if_absent(key, encode_record(record)))\n",
         "            await self._put(key, encode_record(record))\n            result = PutResult.CREATED\n",
         CHAIN,
@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant(
         "412 taken for success without a look",
         "S4",
-        "app/chain_store.py",
+        "agents/sink/chain_store.py",
         "        if result is PutResult.CREATED:\n",
         "        if result in PutResult:\n",
         CHAIN,
@@ -44,7 +44,7 @@ MUTANTS = (
     Mutant(
         "412 taken for another writer without a look",
         "S4",
-        "app/core/chain.py",
+        "app/core/sink/chain.py",
         "    return Holder.OURS if found.txn_id == ours.txn_id else Holder.FOREIGN\n",
         "    return Holder.FOREIGN\n",
         CHAIN,
@@ -52,7 +52,7 @@ MUTANTS = (
     Mutant(
         "chain number off by one",
         "S1",
-        "app/core/collecting.py",
+        "app/core/sink/open_transaction.py",
         "partition=open_.place.partition, number=open_.end.number + 1,",
         "partition=open_.place.partition, number=max(open_.end.number, 1),",
         CHAIN,
@@ -60,7 +60,7 @@ MUTANTS = (
     Mutant(
         "manifests before the move",
         "S1",
-        "app/chain_store.py",
+        "agents/sink/chain_store.py",
         '        with timed("move"):\n            await asyncio.gather(*(self._move(move) for move in effects.moves))\n'
         '        with timed("manifests"):\n'
         "            await asyncio.gather(*(self._put(put.key, put.body) for put in effects.manifests))\n"
@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant(
         "ready.json before the manifests",
         "S1",
-        "app/chain_store.py",
+        "agents/sink/chain_store.py",
         "            await asyncio.gather(*(self._put(put.key, put.body) for put in effects.manifests))\n"
         "            await self._put(effects.ready.key, effects.ready.body)\n",
         "            await self._put(effects.ready.key, effects.ready.body)\n"
@@ -84,7 +84,7 @@ MUTANTS = (
     Mutant(
         "staged files deleted before the move is complete",
         "S1",
-        "agents/sink_partition.py",
+        "agents/sink/partition.py",
         "        effects = await self._chain.finish(record)\n",
         "        await self._chain.clear([out.staged_key for out in record.outputs if out.staged_key is not None])\n"
         "        effects = await self._chain.finish(record)\n",
@@ -93,7 +93,7 @@ MUTANTS = (
     Mutant(
         "what was committed is not finished by the next owner",
         "S3",
-        "agents/sink_partition.py",
+        "agents/sink/partition.py",
         "        if last is not None:\n            await self._finish(last)\n            ROLLED",
         "        if last is not None:\n            ROLLED",
         CHAIN,
@@ -101,7 +101,7 @@ MUTANTS = (
     Mutant(
         "a moved file is not compared with its record",
         "S3",
-        "app/chain_store.py",
+        "agents/sink/chain_store.py",
         "        if await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest()) != move.sha256:\n",
         '        if await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest()) == "":\n',
         CHAIN,
@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant(
         "acknowledged before ready",
         "S1",
-        "agents/sink_partition.py",
+        "agents/sink/partition.py",
         "        return self._end.last_offset\n",
         "        return self._open.last_offset\n",
         (*CHAIN, *AGENT),
@@ -117,7 +117,7 @@ MUTANTS = (
     Mutant(
         "a writer that lost its number goes on with what it held",
         "S4",
-        "agents/sink_partition.py",
+        "agents/sink/partition.py",
         "        self._end = position_after(last)\n        self._open = self._collect_behind(self._end)\n        bounds",
         "        self._end = position_after(last)\n        bounds",
         CHAIN,
@@ -125,7 +125,7 @@ MUTANTS = (
     Mutant(
         "a missing message is not noticed by the sink",
         "S1",
-        "app/core/collecting.py",
+        "app/core/sink/open_transaction.py",
         "        if offset > self.next_offset:\n            return Arrival.BEYOND\n",
         "",
         CHAIN,
@@ -133,15 +133,15 @@ MUTANTS = (
     Mutant(
         "the last step is not compared with the chain's",
         "S5",
-        "app/core/collecting.py",
+        "app/core/sink/open_transaction.py",
         'if offset == self.end.counted.offset and self.end.digest not in ("", digest_of(message).hex()):',
         'if offset == self.end.counted.offset and self.end.digest == "x":',
-        (*CHAIN, "tests/agents/test_sink_agent.py"),
+        (*CHAIN, "tests/agents/sink/test_sink_agent.py"),
     ),
     Mutant(
         "a ledger entry is written twice",
         "I2",
-        "app/core/collecting.py",
+        "app/core/sink/open_transaction.py",
         "        self.ledger += step.ledger\n",
         "        self.ledger += [*step.ledger, *step.ledger[:1]]\n",
         CHAIN,
@@ -149,7 +149,7 @@ MUTANTS = (
     Mutant(
         "the sweep deletes what may still be committed",
         "S4",
-        "app/core/chain.py",
+        "app/core/sink/chain.py",
         "    if holder is None:\n        return Leftover.KEEP\n",
         "    if holder is None:\n        return Leftover.DELETE\n",
         CHAIN,
@@ -157,7 +157,7 @@ MUTANTS = (
     Mutant(
         "the sweep deletes what is committed before it is moved",
         "S4",
-        "app/chain_store.py",
+        "agents/sink/chain_store.py",
         "    if holder is not None and verdict is Leftover.FINISH:\n        await chain.finish(holder)\n",
         "",
         CHAIN,

@@ -1,11 +1,11 @@
 """Bugs in the collector, the bridge, and in how time is told (rules T1 to T5)."""
 
-from mutant import Mutant
+from tests.mutants.mutant import Mutant
 
-BRIDGE = ("tests/agents/test_bridge.py", "tests/unit/test_shards.py", "tests/property/test_shards_history.py")
-OWNERSHIP = ("tests/agents/test_bridge_agent.py",)
-TIME = ("tests/unit/test_stream_time.py", "tests/property/test_step_equals_oracle.py")
-COLLECTOR = ("tests/agents/test_collector_batches.py", "tests/unit/test_batch.py")
+BRIDGE = ("tests/agents/bridge/test_bridge.py", "tests/unit/bridge/test_shards.py", "tests/property/test_shards_history.py")
+OWNERSHIP = ("tests/agents/bridge/test_bridge_agent.py",)
+TIME = ("tests/unit/etl/test_stream_time.py", "tests/property/test_step_equals_oracle.py")
+COLLECTOR = ("tests/agents/collector/test_collector_batches.py", "tests/unit/events/test_batch.py")
 
 MUTANTS = (
     Mutant(
@@ -30,12 +30,12 @@ MUTANTS = (
         "app/collector/resender.py",
         "self._queue.extendleft(head[number] for number in reversed(failed))",
         "self._queue.extendleft(head[number] for number in reversed(failed[1:]))",
-        ("tests/agents/test_collector_batches.py",),
+        ("tests/agents/collector/test_collector_batches.py",),
     ),
     Mutant(
         "checkpoint before the Kafka acknowledgement",
         "T1",
-        "agents/pump.py",
+        "agents/bridge/shard_reader.py",
         "        if acks:\n            await asyncio.gather(*acks)\n",
         "",
         (*BRIDGE, *OWNERSHIP),
@@ -43,7 +43,7 @@ MUTANTS = (
     Mutant(
         "an expired iterator is renewed at the oldest record",
         "T2",
-        "agents/pump.py",
+        "agents/bridge/shard_reader.py",
         "            RENEWED.inc()\n            self._iterator = None\n",
         "            RENEWED.inc()\n            self._iterator = await self._stream.iterator(self.shard, None)\n",
         BRIDGE,
@@ -51,7 +51,7 @@ MUTANTS = (
     Mutant(
         "children are pumped before their parents are finished",
         "T2",
-        "app/core/shards.py",
+        "app/core/bridge/shards.py",
         "return all(parent in self._finished or parent not in self._listing for parent in self._listing[shard].parents)",
         "return all(parent in self._listing or parent in self._finished for parent in self._listing[shard].parents)",
         BRIDGE,
@@ -59,7 +59,7 @@ MUTANTS = (
     Mutant(
         "a mark runs ahead of the last list that showed the shard open",
         "T3",
-        "app/core/shards.py",
+        "app/core/bridge/shards.py",
         "self.mark_ms = max(self.mark_ms, min(self.quiet_ms, self.open_at_ms))",
         "self.mark_ms = max(self.mark_ms, self.quiet_ms)",
         BRIDGE,
@@ -67,7 +67,7 @@ MUTANTS = (
     Mutant(
         "END before a tick shows the shard's children",
         "T5",
-        "app/core/shards.py",
+        "app/core/bridge/shards.py",
         "listed = self._published.get(shard)",
         "listed = self._listing.get(shard)",
         BRIDGE,
@@ -75,7 +75,7 @@ MUTANTS = (
     Mutant(
         "END goes to the first partition only",
         "T5",
-        "agents/bridge_worker.py",
+        "agents/bridge/bridge.py",
         "await self._append_everywhere(encode_control(End(shard)))",
         "await (await self._append(0, encode_control(End(shard))))",
         BRIDGE,
@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant(
         "a shard is told finished before its END is everywhere",
         "T5",
-        "agents/bridge_worker.py",
+        "agents/bridge/bridge.py",
         "        await self._append_everywhere(encode_control(End(shard)))\n        ENDS",
         "        await self._put(self.book.ended(shard))\n"
         "        await self._append_everywhere(encode_control(End(shard)))\n"
@@ -93,7 +93,7 @@ MUTANTS = (
     Mutant(
         "a new owner does not wait for the former one's checkpoints",
         "T1",
-        "agents/bridge_ownership.py",
+        "agents/bridge/ownership.py",
         "            await self._catch_up(owned)\n",
         "",
         OWNERSHIP,
@@ -101,7 +101,7 @@ MUTANTS = (
     Mutant(
         "stream time by wall clock",
         "T4",
-        "app/core/stream_time.py",
+        "app/core/etl/stream_time.py",
         "return now_ms if lowest is None else max(now_ms, min(lowest, append_ms))",
         "return max(now_ms, append_ms)",
         TIME,
@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant(
         "stream time by one shard only",
         "T4",
-        "app/core/stream_time.py",
+        "app/core/etl/stream_time.py",
         "lowest = mark if lowest is None else min(lowest, mark)",
         "lowest = mark if lowest is None else max(lowest, mark)",
         TIME,
@@ -117,7 +117,7 @@ MUTANTS = (
     Mutant(
         "a shard without a mark does not hold time",
         "T4",
-        "app/core/stream_time.py",
+        "app/core/etl/stream_time.py",
         "                    return None\n",
         "                    continue\n",
         TIME,
@@ -125,7 +125,7 @@ MUTANTS = (
     Mutant(
         "a finished shard reopens",
         "T5",
-        "app/core/stream_time.py",
+        "app/core/etl/stream_time.py",
         "                if shard not in done:\n                    self.unfinished[shard] = parents\n",
         "                self.unfinished[shard] = parents\n",
         TIME,

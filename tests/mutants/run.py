@@ -1,7 +1,7 @@
 """Plants every bug of the catalogue, one at a time, in a copy of the tree, and runs the tests against it.
 
     make mutants                          all of them
-    python tests/mutants/run.py --only ready --level tests
+    python -m tests.mutants.run --only ready --level tests
 
 The simulation runs where the tests that are about the place notice nothing (--all: it always does). Prints who caught what.
 Exit codes: 0 every mutant is caught and at least five by the simulation alone; 1 one survives, or too few need the
@@ -23,11 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from catalogue import MUTANTS
-from levels import Level, Outcome, Simulation, Tests
-from mutant import TREE, Mutant
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.levels import Level, Outcome, Simulation, Tests
+from tests.mutants.mutant import TREE, Mutant
 
 COPIED: Final = ("app", "agents", "tables", "tests", "pyproject.toml", "README.md", "Makefile")
 LINKED: Final = (".venv", ".kafka", "compose")
@@ -88,7 +86,7 @@ class Copy:
 
     def run(self, level: Level, mutants: Sequence[Mutant], longest_s: float) -> Outcome:
         """Run one level here."""
-        environment = os.environ | {"PYTHONPATH": f"{self._folder}:{self._folder / 'tests' / 'mutants'}"}
+        environment = os.environ | {"PYTHONPATH": str(self._folder)}
         with subprocess.Popen(
             level.command(mutants), cwd=self._folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, start_new_session=True,

@@ -2,19 +2,16 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from catalogue import MUTANTS
-from levels import Simulation, Tests
-from mutant import TREE, Mutant
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.levels import Simulation, Tests
+from tests.mutants.mutant import TREE, Mutant
 
 RUFF = [sys.executable, "-m", "ruff", "check", "--quiet", "--no-cache", "--select", "F821,F823", "-"]
 PASSED = "12 passed in 3.4s"
-FAILED = "F\nFAILED tests/unit/test_chain.py::test_x - AssertionError\n1 failed in 3.4s"
+FAILED = "F\nFAILED tests/unit/sink/test_chain.py::test_x - AssertionError\n1 failed in 3.4s"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
@@ -43,7 +40,7 @@ def test_what_does_not_occur_exactly_once_is_refused() -> None:
 def test_only_a_failed_test_or_seed_has_caught_a_mutant() -> None:
     tests, simulation = Tests(), Simulation(5, 1)
     assert not tests.judge(0, PASSED).caught
-    assert tests.judge(1, FAILED).by == "tests/unit/test_chain.py::test_x"
+    assert tests.judge(1, FAILED).by == "tests/unit/sink/test_chain.py::test_x"
     for code, output in ((1, "no test failed"), (2, "interrupted"), (4, "no such file"), (-9, FAILED)):
         outcome = tests.judge(code, output)
         assert (outcome.caught, bool(outcome.error)) == (False, True)

@@ -5,12 +5,12 @@ from collections import Counter
 
 import msgspec
 import zstandard
-from event_builders import NOW_MS, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.batch import cut_again, new_batch_id, partition_of, seal
-from app.core.block import decode_header, frame_of, open_frame
+from app.core.formats.batch import cut_again, new_batch_id, partition_of, seal
+from app.core.formats.block import decode_header, frame_of, open_frame
+from tests.builders.events import NOW_MS, parse
 
 REDIRECT = b'{"event_id":"%s","event_type":"redirect","occurred_at":1000000000000}'
 line = st.builds(

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.state import EXPIRING, KEY_BYTES, MemoryState
-from app.core.step_message import Changes
-from tables.entries import TAGS, last_changes, sorted_puts
+from app.core.formats.step_message import Changes
+from app.core.state.tables import EXPIRING, KEY_BYTES, MemoryState
+from tables.store.entries import TAGS, last_changes, sorted_puts
 
 WIDTHS = {"seen": 8, "blocks": 8, "views": 52}
 

@@ -5,7 +5,7 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.body import _cut_exact, split_body
+from app.core.events.request_body import _cut_exact, split_body
 from app.errors import RequestRejected
 
 REFUSALS = {(400, "empty"), (400, "invalid_json"), (400, "not_events"), (413, "too_many_lines")}

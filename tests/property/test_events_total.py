@@ -2,14 +2,13 @@
 
 import json
 
-from event_builders import event, parse, text
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.core import canonical
-from app.core.event_fields import EVENT_TYPES, FIELDS, INT64, STORED_FIELDS
-from app.core.events import read_stored_line
+from app.core.events.fields import EVENT_TYPES, FIELDS, INT64, STORED_FIELDS
+from app.core.events.parse import canonical_json, read_stored_line
 from app.errors import FormatInvalid
+from tests.builders.events import event, parse, text
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec=None)),
@@ -78,26 +77,26 @@ def test_any_bytes_are_stored_in_a_form_that_reads_back(line, kind):
 @example(b'{"a":"\\u0000"}')
 @example(b" {} \r")
 def test_the_fast_reading_is_the_exact_one_or_none_at_all(line):
-    fast = canonical.decode_fast(line)
+    fast = canonical_json.decode_fast(line)
     try:
-        exact = canonical.decode_exact(line)
+        exact = canonical_json.decode_exact(line)
     except FormatInvalid:
         assert fast is None
         return
     if fast is not None:
-        assert canonical.encode(fast) == canonical.encode(exact)
+        assert canonical_json.encode(fast) == canonical_json.encode(exact)
 
 
 @settings(max_examples=200, deadline=None)
 @given(json_text)
 def test_a_line_is_stored_alike_on_both_ways(line):
     quick = parse(line)
-    original = canonical.decode_fast
-    canonical.decode_fast = lambda _: None
+    original = canonical_json.decode_fast
+    canonical_json.decode_fast = lambda _: None
     try:
         slow = parse(line)
     finally:
-        canonical.decode_fast = original
+        canonical_json.decode_fast = original
     assert quick == slow
 
 
@@ -111,7 +110,7 @@ def test_nothing_of_a_valid_event_is_lost(extra, event_type):
     if "malformed" not in stored:
         kept = json.loads(stored["properties"])
         assert kept["own"] == clean["properties"]["own"] == 1
-        expected = {canonical.storable_text(name): name for name in unknown if name != "own"}
+        expected = {canonical_json.storable_text(name): name for name in unknown if name != "own"}
         assert set(expected) <= set(kept)
         for name, source in expected.items():
             if "\\u" not in json.dumps(clean[source]):

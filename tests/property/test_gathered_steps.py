@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quick_disk import QUICK_DISK
 
-from app.core.state import EXPIRING, KEY_BYTES, MemoryState
-from app.core.step_message import Changes, StepMessage, digest_of, encode_step
+from app.core.formats.step_message import Changes, StepMessage, digest_of, encode_step
+from app.core.state.tables import EXPIRING, KEY_BYTES, MemoryState
 from app.errors import StepGap
-from tables.engine import Batch, Engine
-from tables.gathered import GATHERED_STEPS
-from tables.memory_engine import Disk, MemoryEngine
-from tables.partition_db import PartitionDb
-from tables.rocks_engine import Memory, RocksEngine
+from app.testing.memory.engine import Disk, MemoryEngine
+from tables.store.engine import Batch, Engine
+from tables.store.partition_store import PartitionDb
+from tables.store.rocksdb import Memory, RocksEngine
+from tables.store.write_buffer import GATHERED_STEPS
+from tests.worlds.quick_disk import QUICK_DISK
 
 MEMORY = Memory(8 * 1024 * 1024)
 WINDOW_MS = 1_000

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quick_disk import QUICK_DISK
 
-from app.core.counting import Counted, Verdict
-from app.core.state import MemoryState
-from app.core.step_message import Changes, StepMessage, decode_step, digest_of, encode_step
+from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_message import Changes, StepMessage, decode_step, digest_of, encode_step
+from app.core.state.tables import MemoryState
 from app.errors import StepConflict, StepGap
-from tables.partition_db import PartitionDb
-from tables.rocks_engine import Memory, RocksEngine
+from tables.store.partition_store import PartitionDb
+from tables.store.rocksdb import Memory, RocksEngine
+from tests.worlds.quick_disk import QUICK_DISK
 
 MEMORY = Memory(8 * 1024 * 1024)
 WINDOW_MS = 1_000_000

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.step_message import Changes
+from app.core.formats.step_message import Changes
 
 KEYS = st.binary(min_size=4, max_size=4)
 

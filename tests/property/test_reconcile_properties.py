@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from app.core.reconcile import Entry, coverage
+from app.core.audit.reconcile import Entry, coverage
 
 COUNTS = st.integers(1, 300)
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_bridge import HOMES, PARTITIONS, START_MS, Process, World, check, play
 
-from app.core.block import Tick, decode_header, encode_control, is_control
+from app.core.formats.block import Tick, decode_header, encode_control, is_control
+from tests.worlds.bridge import HOMES, PARTITIONS, START_MS, Process, World, check, play
 
 
 @settings(max_examples=150, deadline=None)

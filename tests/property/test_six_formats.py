@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support_warehouse import Warehouse
 
 from app.adapters.warehouse import Connection, connect, run
-from app.core import statements
-from app.core.flows import OUTPUTS, Column, Flow, Kind
-from app.core.writers import encode_output, frame_schema
+from app.core.delivery import statements
+from app.core.formats.flow_files import encode_output, frame_schema
+from app.core.formats.flows import OUTPUTS, Column, Flow, Kind
+from tests.worlds.warehouse import Warehouse
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 NASTY = [

@@ -7,16 +7,16 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
-from builders import BASE_MS, CHROME, GOOGLEBOT, IPHONE, block, end, etl_rules, log_of, tick
-from etl_runs import Run, counted, ledger_of, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import Bounds, Oracle
-from visitors import ADDRESSES, CRAWLER_IP, ENRICHER, visitor_of
 
-from app.core.flows import FLOWS, OUTCOMES
-from app.core.intake import SourceMessage
+from app.core.etl.source import SourceMessage
+from app.core.formats.flows import FLOWS, OUTCOMES
 from app.settings import JoinRules
+from tests.builders.source_log import BASE_MS, CHROME, GOOGLEBOT, IPHONE, block, end, etl_rules, log_of, tick
+from tests.builders.visitors import ADDRESSES, CRAWLER_IP, ENRICHER, visitor_of
+from tests.oracle import Bounds, Oracle
+from tests.worlds.etl_run import Run, counted, ledger_of, rows_of
 
 BOUNDS = Bounds(window=9, grace=3, reorder=2, dedup=40)
 RULES = partial(etl_rules, join=JoinRules(9, 3, 2), dedup_window_ms=40)

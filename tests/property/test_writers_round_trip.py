@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.flows import OUTPUTS, Flow, Format, Kind
-from app.core.writers import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, decode_output, encode_output, frame_schema
+from app.core.formats.flow_files import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, decode_output, encode_output, frame_schema
+from app.core.formats.flows import OUTPUTS, Flow, Format, Kind
 
 NASTY = st.sampled_from([
     "", "\t", "\n", "\r", "\r\n", '"', '""', "\\", "\\.", "a\n\\.\nb", "\\N", "NULL", "null", "\ufffd", "\U0001f600",

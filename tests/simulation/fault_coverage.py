@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from faults import ROLES, Fault
+from tests.simulation.faults import ROLES, Fault
 
 LEAST_SHARE = 0.10
 

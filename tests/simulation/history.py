@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from invariants import check
-from virtual_loop import VirtualLoop
-from world import World
+from tests.simulation.invariants import check
+from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.world import World
 
 
 class History(NamedTuple):

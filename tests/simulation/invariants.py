@@ -6,18 +6,17 @@ import json
 from collections import Counter
 from typing import Any
 
-from joins import joins_go_by_receipt
-from oracle import Bounds, Oracle
-from visitors import ADDRESSES, visitor_of
-from world import World
-
-from app.core.chain import Place, decode_record, numbers_behind
-from app.core.dead_letter import decode_letter
-from app.core.flows import FLOWS, OUTPUTS
-from app.core.intake import SourceMessage
-from app.core.keys import chain_prefix
-from app.core.reconcile import Entry, coverage
-from app.core.transaction import TransactionRecord
+from app.core.audit.reconcile import Entry, coverage
+from app.core.etl.source import SourceMessage
+from app.core.formats.dead_letter import decode_letter
+from app.core.formats.flows import FLOWS, OUTPUTS
+from app.core.formats.object_keys import chain_prefix
+from app.core.formats.transaction_record import TransactionRecord
+from app.core.sink.chain import Place, decode_record, numbers_behind
+from tests.builders.visitors import ADDRESSES, visitor_of
+from tests.oracle import Bounds, Oracle
+from tests.simulation.joins import joins_go_by_receipt
+from tests.simulation.world import World
 
 OURS = frozenset({"txn_id", "loaded_at"})
 Rows = Counter[tuple[tuple[str, Any], ...]]

@@ -4,12 +4,12 @@ import json
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from faults import Fault
 from pyroaring import BitMap
-from world import World
 
-from app.core.block import decode_header, open_frame
-from app.core.reconcile import read_lines
+from app.core.audit.reconcile import read_lines
+from app.core.formats.block import decode_header, open_frame
+from tests.simulation.faults import Fault
+from tests.simulation.world import World
 
 
 class Copy(NamedTuple):

@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from app.adapters.memory.kafka import MemoryGroup, MemoryLogs
 from app.clock import Clock
+from app.testing.memory.kafka import MemoryGroup, MemoryLogs
 
 if TYPE_CHECKING:
-    from kafka_client import Member
-    from world import World
+    from tests.simulation.kafka_client import Member
+    from tests.simulation.world import World
 
 SESSION_S = 6.0
 REBALANCE_S = 30.0

@@ -6,17 +6,17 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from faults import Fault
 from faust.types import TP
-from process import Process
 
-from app.adapters.memory.kafka import Message
 from app.errors import OutcomeUnknown
 from app.shell.hooks import AssignedHook, LeavingHook, OwnershipHooks
 from app.shell.watchdog import Watchdog
+from app.testing.memory.kafka import Message
+from tests.simulation.faults import Fault
+from tests.simulation.process import Process
 
 if TYPE_CHECKING:
-    from kafka_broker import Group
+    from tests.simulation.kafka_broker import Group
 
 PRODUCER_TIMEOUT_S = 30.0
 FETCH_S = 0.15

@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from faults import Fault
-
 from app.errors import OutcomeUnknown, OutsideError, ServiceUnavailable
+from tests.simulation.faults import Fault
 
 if TYPE_CHECKING:
-    from world import World
+    from tests.simulation.world import World
 
 TIMEOUT_S = 10.0
 """How long a caller waits for an answer that does not come."""

@@ -1,19 +1,18 @@
-"""The audit as a process: the rounds of the only auditor, wired as `agents.audit` wires them."""
+"""The audit as a process: the rounds of the only auditor, wired as `agents.audit.agent` wires them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from faults import Fault
-from kafka_client import Event, Member, MemberRole
-from process import Process
-from services import ports_of
-
-from agents.audit_ports import AuditPorts
-from agents.audit_rounds import AuditRounds
-from agents.auditor import Auditor, RoundReport
-from app.adapters.memory import MemoryLoadedLedger
+from agents.audit.auditor import Auditor, RoundReport
+from agents.audit.ports import AuditPorts
+from agents.audit.rounds import AuditRounds
 from app.errors import ServiceUnavailable
 from app.settings import Settings
+from app.testing.memory import MemoryLoadedLedger
+from tests.simulation.faults import Fault
+from tests.simulation.kafka_client import Event, Member, MemberRole
+from tests.simulation.process import Process
+from tests.simulation.services import ports_of
 
 
 class Audit(MemberRole):

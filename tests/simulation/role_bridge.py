@@ -1,17 +1,17 @@
-"""The bridge as a process: ownership, pumps and ticks, wired as `agents.bridge` wires them."""
+"""The bridge as a process: ownership, pumps and ticks, wired as `agents.bridge.agent` wires them."""
 
 from collections.abc import Collection
 from functools import partial
 from typing import Any
 
 from faust.types import TP
-from kafka_client import Event, Member, MemberRole, Producer
-from process import Process
-from services import ports_of
 
-from agents.bridge_ownership import Outlets, Ownership
-from app.core.checkpoint import Barrier, Checkpoint, decode, encode, further
+from agents.bridge.ownership import Outlets, Ownership
+from app.core.formats.checkpoint import Barrier, Checkpoint, decode, encode, further
 from app.shell.positions import reads_next
+from tests.simulation.kafka_client import Event, Member, MemberRole, Producer
+from tests.simulation.process import Process
+from tests.simulation.services import ports_of
 
 
 class CheckpointTable:

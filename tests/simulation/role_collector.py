@@ -1,13 +1,12 @@
 """The collector as a process: the batcher behind `POST /v1/events`."""
 
-from process import Process
-from services import ports_of
-
 from app.collector.batcher import Batcher
 from app.collector.batcher import World as CollectorWorld
 from app.collector.budget import MemoryBudget
 from app.collector.clock_guard import ClockGuard
 from app.collector.requests import Sent, read_lines
+from tests.simulation.process import Process
+from tests.simulation.services import ports_of
 
 
 class Collector:

@@ -1,17 +1,16 @@
-"""Delivery as a process: rounds over the partitions of `manifests`, wired as `agents.delivery` wires them."""
+"""Delivery as a process: rounds over the partitions of `manifests`, wired as `agents.delivery.agent` wires them."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from faults import Fault
-from kafka_client import Event, Member, MemberRole
-from process import Process
-from services import ports_of
-
-from agents.deliverer import Deliverer, RoundReport
-from agents.delivery_rounds import DeliveryRounds
-from agents.warehouse_load import WarehouseLoad
+from agents.delivery.deliverer import Deliverer, RoundReport
+from agents.delivery.load import WarehouseLoad
+from agents.delivery.rounds import DeliveryRounds
 from app.errors import ServiceUnavailable, WarehouseError
+from tests.simulation.faults import Fault
+from tests.simulation.kafka_client import Event, Member, MemberRole
+from tests.simulation.process import Process
+from tests.simulation.services import ports_of
 
 
 class Delivery(MemberRole):

@@ -1,22 +1,22 @@
-"""The ETL as a process: partition owners over `blocks`, wired as `agents.etl` wires them."""
+"""The ETL as a process: partition owners over `blocks`, wired as `agents.etl.agent` wires them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from faust.types import TP
-from kafka_client import Member, MemberRole, Producer
-from process import Process
-from services import ports_of
-from visitors import ENRICHER
 
-from agents.etl_owner import EtlOutside, own_partition
-from app.core.dead_letter import DeadLetterLimit
-from app.core.step import EtlRules
-from app.core.step_message import StepMessage
+from agents.etl.owner import EtlOutside, own_partition
+from app.core.etl.step import EtlRules
+from app.core.formats.dead_letter import DeadLetterLimit
+from app.core.formats.step_message import StepMessage
 from app.errors import StepGap
 from app.shell.runners import Inbox, PartitionRunners
-from tables.partition_db import PartitionDb, Position
-from tables.store_check import StoreCheck
+from tables.store.partition_store import PartitionDb, Position
+from tables.store.store_check import StoreCheck
+from tests.builders.visitors import ENRICHER
+from tests.simulation.kafka_client import Member, MemberRole, Producer
+from tests.simulation.process import Process
+from tests.simulation.services import ports_of
 
 
 class EtlState:

@@ -1,13 +1,12 @@
-"""The sink as a process: transaction chains over `rows`, wired as `agents.sink` wires them."""
+"""The sink as a process: transaction chains over `rows`, wired as `agents.sink.agent` wires them."""
 
-from kafka_client import Member, MemberRole, Producer
-from process import Process
-from services import ports_of
-
-from agents.sink_partition import Connections, SinkPartition, commit_rules, serve
-from app.chain_store import sweep
-from app.core.chain import LogBounds, Place
+from agents.sink.chain_store import sweep
+from agents.sink.partition import Connections, SinkPartition, commit_rules, serve
+from app.core.sink.chain import LogBounds, Place
 from app.shell.runners import Inbox, PartitionRunners
+from tests.simulation.kafka_client import Member, MemberRole, Producer
+from tests.simulation.process import Process
+from tests.simulation.services import ports_of
 
 
 class Sink(MemberRole):

@@ -3,11 +3,10 @@
 from types import SimpleNamespace
 from typing import Any
 
-from faults import Fault
-from process import Process
-
 from app.adapters.ports import PutOutcome
 from app.errors import OutcomeUnknown, ServiceUnavailable
+from tests.simulation.faults import Fault
+from tests.simulation.process import Process
 
 
 def ports_of(process: Process) -> Any:

@@ -12,15 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 import structlog
-from fault_coverage import Coverage
-from history import History, play
+
+from tests.simulation.fault_coverage import Coverage
+from tests.simulation.history import History, play
 
 TOLD_EVERY_S = 10.0
 SEEDS_AT_ONCE = 10

@@ -3,13 +3,13 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from faults import Fault
-from kafka_broker import SESSION_S
-from process import Process
-from roles import MAKERS
+from tests.simulation.faults import Fault
+from tests.simulation.kafka_broker import SESSION_S
+from tests.simulation.process import Process
+from tests.simulation.roles import MAKERS
 
 if TYPE_CHECKING:
-    from world import World
+    from tests.simulation.world import World
 
 MAX_SHARDS = 10
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import structlog
-from fault_coverage import Coverage
-from faults import AT_MOMENTS, PER_CALL, ROLES, Fault, Faults
-from history import play
+
+from tests.simulation.fault_coverage import Coverage
+from tests.simulation.faults import AT_MOMENTS, PER_CALL, ROLES, Fault, Faults
+from tests.simulation.history import play
 
 SEEDS = 160
 AT_ONCE = 10
@@ -65,9 +66,8 @@ def test_what_a_history_held_can_be_freed_when_it_is_over() -> None:
 def test_a_seed_is_the_same_history_in_another_process() -> None:
     here = [play(seed) for seed in (7, 8)]
     program = (
-        f"import sys; sys.path[:0] = {sys.path!r}\n"
-        "from simulate import quiet; quiet()\n"
-        "from history import play\n"
+        "from tests.simulation.simulate import quiet; quiet()\n"
+        "from tests.simulation.history import play\n"
         "import json; print(json.dumps([play(seed).digest for seed in (7, 8)]))"
     )
     there = subprocess.run(

@@ -4,12 +4,11 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from builders import CHROME, GOOGLEBOT, IPHONE
-
 from app.errors import RequestRejected
+from tests.builders.source_log import CHROME, GOOGLEBOT, IPHONE
 
 if TYPE_CHECKING:
-    from world import World
+    from tests.simulation.world import World
 
 IP = "203.0.113.77"
 REQUEST_TIMEOUT_S = 15.0

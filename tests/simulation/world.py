@@ -7,24 +7,23 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from builders import BASE_MS
-from faults import Fault, Faults
-from kafka_broker import Group, Logs
-from process import GoneError, Process
-from roles import MAKERS
-from strikes import Strikes
-from traffic import Traffic
-from virtual_loop import VirtualLoop
-
-from app.adapters.memory import MemoryBlockStream, MemoryObjectStore, MemoryRegistry, MemoryWarehouse
-from app.core.batch import cut_again
-from app.core.counting import Counted, Verdict
-from app.core.registry_item import BatchState
-from app.core.step_message import StepMessage, decode_step
+from app.core.formats.batch import cut_again
+from app.core.formats.registry_item import BatchState
+from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_message import StepMessage, decode_step
 from app.errors import OutsideError, SourceGap, StepConflict, WorkerStalled
 from app.settings import Settings
+from app.testing.memory import MemoryBlockStream, MemoryObjectStore, MemoryRegistry, MemoryWarehouse
+from app.testing.memory.engine import Disk
 from app.topics import topics_of
-from tables.memory_engine import Disk
+from tests.builders.source_log import BASE_MS
+from tests.simulation.faults import Fault, Faults
+from tests.simulation.kafka_broker import Group, Logs
+from tests.simulation.process import GoneError, Process
+from tests.simulation.roles import MAKERS
+from tests.simulation.strikes import Strikes
+from tests.simulation.traffic import Traffic
+from tests.simulation.virtual_loop import VirtualLoop
 
 TRAFFIC_S = 45.0
 CALM_S = 40.0

@@ -14,7 +14,7 @@ and everything else that is plain SQL is PostgreSQL's. It can be told to fail (`
 
 import sys
 
-from app.local.postgres import await_session
+from app.local.services.postgres import await_session
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from app.local.stack import Stack
+from app.local.stack.stack_file import Stack
 from app.local.traffic.expect import Expectations, expect
 from app.local.traffic.schedule import requests, schedule
 from app.local.traffic.send import GIVE_UP_S, Sender, Sent

@@ -1,0 +1,1 @@
+"""The audit: what is missing is sent again."""

@@ -1,0 +1,301 @@
+"""Compares the registry with the ledger, completes what is covered and sends again what is missing (rules A1, A2, D2)."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+from prometheus_client import Counter as Metric
+from prometheus_client import Gauge
+from pyroaring import BitMap
+
+from agents.audit.ports import AuditPorts
+from agents.audit.stored_ledger import BatchLines, StoredLedger
+from app.adapters.warehouse_port import Delivery
+from app.core.audit.reconcile import (
+    AuditRules,
+    Evidence,
+    Verdict,
+    VerdictKind,
+    coverage,
+    delivery_lags,
+    judge,
+    lacking_blocks,
+    pause_ms,
+    unread_blocks,
+)
+from app.core.formats.batch import cut_again
+from app.core.formats.registry_item import RegistryItem
+from app.errors import ChainBroken, FormatInvalid, ObjectMissing, OutsideError
+from app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+CHUNK: Final = 200
+"""Batches judged together: one query each for their ledger and their replays."""
+BEHIND_MOST: Final = 30
+"""Transactions of a partition, committed and not loaded, that are looked into: five minutes of a sink. With more, delivery
+lags, and what the partition lacks is waited for."""
+COUNTED: Final = 1000
+"""Most transactions behind delivery that are counted for a report."""
+NAMED: Final = 20
+"""Most batches and reasons that a report and a log line name."""
+
+VERDICTS = Metric("instream_audit_verdicts_total", "Open batches judged, by verdict", ["verdict"])
+REFUSED = Metric("instream_audit_refused_blocks_total", "Replayed blocks that Kinesis did not take", ["error"])
+OPEN = Gauge("instream_audit_open_batches", "Batches of the last round, by what was found", ["found"])
+
+
+class RoundReport(msgspec.Struct, kw_only=True):
+    """What one round found and did. Counts are batches."""
+
+    judged: int = 0
+    completed: int = 0
+    waiting: int = 0
+    replayed: int = 0
+    refused: int = 0
+    """A replay was due and Kinesis did not take all of it: not counted as an attempt, tried again next round."""
+    held: int = 0
+    lost: int = 0
+    excess: int = 0
+    damaged: int = 0
+    """The raw file is missing or is not what the registry says."""
+    dead_lettered: int = 0
+    """Of those judged: they lack lines of blocks that the ETL could not read and set aside; replayed like any other."""
+    other_epoch: int = 0
+    """Refused: a batch of another epoch."""
+    waits_for: list[str] = []
+    """What the waiting batches wait for; every service that did not answer."""
+    named: dict[str, list[str]] = {}
+    """Finding (held, lost, excess, damaged, dead_lettered, other_epoch) -> batch ids, at most 20."""
+    held_by: list[str] = []
+    """Quarantined transactions that hold batches."""
+
+    @property
+    def still_open(self) -> int:
+        """Batches that are not complete after the round."""
+        return self.judged + self.other_epoch - self.completed
+
+    @property
+    def alarms(self) -> int:
+        """Batches that no replay mends."""
+        return self.lost + self.excess + self.damaged
+
+    def name(self, finding: str, batch_id: str) -> None:
+        """Note a batch by its id."""
+        batch_ids = self.named.setdefault(finding, [])
+        if len(batch_ids) < NAMED:
+            batch_ids.append(batch_id)
+
+    def wait_for(self, reason: str) -> None:
+        """Note a reason once."""
+        if reason not in self.waits_for and len(self.waits_for) < NAMED:
+            self.waits_for.append(reason)
+
+
+class Auditor:
+    """One auditor. Two at once do no harm but needless replays: every change is idempotent."""
+
+    def __init__(self, ports: AuditPorts, settings: Settings) -> None:
+        self._ports = ports
+        self._settings = settings
+        self._stored = StoredLedger(ports.store, settings.epoch)
+
+    async def round(self, grace_s: float | None = None) -> RoundReport:
+        """Judge every open batch older than the grace (default: AUDIT_GRACE_S) once.
+
+        Order, chunk by chunk: open batches, then how far delivery is, then ledgers, then what lies behind delivery: what
+        moves in between can only show a batch as more complete than it was judged. A service that does not answer ends the
+        round; the report says which.
+        """
+        rules = audit_rules(self._settings, grace_s)
+        report = RoundReport()
+        lagging: set[int] = set()
+        try:
+            before_ms = self._ports.clock.now_ms() - rules.grace_ms
+            some: list[RegistryItem] = []
+            async for item in self._ports.registry.open_batches(before_ms + 1):
+                if self._is_ours(item, report):
+                    some.append(item)
+                if len(some) == CHUNK:
+                    lagging |= await self._judge_some(some, rules, report)
+                    some = []
+            lagging |= await self._judge_some(some, rules, report)
+        except (OutsideError, ChainBroken) as exc:
+            report.wait_for(f"{type(exc).__name__}: {exc}")
+        if lagging:
+            await self._name_laggards(frozenset(lagging), report)
+        _publish(report)
+        return report
+
+    def _is_ours(self, item: RegistryItem, report: RoundReport) -> bool:
+        if item.epoch == self._settings.epoch:
+            return True
+        report.other_epoch += 1
+        report.name("other_epoch", item.batch_id)
+        return False
+
+    async def _judge_some(self, items: Sequence[RegistryItem], rules: AuditRules, report: RoundReport) -> set[int]:
+        """Judge and act; the partitions that batches wait for."""
+        if not items:
+            return set()
+        delivery = await self._ports.warehouse.delivery(self._settings.epoch)
+        stream_times_ms = {partition: reached.stream_time_ms for partition, reached in delivery.partitions.items()}
+        evidence = await self._gather(items, delivery)
+        behind = _Behind(self._stored, delivery)
+        lagging: set[int] = set()
+        for item in items:
+            now_ms = self._ports.clock.now_ms()
+            found = evidence[item.batch_id]
+            verdict = judge(item, found, stream_times_ms, rules, now_ms)
+            if verdict.kind in {VerdictKind.REPLAY, VerdictKind.LOST}:  # only now is it worth to look behind delivery
+                places = lacking_blocks(item, coverage(item.line_count, found.entries)).values()
+                unloaded, far = await behind.of({place.partition for place in places})
+                found = found._replace(unloaded=_of_batch(unloaded, item.batch_id))
+                verdict = delivery_lags(far) if far else judge(item, found, stream_times_ms, rules, now_ms)
+            lagging |= verdict.lagging
+            if excess := coverage(item.line_count, found.entries).excess:
+                report.excess += 1
+                report.name("excess", item.batch_id)
+                log.error("ledger has more than the batch", batch_id=item.batch_id, excess="; ".join(excess))
+            if unread := unread_blocks(item, found):
+                report.dead_lettered += 1
+                report.name("dead_lettered", item.batch_id)
+                log.error("blocks cannot be read", batch_id=item.batch_id, blocks=unread)
+            report.judged += 1
+            VERDICTS.labels(verdict.kind.value).inc()
+            await self._act(item, verdict, rules, report)
+        return lagging
+
+    async def _gather(self, items: Sequence[RegistryItem], delivery: Delivery) -> dict[str, Evidence]:
+        """What the warehouse, and the ledger files of quarantined transactions, have of each batch."""
+        batch_ids = [item.batch_id for item in items]
+        replays = await self._ports.warehouse.replayed_blocks(batch_ids)
+        dead_letters = await self._ports.warehouse.dead_letters(batch_ids)
+        entries = await self._ports.warehouse.entries(batch_ids)
+        quarantined: dict[str, BatchLines] = {}
+        for transaction in delivery.quarantined:
+            quarantined |= await self._stored.of(transaction.partition, transaction.number)
+        return {
+            batch_id: Evidence(
+                entries.get(batch_id, []),
+                replays.get(batch_id, frozenset()),
+                {},
+                _of_batch(quarantined, batch_id),
+                dead_letters.get(batch_id, {}),
+            )
+            for batch_id in batch_ids
+        }
+
+    async def _act(self, item: RegistryItem, verdict: Verdict, rules: AuditRules, report: RoundReport) -> None:
+        match verdict.kind:
+            case VerdictKind.COMPLETE:
+                await self._ports.registry.complete(item.batch_id)
+                report.completed += 1
+            case VerdictKind.WAIT:
+                report.waiting += 1
+                if not verdict.lagging:
+                    report.wait_for(verdict.reason)
+            case VerdictKind.HELD:
+                report.held += 1
+                report.name("held", item.batch_id)
+                report.held_by += [txn_id for txn_id in verdict.txn_ids if txn_id not in report.held_by]
+            case VerdictKind.LOST:
+                report.lost += 1
+                report.name("lost", item.batch_id)
+                log.error("lines are lost", batch_id=item.batch_id, reason=verdict.reason)
+            case VerdictKind.REPLAY:
+                await self._replay(item, verdict, rules, report)
+            case VerdictKind.EXCESS:  # counted and alarmed for every verdict
+                pass
+
+    async def _replay(self, item: RegistryItem, verdict: Verdict, rules: AuditRules, report: RoundReport) -> None:
+        """Put the whole batch again, cut into the same blocks; the attempt counts when Kinesis took every record."""
+        blocks = await self._blocks(item, verdict.attempt)
+        if blocks is None:
+            report.damaged += 1
+            report.name("damaged", item.batch_id)
+            return
+        outcomes = await self._ports.stream.put(blocks)
+        errors = Counter(outcome.error for outcome in outcomes if outcome.error is not None)
+        for error, count in errors.items():
+            REFUSED.labels(error).inc(count)
+        if errors:
+            report.refused += 1
+            report.wait_for(f"Kinesis refused blocks: {', '.join(sorted(errors))}")
+            log.warning("replay not taken whole", batch_id=item.batch_id, attempt=verdict.attempt, errors=dict(errors))
+            return
+        next_at_ms = self._ports.clock.now_ms() + pause_ms(verdict.attempt, rules)
+        await self._ports.registry.record_attempt(item.batch_id, verdict.attempt, next_at_ms)
+        report.replayed += 1
+        log.info("batch replayed", batch_id=item.batch_id, attempt=verdict.attempt, reason=verdict.reason)
+
+    async def _blocks(self, item: RegistryItem, attempt: int) -> list[bytes] | None:
+        """The batch's blocks, cut again; None, with an alarm, where its raw file is not what was registered."""
+        try:
+            raw = await self._ports.store.get(item.raw_key)
+            return await asyncio.to_thread(cut_again, raw, item, attempt)
+        except ObjectMissing:
+            log.error("raw file is missing", batch_id=item.batch_id, raw_key=item.raw_key)
+        except FormatInvalid as exc:
+            log.error("raw file is not what was registered", batch_id=item.batch_id, raw_key=item.raw_key, error=str(exc))
+        return None
+
+    async def _name_laggards(self, partitions: frozenset[int], report: RoundReport) -> None:
+        """Say which roles are behind on the partitions that batches wait for."""
+        behind: dict[str, int] = {}
+        try:
+            delivery = await self._ports.warehouse.delivery(self._settings.epoch)
+            waiting = 0
+            for partition in sorted(partitions):
+                waiting += len(await self._stored.numbers_behind(partition, delivery.number(partition), COUNTED))
+            behind = {"delivery": waiting, **await self._ports.lags(partitions)}
+        except (OutsideError, ChainBroken) as exc:
+            report.wait_for(f"{type(exc).__name__}: {exc}")
+        roles = [f"{role} ({count} behind)" for role, count in behind.items() if count]
+        report.wait_for(f"partitions {sorted(partitions)}: {', '.join(roles) or 'bridge'}")
+
+
+class _Behind:
+    """What is committed and not loaded, read once a partition and chunk: each batch of it asks for much the same."""
+
+    def __init__(self, stored: StoredLedger, delivery: Delivery) -> None:
+        self._stored = stored
+        self._delivery = delivery
+        self._known: dict[int, dict[str, BatchLines] | None] = {}
+
+    async def of(self, partitions: set[int]) -> tuple[dict[str, BatchLines], frozenset[int]]:
+        """txn_id -> lines, of these partitions; and those of which too much is waiting to be looked into."""
+        found: dict[str, BatchLines] = {}
+        far = set()
+        for partition in sorted(partitions):
+            if partition not in self._known:
+                number = self._delivery.number(partition)
+                self._known[partition] = await self._stored.behind(partition, number, BEHIND_MOST)
+            if (lines := self._known[partition]) is None:
+                far.add(partition)
+            else:
+                found |= lines
+        return found, frozenset(far)
+
+
+def audit_rules(settings: Settings, grace_s: float | None = None) -> AuditRules:
+    """The times that decide, from the settings. Lines of a batch arrive up to a linger after its first."""
+    grace_ms = round((settings.audit_grace_s if grace_s is None else grace_s) * 1000)
+    return AuditRules(grace_ms, sum(settings.join) + settings.linger_ms)
+
+
+def _of_batch(transactions: Mapping[str, BatchLines], batch_id: str) -> dict[str, BitMap]:
+    return {txn_id: lines[batch_id] for txn_id, lines in transactions.items() if batch_id in lines}
+
+
+def _publish(report: RoundReport) -> None:
+    """Show a round in metrics and, where there was anything, in the log."""
+    counts = {name: value for name, value in msgspec.structs.asdict(report).items() if isinstance(value, int)}
+    for found, count in counts.items():
+        OPEN.labels(found).set(count)
+    if report.judged or report.waits_for or report.other_epoch:
+        told = {name: count for name, count in counts.items() if count}
+        log.info("audit round", **told, waits_for=report.waits_for, named=report.named, held_by=report.held_by)

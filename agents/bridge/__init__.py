@@ -1,0 +1,1 @@
+"""The bridge: Kinesis to Kafka."""

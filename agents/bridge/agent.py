@@ -1,0 +1,59 @@
+"""The bridge: Kinesis -> Kafka `blocks`, at least once, and the ticks by which time passes (rules T1 to T5).
+
+Who owns a partition of topic `checkpoints` pumps the shards that have their home there. On assignment an owner sends a
+barrier through each of its partitions; when the agent has met it, the table holds all that former owners recorded, and the
+worker starts. On revoke it stops first: rebalances are eager, everything is taken and given anew.
+"""
+
+from functools import partial
+from typing import Any, Final
+
+from agents.bridge.ownership import Outlets, Ownership
+from app.apps import bridge as app
+from app.core.formats.checkpoint import Barrier, Checkpoint, encode
+from app.shell.positions import reads_next
+from app.topics import topics_of
+from tables.checkpoints import checkpoint_table
+
+topics: Final = topics_of(app.settings)
+blocks = app.source_topic(topics.blocks.name, topics.blocks.partitions)
+checkpoints = app.source_topic(topics.checkpoints.name, topics.checkpoints.partitions)
+table = checkpoint_table(app, topics)
+
+
+async def append(partition: int, value: bytes) -> Any:
+    """Hand a message to the producer for `blocks`; awaiting what this gives waits for the broker."""
+    return await blocks.send(key=None, value=value, partition=partition)
+
+
+async def record(partition: int, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint on its topic and wait for the broker."""
+    await (await checkpoints.send(key=checkpoint.shard.encode(), value=encode(checkpoint), partition=partition))
+
+
+async def mark(partition: int, barrier: Barrier) -> None:
+    """Put a barrier on topic `checkpoints` and wait for the broker."""
+    await (await checkpoints.send(key=None, value=encode(barrier), partition=partition))
+
+
+async def begins_at(partition: int) -> int:
+    """The offset of `checkpoints` that the group reads next, or the earliest there is behind it."""
+    return await reads_next(await app.logs(), app.conf.id, topics.checkpoints.name, partition)
+
+
+ownership: Final = Ownership(app, table, Outlets(append, record, mark, begins_at))
+app.when_assigned(ownership.begin)
+app.when_leaving(ownership.end)
+app.watchdog.watch(ownership.positions)
+app.ready_when(ownership.waiting_for)
+
+
+@app.agent(checkpoints)  # type: ignore[untyped-decorator]
+async def keep_checkpoints(stream: Any) -> None:
+    """Take each checkpoint into the table, wait for its changelog, acknowledge."""
+    async for event in stream.noack().events():
+        current = partial(app.is_current, event.message.generation_id)
+        if current() and await ownership.in_order(event) and current():
+            ownership.take(event)
+            await table.settle()
+            event.ack()

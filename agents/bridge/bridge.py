@@ -1,0 +1,206 @@
+"""One bridge worker's share of the stream: which pumps run, what the ticks say, how a shard ends (rules T1 to T5).
+
+Everything here works through ports, so that it runs under Faust, under a simulation and in a test alike.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+import structlog
+from prometheus_client import Counter, Gauge
+
+from agents.bridge.shard_reader import BEHIND_MS, Cluster, Outside, Pump
+from app.core.bridge.shards import Ending, Listed, Phase, ShardBook
+from app.core.formats.block import End, encode_control
+from app.core.formats.checkpoint import Checkpoint, home_of
+from app.errors import OutsideError
+
+log = structlog.get_logger(__name__)
+
+STOP_TIMEOUT_S: Final = 8.0
+"""Longest time that the reads and sends in flight get when pumps must stop; the rebalance waits for it."""
+
+MARK_MS: Final = Gauge("instream_bridge_mark_ms", "A shard's mark, milliseconds since the epoch", ["shard"])
+PUMPS: Final = Gauge("instream_bridge_pumps", "Shards that this worker pumps")
+TICKS: Final = Counter("instream_bridge_ticks_total", "Ticks that every partition acknowledged")
+ENDS: Final = Counter("instream_bridge_ends_total", "Shards whose END every partition acknowledged", ["why"])
+LIST_FAILURES: Final = Counter("instream_bridge_list_failures_total", "Lists of shards that could not be had")
+CHECKPOINTS: Final = Counter("instream_bridge_checkpoints_total", "Checkpoints sent")
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What one worker needs to know of the settings."""
+
+    cluster: Cluster
+    checkpoint_partitions: int
+    tick_interval_s: float
+
+
+class BridgeWorker:
+    """Runs the pumps of a book's shards and publishes what the book says.
+
+    Effects of a turn, in order, and what a crash right after each leaves:
+    1. Ask for the list of shards. Nothing has happened.
+    2. Record new shards on topic `checkpoints`. Whoever owns them next finds them there.
+    3. Start and stop pumps; send the checkpoints that are due. What came later is read, and appended, again (rule E7).
+    4. A tick to every partition, acknowledged. Where some partitions lack it, their time stands until the next one.
+    5. For each shard read to its end: END to every partition, acknowledged. The next owner reads the empty rest and ENDs it
+       again; a second END changes nothing.
+    6. Its checkpoint `finished` to every partition of `checkpoints`, its home last, and there as `told`. Until the home has
+       it, the next owner does 5 and 6 again, even where it heard the rumour itself; a child whose worker heard it already
+       is rightly pumped, for 5 was done (rule T5).
+    """
+
+    def __init__(self, share: Share, book: ShardBook, outside: Outside) -> None:
+        self.book = book
+        self._share = share
+        self._outside = outside
+        self._stream, self._append, self._record, self._clock = outside
+        self._pumps: dict[str, tuple[Pump, asyncio.Task[None]]] = {}
+        self._stopping = asyncio.Event()
+        self._ticked = False
+
+    def waiting_for(self) -> str | None:
+        """None once a tick is in every partition; else what it waits for."""
+        return None if self._ticked else "the list of shards"
+
+    async def run(self) -> None:
+        """Turn every `tick_interval_s`, and at once when a pump reached its shard's end, until `stop`.
+
+        Raises:
+            Exception: what a pump or a send raised; the outcome of sends is then open and the process must end.
+        """
+        stop = asyncio.ensure_future(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                started_s = self._clock.monotonic_s()
+                await self.turn()
+                left_s = self._share.tick_interval_s - (self._clock.monotonic_s() - started_s)
+                tasks = [task for _, task in self._pumps.values()]
+                await asyncio.wait([stop, *tasks], timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
+            await self._stop_pumps(list(self._pumps))
+            await self._checkpoint()
+        finally:
+            stop.cancel()
+            for _, task in self._pumps.values():
+                task.cancel()
+
+    def stop(self) -> None:
+        """Let `run` stop its pumps, checkpoint what they did, and return."""
+        self._stopping.set()
+
+    async def turn(self) -> None:
+        """One round: list, record, pump, checkpoint, tick, end. Raises what a send or a pump raised."""
+        await self._survey()
+        await self._run_pumps()
+        await self._checkpoint()
+        if await self._tick():
+            for ending in self.book.endings():
+                await self._end(ending)
+
+    async def _survey(self) -> None:
+        """Ask Kinesis for the list; without an answer the last one stays."""
+        asked_at_ms = self._clock.now_ms()
+        try:
+            shards = await self._stream.shards()
+        except OutsideError as exc:
+            LIST_FAILURES.inc()
+            log.warning("shards cannot be listed", reason=str(exc))
+            return
+        self.book.survey({s.shard_id: Listed(s.parents, s.ending_sequence) for s in shards}, asked_at_ms)
+        for shard in self.book.unrecorded():
+            await self._put(Checkpoint(shard))
+            self.book.learn(Checkpoint(shard))
+
+    async def _run_pumps(self) -> None:
+        """Start what may be pumped now; let go of pumps that are done."""
+        await self._stop_pumps([shard for shard in self._pumps if self.book.phase(shard) is not Phase.PUMPING])
+        for shard, (_, task) in self._pumps.items():
+            if task.done():  # its shard is still to be pumped, so it failed
+                task.result()
+                raise RuntimeError(f"the pump of {shard} ended before its shard did")
+        for shard in self.book.startable():
+            self.book.start(shard)
+            pump = Pump(shard, self.book, self._share.cluster, self._outside)
+            self._pumps[shard] = (pump, self.launch(pump))
+            log.info("shard is pumped", shard=shard, after=self.book.sequence(shard))
+        PUMPS.set(len(self._pumps))
+
+    def launch(self, pump: Pump) -> asyncio.Task[None]:
+        """The task that runs a pump; a simulation that turns pumps itself gives another one."""
+        return asyncio.ensure_future(pump.run())
+
+    async def _stop_pumps(self, shards: Sequence[str]) -> None:
+        """Stop these pumps, wait for what they have in flight, and raise what one of them raised."""
+        going = [self._pumps.pop(shard) for shard in shards]
+        for pump, _ in going:
+            pump.stop()
+        if not going:
+            return
+        tasks = [task for _, task in going]
+        _, pending = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+        for task in pending:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for (pump, _), result in zip(going, results, strict=True):
+            self.book.stopped(pump.shard)
+            _forget(pump.shard)
+            if isinstance(result, asyncio.CancelledError):
+                log.warning("a read or send was cut off; it comes again", shard=pump.shard)
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _checkpoint(self) -> None:
+        """Send the checkpoint of each own shard that moved; what it claims was acknowledged before (rule T1)."""
+        for checkpoint in self.book.due_checkpoints():
+            await self._put(checkpoint)
+            self.book.learn(checkpoint)
+
+    async def _tick(self) -> bool:
+        """Append a tick to every partition and wait for the broker; False while there is nothing to say (rule T3)."""
+        tick = self.book.tick()
+        if tick is None:
+            return False
+        await self._append_everywhere(encode_control(tick))
+        self.book.published()
+        self._ticked = True
+        TICKS.inc()
+        for shard, mark_ms in tick.marks.items():
+            MARK_MS.labels(shard).set(mark_ms)
+        return True
+
+    async def _end(self, ending: Ending) -> None:
+        """END everywhere, then finished everywhere, its home last (rule T5)."""
+        shard = ending.shard
+        if ending.alarm is not None:
+            log.error(ending.alarm, shard=shard, after=self.book.sequence(shard), alarm=True)
+        await self._append_everywhere(encode_control(End(shard)))
+        ENDS.labels("read" if ending.alarm is None else "expired").inc()
+        checkpoint = self.book.ended(shard)
+        home = home_of(shard, self._share.checkpoint_partitions)
+        others = [n for n in range(self._share.checkpoint_partitions) if n != home]
+        rumour = msgspec.structs.replace(checkpoint, told=False)
+        await asyncio.gather(*[self._record(n, rumour) for n in others])
+        await self._put(checkpoint)
+        self.book.learn(checkpoint)
+        _forget(shard)
+        log.info("shard is finished", shard=shard, sequence=checkpoint.sequence)
+
+    async def _append_everywhere(self, message: bytes) -> None:
+        acks = [await self._append(partition, message) for partition in range(self._share.cluster.partitions)]
+        await asyncio.gather(*acks)
+
+    async def _put(self, checkpoint: Checkpoint) -> None:
+        """Record a checkpoint at its shard's home."""
+        await self._record(home_of(checkpoint.shard, self._share.checkpoint_partitions), checkpoint)
+        CHECKPOINTS.inc()
+
+
+def _forget(shard: str) -> None:
+    """Drop a shard's gauges; somebody else, or nobody, reports it from now on."""
+    for gauge in (BEHIND_MS, MARK_MS):
+        with suppress(KeyError):
+            gauge.remove(shard)

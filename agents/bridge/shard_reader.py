@@ -1,0 +1,179 @@
+"""One pump a shard: read Kinesis, append to Kafka, wait for the broker, and only then call it read (rules T1, T2)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+from prometheus_client import Counter, Gauge
+
+from app.adapters.ports import BlockStream, RecordPage, StreamRecord
+from app.clock import Clock
+from app.core.bridge.shards import Answer, Phase, ShardBook
+from app.core.formats.block import BlockHeader, decode_header
+from app.core.formats.checkpoint import Checkpoint
+from app.errors import EnvelopeInvalid, EpochMismatch, IteratorExpired, OutsideError, WrongPartitionCount
+
+log = structlog.get_logger(__name__)
+
+Append = Callable[[int, bytes], Awaitable[Awaitable[Any]]]
+"""Put (partition, value) into the producer, in the order of the calls; what it gives waits for the broker's answer."""
+Record = Callable[[int, Checkpoint], Awaitable[Any]]
+"""Put (partition, checkpoint) on topic `checkpoints`; returns when the broker has it."""
+
+READ_LIMIT: Final = 1000
+"""Records asked for at once; Kinesis itself stops at 10 MiB an answer."""
+READ_EVERY_S: Final = 0.2
+"""Shortest time between two reads of a shard. Source: Kinesis quotas, GetRecords, 5 transactions a second a shard."""
+IDLE_S: Final = 0.25
+"""... and the time between reads that find nothing."""
+LONGEST_BACKOFF_S: Final = 5.0
+
+RECORDS: Final = Counter("instream_bridge_records_total", "Kinesis records that Kafka acknowledged")
+BYTES: Final = Counter("instream_bridge_bytes_total", "Bytes of Kinesis records that Kafka acknowledged")
+REFUSED: Final = Counter("instream_bridge_refused_total", "Kinesis records passed over", ["reason"])
+RENEWED: Final = Counter("instream_bridge_iterators_renewed_total", "Shard iterators that had expired")
+UNAVAILABLE: Final = Counter("instream_bridge_read_failures_total", "GetRecords or iterator calls throttled or failed")
+BEHIND_MS: Final = Gauge("instream_bridge_behind_ms", "MillisBehindLatest of the last answer", ["shard"])
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """What a block must fit to be appended."""
+
+    epoch: int
+    partitions: int
+
+
+class Outside(NamedTuple):
+    """What a bridge worker reads from and writes to."""
+
+    stream: BlockStream
+    append: Append
+    record: Record
+    clock: Clock
+
+
+class Pump:
+    """Copies one shard's records, byte for byte and in order, to the partition that each envelope names.
+
+    Effects of a turn, in order, and what a crash right after each leaves:
+    1. GetRecords. Nothing has happened.
+    2. Append every block of the answer and wait for the broker. The next pump appends them again: replays (rule E7).
+    3. Tell the book. It lets the worker checkpoint and claim a mark; lost with the process, hence the same as 2.
+    """
+
+    def __init__(self, shard: str, book: ShardBook, cluster: Cluster, outside: Outside) -> None:
+        self.shard = shard
+        self._book = book
+        self._cluster = cluster
+        self._stream, self._append, _, self._clock = outside
+        self._iterator: str | None = None
+        self._failures = 0
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let `run` return after the turn in flight."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Turn until the shard is read to its end or `stop` is called.
+
+        Raises:
+            EpochMismatch, WrongPartitionCount: see `turn`; a Kafka error: the outcome is open, so the worker must end.
+        """
+        while not self._stopping.is_set() and self._book.phase(self.shard) is Phase.PUMPING:
+            pause_s = await self.turn()
+            try:
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+            except TimeoutError:
+                continue
+
+    async def turn(self) -> float:
+        """One read and everything that follows from it.
+
+        Returns: seconds to wait before the next turn.
+
+        Raises:
+            EpochMismatch: a block of a later epoch: this bridge is outdated. Nothing is lost, nothing was checkpointed.
+            WrongPartitionCount: a block for a partition that this epoch does not have.
+        """
+        started_s = self._clock.monotonic_s()
+        known_closed = self._book.known_closed(self.shard)
+        try:
+            if self._iterator is None:
+                self._iterator = await self._stream.iterator(self.shard, self._book.sequence(self.shard))
+            asked_at_ms = self._clock.now_ms()
+            page = await self._stream.records(self._iterator, READ_LIMIT)
+        except IteratorExpired:
+            RENEWED.inc()
+            self._iterator = None
+            return 0.0
+        except OutsideError as exc:
+            return self._back_off(exc)
+        self._failures = 0
+        await self._deliver(page.records)
+        self._iterator = page.next_iterator
+        self._book.answered(self.shard, _answer(page, asked_at_ms, known_closed))
+        BEHIND_MS.labels(self.shard).set(page.behind_ms)
+        busy = bool(page.records) or page.behind_ms > 0
+        return max(0.0, (READ_EVERY_S if busy else IDLE_S) - (self._clock.monotonic_s() - started_s))
+
+    async def _deliver(self, records: list[StreamRecord]) -> None:
+        """Append every block and wait until the broker has all of them (rule T1)."""
+        acks = []
+        for record in records:
+            header = self._read(record)
+            if header is not None:
+                acks.append(await self._append(header.partition, record.data))
+                BYTES.inc(len(record.data))
+        if acks:
+            await asyncio.gather(*acks)
+        RECORDS.inc(len(acks))
+
+    def _read(self, record: StreamRecord) -> BlockHeader | None:
+        """The block's header, or None for a record to pass over.
+
+        What is no block at all is passed over, with an alarm: a stranger who writes to the stream must not stop it, and what
+        should have been a block is missed by the audit. So is a block of an earlier epoch: the epoch is raised only with no
+        open batches, and a new epoch's bridge reads the stream from its oldest record.
+        """
+        place = {"shard": self.shard, "sequence": record.sequence}
+        try:
+            header = decode_header(record.data)
+        except EnvelopeInvalid as exc:
+            REFUSED.labels("not a block").inc()
+            log.error("not a block", reason=str(exc), alarm=True, **place)
+            return None
+        if header.epoch > self._cluster.epoch:
+            raise EpochMismatch(f"{place}: block of epoch {header.epoch}, this bridge serves {self._cluster.epoch}")
+        if header.epoch < self._cluster.epoch:
+            REFUSED.labels("earlier epoch").inc()
+            log.warning(
+                "block of an earlier epoch", batch_id=header.batch_id, block=header.block, epoch=header.epoch, **place
+            )
+            return None
+        if header.partition >= self._cluster.partitions:
+            raise WrongPartitionCount(
+                f"{place}: block for partition {header.partition} of {self._cluster.partitions}: some collector has another "
+                "INSTREAM_PARTITIONS"
+            )
+        return header
+
+    def _back_off(self, exc: OutsideError) -> float:
+        """Seconds until the next try: doubling, bounded. The iterator is asked for anew: it may be what failed."""
+        self._iterator = None
+        self._failures += 1
+        UNAVAILABLE.inc()
+        pause_s: float = min(LONGEST_BACKOFF_S, IDLE_S * 2 ** min(self._failures, 10))
+        log.warning("shard cannot be read", shard=self.shard, reason=str(exc), retry_in_s=pause_s)
+        return pause_s
+
+
+def _answer(page: RecordPage, asked_at_ms: int, known_closed: bool) -> Answer:
+    """What the book needs of a page whose records are all acknowledged."""
+    last = page.records[-1] if page.records else None
+    return Answer(
+        asked_at_ms, known_closed, None if last is None else last.sequence, 0 if last is None else last.arrival_ms,
+        page.behind_ms, page.next_iterator is not None,
+    )  # fmt: skip

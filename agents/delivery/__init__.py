@@ -1,0 +1,1 @@
+"""Delivery: files to the warehouse."""

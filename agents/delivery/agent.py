@@ -1,0 +1,41 @@
+"""Delivery: what lies ready in S3 becomes rows of the warehouse (rules D1 to D4).
+
+One loop a worker, over the partitions of `manifests` that it owns: every DELIVERY_INTERVAL_S, and sooner when a message
+comes. A message says no more than "look"; what is loaded is decided by the chains in S3 and delivery_log.
+"""
+
+from functools import partial
+from typing import Any, Final
+
+from agents.delivery.deliverer import Deliverer
+from agents.delivery.load import WarehouseLoad
+from agents.delivery.rounds import DeliveryRounds
+from app.adapters.warehouse import open_session
+from app.apps import delivery as app
+from app.crash.proxies import connecting
+from app.topics import topics_of
+
+topics: Final = topics_of(app.settings)
+manifests = app.source_topic(topics.manifests.name, topics.manifests.partitions)
+
+
+def new_deliverer() -> Deliverer:
+    """What a loop delivers with."""
+    settings, store, clock = app.settings, app.ports.objects, app.ports.clock
+    to_warehouse = partial(open_session, settings.warehouse_url, settings.copy_iam_role)
+    connect = connecting(app.ports.points, "warehouse", to_warehouse)
+    return Deliverer(store, WarehouseLoad(store, connect, settings, clock), settings, clock)
+
+
+rounds: Final = DeliveryRounds(app, new_deliverer)
+app.when_assigned(rounds.begin)
+app.when_leaving(rounds.end)
+app.watchdog.watch_commits(rounds.owned)
+app.ready_when(rounds.waits_for)
+
+
+@app.agent(manifests)  # type: ignore[untyped-decorator]
+async def look_sooner(stream: Any) -> None:
+    """Wake the loop; the message is done with at once, for the walk does not depend on it."""
+    async for _ in stream:
+        rounds.wake.set()

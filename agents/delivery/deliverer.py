@@ -1,0 +1,236 @@
+"""Delivery's decisions carried out: walk the chains, load what is ready, defer, set aside (rules D1, D2)."""
+
+import asyncio
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from agents.delivery.load import Attempt, LoadStopped, WarehouseLoad
+from app.adapters.ports import ObjectStore
+from app.clock import Clock
+from app.core.delivery.load_plan import BLAMES_A_FILE, MAX_TRANSACTIONS, Bisection, Failure, FailureClass, pause_s
+from app.core.formats import object_keys
+from app.core.formats.transaction_record import Ready, ready_of
+from app.core.sink.chain import Place, decode_record, numbers_behind
+from app.errors import ChainBroken, OutsideError
+from app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LOADED_TRANSACTIONS: Final = Counter("instream_delivery_transactions_total", "Transactions loaded into the warehouse.")
+LOADED_ROWS: Final = Counter("instream_delivery_rows_total", "Rows loaded into the warehouse.", ["output"])
+QUARANTINED: Final = Counter("instream_delivery_quarantined_total", "Transactions set aside: an operator must look.")
+DEFERRALS: Final = Counter("instream_delivery_deferrals_total", "Loads tried again later.", ["reason"])
+IN_A_ROW: Final = Gauge("instream_delivery_deferrals_in_a_row", "Deferrals since the last load; 0 when all is well.")
+CHAIN: Final = "chain"
+"""The reason of a deferral that no load had anything to do with."""
+WAIT_S: Final = Histogram(
+    "instream_delivery_wait_seconds", "From a transaction's commit in S3 to its load.",
+    buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 900, 3600),
+)  # fmt: skip
+
+
+class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one round did."""
+
+    loaded: tuple[str, ...] = ()
+    """Transactions loaded, those without rows included."""
+    rows: int = 0
+    quarantined: tuple[str, ...] = ()
+    deferred: Failure | None = None
+    """Why something that is ready was not loaded."""
+    pause_s: float = 0
+    """How long to wait before the next round at least; 0 where nothing was deferred."""
+
+
+class Deliverer:
+    """Loads ready transactions into the warehouse, each once.
+
+    Two deliverers of the same partitions (one of them a zombie, say) do no harm: each load locks delivery_log and reads it
+    under the lock before it decides.
+    """
+
+    def __init__(
+        self, store: ObjectStore, load: WarehouseLoad, settings: Settings, clock: Clock, chance: random.Random | None = None
+    ) -> None:
+        self._store = store
+        self._epoch = settings.epoch
+        self._interval_s = settings.delivery_interval_s
+        self._clock = clock
+        self._chance = chance or random.Random()
+        self._load = load
+        self._positions: dict[int, int] | None = None
+        self._deferrals = 0
+        self._deferred: Failure | None = None
+
+    @property
+    def deferred(self) -> Failure | None:
+        """Why the last round did not load everything; None when it did."""
+        return self._deferred
+
+    def forget(self) -> None:
+        """Read the positions anew in the next round: partitions may have been another worker's meanwhile."""
+        self._positions = None
+
+    async def close(self) -> None:
+        """Close the warehouse session."""
+        await self._load.close()
+
+    async def round(self, partitions: Iterable[int]) -> RoundReport:
+        """Load everything that is ready in `partitions`.
+
+        Never raises for what is outside: S3 or a warehouse that fail are deferrals, for ever.
+        """
+        report = RoundReport()
+        try:
+            if self._positions is None or self._deferred is not None:  # a warehouse that is away costs no walk through S3
+                self._positions = await self._load.positions()
+            ready, broken = await self._walk(partitions, self._positions)
+        except LoadStopped as stopped:
+            return self._judged(report, stopped.failure)
+        except OutsideError as exc:
+            return self._judged(report, Failure(FailureClass.DEFER, "storage", str(exc)))
+        failure: Failure | None = None
+        while ready and failure is None:
+            attempt, failure = await self._decide(ready)
+            self._remember(attempt)
+            if attempt.failure is None:
+                report = self._count(report, attempt)
+            done = {txn.txn_id for txn in attempt.planned}
+            if not done:
+                break
+            ready = [txn for txn in ready if txn.txn_id not in done]
+        return self._judged(report, failure or broken)
+
+    # --- what is ready
+
+    async def _walk(self, partitions: Iterable[int], positions: dict[int, int]) -> tuple[list[Ready], Failure | None]:
+        """What lies ready behind the positions, of all partitions at once, and why a chain cannot be followed further."""
+        found = await asyncio.gather(*(self._chain(p, positions.get(p, 0)) for p in sorted(partitions)))
+        broken = next((failure for _, failure in found if failure is not None), None)
+        return [txn for chain, _ in found for txn in chain], broken
+
+    async def _chain(self, partition: int, position: int) -> tuple[list[Ready], Failure | None]:
+        """The ready transactions behind `position`, up to the first that is not: number n + 1 waits for n (rule S3).
+
+        The listing begins with the record of `position`, so that a warehouse that is ahead of the bucket is noticed. A
+        chain that contradicts itself holds up its own partition only, and says so.
+        """
+        place, start = Place(self._epoch, partition), max(position - 1, 0)
+        listed = self._store.list(
+            object_keys.chain_prefix(*place), object_keys.record_key(*place, start), MAX_TRANSACTIONS + 1
+        )
+        found = [info.key async for info in listed]
+        out: list[Ready] = []
+        try:
+            if position and not found:
+                raise ChainBroken(f"delivery_log has number {position} of {place}, the bucket does not")
+            for before, key in enumerate(found, start):
+                (number,) = numbers_behind(place, before, [key])
+                if number <= position:
+                    continue
+                record = decode_record(await self._store.get(key), place, number)
+                if await self._store.head(record.ready_key) is None:
+                    break  # the sink is about to finish it, or is stuck: it is never skipped over
+                out.append(ready_of(record))
+        except ChainBroken as exc:
+            log.error("chain is broken, its partition waits", partition=partition, error=str(exc))
+            return out, Failure(FailureClass.DEFER, CHAIN, str(exc))
+        return out, None
+
+    # --- what becomes of it
+
+    async def _decide(self, ready: Sequence[Ready]) -> tuple[Attempt, Failure | None]:
+        """One load and, where a file seems to blame, the search for it."""
+        attempt = await self._load_or_look(ready, {})
+        if attempt.failure is None or attempt.failure.kind not in BLAMES_A_FILE:
+            return attempt, attempt.failure
+        return await self._set_apart(attempt.planned, attempt.failure)
+
+    async def _load_or_look(self, ready: Sequence[Ready], bad: Mapping[str, Failure]) -> Attempt:
+        """One load; where its COMMIT is not answered, the next one's look under the lock says what became of it."""
+        attempt = await self._load.load(ready, bad)
+        if attempt.failure is None or attempt.failure.kind is not FailureClass.UNKNOWN:
+            return attempt
+        log.warning("commit outcome unknown, looking it up", load=attempt.load_id, detail=attempt.failure.detail)
+        again = await self._load.load(attempt.planned, bad)
+        if again.failure is not None or again.planned:
+            return again
+        aside = tuple(txn.txn_id for txn in attempt.planned if txn.txn_id in bad)
+        return msgspec.structs.replace(attempt, failure=None, positions=again.positions, set_aside=aside)
+
+    async def _set_apart(self, planned: Sequence[Ready], failure: Failure) -> tuple[Attempt, Failure | None]:
+        """Find the transactions to blame; load the others, and with them write down those that are proven bad (rule D2)."""
+        log.warning("load rejected, looking for the transaction", transactions=len(planned), detail=failure.detail)
+        search = Bisection(self._chance.sample(planned, len(planned)))
+        while (part := search.next()) is not None:
+            found = await self._load.probe(part)
+            if found is None:
+                search.passed()
+            elif found.kind in BLAMES_A_FILE:
+                search.failed(found)
+            else:
+                return Attempt(failure=found), found
+        for txn in planned:  # S3 may have failed the warehouse just then: what it does not lay at a file is tried twice
+            if (why := search.verdict().get(txn.txn_id)) is not None and why.kind is FailureClass.UNCLEAR:
+                again = await self._load.probe([txn])
+                if again is None:
+                    search.acquit(txn.txn_id)
+                elif again.kind not in BLAMES_A_FILE:
+                    return Attempt(failure=again), again
+        waiting = search.waiting()
+        still = next(iter(waiting.values()), None)
+        attempt = await self._load_or_look([txn for txn in planned if txn.txn_id not in waiting], search.verdict())
+        return attempt, attempt.failure or still
+
+    # --- what is told
+
+    def _remember(self, attempt: Attempt) -> None:
+        """Keep the positions that the load found and, where it was committed, made."""
+        if attempt.positions is None:
+            return
+        self._positions = dict(attempt.positions)
+        if attempt.failure is None:
+            for txn in attempt.planned:
+                self._positions[txn.partition] = max(self._positions.get(txn.partition, 0), txn.number)
+
+    def _count(self, report: RoundReport, attempt: Attempt) -> RoundReport:
+        aside = set(attempt.set_aside)
+        loaded = [txn for txn in attempt.planned if txn.txn_id not in aside]
+        now_ms = self._clock.now_ms()
+        rows = 0
+        for txn in loaded:
+            WAIT_S.observe(max(0, now_ms - txn.committed_at_ms) / 1000)
+            for output in txn.outputs:
+                LOADED_ROWS.labels(output.output).inc(output.rows)
+                rows += output.rows
+        LOADED_TRANSACTIONS.inc(len(loaded))
+        if loaded:
+            log.info("loaded", load=attempt.load_id, transactions=len(loaded), rows=rows)
+        for txn_id in attempt.set_aside:
+            QUARANTINED.inc()
+            log.error(
+                "transaction quarantined", txn=txn_id, load=attempt.load_id, remedy=f"instream delivery release {txn_id}"
+            )
+        return RoundReport(
+            loaded=report.loaded + tuple(txn.txn_id for txn in loaded), rows=report.rows + rows,
+            quarantined=report.quarantined + attempt.set_aside,
+        )  # fmt: skip
+
+    def _judged(self, report: RoundReport, failure: Failure | None) -> RoundReport:
+        """The report with its deferral and the pause that follows."""
+        self._deferred = failure
+        self._deferrals = 0 if failure is None else self._deferrals + 1
+        IN_A_ROW.set(self._deferrals)
+        if failure is None:
+            return report
+        DEFERRALS.labels(failure.reason).inc()
+        pause = pause_s(self._deferrals, self._chance.random())
+        if failure.reason == CHAIN:  # the other partitions' loads went well and need not wait longer each time
+            pause = min(pause, self._interval_s)
+        log.warning("load deferred", reason=failure.reason, detail=failure.detail, in_a_row=self._deferrals, pause_s=pause)
+        return msgspec.structs.replace(report, deferred=failure, pause_s=pause)

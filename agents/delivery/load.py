@@ -1,0 +1,218 @@
+"""One load into the warehouse: every output of some transactions in one warehouse transaction (rule D1)."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+
+from app.adapters.ports import ObjectStore
+from app.adapters.warehouse_port import Connect, WarehouseSession
+from app.clock import Clock
+from app.core.delivery.load_plan import (
+    Failure,
+    FailureClass,
+    Limits,
+    OutputLoad,
+    classify,
+    log_row,
+    output_loads,
+    plan_load,
+)
+from app.core.formats.transaction_record import Ready
+from app.errors import OutcomeUnknown, OutsideError, WarehouseError
+from app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def new_token() -> str:
+    """What tells loads of one millisecond apart."""
+    return secrets.token_hex(8)
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a load."""
+
+    load_id: str = ""
+    planned: tuple[Ready, ...] = ()
+    """What it set out to decide about; empty where nothing was left to do."""
+    set_aside: tuple[str, ...] = ()
+    """Transactions that it wrote down as quarantined."""
+    positions: dict[int, int] | None = None
+    """partition -> highest number in delivery_log as read under the lock, this load not counted; None if not read."""
+    failure: Failure | None = None
+    """None where it was committed."""
+
+
+class LoadStopped(Exception):
+    """A statement of a load failed; nothing of it is committed unless the failure's kind is UNKNOWN."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
+class WarehouseLoad:
+    """Runs loads one after the other in one session, which it opens when it needs one and drops when it fails."""
+
+    def __init__(  # `token` makes load ids unique; a simulation hands in its own
+        self, store: ObjectStore, connect: Connect, settings: Settings, clock: Clock, token: Callable[[], str] = new_token
+    ) -> None:
+        self._store = store
+        self._connect = connect
+        self._epoch = settings.epoch
+        self._clock = clock
+        self._token = token
+        self._session: WarehouseSession | None = None
+
+    async def close(self) -> None:
+        """Close the session; an open transaction is rolled back by the warehouse."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def positions(self) -> dict[int, int]:
+        """Partition -> highest number decided, without the lock: where to start looking, never what to load.
+
+        Raises:
+            LoadStopped: the warehouse does not answer.
+        """
+        async with self._transaction() as session:
+            return await session.positions(self._epoch)
+
+    async def load(
+        self, ready: Sequence[Ready], set_aside: Mapping[str, Failure], limits: Limits = Limits()  # noqa: B008
+    ) -> Attempt:  # fmt: skip
+        """Load what of `ready` is next, write down `set_aside` (txn_id -> why) as quarantined, and commit.
+
+        Effects, in order, and what a crash right after each leaves:
+          1 LOCK delivery_log            nothing; the lock goes with the connection
+          2 read positions, plan         nothing: whatever another deliverer committed is seen here and not loaded again
+          3 PUT loads/<load_id>/*        manifests that nobody reads
+          4 COPY each output, count      rows that no transaction shows; the warehouse rolls them back
+          5 INSERT delivery_log          the same
+          6 COMMIT                       rows and log together; an unanswered COMMIT is looked up by the next load at 2
+        """
+        load_id = self._new_load_id()
+        planned: tuple[Ready, ...] = ()
+        positions: dict[int, int] | None = None
+        try:
+            async with self._transaction() as session:
+                await session.lock()  # 1
+                positions = await session.positions(self._epoch)  # 2
+                planned = plan_load(positions, ready, limits)
+                if not planned:
+                    return Attempt(positions=positions)
+                await self._copy_all(session, [t for t in planned if t.txn_id not in set_aside], load_id)  # 3, 4
+                rows = [log_row(txn, load_id, set_aside.get(txn.txn_id)) for txn in planned]
+                await session.insert_log(rows)  # 5
+                await _commit(session)  # 6
+        except LoadStopped as stopped:
+            return Attempt(load_id=load_id, planned=planned, positions=positions, failure=stopped.failure)
+        aside = tuple(txn.txn_id for txn in planned if txn.txn_id in set_aside)
+        return Attempt(load_id=load_id, planned=planned, set_aside=aside, positions=positions)
+
+    async def probe(self, transactions: Sequence[Ready]) -> Failure | None:
+        """Copy every output of `transactions` and roll it back: why it fails, or None where it would load."""
+        try:
+            async with self._transaction() as session:
+                await self._copy_all(session, transactions, self._new_load_id())
+        except LoadStopped as stopped:
+            return stopped.failure
+        return None
+
+    async def load_again(self, txn: Ready, check: Callable[[WarehouseSession], Awaitable[bool]]) -> bool:
+        """Load a quarantined transaction under the lock where `check` then says so; whether it was loaded now.
+
+        Raises:
+            LoadStopped: a statement failed; after an UNKNOWN failure the next call's `check` tells.
+        """
+        load_id = self._new_load_id()
+        async with self._transaction() as session:
+            await session.lock()
+            if not await check(session):
+                return False
+            await self._copy_all(session, [txn], load_id)
+            await session.mark_released(txn.txn_id, load_id)
+            await _commit(session)
+        return True
+
+    # --- inside
+
+    def _new_load_id(self) -> str:
+        """An id that sorts by time and that no other deliverer has."""
+        return f"{self._clock.now_ms():013d}-{self._token()}"
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[WarehouseSession]:
+        """The session in a transaction that ends with the block: rolled back unless it was committed.
+
+        Raises:
+            LoadStopped: whatever went wrong outside, classed.
+        """
+        try:
+            if self._session is None or self._session.closed:
+                self._session = await self._connect()
+            session = self._session
+            try:
+                yield session
+            finally:
+                await self._leave(session)
+        except WarehouseError as exc:
+            raise LoadStopped(classify(exc.sqlstate, exc.message, named_file=False)) from exc
+        except OutsideError as exc:
+            raise LoadStopped(Failure(FailureClass.DEFER, "outside", str(exc))) from exc
+
+    async def _leave(self, session: WarehouseSession) -> None:
+        """Roll back what is open; a session that does not take even that is dropped."""
+        try:
+            await session.rollback()
+        except OutsideError as exc:
+            log.info("session dropped", error=str(exc))
+            self._session = None
+            await session.close()
+
+    async def _copy_all(self, session: WarehouseSession, transactions: Sequence[Ready], load_id: str) -> None:
+        """Write the merged manifests, then one COPY an output, each counted."""
+        loads = output_loads(transactions, load_id, self._store.bucket)
+        for each in loads:
+            await self._store.put(each.manifest_key, each.manifest)
+        if not loads:
+            return
+        seen = await session.last_load_error()
+        for each in loads:
+            await self._copy(session, each, seen)
+
+    async def _copy(self, session: WarehouseSession, load: OutputLoad, seen: int) -> None:
+        try:
+            await session.copy(load.flow, f"s3://{self._store.bucket}/{load.manifest_key}")
+        except WarehouseError as exc:
+            raise LoadStopped(await _copy_failure(session, exc, load, seen)) from exc
+        copied = await session.copied()
+        if copied != load.rows:
+            detail = f"COPY counted {copied} rows of {load.flow.name}, the transactions say {load.rows}"
+            raise LoadStopped(Failure(FailureClass.DATA, "count", detail, load.flow.name))
+
+
+async def _copy_failure(session: WarehouseSession, exc: WarehouseError, load: OutputLoad, seen: int) -> Failure:
+    """What a failed COPY means: the load-error table is asked, not the message (rule D2)."""
+    output = load.flow.name
+    failure = classify(exc.sqlstate, exc.message, named_file=False, output=output)
+    if exc.sqlstate is None or session.closed:
+        return failure
+    await session.rollback()
+    found = await session.load_error_since(seen)
+    if found is None:
+        return failure
+    place = f"{found.filename} line {found.line}, column {found.column or '?'}"
+    text = f"{place}: {found.reason} (code {found.code}), value {found.value[:200]!r}"
+    return classify(exc.sqlstate, text, named_file=True, output=output)
+
+
+async def _commit(session: WarehouseSession) -> None:
+    try:
+        await session.commit()
+    except OutcomeUnknown as exc:
+        raise LoadStopped(Failure(FailureClass.UNKNOWN, "commit", str(exc))) from exc

@@ -1,0 +1,1 @@
+"""The ETL: blocks to rows."""

@@ -1,0 +1,77 @@
+"""The sink: topic `rows` becomes transactions in S3, one chain a partition (rules S1-S5)."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from agents.sink.chain_store import sweep
+from agents.sink.partition import RANDOM_BYTES, Connections, SinkPartition, commit_rules, serve
+from app.apps import sink as app
+from app.core.sink.chain import LogBounds, Place
+from app.shell.runners import Inbox, PartitionRunners
+from app.topics import topics_of
+
+SWEEPING_PARTITION: Final = 0
+"""Whoever owns it sweeps for all."""
+SWEEP_INTERVAL_S: Final = 86_400
+
+_topics = topics_of(app.settings)
+rows = app.source_topic(_topics.rows.name, _topics.rows.partitions)
+manifests = app.source_topic(_topics.manifests.name, _topics.manifests.partitions)
+
+
+async def work(inbox: Inbox) -> None:
+    """One partition from assignment to revoke."""
+    async with _sweeping(inbox.partition):
+        await serve(inbox, _sink_of(inbox.partition))
+
+
+runners = PartitionRunners(app, _topics.rows.name, work)
+
+
+@app.agent(rows)  # type: ignore[untyped-decorator]
+async def write_transactions(stream: Any) -> None:
+    """Hand every message to its partition's runner."""
+    async for event in stream.noack().events():
+        await runners.give(event)
+
+
+def _sink_of(partition: int) -> SinkPartition:
+    """A partition's sink on the real ports."""
+
+    async def announce(ready: bytes) -> None:
+        await (await manifests.send(key=b"%d" % partition, value=ready, partition=partition))
+
+    async def bounds() -> LogBounds:
+        logs = await app.logs()
+        return LogBounds(*await logs.bounds(_topics.rows.name, partition))
+
+    connections = Connections(
+        app.ports.objects, announce, bounds, app.ports.clock, random_hex=lambda: secrets.token_hex(RANDOM_BYTES)
+    )
+    return SinkPartition(Place(app.settings.epoch, partition), commit_rules(app.settings), connections)
+
+
+@asynccontextmanager
+async def _sweeping(partition: int) -> AsyncIterator[None]:
+    """Sweep beside the work on one partition; with its end the sweep ends too."""
+    if partition != SWEEPING_PARTITION:
+        yield
+        return
+    task = asyncio.ensure_future(_sweep_daily())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _sweep_daily() -> None:
+    """Delete what was staged and never committed (S4); an exception ends the worker."""
+    try:
+        while True:
+            await sweep(app.ports.objects, app.ports.clock.now_ms())
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+    except Exception as exc:
+        await app.crash(exc)

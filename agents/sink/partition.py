@@ -1,0 +1,213 @@
+"""The sink of one partition: step messages become transactions, each of six flows and the ledger, all or none.
+
+The decisions are in `app.core.sink.open_transaction`, `app.core.sink.chain` and
+`app.core.sink.accept_gap`, the calls to S3 in `agents.sink.chain_store`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, NamedTuple
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from agents.sink.chain_store import ChainStore, Sleep, timed
+from app.adapters.ports import ObjectStore
+from app.clock import Clock
+from app.core.formats import object_keys
+from app.core.formats.transaction_record import TransactionRecord
+from app.core.sink.chain import LogBounds, Place, Position, position_after
+from app.core.sink.open_transaction import Arrival, CommitRules, OpenTransaction, encode_outputs, record_of
+from app.settings import Settings
+from app.shell.runners import Inbox
+
+log = structlog.get_logger(__name__)
+
+TRANSACTIONS = Counter("instream_sink_transactions_total", "Committed transactions, by what they hold", ["kind"])
+ROWS = Counter("instream_sink_rows_total", "Rows in committed transactions", ["output"])
+BYTES = Counter("instream_sink_file_bytes_total", "Bytes of files in committed transactions", ["output"])
+MESSAGES = Counter("instream_sink_messages_total", "Step messages, by what they were to the sink", ["arrival"])
+ROLLED_FORWARD = Counter("instream_sink_rolled_forward_total", "Committed transactions that were finished once more")
+BUFFERED = Gauge("instream_sink_buffered_bytes", "Bytes of step messages in the open transaction", ["partition"])
+NUMBER = Gauge("instream_sink_number", "Number of the last finished transaction", ["partition"])
+STREAM_TIME = Gauge("instream_sink_stream_time_seconds", "Stream time of the last finished transaction", ["partition"])
+
+Announce = Callable[[bytes], Awaitable[None]]
+"""Send a ready.json to topic `manifests`; returns when the broker has it."""
+AskBounds = Callable[[], Awaitable[LogBounds]]
+"""What the partition's log holds now."""
+RandomHex = Callable[[], str]
+
+POLL_S: Final = 0.5
+"""How often a partition without messages looks whether it is time to commit."""
+RANDOM_BYTES: Final = 4
+"""Random bytes in a transaction's id: they tell two writers of one number apart."""
+
+
+_ENCODER: Final = ThreadPoolExecutor(1, thread_name_prefix="encode")
+"""One for all partitions of a process: encoding takes four to five times the memory of the row messages."""
+
+
+class Connections(NamedTuple):
+    """What the sink of one partition is connected to."""
+
+    objects: ObjectStore
+    announce: Announce
+    bounds: AskBounds
+    clock: Clock
+    random_hex: RandomHex
+    sleep: Sleep = asyncio.sleep
+
+
+class Displaced(NamedTuple):
+    """A commit found its number taken by another writer, whose transaction is ready now; the open messages are dropped."""
+
+    read_from: int
+
+
+def commit_rules(settings: Settings) -> CommitRules:
+    """When the sink commits, by `settings`."""
+    return CommitRules(settings.commit_interval_s, settings.commit_bytes, settings.idle_commit_interval_s)
+
+
+class SinkPartition:
+    """Collects the messages of one partition and commits them. One caller at a time; begin with `open`.
+
+    After an exception, or when cancelled at whatever point, it is dropped and another one opened: what was not committed
+    is in the log, what was committed is finished by whoever opens next.
+    """
+
+    def __init__(self, place: Place, rules: CommitRules, connections: Connections) -> None:
+        self.place = place
+        self._rules = rules
+        self._chain = ChainStore(connections.objects, place, connections.sleep)
+        self._outside = connections
+        self._clock = connections.clock
+        self._end = Position()
+        self._open = self._collect_behind(self._end)
+        self._log = log.bind(epoch=place.epoch, partition=place.partition)
+
+    @property
+    def acknowledged(self) -> int:
+        """The last offset that a finished transaction answers for: what may be acknowledged."""
+        return self._end.last_offset
+
+    @property
+    def next_offset(self) -> int:
+        """The offset that `take` needs next."""
+        return self._open.next_offset
+
+    async def open(self) -> int:
+        """Find the chain's end, roll it forward, and go on behind it (rules S3, S5).
+
+        Returns: the offset to read from. It may lie before the chain's end: the last counted message is read again, to
+        compare it with its digest, where the log still has it.
+
+        Raises:
+            ChainGap: the log lacks messages that no transaction answers for.
+            TopicRecreated: the chain answers for messages that the log never had.
+            ChainBroken: the chain contradicts itself.
+        """
+        return await self._go_on_behind(await self._chain.find_end())
+
+    def take(self, offset: int, message: bytes) -> Arrival:
+        """Take the next message of the log; zombies' are known by the rule that every reader shares (rule E2).
+
+        Raises: what `OpenTransaction.take` raises.
+        """
+        arrival = self._open.take(offset, message, self._clock.monotonic_s())
+        MESSAGES.labels(arrival.value).inc()
+        BUFFERED.labels(self.place.partition).set(self._open.held_bytes)
+        return arrival
+
+    def due(self) -> bool:
+        """Whether it is time to commit."""
+        return self._open.due(self._clock.monotonic_s(), self._rules)
+
+    async def commit(self) -> Displaced | None:
+        """Make the open messages a transaction, in this order (rule S1); each line says what a crash behind it leaves.
+
+        1 stage the files: objects in jobdata/ that nobody names; the messages come again, the sweep deletes them once
+          their number is another's.
+        2 commit the record: from here the transaction exists, and whoever opens the partition next does 3 to 5.
+        3 move the files to data/, 4 write the manifests and ready.json, announce: done again by that owner, with the same
+          bytes; delivery sees nothing before ready.json, and needs no announcement.
+        5 delete the staged files: the owner finds them gone and compares their copies with the record's digests. The
+          caller then acknowledges the messages; otherwise they come again and are known to be behind the chain's end.
+
+        Where the number is taken by another writer (rule S4) our files are deleted, its transaction is finished, and
+        everything behind the chain's end is to be read again.
+
+        Returns: None when the transaction is ready, Displaced when its number was another's.
+        """
+        open_, now_ms = self._open, self._clock.now_ms()
+        txn = object_keys.txn_id(*self.place, open_.end.number + 1, self._outside.random_hex())
+        with timed("encode"):
+            encode = partial(encode_outputs, open_.streams, open_.ledger, open_.replays, txn, open_.dead_letters)
+            files = await asyncio.get_running_loop().run_in_executor(_ENCODER, encode)
+        open_.streams.clear()  # they are in the files: while S3 stalls, one of the two is enough to hold
+        ours = record_of(open_, txn, files, now_ms)
+        await self._chain.stage(ours, [file.body for file in files])
+        found = await self._chain.commit(ours)
+        if found.txn_id != txn:
+            await self._chain.clear([out.staged_key for out in ours.outputs if out.staged_key is not None])
+            return Displaced(await self._go_on_behind(await self._chain.find_end(found.number)))
+        await self._finish(ours)
+        self._count(ours)
+        self._end = position_after(ours)
+        self._open = self._collect_behind(self._end)
+        return None
+
+    async def _go_on_behind(self, last: TransactionRecord | None) -> int:
+        if last is not None:
+            await self._finish(last)
+            ROLLED_FORWARD.inc()
+        self._end = position_after(last)
+        self._open = self._collect_behind(self._end)
+        bounds = await self._outside.bounds()
+        self._end.check(bounds)
+        self._log.info("chain continues", number=self._end.number, next_offset=self._end.next_offset)
+        return max(self._end.read_from, bounds.earliest)
+
+    async def _finish(self, record: TransactionRecord) -> None:
+        """Steps 3, 4 and 5 of a committed transaction, ours or not."""
+        effects = await self._chain.finish(record)
+        with timed("announce"):
+            await self._outside.announce(effects.announcement)
+        await self._chain.clear(effects.deletes)
+
+    def _collect_behind(self, end: Position) -> OpenTransaction:
+        BUFFERED.labels(self.place.partition).set(0)
+        if end.number:
+            NUMBER.labels(self.place.partition).set(end.number)
+            STREAM_TIME.labels(self.place.partition).set(end.stream_time_ms / 1000)
+        return OpenTransaction(self.place, end, self._clock.monotonic_s())
+
+    def _count(self, record: TransactionRecord) -> None:
+        rows = sum(out.rows for out in record.outputs)
+        TRANSACTIONS.labels("rows" if rows else "empty").inc()
+        for out in record.outputs:
+            ROWS.labels(out.output).inc(out.rows)
+            BYTES.labels(out.output).inc(out.bytes)
+        self._log.info(
+            "transaction ready", txn_id=record.txn_id, rows=rows, bytes=sum(out.bytes for out in record.outputs),
+            offsets=f"{record.first_offset}-{record.last_offset}", took_ms=self._clock.now_ms() - record.committed_at_ms,
+        )  # fmt: skip
+
+
+async def serve(inbox: Inbox, sink: SinkPartition) -> None:
+    """One partition from assignment to revoke: take, collect, commit, acknowledge.
+
+    Messages are acknowledged only once a finished transaction answers for them (S3). What is open on revoke is dropped:
+    it comes again to the next owner (S5).
+    """
+    await inbox.start_at(await sink.open())
+    while not inbox.closing:
+        for event in await inbox.take(timeout_s=POLL_S, limit=1):
+            if sink.take(event.message.offset, event.value) is Arrival.BEYOND:
+                await inbox.start_at(sink.next_offset)
+        if sink.due() and not inbox.closing and (displaced := await sink.commit()):
+            await inbox.start_at(displaced.read_from)
+        inbox.ack(through=sink.acknowledged)

@@ -1,0 +1,1 @@
+"""What is complete, what is missing, what is sent again."""

@@ -1,0 +1,203 @@
+"""What the audit decides: whether the ledger covers a batch, and what to do about one that it does not (rules A1, A2)."""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+import msgspec
+from pyroaring import BitMap
+
+from app.core.formats.registry_item import BlockPlace, RegistryItem
+
+LONGEST_PAUSE_MS: Final = 3_600_000
+SHORTEST_PAUSE_MS: Final = 1_000
+
+
+class Entry(NamedTuple):
+    """A ledger row of one batch: what became of some of its lines."""
+
+    outcome: str
+    lines: int
+    line_set: str
+    """Base64 of the Roaring bitmap of line numbers, `lines` members."""
+
+
+class Coverage(msgspec.Struct, frozen=True):
+    """How a batch's ledger compares with its lines."""
+
+    missing: BitMap
+    """Lines without an entry."""
+    excess: tuple[str, ...] = ()
+    """What the ledger has that it must not have, in words; anything here is an alarm."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the entries are exactly the batch's lines, each once (rule A1)."""
+        return not self.missing and not self.excess
+
+
+def coverage(line_count: int, entries: Iterable[Entry]) -> Coverage:
+    """Compare ledger entries with the lines 0 .. line_count - 1: the sum must be the count and the union all of them.
+
+    An entry whose bitmap cannot be read, or has another size than it says, covers nothing and is excess.
+    """
+    covered, doubled, faults = BitMap(), BitMap(), []
+    for entry in entries:
+        lines = read_lines(entry.line_set)
+        if lines is None or len(lines) != entry.lines:
+            faults.append(f"an entry of {entry.outcome} says {entry.lines} lines and its set does not")
+            continue
+        doubled |= covered & lines
+        covered |= lines
+    expected = BitMap(range(line_count))
+    if doubled:
+        faults.append(f"{len(doubled)} lines are there more than once, the first is {doubled.min()}")
+    if beyond := covered - expected:
+        faults.append(f"{len(beyond)} lines are none of the batch's {line_count}, the first is {beyond.min()}")
+    return Coverage(expected - covered, tuple(faults))
+
+
+def read_lines(line_set: str) -> BitMap | None:
+    """The lines of a ledger entry; None where its text is no bitmap."""
+    try:
+        packed = base64.b64decode(line_set, validate=True)
+        return BitMap.deserialize(packed) if packed else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+class VerdictKind(StrEnum):
+    """What the audit makes of an open batch."""
+
+    COMPLETE = "complete"
+    WAIT = "wait"
+    """Not to be judged yet: something lags, or the next replay's time has not come."""
+    HELD = "held"
+    """Lines lie in quarantined transactions: an operator releases those; never processed again (rule D2)."""
+    REPLAY = "replay"
+    LOST = "lost"
+    """Alarm: the ETL knows the block and no ledger has its lines (rule A2)."""
+    EXCESS = "excess"
+    """Alarm: the ledger has more than the batch."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The audit's decision on one batch."""
+
+    kind: VerdictKind
+    reason: str = ""
+    lagging: frozenset[int] = frozenset()
+    """WAIT: partitions whose loaded stream time is not far enough."""
+    txn_ids: tuple[str, ...] = ()
+    """HELD: the quarantined transactions. WAIT: committed ones that are not loaded yet."""
+    attempt: int = 0
+    """REPLAY: the number of this replay."""
+
+
+class AuditRules(NamedTuple):
+    """Times in milliseconds."""
+
+    grace_ms: int
+    """How old a batch is before it is judged, and the pause behind its first replay."""
+    settle_ms: int
+    """How long a line may wait in the ETL before it has an outcome: the join's window, grace and reorder."""
+
+
+class Evidence(NamedTuple):
+    """What is known of one batch besides its registry item."""
+
+    entries: list[Entry]
+    """Its ledger in the warehouse."""
+    replayed_blocks: frozenset[int]
+    """Blocks with a loaded report that the ETL knew one already when the audit's replay came (attempt >= 1: a copy by the
+    bridge is no proof, what it repeats may still be waiting)."""
+    unloaded: Mapping[str, BitMap]
+    """Committed transactions that are not loaded -> the batch's lines in their ledger files."""
+    quarantined: Mapping[str, BitMap]
+    """Quarantined transactions -> the batch's lines in their ledger files."""
+    dead_letters: Mapping[int, str] = {}
+    """Blocks of which a copy could not be read -> why."""
+
+
+def judge(
+    item: RegistryItem, evidence: Evidence, stream_times_ms: Mapping[int, int], rules: AuditRules, now_ms: int
+) -> Verdict:
+    """What to do about an open batch.
+
+    Args:
+        item: the batch.
+        evidence: read after `stream_times_ms`, so that a load in between can only add to it.
+        stream_times_ms: partition -> stream time of its last transaction that delivery is done with.
+        rules: grace and settling time.
+        now_ms: the audit's clock, compared with nothing but the time of the next attempt.
+    """
+    found = coverage(item.line_count, evidence.entries)
+    if not found.missing:
+        return Verdict(VerdictKind.EXCESS, "; ".join(found.excess)) if found.excess else Verdict(VerdictKind.COMPLETE)
+    if held := _holding(evidence.quarantined, found.missing):
+        return Verdict(VerdictKind.HELD, f"lines lie in quarantined {', '.join(held)}", txn_ids=held)
+    lacking = lacking_blocks(item, found)
+    needed_ms = settled_at(item, rules)
+    partitions = {place.partition for place in lacking.values()}
+    if lagging := frozenset(p for p in partitions if stream_times_ms.get(p, -1) <= needed_ms):
+        return Verdict(VerdictKind.WAIT, f"loaded stream time is not past {needed_ms}", lagging)
+    if unloaded := _holding(evidence.unloaded, found.missing):
+        return Verdict(VerdictKind.WAIT, f"delivery has not loaded {', '.join(unloaded)}", txn_ids=unloaded)
+    return _act(item, found, lacking.keys() <= evidence.replayed_blocks, now_ms)
+
+
+def delivery_lags(partitions: frozenset[int]) -> Verdict:
+    """The decision on a batch that lacks lines of partitions where much is committed and not loaded: it may be there."""
+    return Verdict(VerdictKind.WAIT, "delivery is far behind", partitions)
+
+
+def _act(item: RegistryItem, found: Coverage, known_to_etl: bool, now_ms: int) -> Verdict:
+    """What to do about missing lines that nothing on its way can bring."""
+    count = f"{len(found.missing)} of {item.line_count} lines missing"
+    if known_to_etl:
+        return Verdict(VerdictKind.LOST, f"{count}: the ETL knows all their blocks and no ledger has them")
+    if now_ms < item.next_attempt_at_ms:
+        return Verdict(VerdictKind.WAIT, f"{count}: attempt {item.attempts + 1} comes at {item.next_attempt_at_ms}")
+    return Verdict(VerdictKind.REPLAY, count, attempt=item.attempts + 1)
+
+
+def _holding(transactions: Mapping[str, BitMap], missing: BitMap) -> tuple[str, ...]:
+    """The transactions that have some of the missing lines."""
+    return tuple(sorted(txn_id for txn_id, lines in transactions.items() if lines & missing))
+
+
+def settled_at(item: RegistryItem, rules: AuditRules) -> int:
+    """The stream time (ms) past which every line of the batch that reached the ETL has an outcome.
+
+    Nothing is missing before the grace and the join's bounds have passed; a replay that was put counts from its own time on.
+    """
+    settled_ms = item.received_at_ms + max(rules.grace_ms, rules.settle_ms)
+    if item.attempts == 0:
+        return settled_ms
+    return max(settled_ms, item.next_attempt_at_ms - pause_ms(item.attempts, rules))
+
+
+def pause_ms(attempt: int, rules: AuditRules) -> int:
+    """How long after the `attempt`-th replay the next may come: doubling from the grace, an hour at most, for ever."""
+    first_ms = max(rules.grace_ms, SHORTEST_PAUSE_MS)
+    return min(first_ms << min(attempt - 1, 32), LONGEST_PAUSE_MS)
+
+
+def lacking_blocks(item: RegistryItem, found: Coverage) -> dict[int, BlockPlace]:
+    """Number -> place of the blocks that lack lines."""
+    return {
+        number: place
+        for number, place in enumerate(item.blocks)
+        if found.missing.range_cardinality(place.first_line, place.first_line + place.lines)
+    }
+
+
+def unread_blocks(item: RegistryItem, evidence: Evidence) -> dict[int, str]:
+    """Number -> reason of the blocks that lack lines and of which a copy was set aside as a dead letter.
+
+    The batch is judged like any other, for the copy that the audit sends may be readable.
+    """
+    lacking = lacking_blocks(item, coverage(item.line_count, evidence.entries))
+    return {number: reason for number, reason in sorted(evidence.dead_letters.items()) if number in lacking}

@@ -1,0 +1,269 @@
+"""What delivery loads next, and what it makes of a failure (rules D1, D2).
+
+A load takes ready transactions from where each partition's decided ones end, without a gap. What follows from a failure is
+decided here too: whether to try later, whose fault it is, and whether that is proof enough to set a transaction aside.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from app.core.delivery.statements import DETAIL_BYTES, LOADED, QUARANTINED, LogRow
+from app.core.formats.flows import OUTPUTS, Flow
+from app.core.formats.object_keys import load_manifest_key
+from app.core.formats.transaction_record import Ready
+
+MAX_TRANSACTIONS: Final = 256
+MAX_BYTES: Final = 512 * 1024 * 1024
+ALIKE_ENOUGH: Final = 3
+"""So many transactions whose file of one output fails, and none whose loads: it is not the transactions."""
+_FIRST_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 30.0
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How much one load takes; a single transaction is always taken."""
+
+    transactions: int = MAX_TRANSACTIONS
+    bytes: int = MAX_BYTES
+
+
+def plan_load(positions: Mapping[int, int], ready: Iterable[Ready], limits: Limits = Limits()) -> tuple[Ready, ...]:  # noqa: B008
+    """The transactions of the next load: of each partition those behind its position, gapless, as many as the limits let.
+
+    Args:
+        positions: partition -> highest number in delivery_log; a partition without one stands at 0.
+        ready: transactions whose files are in place, in any order.
+        limits: how much one load takes.
+
+    Returns: in the order (number, partition), so that a load that is cut short leaves no partition behind.
+
+    Guarantees: a transaction at or below its position is never planned, nor one behind a missing one.
+    """
+    next_number = {partition: position + 1 for partition, position in positions.items()}
+    planned: list[Ready] = []
+    size = 0
+    full = False
+    for txn in sorted(ready, key=lambda t: (t.number, t.partition)):
+        if txn.number != next_number.get(txn.partition, 1) or full:
+            continue
+        more = sum(output.bytes for output in txn.outputs)
+        full = bool(planned) and (len(planned) >= limits.transactions or size + more > limits.bytes)
+        if full:
+            continue
+        planned.append(txn)
+        size += more
+        next_number[txn.partition] = txn.number + 1
+    return tuple(planned)
+
+
+class OutputLoad(msgspec.Struct, frozen=True):
+    """One COPY of a load."""
+
+    flow: Flow
+    manifest_key: str
+    manifest: bytes
+    rows: int
+    """How many rows the transactions say there are; COPY must count as many."""
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    content_length: int
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    url: str
+    mandatory: bool
+    meta: _Meta
+
+
+def output_loads(transactions: Sequence[Ready], load_id: str, bucket: str) -> list[OutputLoad]:
+    """The COPYs of a load in the catalogue's order, each with its merged manifest; outputs without rows have none."""
+    loads = []
+    for flow in OUTPUTS:
+        objects = [o for txn in transactions for o in txn.outputs if o.output == flow.name and o.rows > 0]
+        if not objects:
+            continue
+        entries = [_Entry(f"s3://{bucket}/{o.data_key}", True, _Meta(o.bytes)) for o in objects]
+        manifest = msgspec.json.encode({"entries": entries})
+        rows = sum(o.rows for o in objects)
+        loads.append(OutputLoad(flow, load_manifest_key(load_id, flow.name), manifest, rows))
+    return loads
+
+
+def rows_of(txn: Ready) -> int:
+    """Rows of all outputs of a transaction."""
+    return sum(output.rows for output in txn.outputs)
+
+
+def log_row(txn: Ready, load_id: str, failure: "Failure | None" = None) -> LogRow:
+    """The entry of delivery_log for a transaction that is loaded, or set aside because of `failure`."""
+    time = datetime.fromtimestamp(txn.stream_time_ms / 1000, UTC).replace(tzinfo=None) if txn.stream_time_ms else None
+    detail = None if failure is None else failure.detail.encode()[:DETAIL_BYTES].decode(errors="ignore")
+    status = LOADED if failure is None else QUARANTINED
+    return LogRow(
+        txn.txn_id, txn.epoch, txn.partition, txn.number, status, load_id, rows_of(txn), time, detail
+    )  # fmt: skip
+
+
+# --- failures
+
+
+class FailureClass(Enum):
+    """What a failed load means."""
+
+    DEFER = "defer"
+    """The warehouse cannot load now: try later, for ever."""
+    DATA = "data"
+    """The warehouse names a file and its fault."""
+    UNCLEAR = "unclear"
+    """It may be a file or S3: only by trying transactions apart can one tell."""
+    UNKNOWN = "unknown"
+    """COMMIT was sent and not answered: look under the lock."""
+
+
+BLAMES_A_FILE: Final = frozenset({FailureClass.DATA, FailureClass.UNCLEAR})
+"""What starts the search for the transaction."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a load, or the attempt at one, failed."""
+
+    kind: FailureClass
+    reason: str
+    """A word for logs and metrics."""
+    detail: str
+    output: str = ""
+    """The output whose COPY failed."""
+
+
+_DEFER_STATES: Final = {
+    "53": "resources", "55": "lock", "57": "cancelled", "08": "connection", "40": "conflict", "58": "system", "28": "access",
+    "42": "schema", "3D": "schema", "3F": "schema", "25": "transaction", "0A": "unsupported",
+}  # fmt: skip
+"""SQLSTATE class -> why it is tried later. A missing table or right is nobody's file: an operator mends it."""
+_INTERNAL: Final = "XX"
+
+
+def classify(sqlstate: str | None, message: str, *, named_file: bool, output: str = "") -> Failure:
+    """What a database error means.
+
+    Args:
+        sqlstate: the error's five characters; None where the connection itself failed.
+        message: the error's primary message.
+        named_file: whether the warehouse's load-error table has a row of this load.
+        output: the output whose COPY ran, if one did.
+    """
+    detail = f"{sqlstate or 'connection'}: {message}"
+    if named_file:
+        return Failure(FailureClass.DATA, "data", detail, output)
+    if sqlstate is None:
+        return Failure(FailureClass.DEFER, "connection", detail, output)
+    if is_serialization(sqlstate, message):
+        return Failure(FailureClass.DEFER, "conflict", detail, output)
+    if sqlstate[:2] == _INTERNAL and output:
+        return Failure(FailureClass.UNCLEAR, "internal", detail, output)
+    return Failure(FailureClass.DEFER, _DEFER_STATES.get(sqlstate[:2], "other"), detail, output)
+
+
+def is_serialization(sqlstate: str, message: str) -> bool:
+    """Whether an error is Redshift's 1023: the whole transaction must run again.
+
+    The one place that reads a message: Redshift reports 1023 under the SQLSTATE of every internal error, and the number
+    stands only in the text.
+    """
+    return sqlstate[:2] == _INTERNAL and message.split(maxsplit=1)[:1] == ["1023"]
+
+
+class Bisection:
+    """Finds which transactions of a failed load are to blame, by trying parts of it (and rolling each try back).
+
+    Feed it: `next()` is what to try, then `passed()` or `failed(failure)`. It ends when `next()` is None. Give it the
+    transactions in random order, another each time: where it gave up early because the first few failed alike, a later
+    search then meets one that loads.
+    """
+
+    def __init__(self, transactions: Sequence[Ready]) -> None:
+        self._all = tuple(transactions)
+        self._loadable: set[str] = set()
+        self._stack: list[tuple[Ready, ...]] = _halves(tuple(transactions))
+        self._trying: tuple[Ready, ...] = ()
+        self.suspects: dict[str, Failure] = {}
+        """txn_id -> why it fails alone."""
+        self.witnesses: set[str] = set()
+        """Outputs of which some transaction's file loaded."""
+
+    def next(self) -> tuple[Ready, ...] | None:
+        """The transactions to try now."""
+        if not self._stack or self._alike():
+            return None
+        self._trying = self._stack.pop()
+        return self._trying
+
+    def passed(self) -> None:
+        """What was tried would load."""
+        self._loadable |= {txn.txn_id for txn in self._trying}
+        self.witnesses |= {o.output for txn in self._trying for o in txn.outputs if o.rows > 0}
+
+    def failed(self, failure: Failure) -> None:
+        """What was tried would not load."""
+        if len(self._trying) == 1:
+            self.suspects[self._trying[0].txn_id] = failure
+        else:
+            self._stack += _halves(self._trying)
+
+    def acquit(self, txn_id: str) -> None:
+        """A suspect loaded when it was tried once more: what failed was not its file."""
+        self._loadable.add(txn_id)
+        del self.suspects[txn_id]
+
+    def _alike(self) -> dict[str, Failure]:
+        """Outputs of which so many failed alike that it is not for the transactions, each with its failure."""
+        blamed = [f for f in self.suspects.values() if f.output not in self.witnesses]
+        outputs = [failure.output for failure in blamed]
+        return {failure.output: failure for failure in blamed if outputs.count(failure.output) >= ALIKE_ENOUGH}
+
+    def verdict(self) -> dict[str, Failure]:
+        """The transactions to set aside, each with its failure.
+
+        One is set aside when another transaction's file of the same output loaded, so the fault is its own; or when the
+        warehouse named its file and it is the only one that fails. Otherwise all fail alike, and all are tried later.
+        """
+        blamed = [failure.output for failure in self.suspects.values()]
+        return {
+            txn_id: failure
+            for txn_id, failure in self.suspects.items()
+            if failure.output in self.witnesses or (failure.kind is FailureClass.DATA and blamed.count(failure.output) == 1)
+        }
+
+    def waiting(self) -> dict[str, Failure]:
+        """The transactions to try later, each with the reason.
+
+        Suspects that are not proven bad and, where the search gave up, whatever has a file of an output that fails alike
+        and was not seen to load.
+        """
+        alike, bad = self._alike(), self.verdict()
+        waiting = {txn_id: failure for txn_id, failure in self.suspects.items() if txn_id not in bad}
+        for txn in self._all:
+            if txn.txn_id in self._loadable or txn.txn_id in self.suspects:
+                continue
+            if found := next((alike[o.output] for o in txn.outputs if o.rows > 0 and o.output in alike), None):
+                waiting[txn.txn_id] = found
+        return waiting
+
+
+def _halves(transactions: tuple[Ready, ...]) -> list[tuple[Ready, ...]]:
+    """The parts to try, the later first, for the stack gives back the last; a single one is tried as it is."""
+    if len(transactions) == 1:
+        return [transactions]
+    middle = len(transactions) // 2
+    return [transactions[middle:], transactions[:middle]]
+
+
+def pause_s(attempt: int, fraction: float) -> float:
+    """How long to wait after the `attempt`-th deferral in a row (1, 2, ...); `fraction` in [0, 1) spreads the waiters."""
+    longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * float(1 << min(attempt - 1, 10)))
+    return longest * (0.5 + fraction / 2)

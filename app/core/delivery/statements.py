@@ -1,0 +1,142 @@
+"""Every SQL statement that delivery runs, as values.
+
+Names come only from the closed catalogue of `app.core.formats.flows`. They are quoted, because Redshift reserves some of
+them (`partition`).
+COPY is literal text, for Redshift takes no bind parameters there; it names a role and never a key (rule D3).
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from app.core.formats.flows import BY_NAME, Flow, Format
+from app.errors import ConfigurationError
+
+Parameter = str | int | datetime | None
+
+SCHEMA: Final = "analytics"
+NULL_TEXT: Final = r"\0"
+"""NULL AS U+0000: no file has it, because the collector replaces it; the default `\\N` is text that a visitor could send."""
+LOADED: Final = "loaded"
+QUARANTINED: Final = "quarantined"
+DETAIL_BYTES: Final = 4096
+_SAFE_URL: Final = re.compile(r"s3://[A-Za-z0-9._-]+/[A-Za-z0-9._=/-]+")
+_SAFE_ROLE: Final = re.compile(
+    r"default|arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+(,arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+)*"
+)
+_FORMATS: Final = {
+    Format.TSV_ZSTD: r"CSV DELIMITER '\t' ZSTD TIMEFORMAT 'auto'",
+    Format.TSV_GZIP: r"CSV DELIMITER '\t' GZIP TIMEFORMAT 'auto'",
+    Format.TSV_BZIP2: r"CSV DELIMITER '\t' BZIP2 TIMEFORMAT 'auto'",
+    Format.AVRO_DEFLATE: "FORMAT AS AVRO 'auto' TIMEFORMAT 'epochmillisecs'",
+    Format.AVRO_NULL: "FORMAT AS AVRO 'auto' TIMEFORMAT 'epochmillisecs'",
+}
+
+
+class Statement(NamedTuple):
+    """SQL with `%s` for each parameter; without parameters it is sent as it is."""
+
+    text: str
+    parameters: tuple[Parameter, ...] = ()
+
+
+class LogRow(NamedTuple):
+    """A transaction as `delivery_log` has it."""
+
+    txn_id: str
+    epoch: int
+    partition: int
+    number: int
+    status: str
+    load_id: str
+    rows: int
+    stream_time: datetime | None
+    """UTC without a zone, as the warehouse keeps it; None while the partition's time stands at nothing."""
+    detail: str | None = None
+
+
+def table(name: str) -> str:
+    """A table of the schema, quoted; `name` is delivery_log or one of `OUTPUTS`."""
+    if name != "delivery_log" and name not in BY_NAME:
+        raise ConfigurationError(f"{name!r} is no table of schema {SCHEMA}")
+    return f'"{SCHEMA}"."{name}"'
+
+
+def copy(flow: Flow, manifest_url: str, iam_role: str) -> Statement:
+    """The COPY of one output from a manifest.
+
+    Raises:
+        ConfigurationError: bucket or role hold characters that do not belong in literal SQL.
+    """
+    if not _SAFE_URL.fullmatch(manifest_url) or not _SAFE_ROLE.fullmatch(iam_role):
+        raise ConfigurationError(f"not fit for a COPY statement: {manifest_url!r}, role {iam_role!r}")
+    role = "default" if iam_role == "default" else f"'{iam_role}'"
+    columns = ", ".join(f'"{name}"' for name in flow.names)
+    return Statement(
+        f"COPY {table(flow.name)} ({columns}) FROM '{manifest_url}' IAM_ROLE {role} MANIFEST {_FORMATS[flow.format]} "
+        f"EMPTYASNULL NULL AS '{NULL_TEXT}' MAXERROR 0 COMPUPDATE OFF STATUPDATE OFF"
+    )
+
+
+LOCK: Final = Statement(f"LOCK TABLE {table('delivery_log')}")
+"""The first statement of every load: whoever waits for it sees, once it has it, all that was committed before (rule D1)."""
+
+COPIED: Final = Statement("SELECT pg_last_copy_count()")
+
+
+def positions(epoch: int) -> Statement:
+    """Rows (partition, highest number decided)."""
+    text = f'SELECT "partition", MAX(number) FROM {table("delivery_log")} WHERE epoch = %s GROUP BY "partition"'
+    return Statement(text, (epoch,))
+
+
+def insert_log(rows: Sequence[LogRow]) -> Statement:
+    """Add transactions to delivery_log, in one statement: Redshift takes seconds for many small ones."""
+    row = "(" + ", ".join(["%s"] * len(LogRow._fields)) + ")"
+    columns = ", ".join(f'"{name}"' for name in LogRow._fields)
+    text = f"INSERT INTO {table('delivery_log')} ({columns}) VALUES {', '.join([row] * len(rows))}"
+    return Statement(text, tuple(value for values in rows for value in values))
+
+
+def log_of(txn_id: str) -> Statement:
+    """The row (status, load_id) of a transaction, if delivery has decided about it."""
+    return Statement(f"SELECT status, load_id FROM {table('delivery_log')} WHERE txn_id = %s", (txn_id,))
+
+
+def mark_released(txn_id: str, load_id: str) -> Statement:
+    """Turn a quarantined transaction into a loaded one."""
+    text = (
+        f"UPDATE {table('delivery_log')} SET status = %s, load_id = %s, loaded_at = GETDATE() "
+        "WHERE txn_id = %s AND status = %s"
+    )
+    return Statement(text, (LOADED, load_id, txn_id, QUARANTINED))
+
+
+QUARANTINE: Final = Statement(
+    f'SELECT txn_id, epoch, "partition", number, "rows", detail, loaded_at FROM {table("delivery_log")} '
+    f"WHERE status = '{QUARANTINED}' ORDER BY epoch, \"partition\", number"
+)
+"""Every quarantined transaction."""
+
+
+def ledger_of(batch_ids: Sequence[str]) -> Statement:
+    """Rows (batch_id, txn_id, line_set) of what the ledger has of these batches."""
+    places = ", ".join(["%s"] * len(batch_ids))
+    text = f"SELECT batch_id, txn_id, line_set FROM {table('ledger')} WHERE batch_id IN ({places})"
+    return Statement(text, tuple(batch_ids))
+
+
+LAST_LOAD_ERROR_ID: Final = Statement(
+    "SELECT COALESCE(MAX(query), -1) FROM stl_load_errors WHERE session = pg_backend_pid()"
+)
+"""Where this session's load errors end, before a load."""
+
+
+def load_errors_since(query_id: int) -> Statement:
+    """Rows (filename, line_number, colname, err_code, err_reason, raw_field_value) that this session's loads added."""
+    text = (
+        "SELECT filename, line_number, colname, err_code, err_reason, raw_field_value FROM stl_load_errors "
+        "WHERE session = pg_backend_pid() AND query > %s ORDER BY query DESC LIMIT 1"
+    )
+    return Statement(text, (query_id,))

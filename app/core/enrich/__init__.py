@@ -1,0 +1,1 @@
+"""What is added to a row: browser, geography, referrer, campaign; and which agents are bots."""

@@ -1,0 +1,78 @@
+"""Which lines are copies of one that their partition has met, and what state remembers of the others (rule E7).
+
+A malformed line is never remembered. The first copy of an event id in the partition counts, whatever it is; a copy that
+comes while the id is remembered at its block's stream time is a duplicate. Bots are remembered like any other.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import compress
+from operator import ne
+from typing import NamedTuple
+
+from app.core.etl.classify import pack_time
+from app.core.etl.decode import AcceptedBlock
+from app.core.formats.step_message import Changes
+from app.core.state.tables import KEY_BYTES, StateReader
+
+
+class Arriving(NamedTuple):
+    """The lines of a step that are not malformed, in log order."""
+
+    positions: Sequence[int]
+    """Their places among all lines of the step."""
+    digests: Sequence[bytes]
+    """Of their event ids."""
+    blocks: Sequence[AcceptedBlock]
+    """All blocks of the step."""
+    ends: Sequence[int]
+    """Of each block the position behind its last line."""
+
+
+class Copies(NamedTuple):
+    """What `tell_copies` found."""
+
+    positions: list[int]
+    seen: Changes | None
+    """What `seen` learns; None where nothing."""
+
+
+def tell_copies(lines: Arriving, state: StateReader, dedup_window_ms: int) -> Copies:
+    """The positions of copies; what `seen` learns."""
+    held = state.get("seen", lines.digests)
+    fresh, digests = lines.positions, lines.digests
+    copies: list[int] = []
+    if found := _find(lines, held, dedup_window_ms):
+        keep = [True] * len(fresh)
+        for n in found:
+            keep[n] = False
+        copies = [lines.positions[n] for n in found]
+        fresh, digests = list(compress(fresh, keep)), list(compress(digests, keep))
+    if not fresh:
+        return Copies(copies, None)
+    times: list[bytes] = []
+    for block, end in zip(lines.blocks, lines.ends, strict=True):
+        upto = bisect_right(fresh, end - 1, len(times))
+        times += [pack_time(block.stored_ms)] * (upto - len(times))
+    return Copies(copies, Changes.pack("seen", KEY_BYTES["seen"], zip(digests, times, strict=True)))
+
+
+def _find(lines: Arriving, held: Sequence[bytes | None], dedup_window_ms: int) -> list[int]:
+    """Which of `lines` are copies. Only ids that the state knows, or that come more than once here, need a closer look."""
+    digests, places = lines.digests, range(len(lines.digests))
+    suspects = list(compress(places, held))
+    last = dict(zip(digests, places, strict=True))
+    if len(last) < len(digests):
+        again = list(compress(places, map(ne, map(last.__getitem__, digests), places)))
+        suspects = sorted({*suspects, *again, *(last[digests[n]] for n in again)})
+    copies = []
+    fresh: dict[bytes, bytes] = {}
+    for n in suspects:
+        digest, value = digests[n], held[n]
+        block = lines.blocks[bisect_right(lines.ends, lines.positions[n])]
+        known = fresh.get(digest) or value
+        if known is not None and known >= pack_time(max(0, block.stream_time_ms - dedup_window_ms)):
+            copies.append(n)
+        else:
+            fresh[digest] = pack_time(block.stored_ms)
+    return copies

@@ -1,0 +1,49 @@
+"""The ledger of a step: of each batch, which lines became what (invariant: over all steps each line exactly once)."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+
+import polars as pl
+from pyroaring import BitMap
+
+from app.core.etl.lines import Part
+from app.core.formats.step_message import LedgerEntry
+
+
+class StepLedger:
+    """Gathers what became of lines; one entry a batch and outcome."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, str], BitMap] = {}
+
+    def add(self, rows: pl.DataFrame, outcome: str) -> None:
+        """Every row of `rows` (columns `batch_id`, `line`) became `outcome`; one without a batch is none."""
+        places = zip(rows["batch_id"].to_list(), rows["line"].to_list(), strict=True)
+        by_batch: dict[str | None, list[int]] = {}
+        for batch_id, run in groupby(places, key=itemgetter(0)):
+            by_batch.setdefault(batch_id, []).extend([line for _, line in run])
+        for batch_id, lines in by_batch.items():
+            if batch_id is not None:
+                self._add(batch_id, outcome, lines)
+
+    def add_part(self, part: Part, outcome: str) -> None:
+        """Every line of `part` became `outcome`."""
+        for batch_id, lines in part.by_batch():
+            self._add(batch_id, outcome, lines)
+
+    def entries(self) -> list[LedgerEntry]:
+        """The entries, in the order in which their first lines were added."""
+        return [_entry(batch_id, outcome, lines) for (batch_id, outcome), lines in self._lines.items()]
+
+    def _add(self, batch_id: str, outcome: str, lines: Sequence[int]) -> None:
+        known = self._lines.get((batch_id, outcome))
+        if known is None:
+            self._lines[batch_id, outcome] = BitMap(lines)
+        else:
+            known.update(lines)
+
+
+def _entry(batch_id: str, outcome: str, lines: BitMap) -> LedgerEntry:
+    lines.run_optimize()
+    return LedgerEntry(batch_id, outcome, len(lines), lines.serialize())

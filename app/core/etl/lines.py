@@ -1,0 +1,163 @@
+"""The lines of a step, judged and by column, and those of one fate (rule J1)."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, compress
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from app.core.enrich.enrich import Enricher
+from app.core.etl.classify import Fate, Judged, Rejection, judge
+from app.core.etl.decode import AcceptedBlock, Decoded
+from app.core.etl.dedup import Arriving, tell_copies
+from app.core.events.fields import STORED_FIELDS
+from app.core.formats.columns import DTYPES, nothing, stack
+from app.core.formats.step_message import Changes
+from app.core.state.tables import StateReader
+
+_OF_AGENT: Final = ("browser", "os", "device")
+_OF_ORIGIN: Final = ("country", "region", "city")
+_JUDGED: Final = frozenset({"ip", "user_agent", "webdriver", "malformed", "payload", "payload_b64"})
+"""Fields that are read where lines are judged, and go no further."""
+_SCHEMA: Final = {name: DTYPES[kind] for name, kind in STORED_FIELDS.items() if name not in _JUDGED}
+_TEXT: Final = pl.String()
+
+
+class Lines(NamedTuple):
+    """Every line of a step's blocks, in log order; a line's place is its position in the step."""
+
+    frame: pl.DataFrame
+    """The fields that rows have, browser, os, device, country, region and city."""
+    blocks: Sequence[AcceptedBlock]
+    ends: Sequence[int]
+    """Of each block the position behind its last line."""
+    positions: Mapping[Fate, Sequence[int]]
+    """Of each fate that a line has its lines, ascending."""
+    rejections: Mapping[int, Rejection]
+    """Of each bot and malformed line, copies among them, by its position."""
+    seen: Changes | None
+    """What `seen` learns; None where nothing."""
+
+
+def sort_lines(read: Iterable[Decoded], state: StateReader, dedup_window_ms: int, enricher: Enricher) -> Lines:
+    """Decide on every line of a step.
+
+    Args:
+        read: the lines, a few blocks at a time: what is made of each is small against its objects, which go at once.
+        state: the partition's tables before the step.
+        dedup_window_ms: how long an event id is remembered.
+        enricher: look-ups.
+    """
+    frames: list[pl.DataFrame] = []
+    blocks: list[AcceptedBlock] = []
+    fates: list[int] = []
+    digests: list[bytes] = []
+    rejections: dict[int, Rejection] = {}
+    for decoded in read:
+        judged = judge(decoded, enricher)
+        frames.append(_frame(decoded, judged))
+        rejections.update((n + len(fates), rejection) for n, rejection in judged.rejections.items())
+        blocks += decoded.blocks
+        fates += judged.fates
+        digests += judged.digests
+    ends = list(accumulate(block.header.lines for block in blocks))
+    valid: Sequence[int] = range(len(fates))
+    if Fate.MALFORMED in fates:
+        valid, digests = list(compress(valid, fates)), list(compress(digests, fates))
+    copies = tell_copies(Arriving(valid, digests, blocks, ends), state, dedup_window_ms)
+    for n in copies.positions:
+        fates[n] = Fate.DUPLICATE
+    positions: list[list[int]] = [[] for _ in Fate]
+    for n, fate in enumerate(fates):
+        positions[fate].append(n)
+    by_fate = {fate: places for fate, places in zip(Fate, positions, strict=True) if places}
+    return Lines(stack(frames).rechunk(), blocks, ends, by_fate, rejections, copies.seen)
+
+
+def _frame(decoded: Decoded, judged: Judged) -> pl.DataFrame:
+    columns = [pl.Series(name, decoded.columns[name], dtype=dtype) for name, dtype in _SCHEMA.items()]
+    columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_AGENT, judged.agents, strict=True)]
+    if judged.places:
+        columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_ORIGIN, judged.places, strict=True)]
+    else:
+        columns += [nothing(name, _TEXT, len(judged.fates)) for name in _OF_ORIGIN]
+    return pl.DataFrame(columns)
+
+
+class Part:
+    """Lines of one fate, in log order.
+
+    Args:
+        lines: all lines of the step.
+        fate: which of them; there is at least one.
+    """
+
+    def __init__(self, lines: Lines, fate: Fate) -> None:
+        self._lines = lines
+        self.positions = positions = lines.positions[fate]
+        self.blocks = lines.blocks
+        self.spans = _spans(positions, lines.ends)
+        """Of each block the part's own positions in it."""
+        self.numbers: list[int] = []
+        """Of each line its number in its batch."""
+        for block, span, end in zip(lines.blocks, self.spans, lines.ends, strict=True):
+            shift = block.header.first_line + block.header.lines - end
+            self.numbers += [n + shift for n in positions[span.start : span.stop]]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """Of each line of a part that is rejected what is said of it."""
+        return [self._lines.rejections[n] for n in self.positions]
+
+    def by_batch(self) -> Iterator[tuple[str, list[int]]]:
+        """(batch_id, line numbers), block by block."""
+        for block, span in zip(self.blocks, self.spans, strict=True):
+            if span:
+                yield block.header.batch_id, self.numbers[span.start : span.stop]
+
+    def texts(self) -> Iterator[bytes]:
+        """Of each line its stored text."""
+        start_of_block = 0
+        for block, span, end in zip(self.blocks, self.spans, self._lines.ends, strict=True):
+            at, start = start_of_block, 0
+            for n in self.positions[span.start : span.stop]:
+                for _ in range(n - at):
+                    start = block.text.index(b"\n", start) + 1
+                at = n
+                yield block.text[start : block.text.index(b"\n", start)]
+            start_of_block = end
+
+    def frame(self, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+        """DataFrame[one row a line] with the columns of `schema`; a column that no event has is NULL."""
+        held, rows = self._lines.frame, pl.Series(self.positions, dtype=pl.UInt32)
+        names = frozenset(held.columns)
+        columns = []
+        for name, dtype in schema.items():
+            if name in names:
+                columns.append(held[name][rows])
+            elif name == "batch_id":
+                columns.append(pl.Series(name, self._batch_ids(), dtype=dtype))
+            elif name == "line":
+                columns.append(pl.Series(name, self.numbers, dtype=dtype))
+            else:
+                columns.append(nothing(name, dtype, len(self)))
+        return pl.DataFrame(columns)
+
+    def _batch_ids(self) -> list[str]:
+        batch_ids: list[str] = []
+        for block, span in zip(self.blocks, self.spans, strict=True):
+            batch_ids += [block.header.batch_id] * len(span)
+        return batch_ids
+
+
+def _spans(positions: Sequence[int], ends: Sequence[int]) -> list[range]:
+    spans, start = [], 0
+    for end in ends:
+        upto = bisect_left(positions, end, start)
+        spans.append(range(start, upto))
+        start = upto
+    return spans

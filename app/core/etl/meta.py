@@ -1,0 +1,59 @@
+"""What the ETL keeps between two steps besides its tables: msgpack, carried by every step message."""
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from app.core.etl.stream_time import UNKNOWN, ShardMarks
+from app.core.formats.dead_letter import Tally
+from app.errors import StepMessageInvalid
+
+FIRST: Final = 0
+SECOND: Final = 1
+META_VERSION: Final = 1
+
+
+class Due(NamedTuple):
+    """A place in the one order in which the window closes (rules J2, J3): everything up to it has been closed."""
+
+    due_ms: int = UNKNOWN
+    kind: int = FIRST
+    """FIRST before SECOND."""
+    event_id: str = ""
+    """Empty: nothing that is due at `due_ms` itself."""
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """Stream time, the shards it comes from, how far the window is closed, and how much could not be read."""
+
+    version: int = META_VERSION
+    stream_time_ms: int = UNKNOWN
+    shards: ShardMarks = msgspec.field(default_factory=ShardMarks)
+    closed: Due = Due()
+    tally: Tally = Tally()
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Meta)
+
+
+def encode_meta(meta: Meta) -> bytes:
+    """The bytes of `meta` in a step message."""
+    return _encoder.encode(meta)
+
+
+def decode_meta(packed: bytes | None) -> Meta:
+    """The meta in `packed`; a fresh one for None, before the first step.
+
+    Raises:
+        StepMessageInvalid: the bytes are no meta of this version.
+    """
+    if packed is None:
+        return Meta()
+    try:
+        meta = _decoder.decode(packed)
+    except msgspec.DecodeError as exc:
+        raise StepMessageInvalid(f"meta cannot be read: {exc}") from exc
+    if meta.version != META_VERSION:
+        raise StepMessageInvalid(f"meta of version {meta.version}, not {META_VERSION}")
+    return meta

@@ -1,0 +1,61 @@
+"""Rows of flow `rejected`: bots and malformed lines, kept with the reason (rules J1, J4, J5)."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import polars as pl
+
+from app.core.enrich.enrich import truncated_ip
+from app.core.etl.flow_rows import ROW_SCHEMAS, flow_rows
+from app.core.etl.lines import Part
+from app.core.events.canonical_json import cut_text, storable_text
+from app.core.formats.flows import MAX_PAYLOAD_BYTES, REJECTED
+
+BOT: Final = "bot"
+MALFORMED: Final = "malformed"
+_IP_FIELD: Final = re.compile(r'("ip"\s*:\s*")([^"\\]*)(")')
+_ADDRESS: Final = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:]+(?:\.\d{1,3}){0,3}")
+"""What may be an address inside a text, such as a list of them or one with a port."""
+
+
+def malformed_rows(part: Part) -> pl.DataFrame:
+    """A row for each malformed line: what it says of itself, as far as that is valid, and its text."""
+    return _rows(part, MALFORMED, [rejection.payload or "" for rejection in part.rejections])
+
+
+def bot_rows(part: Part) -> pl.DataFrame:
+    """A row for each bot: the stored line and the rule that named it."""
+    return _rows(part, BOT, [storable_text(text.decode(errors="replace")) for text in part.texts()])
+
+
+def without_address(payload: str, ip: str | None) -> str:
+    """`payload` with the address `ip`, and every address that a field named ip holds, truncated (/24, /48)."""
+    truncated = truncated_ip(ip)
+    if ip and truncated:
+        whole = f'"ip":"{ip}"'
+        is_only = payload.count('"ip') == 1 and whole in payload  # as nearly every stored line has it
+        payload = payload.replace(ip, truncated)
+        if is_only:
+            return payload
+    return _IP_FIELD.sub(lambda field: field[1] + _ADDRESS.sub(_truncate, field[2]) + field[3], payload)
+
+
+def _truncate(found: re.Match[str]) -> str:
+    return truncated_ip(found[0]) or found[0]  # what is no address names nobody, and may be the very fault
+
+
+def _rows(part: Part, kind: str, payloads: Sequence[str]) -> pl.DataFrame:
+    rejections = part.rejections
+    made: dict[str, list[str | None]] = {
+        "kind": [kind] * len(part),
+        "reason": [cut_text(storable_text(rejection.reason), 256) for rejection in rejections],
+        "user_agent": [rejection.user_agent and cut_text(rejection.user_agent, 1024) for rejection in rejections],
+        "ip": [truncated_ip(rejection.ip) for rejection in rejections],
+        "payload": [
+            cut_text(without_address(payload, rejection.ip), MAX_PAYLOAD_BYTES) or None
+            for payload, rejection in zip(payloads, rejections, strict=True)
+        ],
+    }
+    columns = [pl.Series(name, values, dtype=pl.String) for name, values in made.items()]
+    return flow_rows(REJECTED, part.frame(ROW_SCHEMAS[REJECTED.name]), columns)

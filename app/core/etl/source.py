@@ -1,0 +1,217 @@
+"""What a step takes from the log: how many messages, and what they are (rules E1, E6, E7, E8, T4)."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+import zstandard
+
+from app.core.etl.classify import pack_time
+from app.core.etl.decode import AcceptedBlock, open_block
+from app.core.etl.meta import Meta
+from app.core.etl.stream_time import ShardMarks, moved_time
+from app.core.formats.block import (
+    HEADER_BYTES,
+    MAX_RAW_BYTES,
+    BlockHeader,
+    Control,
+    decode_control,
+    decode_header,
+    frame_reader,
+    is_control,
+    raw_bytes_of,
+)
+from app.core.formats.dead_letter import REASON_CHARACTERS, DeadLetterLimit, Tally
+from app.core.formats.step_message import DeadLetter, Replay
+from app.core.state.tables import StateReader
+from app.errors import DeadLettersExceeded, EnvelopeInvalid, EpochMismatch, FrameInvalid
+from app.settings import JoinRules
+
+STEP_BYTES: Final = 3 * 1024 * 1024
+_ROOM: Final = 4
+"""A step takes at most this part of a message in raw lines: the rest is for its rows' other columns and the state."""
+
+
+class SourceMessage(NamedTuple):
+    """A message of topic `blocks`."""
+
+    offset: int
+    timestamp_ms: int
+    """The broker's append time."""
+    value: bytes
+    """A block's envelope or a control message."""
+
+
+class EtlRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides in the ETL and is set from outside."""
+
+    epoch: int
+    partitions: int
+    join: JoinRules
+    dedup_window_ms: int
+    message_bytes: int
+    """Largest step message."""
+    step_bytes: int = STEP_BYTES
+    """A step takes blocks until they have this many raw bytes."""
+    dead_letters: DeadLetterLimit = DeadLetterLimit()
+
+
+class Intake(NamedTuple):
+    """What the messages of a step are."""
+
+    blocks: list[AcceptedBlock]
+    replays: list[Replay]
+    dead_letters: list[DeadLetter]
+    """In order of their offsets."""
+    alarms: list[str]
+    stream_time_ms: int
+    shards: ShardMarks
+    tally: Tally
+    raw_bytes: int
+
+
+class _Placed(NamedTuple):
+    """A block and the partition's time at its place in the log."""
+
+    header: BlockHeader
+    message: SourceMessage
+    stream_time_ms: int
+
+
+def how_many(waiting: Sequence[SourceMessage], meta: Meta, rules: EtlRules) -> int:
+    """How many of `waiting` one step may take: at least one, if any is waiting.
+
+    A step ends where its blocks have `step_bytes` raw bytes (or a quarter of a message), and before a block that was
+    received before stream time, if stream time moved inside the step or an earlier block of it brings what is due on
+    arrival; and before any block, if stream time moved so far that state forgets page views which the step began with
+    open: see `app.core.join.join` for why.
+    """
+    limit = min(rules.step_bytes, rules.message_bytes // _ROOM)
+    span = rules.join.window_ms + rules.join.grace_ms
+    soonest = min(rules.join.reorder_ms, span)
+    now, shards = meta.stream_time_ms, meta.shards.copy()
+    far = now + rules.dedup_window_ms - span
+    moved = due = False
+    raw = 0
+    for n, message in enumerate(waiting):
+        try:
+            read = _read(message.value)
+        except EnvelopeInvalid:
+            continue  # a dead letter moves neither time nor rows
+        if not isinstance(read, BlockHeader):
+            shards.observe(read)
+            moment = moved_time(now, shards, message.timestamp_ms)
+            moved, now = moved or moment > now, moment
+            continue
+        received = read.received_at_ms
+        if (received < now and (moved or due)) or (moved and now > far):
+            return n
+        raw += raw_size(message.value)
+        if n and raw > limit:
+            return n
+        due = due or received + soonest < now
+    return len(waiting)
+
+
+def take_in(messages: Sequence[SourceMessage], partition: int, meta: Meta, rules: EtlRules, state: StateReader) -> Intake:
+    """What `messages` are, each at its own stream time.
+
+    A block that the state knows is a replay (rule E7); one that is older than the dedup window is refused with an alarm:
+    nobody remembers whether it has been here. What cannot be read is a dead letter: it must not stop its partition, and
+    nothing of it is remembered, so that the audit's copy, cut anew from the raw file, is taken.
+
+    Raises:
+        EpochMismatch: a block of another epoch.
+        DeadLettersExceeded: too much of what the partition met of late cannot be read.
+    """
+    now, shards = meta.stream_time_ms, meta.shards.copy()
+    placed: list[_Placed] = []
+    dead: list[DeadLetter] = []
+    for message in messages:
+        try:
+            read = _read(message.value)
+        except EnvelopeInvalid as exc:
+            dead.append(_dead_letter(message.offset, exc))
+            continue
+        if isinstance(read, BlockHeader):
+            if read.epoch != rules.epoch:
+                raise EpochMismatch(
+                    f"offset {message.offset}: block of epoch {read.epoch} on a topic of epoch {rules.epoch}"
+                )
+            placed.append(_Placed(read, message, now))
+        else:
+            shards.observe(read)
+            now = moved_time(now, shards, message.timestamp_ms)
+    blocks, replays, unreadable, alarms = _tell_apart(placed, partition, rules.dedup_window_ms, state)
+    dead = sorted([*dead, *unreadable], key=lambda letter: letter.offset)
+    tally = _count(meta.tally, placed, dead, rules.dead_letters)
+    return Intake(blocks, replays, dead, alarms, now, shards, tally, sum(len(block.text) for block in blocks))
+
+
+def _read(value: bytes) -> Control | BlockHeader:
+    """What a message is. Raises EnvelopeInvalid where it is nothing."""
+    return decode_control(value) if is_control(value) else decode_header(value)
+
+
+def _tell_apart(
+    placed: Sequence[_Placed], partition: int, dedup_window_ms: int, state: StateReader
+) -> tuple[list[AcceptedBlock], list[Replay], list[DeadLetter], list[str]]:
+    """The blocks to take, opened; the replays, the dead letters, and alarms on what is refused."""
+    keys = [header.key for header, _, _ in placed]
+    known = dict(zip(keys, state.get("blocks", keys), strict=True))
+    blocks: list[AcceptedBlock] = []
+    replays: list[Replay] = []
+    dead: list[DeadLetter] = []
+    alarms: list[str] = []
+    reader = frame_reader()
+    for key, (header, message, now) in zip(keys, placed, strict=True):
+        oldest, stored = max(0, now - dedup_window_ms), known[key]
+        if stored is not None and stored >= pack_time(oldest):
+            replays.append(Replay(header.batch_id, header.block, header.attempt))
+        elif header.received_at_ms < oldest:
+            alarms.append(
+                f"block refused: batch {header.batch_id} block {header.block} attempt {header.attempt} was received at "
+                f"{header.received_at_ms}, before the dedup window of stream time {now}"
+            )
+        else:
+            try:
+                if header.partition != partition:
+                    raise EnvelopeInvalid(f"block of partition {header.partition} on partition {partition}")
+                block = AcceptedBlock(header, message.offset, open_block(header, message.value, reader), now)
+            except (EnvelopeInvalid, FrameInvalid) as exc:
+                dead.append(_dead_letter(message.offset, exc, header))
+            else:
+                blocks.append(block)
+                known[key] = pack_time(block.stored_ms)
+    return blocks, replays, dead, alarms
+
+
+def _dead_letter(offset: int, exc: Exception, header: BlockHeader | None = None) -> DeadLetter:
+    reason = f"{type(exc).__name__}: {exc}"[:REASON_CHARACTERS]
+    if header is None:
+        return DeadLetter(offset, reason)
+    return DeadLetter(offset, reason, header.batch_id, header.block, header.attempt)
+
+
+def _count(tally: Tally, placed: Sequence[_Placed], dead: Sequence[DeadLetter], limit: DeadLetterLimit) -> Tally:
+    """The tally after these messages, in their order; what the audit sends again counts as met, not as another letter."""
+    letters = {letter.offset: letter for letter in dead}
+    for offset in sorted({*letters, *(message.offset for _, message, _ in placed)}):
+        letter = letters.get(offset)
+        tally = tally.after(dead=letter is not None and not letter.attempt)
+        if letter is not None and limit.is_exceeded(tally):
+            raise DeadLettersExceeded(
+                f"{tally.dead} of the last {tally.blocks} blocks cannot be read, this one at offset {offset}: "
+                f"{letter.reason}; the log keeps them: mend what writes or what reads them, or pass over them with a higher "
+                "INSTREAM_DEAD_LETTER_SHARE"
+            )
+    return tally
+
+
+def raw_size(message: bytes) -> int:
+    """How many bytes of lines a block's envelope holds, as far as its frame's head says; never more than a frame may."""
+    try:
+        stated = raw_bytes_of(message[HEADER_BYTES : HEADER_BYTES + 18])
+    except zstandard.ZstdError:
+        stated = None  # no frame: the step that takes it says so
+    return MAX_RAW_BYTES if stated is None else min(stated, MAX_RAW_BYTES)

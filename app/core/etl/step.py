@@ -1,0 +1,260 @@
+"""The ETL's decisions for one partition: which messages a step takes, and what the step is (rules E1, E4, E6, E7, J1).
+
+The shell's loop, with the log deciding in between (rule E3):
+
+    etl = PartitionEtl.load(...)                       after recovery
+    count = etl.take(waiting)                          0 while something due is left over: then step without messages
+    decision = etl.decide(waiting[:count], number, predecessor)
+    ... send decision.message, wait for the broker, write its changes to the tables ...
+    etl.advance(decision.message)
+
+Rows and ledger do not depend on how messages were grouped into steps: `app.core.join.join` says why.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+import polars as pl
+
+from app.core.enrich.enrich import Enricher
+from app.core.etl.flow_rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, page_view_rows, take_rows
+from app.core.etl.ledger import StepLedger
+from app.core.etl.meta import FIRST, SECOND, Meta, decode_meta, encode_meta
+from app.core.etl.route import Arrival, Known, arrive_all
+from app.core.etl.source import EtlRules, Intake, SourceMessage, how_many, take_in
+from app.core.formats.columns import pack_frame, stack
+from app.core.formats.dead_letter import encode_letter, head_of
+from app.core.formats.flows import ENGAGEMENTS, JOINED, PAGE_VIEWS
+from app.core.formats.step_message import DeadLetter, StepMessage
+from app.core.join.window_close import Closing, NewFrames, close_due
+from app.core.join.window_state import Prepared, StoredFrames, learn_step, load_window, prepare, window_changes
+from app.core.state.tables import StateReader
+from app.errors import IllegalMove, SourceGap
+
+__all__ = ["EtlRules", "PartitionEtl", "SourceMessage", "StepDecision"]
+
+OVERHEAD_BYTES: Final = 64 * 1024
+"""What a step message holds besides rows and changes: meta, names, the ledger."""
+
+
+class StepDecision(NamedTuple):
+    """A step, ready to be sent."""
+
+    message: StepMessage
+    pressing: bool
+    """False where it only moves time: the shell may wait for more, up to 5 s (rule E6)."""
+    more: bool
+    """Whether something due is left over: the next step takes no messages, at once."""
+    letters: Sequence[bytes] = ()
+    """Copies of what the step sets aside, for topic `dead-letters`: there before the step is sent."""
+
+
+class Applied(NamedTuple):
+    """Where the last applied step left a partition."""
+
+    meta: Meta
+    source_offset: int
+
+
+class PartitionEtl:
+    """Decides for one partition. Holds `Meta` and the index of the open window; everything else is in the tables."""
+
+    def __init__(self, partition: int, rules: EtlRules, enricher: Enricher, state: StateReader, applied: Applied) -> None:
+        self._partition = partition
+        self._rules = rules
+        self._enricher = enricher
+        self._state = state
+        self._meta = applied.meta
+        self._applied = applied.source_offset
+        self._window = load_window(state, rules.join, applied.meta.closed)
+        self._frames = StoredFrames(state)
+        self._prepared: list[Prepared] = []
+
+    @classmethod
+    def load(  # noqa: PLR0913, PLR0917  (each is something of its own)
+        cls,
+        partition: int,
+        rules: EtlRules,
+        enricher: Enricher,
+        state: StateReader,
+        meta: bytes | None,
+        applied_source: int,
+    ) -> "PartitionEtl":
+        """Begin behind the last applied step.
+
+        Args:
+            partition: which one.
+            rules: bounds and limits.
+            enricher: look-ups, shared by the partitions of a worker.
+            state: the partition's tables, read at every step; `pending` and `seconds` are read whole now.
+            meta: `StepMessage.meta` of the last applied step; None before the first.
+            applied_source: offset on `blocks` of the last message that an applied step took; -1 before the first.
+
+        Raises:
+            StepMessageInvalid: `meta` cannot be read.
+        """
+        return cls(partition, rules, enricher, state, Applied(decode_meta(meta), applied_source))
+
+    @property
+    def stream_time_ms(self) -> int:
+        """The partition's stream time; 0 while it is not known."""
+        return self._meta.stream_time_ms
+
+    @property
+    def applied_source(self) -> int:
+        """Offset on `blocks` of the last message that an applied step took."""
+        return self._applied
+
+    @property
+    def leftover(self) -> bool:
+        """Whether something due was left over by the last step, for the size of its message."""
+        order = self._window.order
+        return bool(order) and order[0].due_ms < self._meta.stream_time_ms
+
+    def take(self, waiting: Sequence[SourceMessage]) -> int:
+        """How many of `waiting`, the messages behind the applied ones, the next step takes.
+
+        Returns: at least 1 if any is waiting; 0 while `leftover`: then the next step is `decide` without messages.
+
+        """
+        return 0 if self.leftover else how_many(waiting, self._meta, self._rules)
+
+    def decide(
+        self, messages: Sequence[SourceMessage], number: int, predecessor: int, *, careful: bool = False
+    ) -> StepDecision:
+        """The step that takes `messages`; pure: nothing of what this object answers changes, nor do the tables.
+
+        Args:
+            messages: the first `take` of the waiting ones; none while `leftover`.
+            number: of the step, the applied one + 1.
+            predecessor: offset on `rows` of the last message that counted.
+            careful: a step with these messages failed twice: take their lines one by one (rule E6).
+
+        Raises:
+            SourceGap: the messages do not follow the applied one without a hole.
+            IllegalMove: messages were given while something due is left over.
+            EpochMismatch: a block of another epoch.
+            DeadLettersExceeded: too much of what the partition met of late cannot be read.
+        """
+        self._check(messages)
+        intake = take_in(messages, self._partition, self._meta, self._rules, self._state)
+        known = Known(self._state, self._window.joiners)
+        arrival = arrive_all(intake.blocks, known, self._rules, self._enricher, careful=careful)
+        budget = self._rules.message_bytes - OVERHEAD_BYTES - 2 * intake.raw_bytes
+        while True:
+            message, more = self._compose(messages, intake, arrival, (number, predecessor), budget)
+            # Estimates of compressed sizes can be wrong: with half the budget, and so on, it fits.
+            if budget <= 1 or size_of(message) <= self._rules.message_bytes:
+                break
+            budget //= 2
+        pressing = more or not messages or bool(intake.blocks or intake.replays or intake.alarms or message.emits)
+        return StepDecision(message, pressing, more, self._letters(message.dead_letters, messages))
+
+    def declare_gap(self, first_available: int, number: int, predecessor: int) -> StepDecision:
+        """The step that gives up every source message before `first_available`: retention took them (rule E4).
+
+        Blocks among them are missed by the audit, and sent again; ENDs are not, hence what is known of the shards goes too.
+        """
+        lost = f"source offsets {self._applied + 1} to {first_available - 1} are gone by retention: the audit repairs them"
+        meta = msgspec.structs.replace(self._meta, shards=self._meta.shards.behind_a_gap())
+        closed_ms = meta.closed.due_ms if self.leftover else meta.stream_time_ms
+        message = StepMessage(
+            epoch=self._rules.epoch, partition=self._partition, number=number, predecessor=predecessor,
+            source_first=self._applied + 1, source_last=first_available - 1, stream_time_ms=closed_ms,
+            meta=encode_meta(meta), rows={}, row_counts={}, ledger=[], replays=[], changes=[],
+            alarms=[f"gap declared: {lost}"],
+        )  # fmt: skip
+        return StepDecision(message, pressing=True, more=self.leftover)
+
+    def advance(self, step: StepMessage) -> None:
+        """Follow a step that counts, once its changes are in the tables; from its message alone, whoever decided it."""
+        self._meta = decode_meta(step.meta)
+        learn_step(self._window, self._meta.closed, step.changes, self._prepared)
+        self._prepared = []
+        self._applied = step.source_last
+
+    def _check(self, messages: Sequence[SourceMessage]) -> None:
+        if messages and self.leftover:
+            raise IllegalMove("what is due must close before more messages are taken: decide a step without messages")
+        for n, message in enumerate(messages, self._applied + 1):
+            if message.offset != n:
+                raise SourceGap(f"source offset {message.offset} where {n} follows")
+
+    def _compose(
+        self, messages: Sequence[SourceMessage], intake: Intake, arrival: Arrival, place: tuple[int, int], budget: int
+    ) -> tuple[StepMessage, bool]:
+        """The step's message with at most `budget` bytes of closings; whether something due is left over."""
+        frames = intake.blocks[0].offset if intake.blocks else -1
+        window = self._window
+        new = NewFrames(
+            None if arrival.firsts is None else window.frame(FIRST, frames, arrival.firsts),
+            None if arrival.seconds is None else window.frame(SECOND, frames, arrival.seconds),
+            arrival.views,
+        )
+        closing = close_due(window, new, intake.stream_time_ms, budget)
+        outputs, ledger = self._emit(arrival, closing, frames)
+        stored = window_changes(window, closing, frames, arrival.firsts, arrival.seconds)
+        self._prepared = prepare(stored, new, closing)
+        meta = Meta(
+            stream_time_ms=intake.stream_time_ms, shards=intake.shards, closed=closing.closed, tally=intake.tally
+        )  # fmt: skip
+        message = StepMessage(
+            epoch=self._rules.epoch, partition=self._partition, number=place[0], predecessor=place[1],
+            source_first=self._applied + 1, source_last=self._applied + len(messages),
+            stream_time_ms=closing.closed.due_ms if closing.more else intake.stream_time_ms, meta=encode_meta(meta),
+            rows={flow: pack_frame(rows) for flow, rows in outputs.items()},
+            row_counts={flow: rows.height for flow, rows in outputs.items()},
+            ledger=ledger.entries(), replays=intake.replays,
+            changes=[*arrival.changes, *stored],
+            alarms=intake.alarms, dead_letters=intake.dead_letters,
+        )  # fmt: skip
+        return message, closing.more
+
+    def _letters(self, dead: Sequence[DeadLetter], messages: Sequence[SourceMessage]) -> list[bytes]:
+        """What goes to topic `dead-letters`, a message each."""
+        letters = []
+        for letter in dead:
+            source = messages[letter.offset - self._applied - 1]
+            head = head_of(letter, self._rules.epoch, self._partition, source.timestamp_ms, len(source.value))
+            letters.append(encode_letter(head, source.value))
+        return letters
+
+    def _emit(self, arrival: Arrival, closing: Closing, frames: int) -> tuple[dict[str, pl.DataFrame], StepLedger]:
+        """The rows of each flow, what arrived before what closed, and the ledger of all of them."""
+        ledger = StepLedger()
+        rows: dict[str, list[pl.DataFrame]] = {}
+        for flow, part in arrival.rows:
+            rows.setdefault(flow, []).append(part)
+        for outcome, lines in arrival.fates:
+            ledger.add_part(lines, outcome)
+        if arrival.late is not None:
+            rows.setdefault(ENGAGEMENTS.name, []).append(arrival.late)
+            ledger.add(arrival.late, ENGAGEMENTS.name)
+        joined = [place for place in closing.joined if place]
+        taken: Mapping[int, pl.DataFrame] = {}
+        if joined or closing.seconds:
+            taken = self._frames.fetch(SECOND, [*joined, *closing.seconds], (frames, arrival.seconds))
+        if closing.firsts:
+            held = self._frames.fetch(FIRST, closing.firsts, (frames, arrival.firsts))
+            firsts = take_rows(held, closing.firsts, PENDING_COLUMNS)
+            seconds = take_rows(taken, closing.joined, SECONDS_COLUMNS) if joined else None
+            rows.setdefault(PAGE_VIEWS.name, []).append(page_view_rows(firsts, seconds, self._enricher))
+            ledger.add(firsts, PAGE_VIEWS.name)
+            if seconds is not None:
+                ledger.add(seconds, JOINED)
+        if closing.seconds:
+            unjoined = take_rows(taken, closing.seconds, SECONDS_COLUMNS)
+            rows.setdefault(ENGAGEMENTS.name, []).append(engagement_rows(unjoined, closing.reasons))
+            ledger.add(unjoined, ENGAGEMENTS.name)
+        return {flow: stack(parts) for flow, parts in rows.items()}, ledger
+
+
+def size_of(step: StepMessage) -> int:
+    """Bytes of a step's message, a little more rather than less."""
+    rows = sum(len(packed) for packed in step.rows.values())
+    ledger = sum(len(entry.line_set) + len(entry.batch_id) + len(entry.outcome) + 16 for entry in step.ledger)
+    changes = sum(len(c.keys) + len(c.value_ends) + len(c.values) + len(c.deletes) + 32 for c in step.changes)
+    letters = sum(len(letter.reason) * 4 + 128 for letter in step.dead_letters)
+    alarms = sum(map(len, step.alarms)) * 4
+    return rows + ledger + changes + len(step.meta) + 64 * len(step.replays) + letters + alarms + 1024

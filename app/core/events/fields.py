@@ -1,0 +1,193 @@
+"""The catalogue of an event's fields: their rules, who uses them, and how a stored line holds them (a public contract).
+
+Lengths are UTF-8 bytes of the text as stored. A check is only asked about a present value: JSON null is absent for every
+field, the empty string for every field of text.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple
+
+from app.core.events.canonical_json import Number, utf8_length
+from app.core.formats.flows import AD_CLICKS, AD_IMPRESSIONS, ENGAGEMENTS, PAGE_VIEWS, REDIRECTS, Flow, Kind
+
+KeyKind = Literal["browser", "server"]
+Check = Callable[[Any], str | None]
+"""The rule that a present value breaks, in a few words, or None."""
+
+MIN_TIME_MS: Final = 946_684_800_000
+"""2000-01-01T00:00:00Z."""
+MAX_TIME_MS: Final = 4_133_980_800_000
+"""2101-01-01T00:00:00Z, itself excluded: the year 2100 is the last."""
+INT64: Final = (-(2**63), 2**63 - 1)
+
+FLOW_OF: Final[dict[str, Flow]] = {
+    "page_view": PAGE_VIEWS,
+    "engagement": ENGAGEMENTS,
+    "ad_impression": AD_IMPRESSIONS,
+    "ad_click": AD_CLICKS,
+    "redirect": REDIRECTS,
+}
+"""The flow whose columns decide which fields of an event type have a place of their own."""
+EVENT_TYPES: Final = tuple(FLOW_OF)
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def _identifier(value: object) -> str | None:
+    if not isinstance(value, str):
+        return "not a string"
+    if _ID.fullmatch(value):
+        return None
+    return "longer than 64 bytes" if utf8_length(value) > 64 else "characters other than A-Za-z0-9_-"
+
+
+def _event_type(value: object) -> str | None:
+    if not isinstance(value, str):
+        return "not a string"
+    return None if value in FLOW_OF else f"none of {', '.join(EVENT_TYPES)}"
+
+
+def string_check(max_bytes: int) -> Check:
+    """A string of at most `max_bytes` UTF-8 bytes."""
+
+    def check(value: object) -> str | None:
+        if not isinstance(value, str):
+            return "not a string"
+        return None if utf8_length(value) <= max_bytes else f"longer than {max_bytes} bytes"
+
+    return check
+
+
+def integer_check(low: int, high: int) -> Check:
+    """A JSON integer (no boolean, no 5.0, no 1e3) from `low` to `high`, both included."""
+
+    def check(value: object) -> str | None:
+        if type(value) is int:  # a boolean is an int to isinstance
+            return None if low <= value <= high else f"not from {low} to {high}"
+        is_huge = isinstance(value, Number) and value.is_integer
+        return f"not from {low} to {high}" if is_huge else "not an integer"
+
+    return check
+
+
+def _boolean(value: object) -> str | None:
+    return None if isinstance(value, bool) else "not a boolean"
+
+
+def _object(value: object) -> str | None:
+    return None if isinstance(value, dict) else "not an object"
+
+
+def _address(value: object) -> str | None:
+    if not isinstance(value, str):
+        return "not a string"
+    return None if normal_address(value) else "not an IP address"
+
+
+def _any_string(value: object) -> str | None:
+    return None if isinstance(value, str) else "not a string"
+
+
+@lru_cache(maxsize=4096)
+def normal_address(text: str) -> str | None:
+    """An IP address in its one spelling (IPv4 inside IPv6 as IPv4, no zone), or None if `text` is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            return None
+        return str(address.ipv4_mapped or address)
+    return str(address)
+
+
+class Field(NamedTuple):
+    """A known field: its check, the event types that use it, those that require it, and its stored kind."""
+
+    check: Check
+    used_by: tuple[str, ...]
+    required_by: tuple[str, ...] = ()
+    kind: Kind = Kind.STRING
+
+
+_AD: Final = ("ad_impression", "ad_click")
+_LANDING: Final = ("page_view", "redirect")
+_CONTENT: Final = ("page_view", *_AD, "redirect")
+_JOINED: Final = ("page_view", "engagement", *_AD)
+_SECOND: Final = ("engagement",)
+
+FIELDS: Final[dict[str, Field]] = {
+    "event_id": Field(_identifier, EVENT_TYPES, EVENT_TYPES),
+    "event_type": Field(_event_type, EVENT_TYPES, EVENT_TYPES),
+    "page_view_id": Field(_identifier, EVENT_TYPES, _JOINED),
+    "occurred_at": Field(integer_check(MIN_TIME_MS, MAX_TIME_MS - 1), EVENT_TYPES, EVENT_TYPES, Kind.TIMESTAMP),
+    "visitor_id": Field(string_check(64), EVENT_TYPES),
+    "url": Field(string_check(4096), _LANDING),
+    "referrer": Field(string_check(4096), _LANDING),
+    "article_id": Field(string_check(128), _CONTENT),
+    "author_id": Field(string_check(128), _CONTENT),
+    "section": Field(string_check(128), _CONTENT),
+    "campaign_id": Field(string_check(128), _CONTENT),
+    "dwell_ms": Field(integer_check(0, INT64[1]), _SECOND, (), Kind.INTEGER),
+    "visible_ms": Field(integer_check(0, INT64[1]), _SECOND, (), Kind.INTEGER),
+    "scroll_pct": Field(integer_check(0, 100), _SECOND, (), Kind.INTEGER),
+    "ad_slot": Field(integer_check(1, 3), _AD, (), Kind.INTEGER),
+    "creative_id": Field(string_check(128), _AD),
+    "revenue_micros": Field(integer_check(*INT64), _AD, (), Kind.INTEGER),
+    "cost_micros": Field(integer_check(*INT64), ("redirect",), (), Kind.INTEGER),
+    "webdriver": Field(_boolean, EVENT_TYPES, (), Kind.BOOLEAN),
+    "properties": Field(_object, EVENT_TYPES),
+}
+"""The known fields, in the order in which faults are named and stored fields written."""
+
+OF_SERVERS: Final[dict[str, Field]] = {
+    "ip": Field(_address, EVENT_TYPES),
+    "user_agent": Field(_any_string, EVENT_TYPES),
+}
+"""What only a server key may say; from a browser key both are dropped, whatever they hold."""
+KNOWN_TO: Final[dict[KeyKind, dict[str, Field]]] = {"browser": FIELDS, "server": {**FIELDS, **OF_SERVERS}}
+
+STORED_FIELDS: Final[dict[str, Kind]] = {
+    **{name: field.kind for name, field in FIELDS.items()},
+    "received_at": Kind.TIMESTAMP,
+    "ip": Kind.STRING,
+    "user_agent": Kind.STRING,
+    "malformed": Kind.STRING,
+    "payload": Kind.STRING,
+    "payload_b64": Kind.STRING,
+}
+"""Every field that a stored line can have; timestamps are integers, ms since the epoch."""
+
+WITHOUT_COLUMN: Final = frozenset({"webdriver"})
+"""Used by every type though no flow has a column for it: the pipeline reads it, and analysts find it in properties."""
+
+
+class Place(NamedTuple):
+    """A field that keeps its place in a stored event of one type."""
+
+    name: str
+    check: Check
+    is_required: bool
+    is_text: bool
+
+
+def _places(event_type: str) -> tuple[Place, ...]:
+    columns = {*FLOW_OF[event_type].names, *WITHOUT_COLUMN} - {"properties"}
+    return tuple(
+        Place(name, field.check, event_type in field.required_by, field.kind is Kind.STRING)
+        for name, field in FIELDS.items()
+        if event_type in field.used_by and name in columns
+    )
+
+
+PLACES: Final = {event_type: _places(event_type) for event_type in EVENT_TYPES}
+"""For each event type the fields with a place of their own, `event_type` and `properties` apart, in stored order."""
+
+
+def is_absent(field: Field, value: object) -> bool:
+    """Whether `value` says nothing: null, or the empty string where the field holds text."""
+    return value is None or (value == "" and field.kind is Kind.STRING and field.check is not _object)

@@ -1,0 +1,1 @@
+"""Every format that is stored or sent, and the names of what is stored."""

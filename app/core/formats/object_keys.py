@@ -1,0 +1,80 @@
+"""Where everything lies in the bucket: the S3 key of each object (a public contract).
+
+    raw/dt=YYYY-MM-DD/hour=HH/<batch_id>.ndjson.zst                        the collector's batches
+    jobdata/<txn_id>/<output>.<ext>                                        staged, before the commit
+    transactions/<epoch>/<partition>/<number, 12 digits>.json              the commit records; never expired
+    data/<output>/dt=YYYY-MM-DD/hour=HH/<txn_id>.<ext>                     committed files of every output
+    manifests/dt=YYYY-MM-DD/hour=HH/<txn_id>/<output>.manifest, ready.json COPY manifests; ready.json is the last word
+    loads/<load_id>/<output>.manifest                                      merged manifests of one warehouse load
+
+dt and hour are UTC: of the batch's id for raw, of the commit for the rest.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from app.core.formats.flows import BY_NAME
+
+NUMBER_DIGITS: Final = 12
+_TXN_ID: Final = re.compile(r"\d+-\d+-\d+-[0-9a-f]+")
+
+
+def hour_path(moment_ms: int) -> str:
+    """`dt=YYYY-MM-DD/hour=HH` of a moment (ms since the epoch), UTC."""
+    return datetime.fromtimestamp(moment_ms / 1000, UTC).strftime("dt=%Y-%m-%d/hour=%H")
+
+
+def raw_key(batch_id: str, moment_ms: int) -> str:
+    """The raw file of a batch; `moment_ms` is the time in its id."""
+    return f"raw/{hour_path(moment_ms)}/{batch_id}.ndjson.zst"
+
+
+def txn_id(epoch: int, partition: int, number: int, random: str) -> str:
+    """`<epoch>-<partition>-<number>-<random>`; `random` is hexadecimal."""
+    return f"{epoch}-{partition}-{number}-{random}"
+
+
+def staged_prefix(txn: str) -> str:
+    """Where a transaction's staged objects lie."""
+    return f"jobdata/{txn}/"
+
+
+def staged_key(txn: str, output: str) -> str:
+    """The staged object of one output of a transaction."""
+    return f"{staged_prefix(txn)}{output}.{BY_NAME[output].format.value}"
+
+
+def chain_prefix(epoch: int, partition: int) -> str:
+    """Where a partition's commit records lie, in order of their keys."""
+    return f"transactions/{epoch}/{partition}/"
+
+
+def record_key(epoch: int, partition: int, number: int) -> str:
+    """The commit record of a transaction: one key for whoever commits this number."""
+    return f"{chain_prefix(epoch, partition)}{number:0{NUMBER_DIGITS}d}.json"
+
+
+def data_key(output: str, txn: str, committed_at_ms: int) -> str:
+    """The final object of one output of a transaction."""
+    return f"data/{output}/{hour_path(committed_at_ms)}/{txn}.{BY_NAME[output].format.value}"
+
+
+def manifest_key(output: str, txn: str, committed_at_ms: int) -> str:
+    """The COPY manifest of one output of a transaction."""
+    return f"manifests/{hour_path(committed_at_ms)}/{txn}/{output}.manifest"
+
+
+def ready_key(txn: str, committed_at_ms: int) -> str:
+    """The object whose presence says that every file and manifest of a transaction is in place."""
+    return f"manifests/{hour_path(committed_at_ms)}/{txn}/ready.json"
+
+
+def load_manifest_key(load_id: str, output: str) -> str:
+    """The merged manifest of one output in one warehouse load."""
+    return f"loads/{load_id}/{output}.manifest"
+
+
+def is_txn_id(text: str) -> bool:
+    """Whether `text` has the form of a transaction id."""
+    return _TXN_ID.fullmatch(text) is not None

@@ -1,0 +1,42 @@
+"""An event's rank: the order in which first and second events come, everywhere in the join (rules J2, J3).
+
+Rank is received_at, 8 bytes big-endian, then the event id in UTF-8. Ranks as bytes are in the order of
+(received_at, event_id): UTF-8 keeps the order of code points. A value of state `views` is its stored time, packed alike, and
+the rank of the first event that joins; two values, or a value and a packed time, compare by stored time first.
+"""
+
+import struct
+from collections.abc import Sequence
+from operator import add
+from typing import Final
+
+from app.core.etl.classify import pack_time, unpack_time
+from app.core.formats.step_message import cut_evenly
+
+TIME_BYTES: Final = 8
+"""Width of a packed time."""
+
+
+def rank_of(received_ms: int, event_id: str) -> bytes:
+    """The rank of an event."""
+    return pack_time(received_ms) + event_id.encode()
+
+
+def ranks_of(received_ms: Sequence[int], event_ids: Sequence[str]) -> list[bytes]:
+    """The rank of each event."""
+    times = cut_evenly(struct.pack(f">{len(received_ms)}Q", *received_ms), TIME_BYTES)
+    return list(map(add, times, map(str.encode, event_ids)))
+
+
+time_in: Final = unpack_time
+"""The time in a rank."""
+
+
+def id_in(rank: bytes) -> str:
+    """The id in a rank."""
+    return rank[TIME_BYTES:].decode()
+
+
+def joiner_in(view: bytes) -> bytes:
+    """The rank in a value of state `views`."""
+    return view[TIME_BYTES:]

@@ -1,0 +1,189 @@
+"""The window as the tables keep it, and its index made from them.
+
+    pending  number                 Arrow IPC of the first events that a step left open
+    seconds  number, `d`            Arrow IPC of the second events that a step left without a decision
+    seconds  number, `m`            Roaring bitmap of those rows of it that have a decision by now; absent while none has
+
+A number is the source offset of the first block of the step that stored the frame. Which first events of a frame are closed
+needs no table: exactly those up to `Meta.closed`. A frame goes when its last event is closed or decided.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import polars as pl
+from pyroaring import BitMap
+
+from app.core.etl.meta import FIRST, SECOND, Due
+from app.core.formats.columns import pack_frame, unpack_frame, without
+from app.core.formats.step_message import Changes
+from app.core.join.window import FRAME_COLUMNS, Frame, OpenWindow
+from app.core.join.window_close import Closing, NewFrames, Place
+from app.core.state.tables import KEY_BYTES, StateReader
+from app.errors import HistoryBroken
+from app.settings import JoinRules
+
+_NUMBER: Final = struct.Struct(">Q")
+_DATA: Final = b"d"
+_MASK: Final = b"m"
+_LOADED_AT_ONCE: Final = 4096
+
+
+def pending_key(number: int) -> bytes:
+    """Where a frame of first events lies."""
+    return _NUMBER.pack(number)
+
+
+def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow:
+    """The index of everything that the tables hold open; reads all of `pending` and `seconds` once."""
+    window = OpenWindow(rules)
+    window.closed = closed
+    for key, value in state.scan("pending"):
+        window.add(window.frame(FIRST, _number(key), unpack_frame(value, FRAME_COLUMNS)))
+    data: dict[int, bytes] = {}
+    masks: dict[int, bytes] = {}
+    for key, value in state.scan("seconds"):
+        (data if key[-1:] == _DATA else masks)[_number(key)] = value
+    for number, value in data.items():
+        mask = BitMap.deserialize(masks[number]) if number in masks else None
+        window.add(window.frame(SECOND, number, unpack_frame(value, FRAME_COLUMNS)), mask)
+    digests = list({digest for frame in window.firsts.values() for digest in frame.digests[frame.at :]})
+    for start in range(0, len(digests), _LOADED_AT_ONCE):
+        asked = digests[start : start + _LOADED_AT_ONCE]
+        found = [(digest, view) for digest, view in zip(asked, state.get("views", asked), strict=True) if view is not None]
+        window.learn_joiners([digest for digest, _ in found], [view for _, view in found])
+    return window
+
+
+class Prepared(NamedTuple):
+    """The index of a frame that this worker packed itself; made from the same rows, so it need not be read again."""
+
+    packed: bytes
+    frame: Frame
+
+
+def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prepared: Sequence[Prepared] = ()) -> None:
+    """Bring the index from before a step to behind it, from what the step's message says.
+
+    Args:
+        window: the index.
+        closed: up to where everything is closed.
+        changes: the step's.
+        prepared: indexes that may fit frames in `changes`; one fits if it was made from the same bytes.
+    """
+    by_table = {change.table: change for change in changes}
+
+    def frame_of(kind: int, key: bytes, value: bytes) -> Frame:
+        for known in prepared:
+            if known.frame.kind == kind and known.frame.number == _number(key) and known.packed == value:
+                return known.frame
+        return window.frame(kind, _number(key), unpack_frame(value, FRAME_COLUMNS))
+
+    window.close(closed)
+    if (views := by_table.get("views")) is not None:
+        window.learn_joiners(*views.columns)
+    if (pending := by_table.get("pending")) is not None:
+        for key in pending.deleted():
+            window.drop_firsts(_number(key))
+        for key, value in pending.puts():
+            window.add(frame_of(FIRST, key, value))
+    if (seconds := by_table.get("seconds")) is not None:
+        for key in seconds.deleted():
+            if key[-1:] == _DATA:
+                window.drop_seconds(_number(key))
+        for key, value in seconds.puts():
+            if key[-1:] == _DATA:
+                window.add(frame_of(SECOND, key, value))
+            else:
+                window.decide(_number(key), BitMap.deserialize(value))
+
+
+class StoredFrames:
+    """Frames of `pending` and `seconds` out of the tables; those that the last step read are kept for the next.
+
+    A stored frame never changes, and the events of one close in several steps.
+    """
+
+    def __init__(self, state: StateReader) -> None:
+        self._state = state
+        self._kept: dict[int, dict[int, pl.DataFrame]] = {FIRST: {}, SECOND: {}}
+
+    def fetch(self, kind: int, places: Sequence[Place], own: tuple[int, pl.DataFrame | None]) -> Mapping[int, pl.DataFrame]:
+        """The frames that `places` name, from the tables; `own` is this step's, not stored.
+
+        Raises:
+            HistoryBroken: the tables lack a frame that the index knows.
+        """
+        numbers = sorted({number for number, _ in places})
+        frames = {number: kept for number in numbers if (kept := self._kept[kind].get(number)) is not None}
+        table, tag = ("pending", b"") if kind == FIRST else ("seconds", _DATA)
+        asked = [n for n in numbers if n not in frames and (own[1] is None or n != own[0])]
+        for number, value in zip(asked, self._state.get(table, [_NUMBER.pack(n) + tag for n in asked]), strict=True):
+            if value is None:
+                raise HistoryBroken(f"table {table} has lost frame {number}, which is still open")
+            frames[number] = unpack_frame(value)
+        self._kept[kind] = dict(frames)
+        if own[1] is not None and own[0] in numbers:
+            frames[own[0]] = own[1]
+        return frames
+
+
+def window_changes(
+    window: OpenWindow, closing: Closing, number: int, firsts: pl.DataFrame | None, seconds: pl.DataFrame | None
+) -> list[Changes]:
+    """What a step changes in `pending` and `seconds`.
+
+    Args:
+        window: the index before the step.
+        closing: what the step closes.
+        number: of the frames that the step brings.
+        firsts: the first events that it brings.
+        seconds: the second events that it brings without a decision on arrival.
+    """
+    pending_puts, pending_deletes = [], []
+    closed = [row for n, row in closing.firsts if n == number]
+    if firsts is not None and firsts.height > len(closed):
+        pending_puts.append((pending_key(number), pack_frame(without(firsts, closed))))
+    for n in {n for n, _ in closing.firsts if n != number}:
+        frame = window.firsts[n]
+        if frame.passed(closing.closed) == len(frame):
+            pending_deletes.append(pending_key(n))
+
+    decided: dict[int, list[int]] = {}
+    for n, row in [*closing.seconds, *(place for place in closing.joined if place)]:
+        decided.setdefault(n, []).append(row)
+    seconds_puts, seconds_deletes = [], []
+    closed = decided.pop(number, [])
+    if seconds is not None and seconds.height > len(closed):
+        seconds_puts.append((_NUMBER.pack(number) + _DATA, pack_frame(without(seconds, closed))))
+    for n, rows in decided.items():
+        mask = window.seconds[n].decided | BitMap(rows)
+        if len(mask) == len(window.seconds[n]):
+            seconds_deletes += [_NUMBER.pack(n) + _DATA, _NUMBER.pack(n) + _MASK]
+        else:
+            seconds_puts.append((_NUMBER.pack(n) + _MASK, mask.serialize()))
+    changes = []
+    if pending_puts or pending_deletes:
+        changes.append(Changes.pack("pending", KEY_BYTES["pending"], pending_puts, sorted(pending_deletes)))
+    if seconds_puts or seconds_deletes:
+        changes.append(Changes.pack("seconds", KEY_BYTES["seconds"], seconds_puts, sorted(seconds_deletes)))
+    return changes
+
+
+def prepare(changes: Iterable[Changes], new: NewFrames, closing: Closing) -> list[Prepared]:
+    """The indexes of the frames that a step stores whole, for `learn_step`."""
+    closed_places = {*closing.firsts, *closing.seconds, *(place for place in closing.joined if place)}
+    touched = {number for number, _ in closed_places}
+    prepared = []
+    by_table = {change.table: change for change in changes}
+    for table, tag, frame in (("pending", b"", new.firsts), ("seconds", _DATA, new.seconds)):
+        if frame is not None and frame.number not in touched and table in by_table:
+            key = _NUMBER.pack(frame.number) + tag
+            prepared += [Prepared(value, frame) for found, value in by_table[table].puts() if found == key]
+    return prepared
+
+
+def _number(key: bytes) -> int:
+    number: int = _NUMBER.unpack_from(key)[0]
+    return number

@@ -1,0 +1,1 @@
+"""The transaction chain of a partition."""

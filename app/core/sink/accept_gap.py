@@ -1,0 +1,66 @@
+"""Going on behind a gap in `rows` that an operator has accepted (rule S5)."""
+
+from typing import NamedTuple
+
+from app.core.formats import object_keys
+from app.core.formats.base_search import BaseSearch, Candidate, counted_before
+from app.core.formats.flows import OUTPUTS
+from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_message import StepMessage
+from app.core.formats.transaction_record import OutputObject, TransactionRecord
+from app.core.sink.chain import Place, Position
+from app.errors import ChainBroken
+
+
+class Resumption(NamedTuple):
+    """Where a chain goes on: the message at `offset` is the first that counts behind `counted`."""
+
+    offset: int
+    counted: Counted
+    digest: str
+
+
+class Acceptance(NamedTuple):
+    """An operator's word that rows are gone and the chain is to go on."""
+
+    reason: str
+    at_ms: int
+
+
+class ResumptionSearch:
+    """Finds, message by message in order, where counting can go on behind a gap.
+
+    A message that continues the chain's own count does: what was lost before it did not count. Otherwise it is the base
+    from which a reader without a history starts (rule E5): the first message that a later one names.
+    """
+
+    def __init__(self, end: Position) -> None:
+        self._end = end
+        self._bases = BaseSearch()
+
+    def offer(self, offset: int, step: StepMessage) -> Resumption | None:
+        """Look at the next message of the log; the resumption once it is known."""
+        if self._end.counted.judge(step.number, step.predecessor) is Verdict.COUNT:
+            return Resumption(offset, self._end.counted, self._end.digest)
+        found = self._bases.offer(Candidate(offset, step.number, step.predecessor, b""))
+        return Resumption(found[0].offset, counted_before(found[0]), "") if found else None
+
+
+def bridge_record(place: Place, end: Position, resumption: Resumption, txn: str, accepted: Acceptance) -> TransactionRecord:
+    """The record that bridges a gap: no output, and the count set to what the message behind the gap continues.
+
+    It answers for every offset up to that message. Its step is that message's predecessor, which is lost, hence without a
+    digest; where the chain's own last step is the predecessor, it stays that one.
+
+    Raises:
+        ChainBroken: there is no gap: the chain goes on at the resumption by itself.
+    """
+    if resumption.offset == end.next_offset and resumption.counted == end.counted:
+        raise ChainBroken(f"{place} has no gap: offset {resumption.offset} continues transaction {end.number}")
+    return TransactionRecord(
+        txn_id=txn, epoch=place.epoch, partition=place.partition, number=end.number + 1,
+        first_offset=end.next_offset, last_offset=resumption.offset - 1, step_number=resumption.counted.number,
+        step_offset=resumption.counted.offset, step_digest=resumption.digest, stream_time_ms=end.stream_time_ms,
+        committed_at_ms=accepted.at_ms, outputs=[OutputObject(output=flow.name, rows=0) for flow in OUTPUTS],
+        ready_key=object_keys.ready_key(txn, accepted.at_ms), accepted_gap=accepted.reason,
+    )  # fmt: skip

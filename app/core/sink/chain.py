@@ -1,0 +1,230 @@
+"""The sink's transaction chain: where it ends, who holds a number, and everything that follows from a record.
+
+Per partition of `rows` the commit records form a chain without a gap in its numbers, each answering for the offsets behind
+its predecessor's (rule S1). Nothing here acts: `agents.sink.chain_store` carries the effects out,
+`agents.sink.agent` runs the loop.
+"""
+
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from app.core.formats import object_keys
+from app.core.formats.step_history import Counted
+from app.core.formats.transaction_record import RECORD_VERSION, OutputObject, TransactionRecord, ready_of
+from app.errors import ChainBroken, ChainGap, TopicRecreated
+
+SWEEP_AGE_MS: Final = 86_400_000
+"""Staged objects younger than this are left alone: their transaction may still be on its way."""
+_NUMBER: Final = re.compile(rf"(\d{{{object_keys.NUMBER_DIGITS}}})\.json")
+
+
+class Place(NamedTuple):
+    """A partition of an epoch: one chain."""
+
+    epoch: int
+    partition: int
+
+    def __str__(self) -> str:
+        return f"partition {self.partition} of epoch {self.epoch}"
+
+
+class LogBounds(NamedTuple):
+    """What a partition of `rows` holds."""
+
+    earliest: int
+    """Offset of the oldest message that is kept."""
+    end: int
+    """The offset that the next message will get."""
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a chain ends; its defaults are the position before the first transaction."""
+
+    number: int = 0
+    last_offset: int = -1
+    counted: Counted = Counted()
+    digest: str = ""
+    stream_time_ms: int = 0
+
+    @property
+    def next_offset(self) -> int:
+        """The first offset that no transaction answers for."""
+        return self.last_offset + 1
+
+    @property
+    def read_from(self) -> int:
+        """Where to read from: the last counted message where its digest is known, to compare it; else `next_offset`."""
+        return self.counted.offset if self.digest else self.next_offset
+
+    def check(self, log: LogBounds) -> None:
+        """Compare the chain's end with what the log holds (rule S5).
+
+        Raises:
+            TopicRecreated: the chain answers for offsets that the log never gave.
+            ChainGap: the log has lost offsets that the chain does not answer for.
+        """
+        if self.next_offset > log.end:
+            raise TopicRecreated(f"the chain ends at offset {self.last_offset}, the log at {log.end - 1}: raise the epoch")
+        if self.next_offset < log.earliest:
+            raise ChainGap(
+                f"offsets {self.next_offset} to {log.earliest - 1} are gone from the log and no transaction has them; "
+                "`instream sink accept-gap` goes on without them"
+            )
+
+
+def position_after(record: TransactionRecord | None) -> Position:
+    """The position behind `record`; the chain's beginning for None."""
+    if record is None:
+        return Position()
+    return Position(
+        number=record.number, last_offset=record.last_offset, counted=Counted(record.step_number, record.step_offset),
+        digest=record.step_digest, stream_time_ms=record.stream_time_ms,
+    )  # fmt: skip
+
+
+class Holder(Enum):
+    """Whose record a number holds when it is found taken (rule S4)."""
+
+    OURS = "ours"
+    """An earlier attempt of ours whose answer was lost."""
+    FOREIGN = "foreign"
+    """Another writer's: ours is void, and the messages are read again behind its end."""
+
+
+def judge_holder(ours: TransactionRecord, found: TransactionRecord) -> Holder:
+    """Whether the record found under our number is the one that we put there."""
+    return Holder.OURS if found.txn_id == ours.txn_id else Holder.FOREIGN
+
+
+def encode_record(record: TransactionRecord) -> bytes:
+    """The record's JSON."""
+    return msgspec.json.encode(record)
+
+
+def decode_record(body: bytes, place: Place, number: int) -> TransactionRecord:
+    """The record in `body`, which was read under `number` of the chain of `place`.
+
+    Raises:
+        ChainBroken: it is no record of a version that we know, or of another number or chain.
+    """
+    try:
+        record = msgspec.json.decode(body, type=TransactionRecord)
+    except msgspec.DecodeError as exc:
+        raise ChainBroken(f"record {number} of {place} cannot be read: {exc}") from exc
+    if record.version != RECORD_VERSION:
+        raise ChainBroken(f"record {number} of {place} has version {record.version}, this program knows {RECORD_VERSION}")
+    if (record.epoch, record.partition, record.number) != (*place, number):
+        raise ChainBroken(f"record {number} of {place} says it is {record.txn_id}")
+    return record
+
+
+def numbers_behind(place: Place, after: int, found_keys: Iterable[str]) -> list[int]:
+    """The numbers of the records in a listing of the chain behind number `after`.
+
+    Raises:
+        ChainBroken: a key is no record's, or a number is missing.
+    """
+    prefix = object_keys.chain_prefix(*place)
+    numbers: list[int] = []
+    for key in found_keys:
+        match = _NUMBER.fullmatch(key.removeprefix(prefix))
+        expected = after + len(numbers) + 1
+        if match is None or int(match[1]) != expected:
+            raise ChainBroken(f"{key} lies where record {expected} of {place} must be")
+        numbers.append(expected)
+    return numbers
+
+
+# --- what follows from a record (rules S1, S3)
+
+
+class Move(NamedTuple):
+    """A server-side copy from a staged object to its final key."""
+
+    source: str
+    target: str
+    sha256: str
+
+
+class Put(NamedTuple):
+    """An object to store."""
+
+    key: str
+    body: bytes
+
+
+class Effects(NamedTuple):
+    """What must be done once a record is committed: the groups in this order, inside a group in any."""
+
+    moves: list[Move]
+    manifests: list[Put]
+    ready: Put
+    announcement: bytes
+    deletes: list[str]
+
+
+def effects_of(record: TransactionRecord, bucket: str) -> Effects:
+    """The effects of a committed transaction, the same bytes whoever asks and whenever."""
+    moves, manifests, deletes = [], [], []
+    for out in record.outputs:
+        if out.staged_key is None or out.data_key is None or out.manifest_key is None:
+            continue
+        moves.append(Move(out.staged_key, out.data_key, out.sha256))
+        manifests.append(Put(out.manifest_key, manifest_of(bucket, [out])))
+        deletes.append(out.staged_key)
+    ready = msgspec.json.encode(ready_of(record))
+    return Effects(moves, manifests, Put(record.ready_key, ready), ready, deletes)
+
+
+def manifest_of(bucket: str, outputs: Iterable[OutputObject]) -> bytes:
+    """A COPY manifest of data files: every one mandatory, with its length.
+
+    Source: Amazon Redshift, "Using a manifest to specify data files".
+    """
+    entries = [
+        {"url": f"s3://{bucket}/{out.data_key}", "mandatory": True, "meta": {"content_length": out.bytes}}
+        for out in outputs if out.data_key is not None
+    ]  # fmt: skip
+    return msgspec.json.encode({"entries": entries})
+
+
+# --- what was staged and never committed (rule S4)
+
+
+class StagedBy(NamedTuple):
+    """The transaction that a staged object says it belongs to."""
+
+    place: Place
+    number: int
+    txn_id: str
+
+
+def staged_by(key: str) -> StagedBy | None:
+    """Whose staged object lies under `key`; None where it is no transaction's."""
+    txn = key.removeprefix("jobdata/").partition("/")[0]
+    if not object_keys.is_txn_id(txn) or not key.startswith(object_keys.staged_prefix(txn)):
+        return None
+    epoch, partition, number, _ = txn.split("-")
+    return StagedBy(Place(int(epoch), int(partition)), int(number), txn)
+
+
+class Leftover(Enum):
+    """What to do with staged objects that are old."""
+
+    KEEP = "keep"
+    """Their number is not taken: they may still be committed."""
+    DELETE = "delete"
+    """Their number holds another transaction: they never will be."""
+    FINISH = "finish"
+    """Their number holds theirs: only roll-forward deletes them."""
+
+
+def judge_leftover(staged: StagedBy, holder: TransactionRecord | None) -> Leftover:
+    """What may be done with old staged objects, given the record that holds their number."""
+    if holder is None:
+        return Leftover.KEEP
+    return Leftover.FINISH if holder.txn_id == staged.txn_id else Leftover.DELETE

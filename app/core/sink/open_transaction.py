@@ -1,0 +1,174 @@
+"""The sink's open transaction: which messages it takes, when it is due, and the files and record it becomes (rule S1)."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from app.core.formats import object_keys
+from app.core.formats.flow_files import concat_rows, dead_letters_frame, encode_output, ledger_frame, replays_frame
+from app.core.formats.flows import DEAD_LETTERS, LEDGER, OUTPUTS, REPLAYS
+from app.core.formats.step_history import Verdict
+from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay, StepMessage, decode_step, digest_of
+from app.core.formats.transaction_record import OutputObject, TransactionRecord
+from app.core.sink.chain import Place, Position
+from app.errors import ChainGap, DigestMismatch, EpochMismatch
+
+_SHA256_OF_NOTHING: Final = hashlib.sha256().hexdigest()
+
+
+class CommitRules(NamedTuple):
+    """When an open transaction is committed."""
+
+    interval_s: float
+    """... after the first message that emits something."""
+    bytes: int
+    """... when the messages it answers for have this many bytes."""
+    idle_s: float
+    """... after the last commit, where only stream time moved."""
+
+
+class Arrival(Enum):
+    """What a message was to an open transaction."""
+
+    COUNTED = "counted"
+    IGNORED = "ignored"
+    """Written by somebody who did not know the history; the transaction answers for its offset all the same."""
+    PAST = "past"
+    """An earlier transaction answers for it."""
+    BEYOND = "beyond"
+    """Messages between it and the last one are missing: read again from `next_offset`."""
+
+
+class OpenTransaction:
+    """Messages of one partition that no transaction answers for yet, in order. Lost without harm: the log has them."""
+
+    def __init__(self, place: Place, end: Position, opened_at_s: float) -> None:
+        self.place = place
+        self.end = end
+        self.opened_at_s = opened_at_s
+        self.last_offset = end.last_offset
+        self.counted = end.counted
+        self.digest = end.digest
+        self.stream_time_ms = end.stream_time_ms
+        self.held_bytes = 0
+        self.emitting_since_s: float | None = None
+        self.streams: dict[str, list[bytes]] = {}
+        self.ledger: list[LedgerEntry] = []
+        self.replays: list[Replay] = []
+        self.dead_letters: list[DeadLetter] = []
+
+    @property
+    def next_offset(self) -> int:
+        """The offset that must come next."""
+        return self.last_offset + 1
+
+    def take(self, offset: int, message: bytes, now_s: float) -> Arrival:
+        """Take one message from the log; `now_s` is a monotonic clock.
+
+        Raises:
+            StepMessageInvalid: it is no step message.
+            EpochMismatch: it is a step of another epoch or partition.
+            DigestMismatch: the chain's last step has another content in the log (rule S5).
+            ChainGap: its number is beyond the next: counting messages are missing though offsets are not (rule E2).
+        """
+        if offset < self.next_offset:
+            self._compare(offset, message)
+            return Arrival.PAST
+        if offset > self.next_offset:
+            return Arrival.BEYOND
+        step = decode_step(message)
+        if Place(step.epoch, step.partition) != self.place:
+            raise EpochMismatch(f"offset {offset} holds a step of {step.epoch}/{step.partition}, not of {self.place}")
+        verdict = self.counted.judge(step.number, step.predecessor)
+        if verdict is Verdict.GAP:
+            raise ChainGap(f"offset {offset} holds step {step.number}, behind step {self.counted.number} nothing counts")
+        self.last_offset = offset
+        self.held_bytes += len(message)
+        if verdict is Verdict.IGNORE:
+            return Arrival.IGNORED
+        self.counted = self.counted.advance(offset)
+        self.digest = digest_of(message).hex()
+        self.stream_time_ms = step.stream_time_ms
+        self._collect(step, now_s)
+        return Arrival.COUNTED
+
+    def due(self, now_s: float, rules: CommitRules) -> bool:
+        """Whether to commit now (rules S1, S5)."""
+        if self.held_bytes >= rules.bytes:
+            return True
+        if self.emitting_since_s is not None:
+            return now_s - self.emitting_since_s >= rules.interval_s
+        return self.stream_time_ms > self.end.stream_time_ms and now_s - self.opened_at_s >= rules.idle_s
+
+    def _compare(self, offset: int, message: bytes) -> None:
+        if offset == self.end.counted.offset and self.end.digest not in ("", digest_of(message).hex()):
+            raise DigestMismatch(f"offset {offset} is not the step that transaction {self.end.number} was made from")
+
+    def _collect(self, step: StepMessage, now_s: float) -> None:
+        if step.emits and self.emitting_since_s is None:
+            self.emitting_since_s = now_s
+        for flow, stream in step.rows.items():
+            self.streams.setdefault(flow, []).append(stream)
+        self.ledger += step.ledger
+        self.replays += step.replays
+        self.dead_letters += step.dead_letters
+
+
+class Encoded(NamedTuple):
+    """The file of one output; empty where it has no rows."""
+
+    output: str
+    rows: int
+    body: bytes
+    sha256: str
+
+
+def encode_outputs(
+    streams: Mapping[str, Sequence[bytes]], ledger: Sequence[LedgerEntry], replays: Sequence[Replay], txn: str,
+    dead_letters: Sequence[DeadLetter] = (),
+) -> list[Encoded]:  # fmt: skip
+    """The files of transaction `txn`, one of each of `OUTPUTS`, in that order. CPU for seconds where they are large.
+
+    Raises:
+        FormatInvalid: rows are not what their flow has.
+    """
+    frames: dict[str, pl.DataFrame] = {name: concat_rows(name, parts, txn) for name, parts in streams.items() if parts}
+    if ledger:
+        frames[LEDGER.name] = ledger_frame(ledger, txn)
+    if replays:
+        frames[REPLAYS.name] = replays_frame(replays, txn)
+    if dead_letters:
+        frames[DEAD_LETTERS.name] = dead_letters_frame(dead_letters, txn)
+    return [_encoded(flow.name, frames.get(flow.name)) for flow in OUTPUTS]
+
+
+def _encoded(output: str, frame: pl.DataFrame | None) -> Encoded:
+    if frame is None or not frame.height:
+        return Encoded(output, 0, b"", _SHA256_OF_NOTHING)
+    body = encode_output(output, frame)
+    return Encoded(output, frame.height, body, hashlib.sha256(body).hexdigest())
+
+
+def record_of(open_: OpenTransaction, txn: str, files: Sequence[Encoded], committed_at_ms: int) -> TransactionRecord:
+    """The commit record that makes `open_`'s messages transaction `txn`, the next of its chain."""
+    return TransactionRecord(
+        txn_id=txn, epoch=open_.place.epoch, partition=open_.place.partition, number=open_.end.number + 1,
+        first_offset=open_.end.next_offset, last_offset=open_.last_offset, step_number=open_.counted.number,
+        step_offset=open_.counted.offset, step_digest=open_.digest, stream_time_ms=open_.stream_time_ms,
+        committed_at_ms=committed_at_ms, outputs=[_object_of(file, txn, committed_at_ms) for file in files],
+        ready_key=object_keys.ready_key(txn, committed_at_ms),
+    )  # fmt: skip
+
+
+def _object_of(file: Encoded, txn: str, committed_at_ms: int) -> OutputObject:
+    if not file.rows:
+        return OutputObject(output=file.output, rows=0)
+    return OutputObject(
+        output=file.output, rows=file.rows, bytes=len(file.body), sha256=file.sha256,
+        staged_key=object_keys.staged_key(txn, file.output),
+        data_key=object_keys.data_key(file.output, txn, committed_at_ms),
+        manifest_key=object_keys.manifest_key(file.output, txn, committed_at_ms),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The tables of one partition and how their keys and values are encoded."""

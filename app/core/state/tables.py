@@ -1,0 +1,58 @@
+"""The state of one ETL partition as the core sees it: tables of packed keys and values, read-only.
+
+    table    key                                        value
+    seen     16-byte digest of an event_id              stored time
+    blocks   20 bytes, `BlockHeader.key`                stored time
+    views    16-byte digest of a page_view_id           stored time, then received_at and event_id of the joining first
+    pending  source offset, 8 bytes big-endian          Arrow IPC: first events that the step left open
+    seconds  source offset, 8 bytes big-endian, a tag   `d` Arrow IPC: second events that the step left undecided;
+                                                        `m` Roaring bitmap: which rows of it are decided by now
+
+A source offset is that of the first block of the step that stored the frame.
+
+Stored time is 8 bytes, big-endian milliseconds: max(stream time, the block's received_at). Tables in `EXPIRING` start every
+value with it. An entry whose stored time + dedup window is below the asking block's stream time has expired and counts as
+absent, whether or not it has been removed yet (rule E7).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Protocol
+
+from app.core.formats.step_message import Changes
+
+KEY_BYTES: Final = {"seen": 16, "blocks": 20, "views": 16, "pending": 8, "seconds": 9}
+EXPIRING: Final = frozenset({"seen", "blocks", "views"})
+
+
+class StateReader(Protocol):
+    """What a step may look up. Nothing here changes between two steps of the partition."""
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, None where there is none; in the keys' order."""
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, value) of a table in key order; for `pending` and `seconds`, which are as small as the window."""
+
+
+class MemoryState:
+    """A `StateReader` in dictionaries: the in-memory twin of the RocksDB store."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[bytes, bytes]] = {table: {} for table in KEY_BYTES}
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, None where there is none; in the keys' order."""
+        values = self.tables[table]
+        return [values.get(key) for key in keys]
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, value) of a table in key order."""
+        return iter(sorted(self.tables[table].items()))
+
+    def apply(self, changes: Iterable[Changes]) -> None:
+        """Apply a step's changes: of each table the deletes, then the puts."""
+        for change in changes:
+            values = self.tables[change.table]
+            for key in change.deleted():
+                values.pop(key, None)
+            values.update(change.puts())

@@ -1,0 +1,177 @@
+"""The stand-in for S3, Kinesis and DynamoDB: moto in a process of its own, `python -m app.local.services.aws --port N`.
+
+What moto's own server lacks: HTTP/1.1 connections that stay open (a tenth of the time a call), one call at a time for each
+service, so that of fifty conditional PUTs of one key exactly one wins, a Date header that is the answer's own, and objects
+that stay in memory. It has no disk: when it ends, everything in it is gone and nothing is left behind. It can be told to
+fail (`app.local.services.aws_faults`).
+"""
+
+import argparse
+import io
+import logging
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.error import URLError
+from urllib.request import urlopen
+
+os.environ.setdefault("MOTO_S3_DEFAULT_KEY_BUFFER_SIZE", str(1 << 40))  # objects never spill into temporary files
+os.environ.setdefault("MOTO_DISABLE_GLOBAL_CORS", "true")
+
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from app.errors import LocalStackError
+from app.local.services import aws_behaviour
+from app.local.services.aws_faults import FAULTS_PATH, Answer, AwsFaults, operation_of
+
+HEALTH_PATH: Final = "/moto-api/health"
+_OWN_HEADERS: Final = frozenset({"date", "server", "connection", "content-length", "transfer-encoding"})
+
+
+class Serialised:
+    """moto behind one lock a service: its backends read and change their dicts without any."""
+
+    def __init__(self) -> None:
+        self._dispatch = DomainDispatcherApplication(create_backend_app)
+        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+        self._choosing = threading.Lock()
+        self.faults = AwsFaults()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """The answer, whole; the caller has read the request's body beforehand."""
+        service = self._dispatch.get_application(environ)
+        with self._choosing:
+            lock = self._locks[id(service)]
+        with lock:
+            answer = service(environ, start_response)
+            try:
+                return [b"".join(answer)]
+            finally:
+                if hasattr(answer, "close"):
+                    answer.close()
+
+
+class Handler(MotoRequestHandler):
+    """One connection: reads a request whole, answers it whole, and waits for the next."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    rbufsize = 1 << 16
+
+    def run_wsgi(self) -> None:
+        """Answer one request."""
+        environ = self.make_environ()
+        length = int(self.headers.get("Content-Length") or 0)
+        body = environ["wsgi.input"].read() if "wsgi.input_terminated" in environ else self.rfile.read(length)
+        environ.pop("wsgi.input_terminated", None)
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+        app: Any = self.server.app
+        faults: AwsFaults = app.faults
+        if environ["PATH_INFO"] == FAULTS_PATH:
+            self._answer(*faults.control(self.command, body))
+            return
+        if environ["PATH_INFO"] == HEALTH_PATH:
+            self._answer(200, [("Content-Type", "text/plain")], b"ok")
+            return
+        operation = operation_of(self.command, self.headers.get("X-Amz-Target") or "")
+        answer = faults.serve(operation, body, lambda content: _called(app, environ, content))
+        if answer is None:
+            self._reset()
+        else:
+            self._answer(*answer)
+
+    def _reset(self) -> None:
+        """End the connection without an answer, as a peer that crashed does."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())  # at once: the server would say goodbye first
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        is_head = self.command == "HEAD"
+        told_length = next((value for name, value in headers if name.lower() == "content-length"), None)
+        self.send_response(status)  # sets the Date that collectors compare their clocks with
+        for name, value in headers:
+            if name.lower() not in _OWN_HEADERS:
+                self.send_header(name, value)
+        if status not in {204, 304}:
+            self.send_header("Content-Length", told_length or "0" if is_head else str(len(content)))
+        self.end_headers()
+        if content and not is_head:
+            self.wfile.write(content)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Not a line for every request."""
+
+
+def _called(app: Serialised, environ: dict[str, Any], body: bytes) -> Answer:
+    """Make a call of moto's."""
+    started: list[Any] = []
+    own = environ | {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    content = b"".join(app(own, lambda status, headers, *_: started.extend((status, headers))))
+    status, headers = started[-2:]
+    return Answer(int(status.split(" ", 1)[0]), headers, content)
+
+
+def new_server(host: str, port: int) -> BaseWSGIServer:
+    """A server that listens already; `serve_forever` answers. Port 0 takes a free one (`server.server_port`)."""
+    aws_behaviour.install()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    return make_server(host, port, Serialised(), threaded=True, request_handler=Handler)
+
+
+def free_port() -> int:
+    """A port on the loopback that nobody uses now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_ready(url: str, timeout_s: float = 60) -> None:
+    """Return once the stand-in at `url` answers.
+
+    Raises:
+        LocalStackError: it does not within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urlopen(url.rstrip("/") + HEALTH_PATH, timeout=5) as answer:
+                answer.read()
+                return
+        except (URLError, OSError) as exc:
+            if time.monotonic() > deadline:
+                raise LocalStackError(f"the AWS stand-in at {url} does not answer: {exc}") from exc
+            time.sleep(0.05)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(
+        prog="python -m app.local.services.aws", description="stand-in for S3, Kinesis and DynamoDB"
+    )
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    arguments = parser.parse_args(argv)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: os._exit(0))  # nothing to save, and freeing it all takes seconds
+    server = new_server(arguments.host, arguments.port)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""What a command asks of the stack in a HOME: up, down, status. The work itself is the supervisor's.
+
+A HOME without a supervisor may still have processes of one that was killed; `up` and `down` end exactly those that
+life.json names and that are provably the same (pid and start time).
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import psutil
+
+from app.errors import LocalStackError
+from app.local.services.java import java_binary, kafka_jars
+from app.local.stack.environment import SERVICES
+from app.local.stack.life import Home, Life, Started, State, end_leftovers, find, started
+from app.local.stack.spare import SPARE
+from app.local.stack.stack_file import Stack, read_stack
+from app.settings import read_settings
+
+Say = Callable[[str], None]
+"""Shows one line of progress."""
+POLL_S: Final = 0.1
+FIRST_SIGN_S: Final = 30
+"""How long a supervisor may take to write its first record."""
+DOWN_TIMEOUT_S: Final = 90
+"""Longer than every patience of an orderly end together."""
+
+
+class RoleStatus(msgspec.Struct, frozen=True):
+    """One process as `status` shows it."""
+
+    name: str
+    pid: int
+    running: bool
+    restarts: int
+    log: str
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The stack as `status` shows it."""
+
+    state: str
+    """absent, starting, ready, stopping, ended, or `abandoned`: its supervisor was killed."""
+    home: str
+    failure: str | None
+    collector_url: str | None
+    warehouse_url: str | None
+    processes: list[RoleStatus]
+
+
+def up(home: Home, say: Say) -> Stack:
+    """Start the stack in `home`, or find it running; return when every role is ready.
+
+    Raises:
+        ConfigurationError: a setting in the environment does not fit.
+        LocalStackError: something is missing, a set port is taken, or the start failed; nothing stays running.
+    """
+    read_settings()
+    java_binary()
+    kafka_jars()
+    home.check_disk()
+    lock = home.acquire()
+    shown = 0
+    while lock is None:  # a stack that runs, somebody else's `up`, or one that is on its way down
+        life = home.read_life()
+        if life and find(life.supervisor):
+            if life.state is State.READY:
+                say("the stack is up")
+                return _stack_of(home)
+            shown = _show(life, shown, say)
+        time.sleep(POLL_S)
+        lock = home.acquire()
+    with lock:
+        supervisor = _spawn_supervisor(home, lock.fileno())
+    try:
+        return _await_ready(home, supervisor, say)
+    except (KeyboardInterrupt, SystemExit):  # SystemExit: the command was told to end
+        say("interrupted: stopping what was started")
+        down(home, say)
+        raise
+
+
+def down(home: Home, say: Say) -> bool:
+    """Stop the stack in `home` and everything it left; nothing runs afterwards.
+
+    Returns: whether there was anything to stop.
+
+    Raises:
+        LocalStackError: somebody holds the lock who wrote no record.
+    """
+    if not home.path.exists():
+        return False
+    found = False
+    deadline = time.monotonic() + DOWN_TIMEOUT_S
+    sign_by = time.monotonic() + FIRST_SIGN_S
+    shown = 0
+    told: Started | None = None
+    while home.is_held():
+        found = True
+        life = home.read_life()
+        process = find(life.supervisor) if life else None
+        if life and process:
+            if told != life.supervisor:
+                told, shown = life.supervisor, len(life.progress)
+                _tell(process, kill=False)
+            shown = _show(life, shown, say)
+            if time.monotonic() > deadline:
+                say("the supervisor does not end: killing it")
+                _tell(process, kill=True)
+        elif time.monotonic() > sign_by:
+            raise LocalStackError(f"{home.lock_file} is held by a process that {home.life_file} does not name")
+        time.sleep(POLL_S)
+    lock = home.acquire()
+    if lock is None:  # an `up` came in between: it wins
+        return found
+    with lock:
+        life = home.read_life()
+        if life is None or life.state is State.ENDED:
+            return found
+        ended = end_leftovers(life)
+        home.stack_file.unlink(missing_ok=True)
+        life.state, life.processes = State.ENDED, []
+        home.write_life(life)
+        if ended:
+            say("ended what a killed supervisor had left: " + ", ".join(ended))
+        return found or bool(ended)
+
+
+def status(home: Home) -> Status:
+    """What runs in `home` now."""
+    life, stack = home.read_life(), read_stack(home)
+    held = home.is_held()
+    if life is None:
+        state = "absent"
+    elif held or life.state is State.ENDED:
+        state = life.state.value
+    else:
+        state = "abandoned"
+    processes = []
+    for record in life.processes if life else []:
+        if record.name == SPARE:  # comes and goes with the collector's restarts, and serves nobody
+            continue
+        restarts = stack.restarts.get(record.name, 0) if stack else 0
+        log = str(home.logs / f"{record.name}.log")
+        processes.append(RoleStatus(record.name, record.pid, find(record) is not None, restarts, log))
+    order = [service.name for service in SERVICES]
+    processes.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
+    return Status(
+        state=state, home=str(home.path), failure=life.failure if life else None,
+        collector_url=stack.collector_url if stack else None, warehouse_url=stack.warehouse_url if stack else None,
+        processes=processes,
+    )  # fmt: skip
+
+
+def _spawn_supervisor(home: Home, lock_fd: int) -> Started:
+    """Start the daemon: own session, no descriptor of ours but the lock, everything it says in HOME."""
+    environment = dict(os.environ) | {"INSTREAM_HOME": str(home.path)}
+    environment.pop("INSTREAM_LOG_FORMAT", None)
+    with (home.path / "supervisor.log").open("wb") as log_file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.local.stack.supervisor", str(lock_fd)], stdin=subprocess.DEVNULL, stdout=log_file,
+            stderr=subprocess.STDOUT, cwd=home.path, env=environment, start_new_session=True, pass_fds=(lock_fd,),
+        )  # fmt: skip
+    return started("supervisor", process.pid)
+
+
+def _await_ready(home: Home, supervisor: Started, say: Say) -> Stack:
+    shown = 0
+    while True:
+        alive = find(supervisor) is not None
+        life = home.read_life()
+        if life and life.supervisor.pid != supervisor.pid:
+            life = None  # of an earlier life: ours has written nothing yet
+        if life:
+            shown = _show(life, shown, say)
+        if life and life.state is State.READY:
+            return _stack_of(home)
+        if not alive:
+            reason = life.failure if life else None
+            raise LocalStackError(f"{reason or 'the supervisor ended'} (logs: {home.logs}, {home.path / 'supervisor.log'})")
+        time.sleep(POLL_S)
+
+
+def _show(life: Life, shown: int, say: Say) -> int:
+    """Show what a life has done beyond the first `shown` lines. Returns: how many it has now."""
+    for line in life.progress[shown:]:
+        say(line)
+    return len(life.progress)
+
+
+def _stack_of(home: Home) -> Stack:
+    stack = read_stack(home)
+    if stack is None:
+        raise LocalStackError(f"{home.stack_file} is gone: the stack is on its way down")
+    return stack
+
+
+def _tell(process: psutil.Process, *, kill: bool) -> None:
+    try:
+        if kill:
+            process.kill()
+        else:
+            process.terminate()
+    except psutil.NoSuchProcess:
+        return  # ended by itself, which is what was wanted

@@ -1,0 +1,84 @@
+"""The environment of the local stack's processes: the settings' local values, the caller's own, and the addresses.
+
+The caller's `INSTREAM_*` variables win over the local values (`INSTREAM_JOIN_WINDOW_S=4 instream up`); addresses, folders,
+everything of AWS are the stack's own, so that a shell with real credentials cannot lead the local stack to the real AWS.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from app.local.stack.ports import HOST, Service
+
+ROLES: Final = ("collector", "bridge", "etl", "sink", "delivery", "audit")
+"""In the order of the events' way, which is also the order in which they are stopped."""
+WORKERS: Final = ROLES[1:]
+SERVICES: Final = (
+    Service("collector", "INSTREAM_COLLECTOR_PORT", 8000),
+    Service("kafka", "INSTREAM_KAFKA_PORT", 9092),
+    Service("aws", "INSTREAM_AWS_PORT", 4566),
+    Service("warehouse", "INSTREAM_WAREHOUSE_PORT", 5439),
+    Service("kafka-controller"),
+    Service("postgres"),
+    Service("warehouse-control"),
+    *(Service(f"{role}-web") for role in ROLES),
+)
+LOCAL_VALUES: Final = {
+    "INSTREAM_PARTITIONS": "4",
+    "INSTREAM_CHECKPOINT_PARTITIONS": "2",
+    "INSTREAM_REPLICATION_FACTOR": "1",
+    "INSTREAM_MIN_INSYNC_REPLICAS": "1",
+    "INSTREAM_LINGER_MS": "250",
+    "INSTREAM_SLACK_S": "2",
+    "INSTREAM_WRITE_KEYS": "demo:browser,demo-server:server",
+}
+"""What the local stack sets where the caller does not."""
+_AWS: Final = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+}
+_ONE_THREAD: Final = {
+    "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+}  # fmt: skip
+_OURS: Final = frozenset({"INSTREAM_DATA_DIR", "INSTREAM_WEB_PORT", "INSTREAM_WEB_HOST"})
+
+
+def stack_variables(home: Path, ports: Mapping[str, int], caller: Mapping[str, str]) -> dict[str, str]:
+    """The `INSTREAM_*`, `AWS_*` and proxy variables that every process of the stack has, and every command that talks to it.
+
+    Args:
+        home: absolute path of the run state.
+        ports: port of each of `SERVICES`.
+        caller: the environment of whoever said `up`.
+    """
+    own = {name: value for name, value in caller.items() if name.startswith("INSTREAM_") and name not in _OURS}
+    quiet_hosts = [part for part in (caller.get("NO_PROXY") or caller.get("no_proxy") or "").split(",") if part]
+    no_proxy = ",".join(dict.fromkeys([*quiet_hosts, HOST, "localhost"]))
+    return LOCAL_VALUES | own | _AWS | {
+        "AWS_ENDPOINT_URL": f"http://{HOST}:{ports['aws']}",
+        "INSTREAM_HOME": str(home),
+        "INSTREAM_COLLECTOR_PORT": str(ports["collector"]),
+        "INSTREAM_KAFKA": f"{HOST}:{ports['kafka']}",
+        "INSTREAM_WAREHOUSE_URL": f"postgresql://instream@{HOST}:{ports['warehouse']}/instream",
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+    }  # fmt: skip
+
+
+def process_environment(caller: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a process: the caller's, less what would lead it elsewhere, with the stack's `variables`."""
+    kept = {name: value for name, value in caller.items() if not name.startswith(("INSTREAM_", "AWS_", "PG"))}
+    return kept | dict(variables)
+
+
+def role_variables(role: str, home: Path, ports: Mapping[str, int]) -> dict[str, str]:
+    """What one role's process has besides: its folder, its operations port, one thread for polars."""
+    return _ONE_THREAD | {
+        "INSTREAM_DATA_DIR": str(home / "data" / role),
+        "INSTREAM_WEB_PORT": str(ports[f"{role}-web"]),
+    }

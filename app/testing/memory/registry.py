@@ -1,0 +1,73 @@
+"""The registry of batches in memory."""
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from app.core.formats.registry_item import BatchState, RegistryItem, move
+from app.errors import IllegalMove
+from app.testing.memory.hooks import Hooked
+
+
+class MemoryRegistry(Hooked):
+    """Batches in a dict, in the order of their registration."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, RegistryItem] = {}
+
+    async def register(self, item: RegistryItem) -> None:
+        """Add a batch in state open; registering it again changes nothing."""
+        await self._enter("register", item.batch_id)
+        self._items.setdefault(item.batch_id, item)
+        await self._leave("register", item.batch_id)
+
+    async def get(self, batch_id: str) -> RegistryItem | None:
+        """The batch, or None."""
+        await self._enter("get", batch_id)
+        item = self._items.get(batch_id)
+        await self._leave("get", batch_id)
+        return item
+
+    async def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
+        """Open batches received before the bound, oldest first; as they are when the first is asked for."""
+        await self._enter("open_batches")
+        items = [i for i in self._items.values() if i.state is BatchState.OPEN and i.received_at_ms < received_before_ms]
+        for item in sorted(items, key=lambda item: (item.epoch, item.received_at_ms)):
+            yield item
+        await self._leave("open_batches")
+
+    async def all_batches(self) -> AsyncIterator[RegistryItem]:
+        """Every batch."""
+        await self._enter("all_batches")
+        for item in list(self._items.values()):
+            yield item
+        await self._leave("all_batches")
+
+    async def complete(self, batch_id: str) -> BatchState:
+        """Move open -> complete; the state found before.
+
+        Raises:
+            IllegalMove: no such batch is registered.
+        """
+        await self._enter("complete", batch_id)
+        item = self._registered(batch_id)
+        self._items[batch_id] = msgspec.structs.replace(item, state=move(item.state, BatchState.COMPLETE))
+        await self._leave("complete", batch_id)
+        return item.state
+
+    async def record_attempt(self, batch_id: str, attempt: int, next_at_ms: int) -> None:
+        """Note the audit's `attempt`-th whole replay; an older number changes nothing.
+
+        Raises:
+            IllegalMove: no such batch is registered.
+        """
+        await self._enter("record_attempt", batch_id)
+        item = self._registered(batch_id)
+        if attempt > item.attempts:
+            self._items[batch_id] = msgspec.structs.replace(item, attempts=attempt, next_attempt_at_ms=next_at_ms)
+        await self._leave("record_attempt", batch_id)
+
+    def _registered(self, batch_id: str) -> RegistryItem:
+        if batch_id not in self._items:
+            raise IllegalMove(f"batch {batch_id} is not registered")
+        return self._items[batch_id]

@@ -1,0 +1,62 @@
+"""The warehouse in memory: what is committed, and who is connected."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from app.adapters.ports import ObjectStore
+from app.adapters.warehouse_port import LoadError
+from app.clock import Clock, SystemClock
+from app.core.delivery.statements import LogRow
+from app.core.formats.flows import OUTPUTS
+from app.testing.memory.committed import Committed
+from app.testing.memory.copied_files import CopiedFiles, Row
+from app.testing.memory.hooks import Hooked
+from app.testing.memory.table_lock import TableLock
+from app.testing.memory.warehouse_session import MemorySession
+
+
+class MemoryWarehouse(Hooked):
+    """A database with the tables of `analytics`.
+
+    Its hooks see every call of every session that has none of its own: the method's name, and the output, transaction or
+    load that it is about. A WarehouseError without sqlstate that a hook raises is the connection that breaks there.
+    """
+
+    def __init__(self, store: ObjectStore, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.files = CopiedFiles(store)
+        self.committed = Committed({flow.name: () for flow in OUTPUTS})
+        self.log_lock = TableLock()
+        """Of delivery_log: reading or changing it shares it, `lock` has it alone."""
+        self.load_errors: list[tuple[int, int, LoadError]] = []
+        """Session, number of the COPY, and what was wrong."""
+        self.sessions: list[MemorySession] = []
+        """Those that are open, oldest first."""
+        self.sessions_made = 0
+        self.copies_made = 0
+
+    @property
+    def log(self) -> tuple[LogRow, ...]:
+        """delivery_log, in the order of its commits."""
+        return self.committed.log
+
+    def rows(self, table: str) -> tuple[Row, ...]:
+        """A table's rows, column -> value (timestamps as milliseconds) and `loaded_at` in milliseconds."""
+        return self.committed.tables[table]
+
+    def add(self, log: Iterable[LogRow] = (), **tables: Iterable[Row]) -> None:
+        """Commit entries of delivery_log and rows of tables (by name) past all sessions."""
+        committed = msgspec.structs.replace(self.committed, log=(*self.log, *log))
+        for table, rows in tables.items():
+            committed = committed.with_rows(table, rows)
+        self.committed = committed
+
+    async def connect(self) -> "MemorySession":
+        """A new session. Raises what a hook raises: ServiceUnavailable where it is to be refused."""
+        await self._enter("connect")
+        self.sessions_made += 1
+        session = MemorySession(self, self.sessions_made)
+        await self._leave("connect")
+        self.sessions.append(session)
+        return session

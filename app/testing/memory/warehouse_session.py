@@ -1,0 +1,248 @@
+"""A session of the warehouse in memory: it sees and changes what is committed as one of the real warehouse does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerLines, LoadError
+from app.core.delivery import statements
+from app.core.delivery.statements import LogRow
+from app.core.formats.flows import LEDGER, Flow
+from app.errors import OutcomeUnknown, OutsideError, ServiceUnavailable, WarehouseError
+from app.testing.memory.committed import Committed, with_released
+from app.testing.memory.copied_files import FileRefused, Row
+from app.testing.memory.hooks import Hook, Hooked
+
+if TYPE_CHECKING:
+    from app.testing.memory.warehouse import MemoryWarehouse
+
+
+class MemorySession(Hooked):
+    """`WarehouseSession` on a MemoryWarehouse; hooks of its own take the place of the warehouse's."""
+
+    def __init__(self, warehouse: "MemoryWarehouse", number: int) -> None:
+        self._warehouse = warehouse
+        self._number = number
+        self._gone = False
+        self._closed = False
+        self._copied_last = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing read, nothing changed."""
+        self._snapshot: Committed | None = None
+        self._rows: dict[str, list[Row]] = {}
+        self._logged: list[LogRow] = []
+        self._released: dict[str, str] = {}
+        self._failed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client closed it or has noticed that it is gone."""
+        return self._closed
+
+    def drop(self) -> None:
+        """End it as the warehouse does when the client's socket is dead: rolled back, the lock given to the next.
+
+        A client that is alive notices with its next call, or the one in hand.
+        """
+        if not self._gone:
+            self._gone = True
+            self._discard()
+            if self in self._warehouse.sessions:
+                self._warehouse.sessions.remove(self)
+
+    # --- calls
+
+    async def lock(self) -> None:
+        """Lock delivery_log; no snapshot begins here."""
+        async with self._statement("lock"):
+            await self._warehouse.log_lock.acquire(self, exclusive=True)
+
+    async def positions(self, epoch: int) -> dict[int, int]:
+        """Partition -> highest number in delivery_log."""
+        async with self._statement("positions"):
+            highest: dict[int, int] = {}
+            for row in await self._log():
+                if row.epoch == epoch:
+                    highest[row.partition] = max(highest.get(row.partition, 0), row.number)
+        return highest
+
+    async def last_load_error(self) -> int:
+        """Where this session's load errors end."""
+        async with self._statement("last_load_error"):
+            self._seen()
+            return max((copy for session, copy, _ in self._warehouse.load_errors if session == self._number), default=-1)
+
+    async def copy(self, flow: Flow, manifest_url: str) -> None:
+        """Append the rows of the files that a manifest names."""
+        statements.copy(flow, manifest_url, "default")  # refuses what has no place in literal SQL
+        async with self._statement("copy", flow.name, COPY_TIMEOUT_S):
+            self._seen()
+            self._warehouse.copies_made += 1
+            number = self._warehouse.copies_made
+            try:
+                rows = await self._warehouse.files.rows(flow.name, manifest_url)
+            except FileRefused as exc:
+                self._warehouse.load_errors.append((self._number, number, exc.error))
+                raise
+            loaded_at = self._warehouse.clock.now_ms()
+            self._rows.setdefault(flow.name, []).extend(row | {"loaded_at": loaded_at} for row in rows)
+            self._copied_last = len(rows)
+
+    async def copied(self) -> int:
+        """How many rows the last `copy` appended."""
+        async with self._statement("copied"):
+            self._seen()
+        return self._copied_last
+
+    async def load_error_since(self, seen: int) -> LoadError | None:
+        """The newest load error of this session behind `seen`."""
+        async with self._statement("load_error_since"):
+            self._seen()
+            errors = self._warehouse.load_errors
+            found = [error for session, copy, error in errors if session == self._number and copy > seen]
+        return found[-1] if found else None
+
+    async def insert_log(self, rows: Sequence[LogRow]) -> None:
+        """Add transactions to delivery_log."""
+        async with self._statement("insert_log", rows[0].load_id):
+            await self._log()
+            self._logged += rows
+
+    async def log_status(self, txn_id: str) -> str | None:
+        """What delivery_log says of a transaction."""
+        async with self._statement("log_status", txn_id):
+            found = [row.status for row in await self._log() if row.txn_id == txn_id]
+        return found[0] if found else None
+
+    async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerLines]:
+        """The ledger's rows of these batches."""
+        async with self._statement("ledger_of"):
+            rows = (*self._seen().tables[LEDGER.name], *self._rows.get(LEDGER.name, ()))
+            wanted = set(batch_ids)
+            return [LedgerLines(r["batch_id"], r["txn_id"], r["line_set"]) for r in rows if r["batch_id"] in wanted]
+
+    async def mark_released(self, txn_id: str, load_id: str) -> None:
+        """Turn a quarantined transaction into a loaded one."""
+        async with self._statement("mark_released", txn_id):
+            await self._log()
+            self._check_conflict([txn_id])
+            self._released[txn_id] = load_id
+
+    async def commit(self) -> None:
+        """Commit; where a hook breaks it, nobody is told whether it went through."""
+        if self._gone:
+            self._closed = True
+            raise OutcomeUnknown("COMMIT was not answered: the connection is closed")
+        try:
+            async with asyncio.timeout(STATEMENT_TIMEOUT_S):
+                await self._enter("commit")
+                self._check_there()
+                self._apply()
+                await self._leave("commit")
+                self._check_there()
+        except (WarehouseError, TimeoutError, ServiceUnavailable, OutcomeUnknown) as exc:
+            if isinstance(exc, WarehouseError) and exc.sqlstate is not None:
+                self._abort()
+                raise
+            self._lose()
+            raise OutcomeUnknown(f"COMMIT was not answered: {exc!r}") from exc
+
+    async def rollback(self) -> None:
+        """Undo what is not committed and let go of the lock."""
+        async with self._statement("rollback", behind_error=True):
+            self._discard()
+
+    async def close(self) -> None:
+        """Close it; what is open is rolled back."""
+        self._closed = True
+        self.drop()
+
+    # --- inside
+
+    async def _enter(self, call: str, subject: str = "") -> None:
+        await _hook(self.before or self._warehouse.before, call, subject)
+
+    async def _leave(self, call: str, subject: str = "") -> None:
+        await _hook(self.after or self._warehouse.after, call, subject)
+
+    @asynccontextmanager
+    async def _statement(
+        self, call: str, subject: str = "", timeout_s: float | None = None, *, behind_error: bool = False
+    ) -> AsyncIterator[None]:
+        """One call: between its hooks, in time, and in a transaction that takes it."""
+        longest_s = STATEMENT_TIMEOUT_S if timeout_s is None else timeout_s
+        try:
+            self._check_there()
+            async with asyncio.timeout(longest_s):
+                await self._enter(call, subject)
+                self._check_there()
+                if self._failed and not behind_error:
+                    raise WarehouseError("25P02", "current transaction is aborted, commands ignored until end of it")
+                yield
+                await self._leave(call, subject)
+                self._check_there()
+        except TimeoutError as exc:
+            self._abort()
+            raise ServiceUnavailable(f"the warehouse gave no answer in {longest_s} s to: {call}") from exc
+        except (OutsideError, asyncio.CancelledError) as exc:
+            self._abort()
+            if isinstance(exc, WarehouseError) and exc.sqlstate is None:
+                self._lose()
+            raise
+
+    def _check_there(self) -> None:
+        if self._gone:
+            raise WarehouseError(None, "the connection is closed" if self._closed else "the connection is lost")
+
+    def _lose(self) -> None:
+        self._closed = True
+        self.drop()
+
+    def _abort(self) -> None:
+        """What a failed statement leaves: nothing of the transaction, its lock included, and no more calls until it ends."""
+        self._discard()
+        self._failed = True
+
+    def _discard(self) -> None:
+        self._begin()
+        self._warehouse.log_lock.release(self)
+
+    def _seen(self) -> Committed:
+        """What this transaction sees of the others: what was committed before its first look."""
+        if self._snapshot is None:
+            self._snapshot = self._warehouse.committed
+        return self._snapshot
+
+    async def _log(self) -> Sequence[LogRow]:
+        """delivery_log as this transaction sees it; the snapshot is older than the wait for the lock."""
+        seen = self._seen()
+        await self._warehouse.log_lock.acquire(self, exclusive=False)
+        return with_released((*seen.log, *self._logged), self._released)
+
+    def _check_conflict(self, txn_ids: Iterable[str]) -> None:
+        """Nobody may have changed the rows meanwhile that this transaction is about to change."""
+        for txn_id in txn_ids:
+            before, now = ([row for row in c.log if row.txn_id == txn_id] for c in (self._seen(), self._warehouse.committed))
+            if before != now:
+                raise WarehouseError("XX000", "1023 Serializable isolation violation on table - (delivery_log)")
+
+    def _apply(self) -> None:
+        """Make this transaction's changes everybody's, and let go of the lock; nothing of a failed one."""
+        if not self._failed:
+            self._check_conflict(self._released)
+            committed = self._warehouse.committed
+            for table, rows in self._rows.items():
+                committed = committed.with_rows(table, rows)
+            log = with_released((*committed.log, *self._logged), self._released)
+            self._warehouse.committed = msgspec.structs.replace(committed, log=log)
+        self._discard()
+
+
+async def _hook(hook: Hook | None, call: str, subject: str) -> None:
+    if hook is not None:
+        await hook(call, subject)

@@ -1,0 +1,250 @@
+"""The store of one ETL partition: the state tables, and how far on `rows` they go.
+
+    family            key                                  value
+    default           "position"                           `Position`, msgpack
+                      "rows"                               rows offset: last one read or written, 8 bytes big-endian
+    window            table's tag, then the state's key    pending and seconds
+    generation-<n>    table's tag, then the state's key    seen, blocks and views by stored time (`tables.store.generations`)
+
+A step's changes, its position and its offset go in with one batch: all of it or nothing (rule E3).
+
+A store that follows the log and is not looked into gathers steps, and writes them together:
+    1 what expires is ingested as one file   a crash after it: keys of steps that come again, and put them again
+    2 the rest, position and offset in one batch
+    3 all is flushed
+What was gathered and not written is in the log, behind the position that is on disk.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from app.core.formats.base_search import BaseSearch, Candidate, counted_before
+from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_message import NO_PREDECESSOR, Changes, StepMessage, decode_followed, digest_of
+from app.core.state.tables import EXPIRING
+from app.errors import StepConflict, StepGap, StoreLost
+from tables.store.engine import Engine
+from tables.store.entries import TAGS, last_changes, sorted_puts
+from tables.store.expiring import Expiring
+from tables.store.generations import Generations
+from tables.store.write_buffer import GATHERED_BYTES, Gathered
+
+log = structlog.get_logger(__name__)
+
+_POSITION: Final = b"position"
+_ROWS: Final = b"rows"
+_DEFAULT: Final = "default"
+_WINDOW: Final = "window"
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True):
+    """How far a store goes: what the last counted step left."""
+
+    counted: Counted = Counted()
+    digest: bytes = b""
+    """Of the last counted message (rule E5)."""
+    source_last: int = -1
+    """Offset on `blocks` up to which the source is applied."""
+    stream_time_ms: int = 0
+    meta: bytes | None = None
+    """The ETL's own state between steps."""
+
+
+class PartitionDb:
+    """The open store of one partition: a `StateReader` that applies steps.
+
+    Args:
+        engine: The partition's database, open; the store closes it.
+        window_ms: The dedup window.
+        gathered_bytes: Of changes that it holds back while it only follows the log.
+    """
+
+    def __init__(self, engine: Engine, window_ms: int, gathered_bytes: int = GATHERED_BYTES) -> None:
+        self._engine = engine
+        self._expiring = Expiring(engine, Generations(window_ms))
+        if _WINDOW not in engine.families():
+            engine.create(_WINDOW)
+        stored, rows = engine.get(_DEFAULT, [_POSITION, _ROWS])
+        self.position = Position() if stored is None else msgspec.msgpack.decode(stored, type=Position)
+        self.rows_offset = NO_PREDECESSOR if rows is None else int.from_bytes(rows, "big")
+        """Last offset on `rows` that this store has read or written; it never goes back."""
+        self._search: BaseSearch | None = None
+        self._unread = 0
+        """Steps followed since somebody last looked something up."""
+        self._gathered = Gathered(gathered_bytes)
+        if self.empty:  # what was ingested before the first position was written
+            self._expiring.drop(list(self._expiring.generations))
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has never taken anything from the log."""
+        return self.rows_offset == NO_PREDECESSOR
+
+    def verify_read_to(self, end: int) -> None:
+        """See that everything below `end`, the log's highwater, has been read.
+
+        Raises:
+            StoreLost: it was read, but the log is trimmed and too short to tell where its history begins (rule E5).
+            StepConflict: somebody has written since (rule E3).
+        """
+        if self._search is not None:
+            raise StoreLost(f"no message before {end} names another, and there is no store: raise INSTREAM_EPOCH")
+        if self.rows_offset != end - 1:
+            raise StepConflict(f"rows ends at {end}, this store has read up to {self.rows_offset}: it must recover again")
+
+    # --- reading (StateReader)
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, None where there is none; in the keys' order. Expired entries may or may not show."""
+        self._note_look_up()
+        tag = TAGS[table]
+        tagged = [tag + key for key in keys]
+        return self._expiring.get(tagged) if table in EXPIRING else self._engine.get(_WINDOW, tagged)
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, value) of a table in key order; of an expiring one each key's youngest value."""
+        self._note_look_up()
+        tag = TAGS[table]
+        entries = self._expiring.scan(tag) if table in EXPIRING else self._engine.scan(_WINDOW, tag)
+        return ((key[1:], value) for key, value in entries)
+
+    def generations(self) -> list[int]:
+        """The generations that exist, oldest first."""
+        self._note_look_up()
+        return list(self._expiring.generations)
+
+    def _note_look_up(self) -> None:
+        """Somebody reads: what was gathered is written first."""
+        self._unread = 0
+        self._write_gathered()
+
+    # --- following the log (recovery, standbys)
+
+    def follow(self, message: bytes, offset: int) -> None:
+        """Take the next message of `rows` as rule E2 says. A message at or before `rows_offset` changes nothing.
+
+        Raises:
+            StepGap: the message's number is beyond the next one; nothing changed, this store must be wiped.
+            StepMessageInvalid: it is no step.
+        """
+        if offset <= self.rows_offset:
+            return
+        step = decode_followed(message)
+        if self.empty and (self._search is not None or offset > 0):
+            self._search_base(Candidate(offset, step.number, step.predecessor, message))
+            return
+        self._take(step, message, offset)
+
+    def _search_base(self, candidate: Candidate) -> None:
+        """The log's head is gone and the store is empty: hold back until a message is named (rule E5)."""
+        self._search = self._search or BaseSearch()
+        history = self._search.offer(candidate)
+        if not history:
+            return
+        base = history[0]
+        log.warning("history of a trimmed log begins", offset=base.offset, number=base.number)
+        self._search = None
+        self.position = Position(counted=counted_before(base))
+        for held in history:
+            self._take(decode_followed(held.message), held.message, held.offset)
+
+    def _take(self, step: StepMessage, message: bytes, offset: int) -> None:
+        verdict = self.position.counted.judge(step.number, step.predecessor)
+        if verdict is Verdict.GAP:
+            raise StepGap(
+                f"rows[{step.partition}] offset {offset} is step {step.number}, this store is at "
+                f"{self.position.counted.number}"
+            )
+        if verdict is Verdict.COUNT:
+            self._follow(step, digest_of(message), offset)
+        else:
+            self._write_gathered()
+            batch = self._engine.batch()
+            batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
+            self._engine.write(batch)
+            self.rows_offset = offset
+
+    def _follow(self, step: StepMessage, digest: bytes, offset: int) -> None:
+        """Take a step that counts: written at once if somebody has looked something up since the last one."""
+        position = self._position_after(step, digest, offset)
+        self._unread += 1
+        if self._unread == 1:
+            self._write(step.changes, position, offset)
+            return
+        self._gathered.take(step.changes)
+        self.position, self.rows_offset = position, offset
+        if self._gathered.full:
+            self._write_gathered()
+
+    def _write_gathered(self) -> None:
+        """Write what was gathered. If that fails it stays gathered: nothing may be written without it."""
+        gathered = self._gathered
+        if not gathered.steps:
+            return
+        puts = sorted_puts(gathered.expiring)
+        ingested = puts is not None and self._expiring.ingest(puts)
+        expiring = () if ingested else gathered.expiring
+        self._write_batch(expiring, gathered.window, self.position, self.rows_offset)
+        self._engine.flush()
+        gathered.clear()
+
+    # --- writing (the owner)
+
+    def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
+        """Apply the owner's own step, which the broker stored at `offset` (rule E3, 2).
+
+        Raises:
+            StepConflict: somebody else wrote to `rows` in between; nothing changed.
+        """
+        self._write_gathered()
+        if offset != self.rows_offset + 1:
+            raise StepConflict(f"rows[{step.partition}]: our step is at {offset}, we had seen up to {self.rows_offset}")
+        if self.position.counted.judge(step.number, step.predecessor) is not Verdict.COUNT:
+            raise StepConflict(f"rows[{step.partition}]: our step {step.number} does not follow {self.position.counted}")
+        self._write(step.changes, self._position_after(step, digest_of(message), offset), offset)
+
+    def _position_after(self, step: StepMessage, digest: bytes, offset: int) -> Position:
+        return Position(self.position.counted.advance(offset), digest, step.source_last, step.stream_time_ms, step.meta)
+
+    def _write(self, changes: Sequence[Changes], position: Position, offset: int) -> None:
+        """Write everything that a counted step changes."""
+        expiring = [change for change in changes if change.table in EXPIRING]
+        window = last_changes(change for change in changes if change.table not in EXPIRING)
+        self._write_batch(expiring, window, position, offset)
+
+    def _write_batch(
+        self, expiring: Iterable[Changes], window: Mapping[bytes, bytes | None], position: Position, offset: int
+    ) -> None:
+        """Write changes with the position that they lead to in one batch, then drop what has expired."""
+        batch = self._engine.batch()
+        for change in expiring:
+            self._expiring.change(batch, change)
+        for key, value in window.items():
+            if value is None:
+                batch.delete(_WINDOW, key)
+            else:
+                batch.put(_WINDOW, key, value)
+        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))
+        batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
+        self._engine.write(batch)
+        self.position, self.rows_offset = position, offset
+        if expired := self._expiring.expired(position.stream_time_ms):
+            self._expiring.drop(expired)
+            log.info("expired generations dropped", generations=expired, rows_offset=offset)
+
+    # --- lifecycle
+
+    def close(self) -> None:
+        """Close the database; using the store afterwards raises."""
+        try:
+            self._write_gathered()
+        finally:
+            self._engine.close()
+
+    def wipe(self) -> None:
+        """Close and delete it."""
+        self._gathered.clear()
+        self._engine.wipe()

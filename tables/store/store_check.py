@@ -1,0 +1,79 @@
+"""Does a partition's store belong to the log? Asked on assignment, before recovery trusts it (rule E5)."""
+
+from typing import NamedTuple
+
+import structlog
+
+from app.adapters.ports import Logs, ObjectStore
+from app.core.formats.object_keys import chain_prefix
+from app.core.formats.step_message import digest_of
+from app.core.sink.chain import Place
+from app.errors import DigestMismatch, StoreLost, TopicRecreated
+from app.topics import Topics
+from tables.store.partition_store import PartitionDb
+
+log = structlog.get_logger(__name__)
+
+
+class StoreCheck(NamedTuple):
+    """What the answer is found in."""
+
+    logs: Logs
+    objects: ObjectStore
+    topics: Topics
+    epoch: int
+    group: str
+    """The ETL's consumer group."""
+
+    async def is_stale(self, db: PartitionDb, partition: int, first: int, end: int) -> bool:
+        """Whether the store must be wiped: the log has lost what follows it.
+
+        Args:
+            db: The partition's store.
+            partition: Its number.
+            first: The earliest offset that `rows` still has.
+            end: One more than its last.
+
+        Raises:
+            StoreLost: neither the store nor the log has the history that there was.
+            TopicRecreated: the store is ahead of the log.
+            DigestMismatch: the log has another message where the store's last one was.
+        """
+        rows = self.topics.rows.name
+        where = f"{rows}[{partition}]"
+        if db.empty:
+            if end == 0:
+                await self._verify_first_start(partition)
+            elif first == end:
+                raise StoreLost(f"{where} has lost all its {end} messages and there is no store: raise INSTREAM_EPOCH")
+            return False
+        if db.rows_offset >= end:
+            raise TopicRecreated(f"{where} ends at {end}, the store has read {db.rows_offset}: raise INSTREAM_EPOCH")
+        if db.rows_offset + 1 < first:
+            log.warning("stale store is wiped", partition=partition, persisted=db.rows_offset, first=first)
+            return True
+        counted, digest = db.position.counted, db.position.digest
+        if first <= counted.offset:
+            message = await self.logs.message_at(rows, partition, counted.offset)
+            if message is not None and digest_of(message) != digest:
+                raise DigestMismatch(f"{where} has another message at {counted.offset} than the store was built from")
+        return False
+
+    async def _verify_first_start(self, partition: int) -> None:
+        """An empty log is a first start only where nothing was ever taken from it, nor from its source.
+
+        Whoever was stopped since it found the log empty may see what another owner has done meanwhile: the log is asked
+        again, after the evidence, for what is in it went there first (rules E3, S1).
+        """
+        rows = self.topics.rows.name
+        evidence = await self._evidence_of_a_history(partition)
+        if evidence and (await self.logs.bounds(rows, partition))[1] == 0:
+            raise StoreLost(f"{rows}[{partition}] is empty but {evidence}: raise INSTREAM_EPOCH")
+
+    async def _evidence_of_a_history(self, partition: int) -> str | None:
+        """What says that the partition has had an owner; None where nothing does."""
+        async for record in self.objects.list(chain_prefix(*Place(self.epoch, partition)), limit=1):
+            return f"S3 has {record.key}"
+        committed = await self.logs.committed(self.group)
+        offset = committed.get((self.topics.blocks.name, partition))
+        return f"{self.topics.blocks.name} is acknowledged up to {offset}" if offset else None

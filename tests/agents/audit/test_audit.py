@@ -1,0 +1,361 @@
+"""The auditor over the twins: rules A1, A2 and what D2 says of held batches."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from pyroaring import BitMap
+
+from agents.audit.auditor import Auditor, RoundReport
+from agents.audit.ports import AuditPorts
+from app.core.audit.reconcile import Entry
+from app.core.events.parse import StoredLine
+from app.core.formats import object_keys
+from app.core.formats.batch import SealedBatch, new_batch_id, seal
+from app.core.formats.block import decode_header, frame_of
+from app.core.formats.flow_files import encode_output, ledger_frame
+from app.core.formats.flows import OUTPUTS
+from app.core.formats.registry_item import BatchState, RegistryItem
+from app.core.formats.step_message import LedgerEntry
+from app.core.formats.transaction_record import OutputObject, TransactionRecord
+from app.core.sink.chain import encode_record
+from app.errors import ServiceUnavailable
+from app.settings import Settings
+from app.testing.memory import MemoryBlockStream, MemoryLoadedLedger, MemoryObjectStore, MemoryRegistry
+
+START_MS = 1_800_000_000_000
+GRACE_MS = 300_000
+PARTITIONS = 3
+
+
+class World:
+    """A registry, a bucket, a stream and a warehouse in memory; a clock that is moved."""
+
+    def __init__(self) -> None:
+        self.at_ms = START_MS
+        self.store = MemoryObjectStore(self)
+        self.registry = MemoryRegistry()
+        self.stream = MemoryBlockStream(2, self)
+        self.warehouse = MemoryLoadedLedger()
+        self.behind: dict[str, int] = {}
+        self.settings = Settings(partitions=PARTITIONS, audit_grace_s=GRACE_MS / 1000)
+        ports = AuditPorts(self.store, self.registry, self.stream, self.warehouse, self.lags, self)
+        self.auditor = Auditor(ports, self.settings)
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+    def monotonic_s(self) -> float:
+        return self.at_ms / 1000
+
+    async def lags(self, partitions: frozenset[int]) -> Mapping[str, int]:
+        return self.behind
+
+    async def batch(self, lines: int = 30, epoch: int = 1) -> SealedBatch:
+        """A batch in raw and registry, received now."""
+        stored = [
+            StoredLine(b'{"received_at":%d,"n":%d}' % (self.at_ms, n), b"k%d" % n, True, None, self.at_ms)
+            for n in range(lines)
+        ]
+        sealed = seal(new_batch_id(self.at_ms, bytes(range(10))), epoch, PARTITIONS, stored)
+        await self.store.put(sealed.item.raw_key, sealed.raw)
+        await self.registry.register(sealed.item)
+        return sealed
+
+    def later(self, seconds: float = GRACE_MS / 1000 + 1, lagging: int | None = None) -> None:
+        """Time passes, and delivery keeps up with it on every partition but one that lags."""
+        self.at_ms += int(seconds * 1000)
+        for partition in set(range(PARTITIONS)) - {lagging}:
+            self.warehouse.load(1, partition, 5, self.at_ms)
+
+    def ledger(self, item: RegistryItem, *blocks: int) -> None:
+        """The warehouse has all lines of some blocks."""
+        for number in blocks:
+            place = item.blocks[number]
+            lines = range(place.first_line, place.first_line + place.lines)
+            text = base64.b64encode(BitMap(lines).serialize()).decode()
+            self.warehouse.add_entry(item.batch_id, Entry("page_views", place.lines, text))
+
+    async def commit(self, item: RegistryItem, block: int, number: int, *, staged: bool = False) -> TransactionRecord:
+        """A committed transaction in S3 whose ledger has one block's lines."""
+        place = item.blocks[block]
+        lines = BitMap(range(place.first_line, place.first_line + place.lines))
+        txn_id = object_keys.txn_id(1, place.partition, number, "ab")
+        entry = LedgerEntry(item.batch_id, "page_views", place.lines, lines.serialize())
+        body = encode_output("ledger", ledger_frame([entry], txn_id))
+        outputs = [
+            OutputObject(
+                output="ledger", rows=1, bytes=len(body), sha256=hashlib.sha256(body).hexdigest(),
+                staged_key=object_keys.staged_key(txn_id, "ledger"),
+                data_key=object_keys.data_key("ledger", txn_id, self.at_ms),
+                manifest_key="m",
+            )
+            if flow.name == "ledger" else OutputObject(output=flow.name, rows=0)
+            for flow in OUTPUTS
+        ]  # fmt: skip
+        record = TransactionRecord(
+            txn_id=txn_id, epoch=1, partition=place.partition, number=number, first_offset=0, last_offset=0, step_number=1,
+            step_offset=0, step_digest="", stream_time_ms=self.at_ms, committed_at_ms=self.at_ms, outputs=outputs,
+            ready_key="r",
+        )  # fmt: skip
+        ledger = next(output for output in outputs if output.output == "ledger")
+        key = ledger.staged_key if staged else ledger.data_key
+        assert key is not None
+        await self.store.put(key, body)
+        await self.store.put(object_keys.record_key(1, place.partition, number), encode_record(record))
+        return record
+
+    async def blocks(self) -> list[bytes]:
+        """Everything in the stream, by block number."""
+        found = []
+        for shard in await self.stream.shards():
+            page = await self.stream.records(await self.stream.iterator(shard.shard_id, None), 1000)
+            found += [record.data for record in page.records]
+        return sorted(found, key=lambda block: (decode_header(block).attempt, decode_header(block).block))
+
+    async def item(self, sealed: SealedBatch) -> RegistryItem:
+        item = await self.registry.get(sealed.item.batch_id)
+        assert item is not None
+        return item
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def counts(report: RoundReport) -> dict[str, int]:
+    names = (
+        "judged", "completed", "waiting", "replayed", "refused", "held", "lost", "excess", "damaged", "dead_lettered",
+        "other_epoch",
+    )  # fmt: skip
+    return {name: getattr(report, name) for name in names if getattr(report, name)}
+
+
+async def test_a_covered_batch_is_completed(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 1, 2)
+    world.later()
+    report = await world.auditor.round()
+    assert counts(report) == {"judged": 1, "completed": 1}
+    assert report.still_open == 0
+    assert (await world.item(sealed)).state is BatchState.COMPLETE
+    assert await world.blocks() == []
+    assert counts(await world.auditor.round()) == {}
+
+
+async def test_a_young_batch_is_left_alone_unless_the_grace_says_so(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 1, 2)
+    world.later(GRACE_MS / 1000 - 1)
+    assert counts(await world.auditor.round()) == {}
+    assert counts(await world.auditor.round(grace_s=0)) == {"judged": 1, "completed": 1}
+
+
+async def test_a_missing_block_is_replayed_with_its_batch_as_it_was(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 1, "replayed": 1}
+    put = await world.blocks()
+    assert [decode_header(block).attempt for block in put] == [1, 1, 1]
+    assert [frame_of(block) for block in put] == [frame_of(block) for block in sealed.blocks]
+    item = await world.item(sealed)
+    assert (item.attempts, item.next_attempt_at_ms) == (1, world.at_ms + GRACE_MS)
+    world.later(10)
+    assert counts(await world.auditor.round()) == {"judged": 1, "waiting": 1}
+    world.ledger(sealed.item, 1)
+    assert counts(await world.auditor.round()) == {"judged": 1, "completed": 1}
+
+
+async def test_replays_go_on_for_ever_with_longer_pauses(world: World) -> None:
+    sealed = await world.batch()
+    pauses = []
+    for attempt in range(1, 8):
+        world.later(3601)
+        assert counts(await world.auditor.round()) == {"judged": 1, "replayed": 1}
+        item = await world.item(sealed)
+        assert item.attempts == attempt
+        pauses.append((item.next_attempt_at_ms - world.at_ms) // 1000)
+    assert pauses == [300, 600, 1200, 2400, 3600, 3600, 3600]
+
+
+async def test_an_attempt_that_kinesis_took_in_part_does_not_count(world: World) -> None:
+    sealed = await world.batch()
+    world.later()
+    world.stream.refuse = lambda index, _: "ProvisionedThroughputExceededException" if index == 1 else None
+    report = await world.auditor.round()
+    assert counts(report) == {"judged": 1, "refused": 1}
+    assert report.waits_for == ["Kinesis refused blocks: ProvisionedThroughputExceededException"]
+    assert await world.item(sealed) == sealed.item
+    world.stream.refuse = None
+    assert counts(await world.auditor.round()) == {"judged": 1, "replayed": 1}
+    assert (await world.item(sealed)).attempts == 1
+    assert {decode_header(block).attempt for block in await world.blocks()} == {1}
+
+
+async def test_it_waits_for_what_lags_and_says_which(world: World) -> None:
+    sealed = await world.batch()
+    world.later(lagging=1)
+    world.warehouse.load(1, 1, 5, START_MS)
+    world.behind = {"etl": 0, "sink": 7}
+    report = await world.auditor.round()
+    assert counts(report) == {"judged": 1, "waiting": 1}
+    assert report.waits_for == ["partitions [1]: sink (7 behind)"]
+    await world.commit(sealed.item, 1, 6)
+    world.behind = {}
+    assert (await world.auditor.round()).waits_for == ["partitions [1]: delivery (1 behind)"]
+    world.warehouse.load(1, 1, 6, START_MS)
+    assert (await world.auditor.round()).waits_for == ["partitions [1]: bridge"]
+    assert await world.blocks() == []
+
+
+async def test_what_is_committed_and_not_loaded_is_waited_for(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    world.later()
+    record = await world.commit(sealed.item, 1, 6, staged=True)
+    report = await world.auditor.round()
+    assert counts(report) == {"judged": 1, "waiting": 1}
+    assert report.waits_for == [f"delivery has not loaded {record.txn_id}"]
+    assert await world.blocks() == []
+
+
+async def test_a_held_batch_is_never_replayed(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0)
+    world.later()
+    record = await world.commit(sealed.item, 1, 6)
+    world.warehouse.quarantine(1, record.txn_id, record.partition, 6, world.at_ms)
+    for _ in range(3):
+        report = await world.auditor.round()
+        assert counts(report) == {"judged": 1, "held": 1}
+        assert (report.named, report.held_by) == ({"held": [sealed.item.batch_id]}, [record.txn_id])
+        world.later(4000)
+        world.warehouse.load(1, record.partition, 7, world.at_ms)
+    assert await world.blocks() == []
+    assert await world.item(sealed) == sealed.item
+
+
+async def test_lost_is_alarmed_and_not_replayed_again(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    world.later()
+    await world.auditor.round()
+    world.later(3601)
+    world.warehouse.add_replay(sealed.item.batch_id, 1, attempt=1)
+    report = await world.auditor.round()
+    assert counts(report) == {"judged": 1, "lost": 1}
+    assert (report.alarms, report.named) == (1, {"lost": [sealed.item.batch_id]})
+    assert len(await world.blocks()) == 3
+    await world.commit(sealed.item, 1, 6)
+    assert counts(await world.auditor.round()) == {"judged": 1, "waiting": 1}, "a committed ledger has the lines"
+
+
+async def test_a_batch_with_a_dead_letter_is_named_and_replayed_until_it_is_covered(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    world.warehouse.add_dead_letter(sealed.item.batch_id, 1, "FrameInvalid: garbage")
+    world.later()
+    report = await world.auditor.round()
+    assert counts(report) == {"judged": 1, "dead_lettered": 1, "replayed": 1}
+    assert (report.named, report.alarms, report.still_open) == ({"dead_lettered": [sealed.item.batch_id]}, 0, 1)
+    assert counts(await world.auditor.round()) == {"judged": 1, "dead_lettered": 1, "waiting": 1}
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 1, "dead_lettered": 1, "replayed": 1}
+    world.ledger(sealed.item, 1)
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 1, "completed": 1}
+
+
+async def test_a_dead_letter_of_a_block_that_is_covered_is_no_finding(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    world.warehouse.add_dead_letter(sealed.item.batch_id, 0, "FrameInvalid: garbage")
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 1, "replayed": 1}
+
+
+async def test_a_ledger_file_that_is_gone_excuses_nothing(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    world.later()
+    record = await world.commit(sealed.item, 1, 6)
+    await world.store.delete([output.data_key for output in record.outputs if output.data_key is not None])
+    world.warehouse.add_replay(sealed.item.batch_id, 1, attempt=1)
+    assert counts(await world.auditor.round()) == {"judged": 1, "lost": 1}
+
+
+async def test_copies_by_the_bridge_prove_no_loss(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 2)
+    world.warehouse.add_replay(sealed.item.batch_id, 1, attempt=0)
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 1, "replayed": 1}
+
+
+async def test_more_than_the_batch_is_alarmed_and_stays_open(world: World) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0, 1, 2, 2)
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 1, "excess": 1}
+    assert (await world.item(sealed)).state is BatchState.OPEN
+
+
+@pytest.mark.parametrize("damage", [b"", b"other"])
+async def test_a_damaged_raw_file_is_alarmed_and_not_put(world: World, damage: bytes) -> None:
+    sealed = await world.batch()
+    await world.store.delete([sealed.item.raw_key])
+    if damage:
+        await world.store.put(sealed.item.raw_key, damage)
+    world.later()
+    report = await world.auditor.round()
+    assert counts(report) == {"judged": 1, "damaged": 1}
+    assert report.alarms == 1
+    assert await world.blocks() == []
+    assert await world.item(sealed) == sealed.item
+
+
+async def test_another_epochs_batch_is_refused(world: World) -> None:
+    sealed = await world.batch(epoch=2)
+    world.later()
+    report = await world.auditor.round()
+    assert counts(report) == {"other_epoch": 1}
+    assert report.still_open == 1
+    assert report.named == {"other_epoch": [sealed.item.batch_id]}
+    assert await world.blocks() == []
+
+
+@pytest.mark.parametrize("service", ["warehouse", "registry", "store", "stream"])
+async def test_a_service_that_is_down_is_waited_for(world: World, service: str) -> None:
+    sealed = await world.batch()
+    world.later()
+    down: Any = getattr(world, service)
+
+    async def refuse(call: str, subject: str) -> None:
+        raise ServiceUnavailable(f"{service} is down")
+
+    down.before = refuse
+    report = await world.auditor.round()
+    assert len(report.waits_for) == 1
+    assert "ServiceUnavailable" in report.waits_for[0]
+    assert report.replayed == report.completed == report.alarms == 0
+    down.before = None
+    assert await world.item(sealed) == sealed.item
+    assert counts(await world.auditor.round()) == {"judged": 1, "replayed": 1}
+
+
+async def test_many_batches_are_judged_in_one_round(world: World) -> None:
+    covered = []
+    for n in range(450):
+        world.at_ms += 1
+        sealed = await world.batch(lines=3)
+        if n % 3:
+            world.ledger(sealed.item, *range(len(sealed.item.blocks)))
+            covered.append(sealed.item.batch_id)
+    world.later()
+    assert counts(await world.auditor.round()) == {"judged": 450, "completed": 300, "replayed": 150}
+    states = {item.batch_id: item.state async for item in world.registry.all_batches()}
+    assert {batch_id for batch_id, state in states.items() if state is BatchState.COMPLETE} == set(covered)

@@ -1,0 +1,183 @@
+"""What the collector answers to which request."""
+
+import asyncio
+import gzip
+import json
+import socket
+
+import pytest
+
+from app.collector.server import create_app
+from app.errors import ConfigurationError
+from tests.builders.events import event, text
+from tests.worlds.collector import KEY, NDJSON, CollectorWorld, until
+
+ONE = text(event())
+
+
+@pytest.fixture
+async def world():
+    async with CollectorWorld(max_body_bytes=20_000, max_decompressed_bytes=60_000, max_lines=50).running() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "accepted"),
+    [
+        ("application/json", ONE, 1),
+        ("application/json; charset=utf-8", b"[" + ONE + b"," + ONE + b"]", 2),
+        ("application/json", b'[{"a":"\\ud800"}]', 1),
+        ("application/x-ndjson", ONE + b"\r\n\n" + ONE + b"\nbroken\xff", 3),
+        ("text/plain;charset=UTF-8", ONE + b"\n[", 2),
+    ],
+)
+async def test_events_are_accepted_and_malformed_lines_count(world, content_type, body, accepted):
+    answer = await world.post(body, {**KEY, "Content-Type": content_type})
+    assert answer.status == 200
+    item = await world.registry.get(answer.body["batch_id"])
+    assert item is not None
+    assert answer.body == {"accepted": accepted, "batch_id": item.batch_id}
+    assert item.line_count == accepted == len(await world.stored_lines())
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "code"),
+    [
+        ({"Content-Type": "text/plain"}, ONE, 401, "unauthorized"),
+        ({**NDJSON, "X-Write-Key": "nobody"}, ONE, 401, "unauthorized"),
+        ({**NDJSON, "X-Write-Key": "dém0\u20ac"}, ONE, 401, "unauthorized"),
+        (KEY, ONE, 415, "unsupported_media_type"),
+        ({**KEY, "Content-Type": "text/html"}, ONE, 415, "unsupported_media_type"),
+        ({**NDJSON, "Content-Encoding": "br"}, ONE, 415, "unsupported_encoding"),
+        ({**NDJSON, "Content-Encoding": "gzip"}, ONE, 400, "invalid_gzip"),
+        ({**NDJSON, "Content-Encoding": "gzip"}, gzip.compress(ONE)[:-3], 400, "invalid_gzip"),
+        ({**NDJSON, "Content-Encoding": "gzip"}, gzip.compress(bytes(5_000_000)), 413, "too_large"),
+        (NDJSON, b"x" * 20_001, 413, "too_large"),
+        (NDJSON, b"x\n" * 51, 413, "too_many_lines"),
+        (NDJSON, b"", 400, "empty"),
+        ({**NDJSON, "Content-Encoding": "gzip"}, b"", 400, "empty"),
+        ({**KEY, "Content-Type": "application/json"}, b"[{]", 400, "invalid_json"),
+        ({**KEY, "Content-Type": "application/json"}, b"7", 400, "not_events"),
+    ],
+)
+async def test_a_request_that_is_not_taken_leaves_nothing(world, headers, body, status, code):
+    answer = await world.post(body, headers)
+    assert (answer.status, answer.body["error"]) == (status, code)
+    assert answer.body["detail"]
+    assert await world.items() == []
+    assert world.buffered_bytes == 0
+
+
+async def test_a_body_without_length_is_bounded_while_it_arrives(world):
+    async def endless():
+        for _ in range(100):
+            yield b"x" * 1000
+
+    assert (await world.post(endless())).status == 413
+
+
+async def test_the_key_may_be_in_the_query(world):
+    headers = {"Content-Type": "text/plain"}
+    assert (await world.post(ONE, headers, "/v1/events?key=demo")).status == 200
+    assert (await world.post(ONE, headers, "/v1/events?key=demo2")).status == 401
+
+
+async def test_gzip_bodies_and_big_bodies_are_read(world):
+    many = b"\n".join(text(event(event_id=f"e{n}", section="s" * 100)) for n in range(50))
+    answer = await world.post(gzip.compress(many), {**NDJSON, "Content-Encoding": "gzip"})
+    assert (answer.status, answer.body["accepted"]) == (200, 50)
+    assert {line["event_id"] for line in await world.stored_lines()} == {f"e{n}" for n in range(50)}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/v1/events", 405, "method_not_allowed"),
+        ("GET", "/metrics", 404, "not_found"),
+    ],
+)
+async def test_the_frameworks_own_errors_have_the_same_form(world, method, path, status, code):
+    answer = await world.call(method, path)
+    assert (answer.status, answer.body["error"]) == (status, code)
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_health_and_readiness(world):
+    assert (await world.call("GET", "/health")).body == {"status": "ok"}
+    assert (await world.call("GET", "/ready")).body == {"status": "ready"}
+    world.store.skew_ms = None
+    assert (await world.call("GET", "/ready")).status == 503
+
+
+async def test_preflight_needs_no_key(world):
+    answer = await world.call("OPTIONS", "/v1/events", headers={"Origin": "https://a.example"})
+    assert answer.status == 204
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert {"Content-Type", "X-Write-Key", "Content-Encoding"} <= set(
+        answer.headers["Access-Control-Allow-Headers"].split(", ")
+    )
+    assert "POST" in answer.headers["Access-Control-Allow-Methods"]
+
+
+async def test_only_allowed_origins_are_named():
+    async with CollectorWorld(allowed_origins=("https://a.example",)).running() as world:
+        named = await world.post(ONE, {**NDJSON, "Origin": "https://a.example"})
+        assert named.headers["Access-Control-Allow-Origin"] == "https://a.example"
+        assert named.headers["Vary"] == "Origin"
+        other = await world.post(b"", {**NDJSON, "Origin": "https://b.example"})
+        assert other.status == 400
+        assert "Access-Control-Allow-Origin" not in other.headers
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "ip"),
+    [
+        ((), "198.51.100.1", "127.0.0.1"),
+        (("127.0.0.0/8",), "203.0.113.66, 198.51.100.1", "198.51.100.1"),
+        (("127.0.0.0/8", "198.51.100.0/24"), "203.0.113.66:5000, 198.51.100.1", "203.0.113.66"),
+        (("127.0.0.1/32",), "nonsense", "127.0.0.1"),
+        (("127.0.0.1/32",), "[2001:db8::1]:443", "2001:db8::1"),
+    ],
+)
+async def test_the_address_is_the_right_most_that_no_trusted_proxy_has(trusted, forwarded, ip):
+    async with CollectorWorld(trusted_proxies=trusted).running() as world:
+        headers = {**NDJSON, "X-Forwarded-For": forwarded, "User-Agent": "Test/1"}
+        await world.post(text(event(ip="192.0.2.1", user_agent="Forged")), headers)
+        await world.post(text(event(ip="192.0.2.1", user_agent="Named")), {**headers, "X-Write-Key": "back"})
+        browser, server = await world.stored_lines()
+        assert (browser["ip"], browser["user_agent"]) == (ip, "Test/1")
+        assert (server["ip"], server["user_agent"]) == ("192.0.2.1", "Named")
+
+
+async def test_a_body_that_does_not_come_is_503_and_one_that_breaks_off_leaves_nothing():
+    async with CollectorWorld(request_timeout_s=0.2).running() as world:
+        head = "POST /v1/events?key=demo HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\nabc"
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+        writer.write(head.encode())
+        status = await reader.readline()
+        assert b"503" in status
+        writer.close()
+        with socket.create_connection(("127.0.0.1", world.port)) as broken:
+            broken.sendall(head.encode())
+
+        async def is_forgotten():
+            return world.buffered_bytes == 0
+
+        await until(is_forgotten)
+        assert await world.items() == []
+
+
+def test_a_collector_that_nobody_could_post_to_does_not_start():
+    world = CollectorWorld(write_keys={})
+    with pytest.raises(ConfigurationError, match="INSTREAM_WRITE_KEYS"):
+        create_app(world.settings, world.store, world.registry, world.stream, None, None)
+    world = CollectorWorld(trusted_proxies=("here",))
+    with pytest.raises(ConfigurationError, match="INSTREAM_TRUSTED_PROXIES"):
+        create_app(world.settings, world.store, world.registry, world.stream, None, None)
+
+
+async def test_the_stored_line_has_the_arrival_time(world):
+    await world.post(json.dumps([event(received_at=1)]), {**KEY, "Content-Type": "application/json"})
+    [line] = await world.stored_lines()
+    assert line["received_at"] > 1_700_000_000_000

@@ -1,0 +1,105 @@
+"""The collector as its own process over the AWS stand-in: what an operator starts and stops."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import aiohttp
+import pytest
+
+from app.adapters.kinesis import KinesisBlockStream
+from app.adapters.registry import DynamoRegistry
+from app.adapters.s3 import S3ObjectStore
+from app.core.formats.batch import cut_again
+from app.local.services.aws import free_port, wait_ready
+from app.settings import Settings
+from tests.builders.events import event, text
+from tests.worlds.collector import NDJSON, until
+
+REGION = {"AWS_DEFAULT_REGION": "us-east-1"}
+COMMAND = [sys.executable, "-m", "app.collector"]
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    port = free_port()
+    for name in [name for name in os.environ if name.startswith(("AWS_", "INSTREAM_"))]:
+        monkeypatch.delenv(name)
+    ours = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "stand-in",
+        "AWS_SECRET_ACCESS_KEY": "stand-in",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "INSTREAM_WRITE_KEYS": "demo:browser",
+        "INSTREAM_COLLECTOR_PORT": str(free_port()),
+        "INSTREAM_WEB_PORT": str(free_port()),
+        "INSTREAM_LINGER_MS": "60000",
+    }
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    with subprocess.Popen([sys.executable, "-m", "app.local.services.aws", "--port", str(port)]) as process:
+        try:
+            wait_ready(ours["AWS_ENDPOINT_URL"])
+            yield dict(os.environ)
+        finally:
+            process.terminate()
+
+
+async def test_sigterm_stores_what_is_open_answers_it_and_exits_with_zero(environment):
+    settings = Settings()
+    store, registry, stream = S3ObjectStore(settings), DynamoRegistry(settings), KinesisBlockStream(settings)
+    for port in (store, registry, stream):
+        await port.ensure()
+    process = await asyncio.create_subprocess_exec(*COMMAND, env=environment, stderr=asyncio.subprocess.PIPE)
+    url, ops = (f"http://127.0.0.1:{port}" for port in (settings.collector_port, settings.web_port))
+    try:
+        async with aiohttp.ClientSession() as session:
+
+            async def answers(address: str, expected: str) -> bool:
+                try:
+                    async with session.get(address) as answer:
+                        return expected in await answer.text()
+                except aiohttp.ClientConnectionError:
+                    return False
+
+            await until(lambda: answers(f"{url}/ready", '"ready"'))
+            assert await answers(f"{ops}/metrics", "instream_collector_buffered_bytes 0.0")
+            body = b"\n".join(text(event(event_id=f"e{n}")) for n in range(3))
+            waiting = asyncio.create_task(session.post(f"{url}/v1/events", data=body, headers=NDJSON))
+
+            async def is_buffered() -> bool:
+                return not await answers(f"{ops}/metrics", "instream_collector_buffered_bytes 0.0")
+
+            await until(is_buffered)
+            process.send_signal(signal.SIGTERM)
+            answer = await (await waiting).json()
+        _, log = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, log.decode()
+    assert answer["accepted"] == 3
+    item = await registry.get(answer["batch_id"])
+    assert item is not None
+    expected = cut_again(await store.get(item.raw_key), item, 0)
+    found: list[bytes] = []
+    for shard in await stream.shards():
+        page = await stream.records(await stream.iterator(shard.shard_id, None), 100)
+        found += [record.data for record in page.records]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [({"INSTREAM_WRITE_KEYS": ""}, "INSTREAM_WRITE_KEYS"), ({"INSTREAM_PARTITIONS": "0"}, "INSTREAM_PARTITIONS")],
+)
+def test_settings_that_do_not_fit_end_it_with_two_and_the_remedy(change, remedy):
+    result = subprocess.run(
+        COMMAND, env=os.environ | REGION | change, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert result.returncode == 2
+    assert remedy in result.stderr

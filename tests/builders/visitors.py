@@ -1,0 +1,28 @@
+"""User agents and addresses of tests, and what enrichment says of them: to the pipeline, and to the oracle."""
+
+from typing import Any
+
+from app.core.enrich.bots import CrawlerNetworks, parse_networks
+from app.core.enrich.enrich import Location
+from tests.builders.source_log import CHROME, GOOGLEBOT, IPHONE, enricher
+from tests.oracle import Visitor
+
+AGENTS = {
+    CHROME: (None, "Chrome", "Windows", "desktop"),
+    IPHONE: (None, "Mobile Safari", "iOS", "mobile"),
+    GOOGLEBOT: ("user_agent:Googlebot", None, None, None),
+    "HeadlessChrome/1.0": ("user_agent:Headless", None, None, None),
+    "": ("empty_user_agent", None, None, None),
+}
+ADDRESSES = {"203.0.113.77": "203.0.113.0", "198.51.100.9": "198.51.100.0", "2001:db8:1:2::3": "2001:db8:1::"}
+CRAWLER_IP = "198.51.100.9"
+GEO = {"203.0.113.77": "NZ"}
+ENRICHER = enricher(
+    networks=CrawlerNetworks(parse_networks("198.51.100.0/24 crawlers")), location_of=lambda ip: Location(GEO.get(ip))
+)
+
+
+def visitor_of(fields: dict[str, Any]) -> Visitor:
+    bot, *agent = AGENTS[fields.get("user_agent", "")]
+    bot = bot or ("network:crawlers" if fields["ip"] == CRAWLER_IP else None)
+    return Visitor("webdriver" if fields.get("webdriver") else bot, *agent, GEO.get(fields["ip"]))

@@ -1,0 +1,209 @@
+"""One run: load, faults beside it, quiet, and then the invariants."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from agents.delivery.release import release
+from app.adapters.s3 import S3ObjectStore
+from app.adapters.warehouse import connect, open_session, run
+from app.clock import SystemClock
+from app.core.delivery import statements
+from app.errors import InstreamError, LocalStackError
+from app.local.services.aws_faults import Rates
+from app.local.stack.life import Home
+from app.local.stack.stack_file import Stack, read_stack
+from app.local.traffic.run import Plan, Run, run_traffic
+from app.settings import Settings, read_settings
+from tests.rig.chaos.plan import Kind, plan
+from tests.rig.chaos.report import Journal, Report
+from tests.rig.chaos.services import Services
+from tests.rig.chaos.strike import KIND_OF_WAREHOUSE, Striker
+from tests.rig.chaos.workers import Workers
+from tests.rig.invariants.check import ALL, judge
+from tests.rig.invariants.gather import Ports, ports_of, read_chains, read_registry
+from tests.rig.invariants.replays import check_replays
+from tests.rig.invariants.settle import settle
+from tests.rig.invariants.violation import Violation
+
+Say = Callable[[str], None]
+SETTINGS: Final = {
+    "INSTREAM_JOIN_WINDOW_S": "5", "INSTREAM_JOIN_GRACE_S": "4", "INSTREAM_JOIN_REORDER_S": "2",
+    "INSTREAM_COMMIT_INTERVAL_S": "3", "INSTREAM_IDLE_COMMIT_INTERVAL_S": "5", "INSTREAM_DELIVERY_INTERVAL_S": "1",
+    "INSTREAM_AUDIT_INTERVAL_S": "5", "INSTREAM_AUDIT_GRACE_S": "30", "INSTREAM_STALL_TIMEOUT_S": "60",
+    "INSTREAM_RESTART_HEALTHY_S": "3",
+}  # fmt: skip
+"""Seconds where production has minutes: a fault then meets every phase of everything."""
+RATES: Final = Rates(s3=0.05, throttled=0.2, partial=0.1, twice=0.1, dynamodb=0.02)
+SETTLE_S: Final = 600.0
+"""I7: how long after the last fault nothing may be left to do."""
+READY_S: Final = 90.0
+"""How long a worker may take to be ready after that: a backoff, a start, a rebalance."""
+TELL_EVERY_S: Final = 10.0
+RELEASE_EVERY_S: Final = 3.0
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run."""
+
+    minutes: float = 10.0
+    seed: int = 1
+    rate: float = 80.0
+    """Lines a second."""
+
+    @property
+    def seconds(self) -> float:
+        """How long faults strike."""
+        return self.minutes * 60
+
+
+async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Report:
+    """Load a running stack, let faults strike for a while, wait until it has settled, and judge it.
+
+    Raises:
+        LocalStackError: the stack itself is gone.
+    """
+    start = time.monotonic()
+    clock, journal = SystemClock(), Journal()
+    workers, services = Workers(home, stack, clock), Services(stack)
+    rates = msgspec.structs.replace(RATES, seed=options.seed)
+    traffic = asyncio.create_task(_load(stack, options, journal, say))
+    striker = Striker(workers, services, journal, rates)
+    faults = asyncio.create_task(striker.run(plan(options.seed, options.seconds), options.seconds))
+    try:
+        await faults
+        quiet = time.monotonic()
+        say(f"the faults are over after {journal.elapsed_s:.0f} s")
+        report = Report(seed=options.seed, minutes=options.minutes, faults=await _counts(journal, services))
+        report.missed = _missed(journal)
+        runs = await _loaded(traffic, report)
+        async with ports_of(read_settings()) as ports:
+            aside: set[str] = set()
+            report.violations += await _settled(ports, aside, quiet, say)
+            report.violations += judge_quarantine(aside, striker.unreadable)
+            report.settled_s = round(time.monotonic() - quiet, 1)
+            report.violations += await _ready(workers)
+            say(f"settled {report.settled_s} s after the faults; judging")
+            await _describe(ports, runs, home, report)
+            report.violations += await judge(ports, runs, ALL, say)
+            report.violations += await check_replays(ports, SETTLE_S, say)
+    finally:
+        for task in (traffic, faults):
+            task.cancel()
+        await asyncio.wait({traffic, faults})
+        await workers.close()
+        await services.close()
+    report.took_s = round(time.monotonic() - start, 1)
+    report.journal = sorted([*journal.struck, *journal.missed], key=lambda one: one.at_s)
+    return report
+
+
+async def _load(stack: Stack, options: Options, journal: Journal, say: Say) -> Run:
+    """Steady traffic for as long as faults strike and a little longer."""
+    told = 0.0
+
+    def progress(lines: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= TELL_EVERY_S:
+            told = now
+            say(f"{journal.elapsed_s:5.0f} s  {lines:,} lines are acknowledged, {len(journal.struck)} faults struck")
+
+    events = round(options.rate * options.seconds)
+    return await run_traffic(stack, Plan(events=events, rate=options.rate, seed=options.seed, keep_bodies=True), progress)
+
+
+async def _loaded(traffic: "asyncio.Task[Run]", report: Report) -> list[Run]:
+    """The run; where the collector broke its contract with a client, that is a violation and there is none."""
+    try:
+        return [await traffic]
+    except LocalStackError as exc:
+        report.violations.append(Violation("I3", f"the load ended: {exc}"))
+        return []
+
+
+async def _counts(journal: Journal, services: Services) -> dict[str, int]:
+    """Kind -> how often it struck: what was carried out here, and what the stand-ins did by themselves."""
+    counts: dict[str, int] = {kind.value: 0 for kind in Kind}
+    counts |= journal.counts()
+    for name, count in (await services.warehouse_struck()).items():
+        counts[KIND_OF_WAREHOUSE[name].value] = count
+    return counts | await services.aws_struck()
+
+
+def _missed(journal: Journal) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for one in journal.missed:
+        counts[one.kind] = counts.get(one.kind, 0) + 1
+    return counts
+
+
+async def _settled(ports: Ports, aside: set[str], quiet: float, say: Say) -> list[Violation]:
+    """Wait for I7, releasing meanwhile what the warehouse could not read (it can, now): an operator's part (rule D2).
+
+    `aside` gets the transactions that were found quarantined.
+    """
+    left_s = SETTLE_S - (time.monotonic() - quiet)
+    releasing = asyncio.create_task(_release_all(ports.settings, aside, say))
+    try:
+        return await settle(ports, left_s, say)
+    finally:
+        releasing.cancel()
+
+
+async def _ready(workers: Workers) -> list[Violation]:
+    """I7, too: everybody works. One that cannot start any more shows nowhere else while another does its part."""
+    deadline = time.monotonic() + READY_S
+    while unready := await workers.unready():
+        if time.monotonic() > deadline:
+            return [Violation("I7", f"not ready {READY_S:g} s after everything was settled: {', '.join(unready)}")]
+        await asyncio.sleep(1)
+    return []
+
+
+async def _release_all(settings: Settings, aside: set[str], say: Say) -> None:
+    """Release every quarantined transaction, again and again."""
+    objects, open_one = S3ObjectStore(settings), partial(open_session, settings.warehouse_url, settings.copy_iam_role)
+    try:
+        while True:
+            try:
+                for txn_id in await _quarantined(settings):
+                    aside.add(txn_id)
+                    answer = await release(objects, open_one, settings, SystemClock(), txn_id)
+                    say(f"quarantined {txn_id} is released: {answer.result.value}")
+            except InstreamError as exc:
+                say(f"nothing can be released now: {exc}")
+            await asyncio.sleep(RELEASE_EVERY_S)
+    finally:
+        await objects.close()
+
+
+def judge_quarantine(aside: Collection[str], unreadable: Sequence[str]) -> list[Violation]:
+    """D2: a file that cannot be read is set aside alone.
+
+    Args:
+        aside: the transactions that were quarantined.
+        unreadable: URLs of the files that could not be read.
+    """
+    blamed = {url.rpartition("/")[2].partition(".")[0] for url in unreadable}
+    return [Violation("D2", f"{txn_id} is quarantined and its files can be read") for txn_id in sorted(set(aside) - blamed)]
+
+
+async def _quarantined(settings: Settings) -> list[str]:
+    async with await connect(settings.warehouse_url) as connection:
+        return [str(row[0]) for row in await run(connection, statements.QUARANTINE)]
+
+
+async def _describe(ports: Ports, runs: Sequence[Run], home: Home, report: Report) -> None:
+    """How much there was."""
+    for one in runs:
+        report.lines += one.sent.lines
+        report.requests_retried += one.sent.retries
+    report.batches = len(await read_registry(ports))
+    report.transactions = len((await read_chains(ports))[0])
+    stack = read_stack(home)
+    report.restarts = {} if stack is None else {name: count for name, count in stack.restarts.items() if count}

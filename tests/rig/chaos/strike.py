@@ -1,0 +1,184 @@
+"""Carries a plan out: every fault at its time, each kind by its own method, all of it noted."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+import structlog
+
+from app.errors import InstreamError
+from app.local.services.aws_faults import Rates
+from tests.rig.chaos import state
+from tests.rig.chaos.plan import EXTRA, ROLES, STOPPABLE, STORM, Fault, Kind
+from tests.rig.chaos.report import Journal
+from tests.rig.chaos.services import Services
+from tests.rig.chaos.workers import Workers
+
+log = structlog.get_logger(__name__)
+
+ROLL_BACK_AFTER_S: Final = 15.0
+"""Between the copy of a RocksDB directory and its return."""
+BACK_S: Final = 40.0
+"""How long a worker may take to run again, so that its copy can be put back."""
+STORM_S: Final = 6.0
+_WAREHOUSE: Final = {
+    Kind.DISK_FULL: "disk_full", Kind.LOCK_TIMEOUT: "lock_timeout", Kind.SERIALIZATION: "serialization",
+    Kind.REFUSED: "refuse", Kind.DROP_MID_COPY: "drop_mid_copy", Kind.DROP_BEFORE_COMMIT: "drop_before_commit",
+    Kind.DROP_AFTER_COMMIT: "drop_after_commit", Kind.UNREADABLE: "unreadable",
+}  # fmt: skip
+"""What the stand-in calls them; it counts them itself, when they strike."""
+KIND_OF_WAREHOUSE: Final = {name: kind for kind, name in _WAREHOUSE.items()}
+_SEVERAL: Final = frozenset({Kind.DISK_FULL, Kind.SERIALIZATION, Kind.LOCK_TIMEOUT})
+
+
+class Striker:
+    """The faults of one run against one stack."""
+
+    def __init__(self, workers: Workers, services: Services, journal: Journal, rates: Rates) -> None:
+        self._workers = workers
+        self._services = services
+        self._journal = journal
+        self._rates = rates
+        self._outages = 0
+        self.unreadable: list[str] = []
+        """URLs of the files that the warehouse could not read; known at the end."""
+        self._changing = asyncio.Lock()
+        self._strikes: dict[Kind, Callable[[Fault], Awaitable[None]]] = {
+            Kind.TERM: partial(self._signal, signal.SIGTERM), Kind.KILL: partial(self._signal, signal.SIGKILL),
+            Kind.ZOMBIE: self._zombie, Kind.BROKER: self._broker, Kind.REBALANCE: self._rebalance,
+            Kind.STATE_DELETED: self._damage, Kind.STATE_TRUNCATED: self._damage, Kind.STATE_ROLLED_BACK: self._roll_back,
+            Kind.SPLIT: self._shards, Kind.MERGE: self._shards, Kind.S3_OUTAGE: self._outage, Kind.VACUUM: self._vacuum,
+            **dict.fromkeys(_WAREHOUSE, self._warehouse),
+        }  # fmt: skip
+
+    async def run(self, plan: Sequence[Fault], seconds: float) -> None:
+        """Begin, strike as planned, and end after `seconds` with nothing failing any more and nobody stopped."""
+        for name in EXTRA:
+            await self._workers.add(name)
+        await self._services.fail_aws(self._rates)
+        self._journal.begin()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for fault in plan:
+                    await asyncio.sleep(max(0.0, fault.at_s - self._journal.elapsed_s))
+                    group.create_task(self._strike(fault))
+                await asyncio.sleep(max(0.0, seconds - self._journal.elapsed_s))
+        finally:
+            self._workers.wake_all()
+            await self._services.fail_aws(Rates())
+            self.unreadable = await self._services.unreadable()
+            await self._services.mend_warehouse()
+
+    async def _strike(self, fault: Fault) -> None:
+        try:
+            await self._strikes[fault.kind](fault)
+        except (InstreamError, OSError) as exc:
+            self._journal.miss(fault.kind, fault.target, f"{type(exc).__name__}: {exc}")
+
+    # --- processes
+
+    async def _signal(self, number: signal.Signals, fault: Fault) -> None:
+        name = await self._workers.eligible(fault.target, [*ROLES, *self._workers.extras])
+        pid = self._workers.send(name, number) if name else None
+        if name and pid:
+            self._journal.note(fault.kind, name, f"pid {pid}")
+        else:
+            self._journal.miss(fault.kind, fault.target, "nobody runs")
+
+    async def _zombie(self, fault: Fault) -> None:
+        name = await self._workers.eligible(fault.target, STOPPABLE)
+        since_s = self._journal.elapsed_s
+        pid = await self._workers.stop_for(name, fault.lasts_s) if name else None
+        if name and pid:
+            self._journal.note(fault.kind, name, f"pid {pid}, stopped at {since_s:.1f} s for {fault.lasts_s} s")
+        else:
+            self._journal.miss(fault.kind, fault.target, "nobody runs")
+
+    async def _broker(self, fault: Fault) -> None:
+        number = signal.SIGKILL if fault.chance % 2 else signal.SIGTERM
+        pid = self._workers.send("kafka", number)
+        if pid:
+            self._journal.note(fault.kind, "kafka", f"{number.name} to pid {pid}")
+        else:
+            self._journal.miss(fault.kind, "kafka", "it does not run")
+
+    async def _rebalance(self, fault: Fault) -> None:
+        """Remove a worker and add it again, or the other way round where it is not there: two rebalances, or more."""
+        async with self._changing:
+            name = fault.target
+            if name in self._workers.extras:
+                await self._workers.remove(name)
+                await asyncio.sleep(STORM_S * (fault.chance % 100) / 100)
+                await self._workers.add(name)
+                self._journal.note(fault.kind, name, "removed and added")
+            else:
+                await self._workers.add(name)
+                await asyncio.sleep(STORM_S + STORM_S * (fault.chance % 100) / 100)
+                await self._workers.remove(name)
+                self._journal.note(fault.kind, name, "added and removed")
+
+    # --- state
+
+    async def _damage(self, fault: Fault) -> None:
+        change = state.delete if fault.kind is Kind.STATE_DELETED else partial(state.truncate, chance=fault.chance)
+        async with self._changing:
+            name = await self._stateful(fault)
+            what = await self._workers.while_down(name, change)
+        self._journal.note(fault.kind, name, what)
+
+    async def _roll_back(self, fault: Fault) -> None:
+        async with self._changing:
+            name = await self._stateful(fault)
+            folder = self._workers.folder(name)
+            aside = folder.with_name(f"{folder.name}.copy")
+
+            def keep(path: object) -> str:
+                state.copy(folder, aside)
+                return ""
+
+            await self._workers.while_down(name, keep)
+        copied_s = self._journal.elapsed_s
+        await asyncio.sleep(ROLL_BACK_AFTER_S)
+        async with self._changing:
+            if await self._workers.eligible(name, [name], BACK_S) is None:
+                self._journal.miss(fault.kind, name, "it did not come back in time")
+                return
+            what = await self._workers.while_down(name, partial(state.roll_back, aside=aside))
+        self._journal.note(fault.kind, name, f"{what}, of {copied_s:.1f} s")
+
+    async def _stateful(self, fault: Fault) -> str:
+        """The etl worker that is meant, or another that has something to lose."""
+        others = [name for name in ("etl", *STORM) if name.startswith("etl")]
+        name = await self._workers.eligible(fault.target, others)
+        return name or fault.target
+
+    # --- services
+
+    async def _shards(self, fault: Fault) -> None:
+        change = self._services.split if fault.kind is Kind.SPLIT else self._services.merge
+        which = await change(fault.chance)
+        if not which:  # too many or too few: the other way round
+            fault = msgspec.structs.replace(fault, kind=Kind.MERGE if fault.kind is Kind.SPLIT else Kind.SPLIT)
+            change = self._services.split if fault.kind is Kind.SPLIT else self._services.merge
+            which = await change(fault.chance)
+        self._journal.note(fault.kind, "kinesis", which)
+
+    async def _outage(self, fault: Fault) -> None:
+        self._outages += 1
+        seed = self._rates.seed * 1000 + self._outages
+        await self._services.fail_aws(msgspec.structs.replace(self._rates, seed=seed, s3=1.0))
+        await asyncio.sleep(fault.lasts_s)
+        await self._services.fail_aws(msgspec.structs.replace(self._rates, seed=seed))
+        self._journal.note(fault.kind, "s3", f"{fault.lasts_s} s")
+
+    async def _vacuum(self, fault: Fault) -> None:
+        await self._services.lock_log(fault.lasts_s)
+        self._journal.note(fault.kind, "delivery_log", f"{fault.lasts_s} s")
+
+    async def _warehouse(self, fault: Fault) -> None:
+        times = 1 + fault.chance % 2 if fault.kind in _SEVERAL else 1
+        await self._services.fail_warehouse(_WAREHOUSE[fault.kind], times)
+        log.info("ordered", fault=fault.kind, times=times)

@@ -1,0 +1,203 @@
+"""The roles' processes: who runs, signals to them, and workers that come and go beside the supervised ones."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from app.clock import Clock
+from app.errors import LocalStackError
+from app.local.stack.environment import process_environment, role_variables
+from app.local.stack.keeper import Keeper, ProcessSpec
+from app.local.stack.life import Home
+from app.local.stack.ports import HOST, Claim, claim_free
+from app.local.stack.probe import answers_ok
+from app.local.stack.stack_file import Stack, read_stack
+from app.local.stack.supervisor import BIN
+from app.settings import read_settings
+
+DEATH_S: Final = 10.0
+"""Longest time that a killed process takes to be gone."""
+PATIENCE_S: Final = 8.0
+"""How long a fault waits for somebody whom it can meet."""
+
+
+class Workers:
+    """Everything that runs a role."""
+
+    def __init__(self, home: Home, stack: Stack, clock: Clock) -> None:
+        self._home = home
+        self._environment = process_environment(os.environ, stack.environment)
+        self._clock = clock
+        self._extras: dict[str, Keeper] = {}
+        self._claims: list[Claim] = []
+        self._ports: dict[str, int] = {}
+        self._stopped: dict[str, int] = {}
+        self._busy: set[str] = set()
+
+    # --- who runs
+
+    def pid(self, name: str) -> int | None:
+        """The pid of a role (`etl`) or of an extra worker (`etl-2`); None while it does not run."""
+        if name in self._extras:
+            return self._extras[name].pid
+        stack = read_stack(self._home)
+        if stack is None:
+            raise LocalStackError(f"the stack in {self._home.path} is gone")
+        pid = stack.pid_of(name)
+        return pid if pid is not None and _runs(pid) else None
+
+    async def eligible(self, wanted: str, others: Sequence[str], patience_s: float = PATIENCE_S) -> str | None:
+        """`wanted`, or the next of `others` behind it that runs and is not stopped or being changed; None if none comes."""
+        deadline_s = self._clock.monotonic_s() + patience_s
+        start = others.index(wanted) if wanted in others else 0
+        while True:
+            for name in [wanted, *others[start:], *others[:start]]:
+                if name not in self._stopped and name not in self._busy and self.pid(name) is not None:
+                    return name
+            if self._clock.monotonic_s() > deadline_s:
+                return None
+            await asyncio.sleep(0.1)
+
+    async def unready(self) -> list[str]:
+        """The roles and extra workers whose /ready does not say yes."""
+        stack = read_stack(self._home)
+        if stack is None:
+            raise LocalStackError(f"the stack in {self._home.path} is gone")
+        pages = {role: url.replace("/metrics", "/ready") for role, url in stack.metrics.items()}
+        pages |= {name: f"http://{HOST}:{self._ports[name]}/ready" for name in self._extras}
+        answers = await asyncio.gather(*(answers_ok(page) for page in pages.values()))
+        return [name for name, is_ready in zip(pages, answers, strict=True) if not is_ready]
+
+    # --- what is done to them
+
+    def send(self, name: str, number: signal.Signals) -> int | None:
+        """Send a signal. Returns: to which pid; None where it is gone already."""
+        pid = self.pid(name)
+        if pid is None:
+            return None
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return None
+        return pid
+
+    async def stop_for(self, name: str, seconds: float) -> int | None:
+        """Stop a worker so long and wake it, taken for dead by its group. Returns: its pid, None where it is gone."""
+        pid = self.send(name, signal.SIGSTOP)
+        if pid is None:
+            return None
+        self._stopped[name] = pid
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._wake(name)
+        return pid
+
+    def wake_all(self) -> None:
+        """Let everything that is stopped go on."""
+        for name in list(self._stopped):
+            self._wake(name)
+
+    async def while_down(self, name: str, damage: Callable[[Path], str]) -> str:
+        """Kill a worker, do something to its directory before it is started again. Returns: what `damage` says."""
+        self._busy.add(name)
+        try:
+            if name in self._extras:
+                return await self._extra_down(name, damage)
+            return await self._role_down(name, damage)
+        finally:
+            self._busy.discard(name)
+
+    # --- extra workers
+
+    @property
+    def extras(self) -> list[str]:
+        """The extra workers that there are."""
+        return list(self._extras)
+
+    async def add(self, name: str) -> None:
+        """Start an extra worker, `<role>-<number>`, with a directory of its own; it is kept running until it is removed."""
+        port = claim_free()
+        self._claims.append(port)
+        self._ports[name] = port.port
+        role = name.partition("-")[0]
+        own = role_variables(role, self._home.path, {f"{role}-web": port.port})
+        own["INSTREAM_DATA_DIR"] = str(self.folder(name))
+        await self._keep(ProcessSpec(
+            name=name, command=[str(BIN / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "info"],
+            environment=self._environment | own, folder=self._home.path, log=self._home.logs / f"{name}.log",
+            healthy_s=read_settings().restart_healthy_s,
+        ))  # fmt: skip
+
+    async def remove(self, name: str) -> None:
+        """End an extra worker; its directory stays."""
+        self._wake(name)
+        await self._extras.pop(name).stop()
+
+    async def close(self) -> None:
+        """End all extra workers."""
+        self.wake_all()
+        await asyncio.gather(*(self.remove(name) for name in self.extras))
+        for held in self._claims:
+            held.holder.close()
+
+    def folder(self, name: str) -> Path:
+        """Where a worker keeps its RocksDB."""
+        return self._home.data / name
+
+    # --- inside
+
+    async def _keep(self, spec: ProcessSpec) -> None:
+        keeper = Keeper(spec, self._clock, lambda: None, lambda _: None)
+        self._extras[spec.name] = keeper
+        await keeper.start()
+
+    def _wake(self, name: str) -> None:
+        pid = self._stopped.pop(name, None)
+        if pid is not None:
+            with suppress(ProcessLookupError):  # somebody killed it meanwhile
+                os.kill(pid, signal.SIGCONT)
+
+    async def _extra_down(self, name: str, damage: Callable[[Path], str]) -> str:
+        keeper = self._extras[name]
+        process = keeper.release()
+        if process is None:
+            raise LocalStackError(f"{name} does not run")
+        try:
+            process.kill()
+            await process.wait()
+            return await asyncio.to_thread(damage, self.folder(name))
+        finally:
+            await self._keep(keeper.spec)
+
+    async def _role_down(self, name: str, damage: Callable[[Path], str]) -> str:
+        """The supervisor sleeps meanwhile, or it would have started the next process before the damage is done."""
+        stack = read_stack(self._home)
+        pid = self.pid(name)
+        if stack is None or pid is None:
+            raise LocalStackError(f"{name} does not run")
+        os.kill(stack.supervisor_pid, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            deadline_s = self._clock.monotonic_s() + DEATH_S
+            while _runs(pid):
+                if self._clock.monotonic_s() > deadline_s:
+                    raise LocalStackError(f"{name} does not die")
+                await asyncio.sleep(0.02)
+            return await asyncio.to_thread(damage, self.folder(name))
+        finally:
+            os.kill(stack.supervisor_pid, signal.SIGCONT)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and not only its exit code."""
+    try:
+        return psutil.Process(pid).status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,214 @@
+"""What the sweep does to a stack, so that its roles come to all their points."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import boto3
+import psutil
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.structs import TopicPartition
+
+from agents.audit.ports import real_ports
+from agents.audit.replay import replay
+from app.adapters.kafka import LogReader
+from app.adapters.kinesis import KinesisBlockStream
+from app.adapters.loaded_ledger import WarehouseLedger
+from app.adapters.registry import DynamoRegistry
+from app.adapters.s3 import S3ObjectStore
+from app.adapters.warehouse import open_session
+from app.clock import SystemClock
+from app.core.events.parse import parse_line
+from app.core.formats.batch import new_batch_id, seal
+from app.core.formats.flows import LEDGER
+from app.core.formats.object_keys import record_key
+from app.core.sink.chain import Place, decode_record
+from app.errors import ObjectMissing
+from app.settings import Settings
+from app.shell.ports import Ports
+from app.topics import topics_of
+
+ORPHAN_AGE_MS: Final = 60_000
+"""Past the audit's grace and all bounds of the join."""
+ORPHAN_LINES: Final = 40
+KEPT_MESSAGES: Final = 4
+"""What is left of each partition of `rows`: messages that name others, and what the sink has not committed yet."""
+KEPT_SHARDS: Final = 2
+"""With more open ones, two are merged."""
+KNOWN_AFTER_MS: Final = 10_000
+CUT_BYTES: Final = 6
+STANDSTILL_S: Final = 4.0
+"""Less than the group's session timeout: delivery keeps its partitions."""
+_AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+
+
+async def leave_orphan(settings: Settings, run: str, *, cut_short: bool = False) -> str:
+    """Store and register a batch that never reaches Kinesis by itself, as a collector that died then leaves it.
+
+    Args:
+        settings: where.
+        run: what its events' ids begin with.
+        cut_short: its blocks do reach Kinesis, in such a state that nobody can read them.
+
+    Returns: its id.
+    """
+    received_ms = SystemClock().now_ms() - ORPHAN_AGE_MS
+    lines = [
+        (
+            f'{{"event_id":"{run}-{n}","event_type":"ad_click","page_view_id":"{run}-p{n}","occurred_at":{received_ms},'
+            f'"revenue_micros":{n}}}'
+        ).encode()
+        for n in range(ORPHAN_LINES)
+    ]
+    stored = [parse_line(line, "browser", received_ms, "203.0.113.9", _AGENT) for line in lines]
+    sealed = seal(new_batch_id(received_ms, os.urandom(10)), settings.epoch, settings.partitions, stored)
+    store, registry = S3ObjectStore(settings), DynamoRegistry(settings)
+    try:
+        await store.put(sealed.item.raw_key, sealed.raw)
+        await registry.register(sealed.item)
+        if cut_short:
+            await put_cut_short(settings, sealed.blocks)
+    finally:
+        await asyncio.gather(store.close(), registry.close())
+    return sealed.batch_id
+
+
+async def put_cut_short(settings: Settings, blocks: Sequence[bytes]) -> None:
+    """Put blocks whose frames lack their end."""
+    stream = KinesisBlockStream(settings)
+    try:
+        await stream.put([block[:-CUT_BYTES] for block in blocks])
+    finally:
+        await stream.close()
+
+
+def reshard(settings: Settings) -> str:
+    """Split a shard where there are few, merge two neighbours otherwise; what was done, in words."""
+    client: Any = boto3.session.Session().client("kinesis")
+    try:
+        listed = client.list_shards(StreamName=settings.stream)["Shards"]
+        open_shards = [shard for shard in listed if "EndingSequenceNumber" not in shard["SequenceNumberRange"]]
+        by_key = sorted(open_shards, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+        if len(by_key) <= KEPT_SHARDS:
+            shard = by_key[0]
+            low, high = (int(shard["HashKeyRange"][f"{end}HashKey"]) for end in ("Starting", "Ending"))
+            client.split_shard(
+                StreamName=settings.stream, ShardToSplit=shard["ShardId"], NewStartingHashKey=str((low + high) // 2)
+            )
+            return f"{shard['ShardId']} is split"
+        one, other = by_key[0], by_key[1]
+        client.merge_shards(StreamName=settings.stream, ShardToMerge=one["ShardId"], AdjacentShardToMerge=other["ShardId"])
+        return f"{one['ShardId']} and {other['ShardId']} are merged"
+    finally:
+        client.close()
+
+
+async def replay_one(settings: Settings) -> None:
+    """Put one batch once more that the pipeline has had time to know."""
+    registry, warehouse = DynamoRegistry(settings), WarehouseLedger(settings.warehouse_url)
+    known_ms = SystemClock().now_ms() - KNOWN_AFTER_MS
+    try:
+        items = [item async for item in registry.all_batches() if item.received_at_ms < known_ms]
+        if items:
+            latest = max(items, key=lambda item: item.received_at_ms)
+            await replay(real_ports(settings, Ports(settings), warehouse), settings, [latest.batch_id])
+    finally:
+        await asyncio.gather(registry.close(), warehouse.close())
+
+
+class Spoilt(NamedTuple):
+    """A file that cannot be loaded now."""
+
+    key: str
+    body: bytes
+    """What it holds when it is mended."""
+
+
+async def spoil_file(settings: Settings, pid: int) -> Spoilt:
+    """Spoil a file of a transaction that is ready and not loaded; delivery (`pid`) stands still until it is done."""
+    worker, store = psutil.Process(pid), S3ObjectStore(settings)
+    try:
+        while True:
+            worker.suspend()
+            try:
+                async with asyncio.timeout(STANDSTILL_S):
+                    found = await _unloaded_file(settings, store)
+                await store.put(found.key, b"spoilt")
+                return found
+            except TimeoutError:  # it stood still while it held the lock, or nothing came
+                pass
+            finally:
+                worker.resume()
+            await asyncio.sleep(1)
+    finally:
+        await store.close()
+
+
+async def _unloaded_file(settings: Settings, store: S3ObjectStore) -> Spoilt:
+    """The first data file behind delivery's positions, once there is one."""
+    while True:
+        session = await open_session(settings.warehouse_url)
+        try:
+            positions = await session.positions(settings.epoch)
+        finally:
+            await session.close()
+        for partition in range(settings.partitions):
+            place, number = Place(settings.epoch, partition), positions.get(partition, 0) + 1
+            try:
+                record = decode_record(await store.get(record_key(*place, number)), place, number)
+            except ObjectMissing:
+                continue
+            key = next((out.data_key for out in record.outputs if out.output == LEDGER.name and out.data_key), None)
+            if key is not None and await store.head(record.ready_key) is not None:
+                return Spoilt(key, await store.get(key))
+        await asyncio.sleep(0.2)
+
+
+async def mend_file(settings: Settings, spoilt: Spoilt) -> None:
+    """Put back what the file held."""
+    store = S3ObjectStore(settings)
+    try:
+        await store.put(spoilt.key, spoilt.body)
+    finally:
+        await store.close()
+
+
+def copy_store(pid: int, data: Path, target: Path) -> None:
+    """Copy the store of a worker as a crash at this moment would leave it: the worker stands still meanwhile."""
+    worker = psutil.Process(pid)
+    worker.suspend()
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(data, target)
+    finally:
+        worker.resume()
+
+
+async def make_stale(settings: Settings, pid: int, data: Path, older: Path) -> None:
+    """Kill a worker, its store an older copy by then, and the log cut behind what that had read.
+
+    The stack must have settled: what the cut log cannot tell any more must not be asked for.
+    """
+    worker = psutil.Process(pid)
+    worker.suspend()
+    shutil.rmtree(data)
+    shutil.copytree(older, data)
+    topic = topics_of(settings).rows.name
+    async with LogReader(settings) as logs:
+        ends = await logs.end_offsets(topic, range(settings.partitions))
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    await client.start()
+    try:
+        await client.delete_records(
+            {
+                TopicPartition(topic, partition): RecordsToDelete(before_offset=end - KEPT_MESSAGES)
+                for partition, end in ends.items()
+            }
+        )
+    finally:
+        await client.close()
+    os.kill(pid, signal.SIGKILL)

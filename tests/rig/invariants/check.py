@@ -1,0 +1,116 @@
+"""All invariants of a stack, after its traffic has ended."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from app.local.traffic.run import Run
+from app.local.traffic.stories import Timing
+from app.settings import Settings
+from tests.rig.invariants.arrivals import Seen, arrivals, read_stream
+from tests.rig.invariants.batches import judge_ledger, judge_raw
+from tests.rig.invariants.gather import (
+    Ports,
+    Tables,
+    ports_of,
+    read_below,
+    read_chains,
+    read_objects,
+    read_registry,
+    read_tables,
+)
+from tests.rig.invariants.replays import check_replays
+from tests.rig.invariants.rows import judge_rows
+from tests.rig.invariants.settle import Say, settle
+from tests.rig.invariants.transactions import judge_files, judge_loads, judge_manifests, judge_owners
+from tests.rig.invariants.violation import Violation
+
+SETTLE_S: Final = 600.0
+"""I7: how long after the last fault a stack may take."""
+LOG_PATIENCE_S: Final = 60.0
+"""How long delivery may take for a transaction that was committed just before it was looked for."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of a stack."""
+
+    alone: bool = True
+    """Nobody but the runs sent anything, so that a row of no run is a violation."""
+    may_be_aside: frozenset[str] = frozenset()
+    """Transactions that may be quarantined. Their batches stay open, so I7 does not hold with them."""
+    settle_s: float = SETTLE_S
+    """Bound of the wait before it is judged, and of the one behind the replays."""
+    replays: bool = True
+    """Judge I5 too; its replays stay in the registry and the stream."""
+
+
+ALL: Final = Terms()
+
+
+async def check(settings: Settings, runs: Sequence[Run], terms: Terms = ALL, say: Say = lambda _: None) -> list[Violation]:
+    """Wait until the stack has settled (I7), judge what it holds (I1 to I4), send everything again and compare (I5).
+
+    Args:
+        settings: lead to the stack (`app.local.stack.stack_file.enter`, then `read_settings`).
+        runs: everything that was sent and acknowledged; each kept its bodies.
+        terms: what is asked.
+        say: told what it is at.
+
+    Returns: every violation found; empty where all promises were kept.
+
+    Raises:
+        ServiceUnavailable: a service does not answer while it is read.
+    """
+    async with ports_of(settings) as ports:
+        violations = await settle(ports, terms.settle_s, say)
+        say("judging rows, ledger, raw files and transactions")
+        violations += await judge(ports, runs, terms, say)
+        if terms.replays:
+            violations += await check_replays(ports, terms.settle_s, say)
+        return violations
+
+
+async def judge(
+    ports: Ports, runs: Sequence[Run], terms: Terms = ALL, say: Say = lambda _: None
+) -> list[Violation]:  # fmt: skip
+    """I1 to I4, of a stack that has settled.
+
+    What must be finished is read first and who owns what last: idle transactions go on being committed meanwhile.
+    """
+    settings = ports.settings
+    settled, violations = await read_chains(ports)
+    items = await read_registry(ports)
+    tables = await _read_when_logged(ports, {record.txn_id for record in settled})
+    raw = await read_objects(ports.objects, [item.raw_key for item in items.values()])
+    manifests, data = await read_below(ports.objects, "manifests/"), await read_below(ports.objects, "data/")
+    merged = await read_below(ports.objects, "loads/")
+    committed, _ = await read_chains(ports)
+
+    acknowledged = [batch_id for run in runs for batch_id in run.sent.acknowledged_at_ms]
+    violations += judge_raw(items, raw, acknowledged)
+    violations += judge_ledger(items, tables.entries, tables.lines)
+    copies = {key: body for key, body in manifests.items() if key.endswith(".manifest")}
+    violations += judge_manifests(settings.bucket, copies | merged, data)
+    violations += judge_files(settings.bucket, settled, manifests, data)
+    violations += judge_owners(committed, manifests, data, tables.log)
+    violations += judge_loads(settled, tables.log, tables.rows, terms.may_be_aside)
+    seen = Seen(await read_stream(ports.stream), round(settings.slack_s * 1000))
+    arrived = arrivals(items.values(), raw, tables.entries, seen)
+    late = sum(arrival.is_late for arrival in arrived.values())
+    say(f"{late:,} of {len(arrived):,} events reached Kinesis after the slack: only their joins may have more than one end")
+    timing = Timing(settings.join_window_s, settings.join_grace_s, settings.join_reorder_s, settings.slack_s)
+    violations += await judge_rows(ports.warehouse, runs, timing, arrived, tables.totals if terms.alone else None)
+    return violations
+
+
+async def _read_when_logged(ports: Ports, txn_ids: set[str]) -> Tables:
+    """The warehouse once delivery has decided about these transactions, or after `LOG_PATIENCE_S`."""
+    deadline = time.monotonic() + LOG_PATIENCE_S
+    while True:
+        tables = await read_tables(ports)
+        if txn_ids <= {row.txn_id for row in tables.log} or time.monotonic() > deadline:
+            return tables
+        await asyncio.sleep(1)

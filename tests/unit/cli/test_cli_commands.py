@@ -1,0 +1,250 @@
+"""The command line: what it says, where, and its exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import structlog
+from pyroaring import BitMap
+from typer.testing import CliRunner
+
+from agents.audit.stored_ledger import StoredLedger
+from app.adapters.warehouse_port import Delivered, Delivery, Quarantined
+from app.cli.main import app
+from app.cli.show import Bar, Exit, Lines, print_table
+from app.cli.wait import Uncovered, Waited
+from app.core.audit.reconcile import Entry
+from app.core.formats.registry_item import RegistryItem
+from app.testing.memory import MemoryObjectStore
+
+COMMANDS = ("up", "down", "status", "wait", "load", "audit", "init", "demo")
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """A command sets up logging for its process; here it shares the process with other tests."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTREAM_HOME", str(tmp_path / "home"))
+    return lambda *words: CliRunner().invoke(app, list(words))
+
+
+def instream(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).with_name("instream"), *words], capture_output=True, text=True, check=False, timeout=30,
+        env=os.environ | {"INSTREAM_HOME": str(home)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_offers_json(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == Exit.OK
+    assert "--json" in result.output
+
+
+@pytest.mark.parametrize("group", ["sink", "delivery"])
+def test_groups_of_commands_are_mounted(tmp_path, group):
+    result = instream(tmp_path / "home", group, "--help")
+    assert result.returncode == Exit.OK
+    assert f"Usage: instream {group}" in result.stdout
+
+
+@pytest.mark.parametrize("words", [["fly"], ["load", "--events", "none"], ["load", "--events", "0"], ["up", "now"]])
+def test_a_wrong_use_is_exit_code_2(run, words):
+    assert run(*words).exit_code == Exit.USAGE
+
+
+def test_status_of_nothing(run):
+    result = run("status", "--json")
+    assert result.exit_code == Exit.FAILURE
+    assert msgspec.json.decode(result.stdout)["state"] == "absent"
+
+
+def test_down_of_nothing_is_fine_twice(run):
+    assert [run("down").exit_code for _ in range(2)] == [Exit.OK, Exit.OK]
+
+
+def test_an_error_is_one_line_without_a_traceback(tmp_path):
+    result = instream(tmp_path / "home", "load")
+    assert result.returncode == Exit.FAILURE
+    assert result.stderr == "instream: no stack is up here: run `instream up` (or set INSTREAM_HOME)\n"
+    assert result.stdout == ""
+
+
+def test_a_setting_that_does_not_fit_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTREAM_PARTITIONS", "many")
+    result = instream(tmp_path / "home", "up")
+    assert result.returncode == Exit.FAILURE
+    assert result.stderr.startswith("instream: settings do not fit: INSTREAM_PARTITIONS")
+    assert result.stderr.count("\n") == 1
+
+
+def test_up_without_jars_names_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTREAM_KAFKA_JARS", str(tmp_path))
+    result = instream(tmp_path / "home", "up")
+    assert result.returncode == Exit.FAILURE
+    assert "run `make setup`" in result.stderr
+
+
+def test_a_demo_that_cannot_start_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTREAM_KAFKA_JARS", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    result = instream(tmp_path / "home", "demo")
+    assert result.returncode == Exit.FAILURE
+    assert "run `make setup`" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["up"], ["status"], ["load"], ["wait"]])
+def test_a_home_that_is_no_folder_is_one_line(tmp_path, words):
+    home = tmp_path / "file"
+    home.touch()
+    result = instream(home, *words)
+    assert result.returncode == Exit.FAILURE
+    assert result.stderr.startswith("instream: ")
+    assert str(home) in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["wait", "--timeout", "1"], ["audit"], ["init"]])
+def test_a_command_without_a_stack_says_how_to_get_one(tmp_path, monkeypatch, words):
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    result = instream(tmp_path, *words)
+    assert result.returncode == Exit.FAILURE
+    assert f"None is up in {tmp_path}: run `instream up`" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bar_is_lines_where_nobody_watches(capsys):
+    with Bar(Lines(), "batches are covered", every_s=0) as bar:
+        bar(1, 2000)
+        bar(2, 2000, "the warehouse does not answer")
+    assert capsys.readouterr().err == (
+        "1 of 2,000 batches are covered\n2 of 2,000 batches are covered; the warehouse does not answer\n"
+    )
+
+
+def test_a_bar_is_drawn_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Bar(Lines(), "batches are covered") as bar:
+        bar(3, 7)
+    drawn = capsys.readouterr().err
+    assert "3/7" in drawn
+    assert "batches are covered" in drawn
+
+
+def test_the_command_line_loads_no_client_before_it_needs_one(tmp_path):
+    heavy = "{'boto3', 'aiokafka', 'psycopg', 'polars', 'faust', 'moto', 'aiohttp'}"
+    code = f"import sys, app.cli.main; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path).returncode == 0
+
+
+def test_a_table_is_plain_where_nobody_watches(capsys):
+    print_table("title", ("name", "rows"), [("a", 12345), ("long name", None)])
+    assert capsys.readouterr().out == "title\nname         rows\na          12,345\nlong name\n"
+
+
+# --- wait
+
+
+def batch(batch_id: str, lines: int) -> RegistryItem:
+    return RegistryItem(
+        batch_id=batch_id, epoch=1, line_count=lines, byte_count=0, sha256="", raw_key="", blocks=[], received_at_ms=0
+    )
+
+
+def entry(*lines: int) -> Entry:
+    import base64
+
+    return Entry("page_views", len(lines), base64.b64encode(BitMap(lines).serialize()).decode())
+
+
+class Ledger:
+    """A warehouse's ledger, in memory."""
+
+    def __init__(self, **entries: list[Entry]) -> None:
+        self.held = entries
+        self.dead: dict[str, dict[int, str]] = {}
+        self.asked: list[list[str]] = []
+
+    async def entries(self, batch_ids):
+        self.asked.append(list(batch_ids))
+        return {batch_id: self.held[batch_id] for batch_id in batch_ids if batch_id in self.held}
+
+    async def dead_letters(self, batch_ids):
+        return {batch_id: self.dead[batch_id] for batch_id in batch_ids if batch_id in self.dead}
+
+
+class Held(StoredLedger):
+    """Ledger files of which one transaction holds lines."""
+
+    def __init__(self, lines: dict[str, BitMap]) -> None:
+        super().__init__(MemoryObjectStore(), 1)
+        self.lines = lines
+
+    async def of(self, partition, number):
+        return {"1-0-1-aa": self.lines}
+
+
+NOTHING_HELD = Delivery({}, [])
+
+
+async def test_wait_asks_only_for_what_is_not_covered_yet():
+    ledger = Ledger(a=[entry(0, 1), entry(2)], b=[entry(0)])
+    uncovered = Uncovered([batch("a", 3), batch("b", 2)])
+    assert await uncovered.look(ledger, Held({}), NOTHING_HELD)
+    ledger.held["b"].append(entry(1))
+    assert not await uncovered.look(ledger, Held({}), NOTHING_HELD)
+    assert ledger.asked == [["a", "b"], ["b"]]
+    assert uncovered.result(1).exit_code is Exit.OK
+
+
+async def test_wait_names_what_is_missing():
+    uncovered = Uncovered([batch("a", 3), batch("b", 1)])
+    assert await uncovered.look(Ledger(b=[entry(0)]), Held({}), NOTHING_HELD)
+    result = uncovered.result(1)
+    assert (result.covered, result.missing, result.named) == (1, 1, {"missing": ["a"]})
+    assert result.exit_code is Exit.INCOMPLETE
+
+
+async def test_wait_says_which_of_the_missing_could_not_be_read():
+    ledger = Ledger(b=[entry(0)])
+    ledger.dead = {"a": {4: "FrameInvalid: garbage", 2: "FrameInvalid: cut off"}, "b": {0: "its second copy was fine"}}
+    uncovered = Uncovered([batch("a", 3), batch("b", 1), batch("c", 1)])
+    assert await uncovered.look(ledger, Held({}), NOTHING_HELD)
+    result = uncovered.result(1)
+    assert (result.missing, result.dead_lettered, result.exit_code) == (2, 1, Exit.INCOMPLETE)
+    assert result.named == {
+        "missing": ["a", "c"], "dead_lettered": ["a: block 2: FrameInvalid: cut off (and 1 more)"]
+    }  # fmt: skip
+
+
+async def test_wait_ends_at_once_where_the_rest_is_held():
+    delivery = Delivery({0: Delivered(1, 0)}, [Quarantined("1-0-1-aa", 0, 1)])
+    uncovered = Uncovered([batch("a", 3)])
+    assert not await uncovered.look(Ledger(a=[entry(0)]), Held({"a": BitMap([1, 2])}), delivery)
+    assert uncovered.result(1).named == {"held": ["a"]}
+    assert uncovered.result(1).exit_code is Exit.INCOMPLETE
+
+
+async def test_a_ledger_with_more_than_the_batch_is_a_failure():
+    uncovered = Uncovered([batch("a", 2)])
+    assert not await uncovered.look(Ledger(a=[entry(0, 1), entry(1)]), Held({}), NOTHING_HELD)
+    assert uncovered.result(1).excess == 1
+    assert uncovered.result(1).exit_code is Exit.FAILURE
+
+
+def test_nothing_registered_is_covered():
+    assert Waited(registered=0).exit_code is Exit.OK

@@ -1,0 +1,364 @@
+"""The parts of the local stack that need no services: ports, environment, folders, leftovers, restarts."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.clock import SystemClock
+from app.errors import LocalStackError
+from app.local.stack.environment import LOCAL_VALUES, SERVICES, process_environment, role_variables, stack_variables
+from app.local.stack.keeper import LONGEST_DELAY_S, Backoff, Keeper, ProcessSpec, describe_exit
+from app.local.stack.life import Home, Life, Started, State, end_leftovers, find, replace_file, started
+from app.local.stack.ports import FREE_RANGE, Service, claim, claim_free, claim_ports, release
+from app.local.stack.probe import await_true
+from app.local.stack.stack_file import enter, environment
+
+PORTS = {service.name: 20_000 + n for n, service in enumerate(SERVICES)}
+
+
+@pytest.fixture
+def taken_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        yield listener.getsockname()[1]
+
+
+def sleeper(seconds: float = 60) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
+
+
+# --- ports
+
+
+def test_a_taken_usual_port_moves_and_says_so(taken_port):
+    claims = claim_ports([Service("collector", "PORT", taken_port)], {})
+    moved = claims["collector"]
+    release(claims.values())
+    assert moved.moved
+    assert moved.port in FREE_RANGE
+
+
+def test_a_taken_set_port_is_an_error_that_names_the_variable(taken_port):
+    with pytest.raises(LocalStackError, match=rf"port {taken_port} \(PORT, collector\) is taken"):
+        claim_ports([Service("collector", "PORT", 8000)], {"PORT": str(taken_port)})
+
+
+def test_a_failed_claim_gives_the_others_up(taken_port):
+    free = claim_free()
+    release([free])
+    services = [Service("one", "ONE"), Service("two", "TWO")]
+    with pytest.raises(LocalStackError):
+        claim_ports(services, {"ONE": str(free.port), "TWO": str(taken_port)})
+    again = claim(free.port)
+    assert again is not None
+    again.close()
+
+
+@pytest.mark.parametrize("text", ["http", "-1", "65536", "8000 "])
+def test_what_is_no_port_number_is_refused(text):
+    with pytest.raises(LocalStackError, match="is no port number"):
+        claim_ports([Service("collector", "PORT", 8000)], {"PORT": text})
+
+
+def test_a_claim_keeps_other_stacks_away_and_lets_the_service_listen():
+    mine = claim_free()
+    assert claim(mine.port) is None
+    with socket.socket() as service:
+        service.bind(("127.0.0.1", mine.port))
+        service.listen(1)
+    release([mine])
+    freed = claim(mine.port)
+    assert freed is not None
+    freed.close()
+
+
+def test_zero_asks_for_any_free_port():
+    claims = claim_ports([Service("collector", "PORT", 8000)], {"PORT": "0"})
+    release(claims.values())
+    assert claims["collector"].port in FREE_RANGE
+    assert not claims["collector"].moved
+
+
+# --- environment
+
+
+def test_the_callers_settings_win_and_its_aws_does_not():
+    caller = {
+        "INSTREAM_SLACK_S": "7", "AWS_ENDPOINT_URL": "https://real", "AWS_ACCESS_KEY_ID": "real", "AWS_PROFILE": "prod",
+        "INSTREAM_DATA_DIR": "/elsewhere", "PATH": "/bin", "NO_PROXY": "corp.example",
+    }  # fmt: skip
+    variables = stack_variables(Path("/home/x"), PORTS, caller)
+    environment = process_environment(caller, variables)
+    assert environment["INSTREAM_SLACK_S"] == "7"
+    assert environment["INSTREAM_PARTITIONS"] == LOCAL_VALUES["INSTREAM_PARTITIONS"]
+    assert environment["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{PORTS['aws']}"
+    assert environment["AWS_ACCESS_KEY_ID"] == "local"
+    assert environment["NO_PROXY"] == "corp.example,127.0.0.1,localhost"
+    assert environment["PATH"] == "/bin"
+    assert "AWS_PROFILE" not in environment
+    assert "INSTREAM_DATA_DIR" not in environment
+
+
+def test_roles_have_folders_and_ports_of_their_own():
+    found = [role_variables(role, Path("/home/x"), PORTS) for role in ("etl", "sink")]
+    assert found[0]["INSTREAM_DATA_DIR"] == "/home/x/data/etl"
+    assert found[0]["INSTREAM_WEB_PORT"] != found[1]["INSTREAM_WEB_PORT"]
+    assert found[0]["POLARS_MAX_THREADS"] == "1"
+
+
+# --- folders and records
+
+
+def test_one_lock_a_home(tmp_path):
+    home = Home(tmp_path)
+    assert not home.is_held()
+    lock = home.acquire()
+    assert lock is not None
+    assert home.acquire() is None
+    assert home.is_held()
+    lock.close()
+    assert not home.is_held()
+
+
+def test_wiping_keeps_the_last_logs_and_says_whether_there_was_data(tmp_path):
+    home = Home(tmp_path)
+    assert not home.wipe()
+    home.write_life(Life(state=State.ENDED, supervisor=Started("supervisor", 1, 0.0)))
+    (home.logs / "etl.log").write_text("words")
+    (home.data / "kafka").mkdir()
+    home.stack_file.write_text("{}")
+    assert home.wipe()
+    assert (tmp_path / "logs.old" / "etl.log").read_text() == "words"
+    assert list(home.data.iterdir()) == []
+    assert not home.stack_file.exists()
+
+
+def test_a_folder_with_foreign_data_is_not_wiped(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.txt").write_text("years of work")
+    with pytest.raises(LocalStackError, match="that no stack made"):
+        Home(tmp_path).wipe()
+    assert (tmp_path / "data" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1024**3}))
+    with pytest.raises(LocalStackError, match=r"only 1\.0 GiB are free"):
+        Home(tmp_path).check_disk()
+
+
+def test_a_replaced_file_is_never_seen_in_part(tmp_path):
+    target = tmp_path / "stack.json"
+    replace_file(target, b"old")
+    with target.open("rb") as before:
+        replace_file(target, b"new")
+        assert before.read() == b"old"
+    assert target.read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["stack.json"]
+
+
+def test_leftovers_are_ended_only_where_they_are_the_recorded_ones():
+    recorded, stranger = sleeper(), sleeper()
+    try:
+        records = [
+            started("etl", recorded.pid),
+            Started("sink", stranger.pid, psutil.Process(stranger.pid).create_time() - 60),
+        ]
+        life = Life(state=State.READY, supervisor=Started("supervisor", 1, 0.0), processes=records)
+        assert end_leftovers(life, patience_s=5) == ["etl"]
+        assert not psutil.pid_exists(recorded.pid)
+        assert stranger.poll() is None
+        assert end_leftovers(life, patience_s=5) == []
+    finally:
+        for process in (recorded, stranger):
+            process.kill()
+            process.wait()
+
+
+def test_a_zombie_counts_as_ended():
+    process = sleeper()
+    record = started("etl", process.pid)
+    assert find(record) is not None
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert find(record) is None
+    process.wait()
+
+
+# --- restarts
+
+
+def test_three_deaths_are_answered_at_once_and_then_ever_later():
+    backoff = Backoff()
+    assert [backoff.delay_after(0.1) for _ in range(10)] == [0, 0, 0, 1, 2, 4, 8, 16, LONGEST_DELAY_S, LONGEST_DELAY_S]
+
+
+def test_a_healthy_time_forgets_earlier_deaths():
+    backoff = Backoff()
+    for _ in range(6):
+        backoff.delay_after(1)
+    assert backoff.delay_after(60) == 0
+    assert [backoff.delay_after(1) for _ in range(3)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("code", "words"), [(0, "exit code 0"), (3, "exit code 3"), (-9, "signal SIGKILL")])
+def test_exits_in_words(code, words):
+    assert describe_exit(code) == words
+
+
+class Watched:
+    """A keeper of a small Python program, and what it told."""
+
+    def __init__(self, folder: Path, code: str, *, fatal: bool = False) -> None:
+        self.pids: list[int] = []
+        self.lost: list[str] = []
+        self.changed = asyncio.Event()
+        spec = ProcessSpec(
+            name="etl", command=[sys.executable, "-c", code], environment=os.environ, folder=folder, log=folder / "etl.log",
+            fatal=fatal, patience_s=1,
+        )  # fmt: skip
+        self.keeper = Keeper(spec, SystemClock(), self._note, self._note_loss)
+
+    def _note(self) -> None:
+        if self.keeper.pid:
+            self.pids.append(self.keeper.pid)
+        self.changed.set()
+
+    def _note_loss(self, reason: str) -> None:
+        self.lost.append(reason)
+        self.changed.set()
+
+    async def next_change(self) -> None:
+        async with asyncio.timeout(10):
+            await self.changed.wait()
+        self.changed.clear()
+
+
+async def test_a_killed_process_is_started_again_with_a_new_pid(tmp_path):
+    watched = Watched(tmp_path, "import time; print('up', flush=True); time.sleep(60)")
+    await watched.keeper.start()
+    await watched.next_change()
+    os.kill(watched.pids[0], signal.SIGKILL)
+    await watched.next_change()
+    await watched.keeper.stop()
+    assert len(set(watched.pids)) == 2
+    assert not any(psutil.pid_exists(pid) for pid in watched.pids)
+    assert watched.keeper.restarts == 1
+
+
+async def test_a_clean_exit_is_a_death_too(tmp_path):
+    watched = Watched(tmp_path, "raise SystemExit(0)")
+    await watched.keeper.start()
+    for _ in range(4):
+        await watched.next_change()
+    await watched.keeper.stop()
+    assert len(watched.pids) >= 4
+
+
+async def test_a_fatal_death_is_told_and_not_mended(tmp_path):
+    watched = Watched(tmp_path, "raise SystemExit(7)", fatal=True)
+    await watched.keeper.start()
+    await watched.next_change()
+    if not watched.lost:
+        await watched.next_change()
+    await watched.keeper.stop()
+    assert watched.lost == ["etl died (exit code 7)"]
+    assert watched.keeper.restarts == 0
+
+
+async def test_who_cannot_be_kept_any_more_is_told_and_never_runs_twice(tmp_path):
+    """Whatever a restart's record meets: neither is the loss silent, nor does a second process run beside the first."""
+    watched = Watched(tmp_path, "import time; time.sleep(60)")
+    note = watched.keeper._changed
+
+    def fail_at_restarts() -> None:
+        note()
+        if watched.keeper.restarts:
+            raise OSError("no space left")
+
+    watched.keeper._changed = fail_at_restarts
+    await watched.keeper.start()
+    await watched.next_change()
+    os.kill(watched.pids[0], signal.SIGKILL)
+    while not watched.lost:
+        await watched.next_change()
+    await watched.keeper.stop()
+    assert watched.lost == ["etl is not kept any more: OSError('no space left')"]
+    assert len(watched.pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in watched.pids)
+
+
+async def said_in(log: Path, words: str = "\n") -> str:
+    """The log's text once it holds `words`."""
+
+    async def holds() -> bool:
+        return words in text()
+
+    def text() -> str:
+        return log.read_text()
+
+    async with asyncio.timeout(10):
+        await await_true(holds, 0.02)
+    return text()
+
+
+async def test_who_does_not_end_is_killed(tmp_path):
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    watched = Watched(tmp_path, code)
+    await watched.keeper.start()
+    await said_in(tmp_path / "etl.log", "deaf")
+    await watched.keeper.stop()
+    assert not psutil.pid_exists(watched.pids[0])
+
+
+SHOW_DESCRIPTORS = """
+import os, time
+print(*(os.path.realpath(f"/dev/fd/{number}") for number in (0, 1, 2)), sep=" ", end=" | ")
+print(*sorted(int(name) for name in os.listdir("/dev/fd")), flush=True)
+time.sleep(60)
+"""
+
+
+async def test_a_kept_process_holds_no_descriptor_but_its_own(tmp_path):
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    watched = Watched(tmp_path, SHOW_DESCRIPTORS)
+    await watched.keeper.start()
+    try:
+        paths, _, numbers = (await said_in(tmp_path / "etl.log")).partition(" | ")
+    finally:
+        await watched.keeper.stop()
+        os.close(reading)
+        os.close(writing)
+    assert paths.split() == ["/dev/null", str(tmp_path / "etl.log"), str(tmp_path / "etl.log")]
+    assert str(writing) not in numbers.split()
+
+
+def test_what_counts_as_recovered_can_be_set():
+    backoff = Backoff(healthy_s=3)
+    assert [backoff.delay_after(4.0) for _ in range(9)] == [0.0] * 9
+    assert [backoff.delay_after(1.0) for _ in range(4)] == [0.0, 0.0, 1.0, 2.0]
+
+
+def test_a_stack_of_its_own_leaves_the_environment_as_it_was(monkeypatch, tmp_path):
+    """A sweep has several stacks, one after the other: what one of them was told must not reach the next."""
+    monkeypatch.setenv("INSTREAM_HOME", "elsewhere")
+    monkeypatch.delenv("INSTREAM_DEDUP_WINDOW_S", raising=False)
+    home = Home(tmp_path)
+    home.stack_file.write_text('{"environment": {"INSTREAM_KAFKA": "127.0.0.1:1"}}')
+    before = dict(os.environ)
+    with suppress(LocalStackError), environment({"INSTREAM_HOME": str(tmp_path), "INSTREAM_DEDUP_WINDOW_S": "40"}):
+        assert enter(home)
+        assert os.environ["INSTREAM_DEDUP_WINDOW_S"] == "40"
+        assert os.environ["INSTREAM_KAFKA"] == "127.0.0.1:1"
+        raise LocalStackError("the block failed")
+    assert dict(os.environ) == before

@@ -1,0 +1,104 @@
+"""A collector on a free port, over the in-memory twins of S3, the registry and Kinesis."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from app.clock import SystemClock
+from app.collector.server import COLLECTOR, create_app, new_runner
+from app.core.formats.block import decode_header, frame_of, open_frame
+from app.core.formats.registry_item import RegistryItem
+from app.settings import Settings
+from app.testing.memory import MemoryBlockStream, MemoryObjectStore, MemoryRegistry
+
+KEY = {"X-Write-Key": "demo"}
+NDJSON = {**KEY, "Content-Type": "application/x-ndjson"}
+
+
+class Answer(msgspec.Struct):
+    status: int
+    body: dict[str, Any]
+    headers: Any
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Return as soon as the condition holds; fail after ten seconds."""
+    async with asyncio.timeout(10):
+        while not await condition():  # noqa: ASYNC110 - a condition on the twins' content has no event
+            await asyncio.sleep(0.005)
+
+
+class CollectorWorld:
+    """What a test sees of a collector and of what it stored."""
+
+    def __init__(self, **changes: Any) -> None:
+        defaults: dict[str, Any] = {
+            "write_keys": {"demo": "browser", "back": "server"}, "partitions": 4, "linger_ms": 10, "request_timeout_s": 5.0,
+        }  # fmt: skip
+        self.settings = Settings(**{**defaults, **changes})
+        self.store = MemoryObjectStore()
+        self.registry = MemoryRegistry()
+        self.stream = MemoryBlockStream(shards=2)
+        self.calls: list[str] = []
+        """Names of the calls that changed something, in order."""
+        for twin in (self.store, self.registry, self.stream):
+            twin.after = self._note
+
+    async def _note(self, call: str, _: str) -> None:
+        if call in {"put", "register"}:
+            self.calls.append(call)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["CollectorWorld"]:
+        app = create_app(self.settings, self.store, self.registry, self.stream, SystemClock(), os.urandom)
+        self.app = app
+        self.runner = new_runner(app, self.settings)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.port = self.runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        async with aiohttp.ClientSession() as self.session:
+            try:
+                yield self
+            finally:
+                await self.runner.cleanup()
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self.app[COLLECTOR].buffered_bytes
+
+    @property
+    def resend_bytes(self) -> int:
+        return self.app[COLLECTOR].resend_bytes
+
+    async def call(self, method: str, path: str, data: Any = None, headers: Any = NDJSON) -> Answer:
+        options = {"skip_auto_headers": ["Content-Type"]}
+        async with self.session.request(method, self.url + path, data=data, headers=headers, **options) as answer:
+            text = await answer.text()
+            return Answer(answer.status, json.loads(text) if text else {}, answer.headers)
+
+    async def post(self, data: Any, headers: Any = NDJSON, path: str = "/v1/events") -> Answer:
+        return await self.call("POST", path, data, headers)
+
+    async def items(self) -> list[RegistryItem]:
+        return [item async for item in self.registry.all_batches()]
+
+    async def blocks(self) -> list[bytes]:
+        """Everything in Kinesis."""
+        out = []
+        for shard in await self.stream.shards():
+            page = await self.stream.records(await self.stream.iterator(shard.shard_id, None), 10_000)
+            out += [record.data for record in page.records]
+        return out
+
+    async def stored_lines(self) -> list[dict[str, Any]]:
+        """Every line in Kinesis, by batch and number."""
+        blocks = sorted(await self.blocks(), key=lambda b: (decode_header(b).batch_id, decode_header(b).first_line))
+        return [json.loads(line) for block in blocks for line in open_frame(frame_of(block)).splitlines()]

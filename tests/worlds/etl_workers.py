@@ -1,0 +1,192 @@
+"""A real broker, the AWS stand-in and ETL worker processes: what the faults of the ETL's workers are tested on."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from aiokafka import AIOKafkaProducer
+
+from app.adapters.kafka import LogReader
+from app.adapters.s3 import S3ObjectStore
+from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_message import StepMessage, decode_step
+from app.local.services import kafka
+from app.local.services.aws import free_port, new_server
+from app.settings import Settings
+from app.topics import topics_of
+
+ROOT = Path(__file__).parents[2]
+FAUST = str(Path(sys.executable).parent / "faust")
+
+
+@contextmanager
+def broker(home: Path) -> Iterator[int]:
+    """A Kafka broker of its own; its port."""
+    ports = kafka.KafkaPorts(free_port(), free_port())
+    kafka.prepare(home, ports, 16 * 1024 * 1024)
+    with (home / "out.log").open("wb") as out:
+        process = subprocess.Popen(kafka.command(home), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        asyncio.run(kafka.wait_ready(ports.broker))
+        yield ports.broker
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def aws() -> Iterator[str]:
+    """The AWS stand-in in a thread; its URL."""
+    server = new_server("127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        reset = Request(f"http://127.0.0.1:{server.server_port}/moto-api/reset", method="POST")
+        urlopen(reset).close()  # its state is the process's, and would be there for the next test
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Worker:
+    """One worker process with a home of its own."""
+
+    role = "etl"
+    module = "app.worker"
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        self.home = home
+        self._environment = environment
+        self.process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    def start(self) -> None:
+        self.port = free_port()
+        self.home.mkdir(exist_ok=True)
+        environment = {
+            **self._environment, "INSTREAM_HOME": str(self.home), "INSTREAM_WEB_PORT": str(self.port),
+            "INSTREAM_LOG_FORMAT": "json",
+        }  # fmt: skip
+        with (self.home / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [FAUST, "-A", f"{self.module}:{self.role}", "worker", "-l", "info"], env=environment, cwd=ROOT,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+
+    def ready(self) -> bool:
+        """Whether /ready says so."""
+        if self.process is not None and (code := self.process.poll()) is not None:
+            raise AssertionError(f"worker ended with {code}:\n{self.tail()}")
+        try:
+            with urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (HTTPError, URLError, OSError):
+            return False
+
+    def end(self, sign: signal.Signals) -> int:
+        """Send a signal; the exit code."""
+        assert self.process is not None
+        self.process.send_signal(sign)
+        return self.process.wait(timeout=15)
+
+    def poll(self) -> int | None:
+        assert self.process is not None
+        return self.process.poll()
+
+    def log(self) -> str:
+        return (self.home / "log").read_text()
+
+    def tail(self) -> str:
+        return self.log()[-3000:]
+
+
+class World:
+    """What the test does and sees: blocks in, steps out."""
+
+    numbers: tuple[int, ...] = (1, 2)
+    """Of its workers."""
+
+    def __init__(self, home: Path, kafka_port: int, aws_url: str) -> None:
+        self.settings = Settings(
+            home=home, kafka=f"127.0.0.1:{kafka_port}", partitions=4, replication_factor=1, min_insync_replicas=1
+        )
+        credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+        self.aws_environment = {"AWS_ENDPOINT_URL": aws_url, **credentials}
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("INSTREAM_", "FAUST_"))},
+            **self.aws_environment, "INSTREAM_KAFKA": self.settings.kafka, "INSTREAM_PARTITIONS": "4",
+            "INSTREAM_REPLICATION_FACTOR": "1", "INSTREAM_MIN_INSYNC_REPLICAS": "1",
+        }  # fmt: skip
+        self.topics = topics_of(self.settings)
+        self.workers = [self._worker(n) for n in self.numbers]
+        self.counted: dict[int, Counted] = dict.fromkeys(range(4), Counted())
+        self.steps: dict[int, list[StepMessage]] = {partition: [] for partition in range(4)}
+        self.ignored = 0
+        self._read: dict[int, int] = dict.fromkeys(range(4), 0)
+        self._logs = LogReader(self.settings)
+        self._producer: Any = None
+
+    def _worker(self, number: int) -> Worker:
+        return Worker(self.settings.home / f"worker-{number}", self._environment)
+
+    async def __aenter__(self) -> "World":
+        await S3ObjectStore(self.settings).ensure()
+        await self._logs.start()
+        self._producer = AIOKafkaProducer(bootstrap_servers=self.settings.kafka, max_request_size=16 * 1024 * 1024)
+        await self._producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self.workers:
+            if worker.process is not None and worker.poll() is None:
+                worker.end(signal.SIGKILL)
+        await self._producer.stop()
+        await self._logs.stop()
+
+    async def send(self, topic: str, partition: int, value: bytes) -> None:
+        await self._producer.send_and_wait(topic, value, partition=partition)
+
+    async def look(self) -> int:
+        """Read what is new on `rows` as a sink would; how many steps count by now."""
+        ends = await self._logs.end_offsets(self.topics.rows.name, range(4))
+        for partition, end in ends.items():
+            for offset in range(self._read[partition], end):
+                message = await self._logs.message_at(self.topics.rows.name, partition, offset)
+                assert message is not None
+                self._take(decode_step(message), offset)
+            self._read[partition] = end
+        return sum(map(len, self.steps.values()))
+
+    def _take(self, step: StepMessage, offset: int) -> None:
+        counted = self.counted[step.partition]
+        verdict = counted.judge(step.number, step.predecessor)
+        assert verdict is not Verdict.GAP, f"partition {step.partition} offset {offset}"
+        if verdict is Verdict.COUNT:
+            self.counted[step.partition] = counted.advance(offset)
+            self.steps[step.partition].append(step)
+        else:
+            self.ignored += 1
+
+    async def until(self, condition: Any, what: str, timeout_s: float = 25) -> None:
+        """Wait for a condition (a function, async or not) or fail with the workers' last words."""
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            found = condition()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return
+            if asyncio.get_running_loop().time() > deadline_s:
+                raise AssertionError(f"{what} did not happen\n" + "\n".join(worker.tail() for worker in self.workers))
+            await asyncio.sleep(0.1)
