@@ -6,23 +6,16 @@ stack to AWS is a change of environment, not of code.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.core.rules import JoinRules
 from app.errors import ConfigurationError
 
 KeyKind = Literal["browser", "server"]
-
-
-class JoinRules(NamedTuple):
-    """The join's bounds in milliseconds (rules J2, J3)."""
-
-    window_ms: int
-    grace_ms: int
-    reorder_ms: int
 
 
 class Settings(BaseSettings):

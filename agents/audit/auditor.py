@@ -284,7 +284,7 @@ class _Behind:
 def audit_rules(settings: Settings, grace_s: float | None = None) -> AuditRules:
     """The times that decide, from the settings. Lines of a batch arrive up to a linger after its first."""
     grace_ms = round((settings.audit_grace_s if grace_s is None else grace_s) * 1000)
-    return AuditRules(grace_ms, sum(settings.join) + settings.linger_ms)
+    return AuditRules(grace_ms, settings.join.settle_ms + settings.linger_ms)
 
 
 def _of_batch(transactions: Mapping[str, BatchLines], batch_id: str) -> dict[str, BitMap]:

@@ -15,8 +15,8 @@ from app.adapters.enrichment import open_enricher
 from app.adapters.ports import Logs
 from app.apps import etl as app
 from app.core.enrich.enrich import Enricher
-from app.core.etl.step import EtlRules
 from app.core.formats.dead_letter import DeadLetterLimit
+from app.core.rules import EtlRules
 from app.errors import OutcomeUnknown
 from app.shell.runners import Inbox, PartitionRunners
 from app.topics import topics_of

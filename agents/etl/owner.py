@@ -8,9 +8,10 @@ import structlog
 from agents.etl.partition import EtlPartition
 from app.clock import Clock
 from app.core.enrich.enrich import Enricher
-from app.core.etl.step import EtlRules, PartitionEtl
+from app.core.etl.step import PartitionEtl
 from app.core.formats.step_history import Counted
 from app.core.formats.step_message import StepMessage
+from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import TopicRecreated
 from app.shell.gc_tuning import spare_what_lives

@@ -21,7 +21,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from app.clock import Clock
 from app.core.etl.decode import ANY_FAILURE
-from app.core.etl.step import SourceMessage, StepDecision
+from app.core.etl.step import StepDecision
+from app.core.formats.source import SourceMessage
 from app.core.formats.step_history import Counted
 from app.core.formats.step_message import StepMessage, encode_step
 from app.errors import DeadLettersExceeded, HistoryBroken

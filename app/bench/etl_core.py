@@ -22,11 +22,12 @@ from app.bench.phases import Phases
 from app.bench.plan import Plan
 from app.bench.traffic import RATE_PER_S, Entry, PartitionTraffic, Shape
 from app.clock import SystemClock
-from app.core.etl.classify import pack_time
 from app.core.etl.meta import Meta, encode_meta
-from app.core.etl.step import EtlRules, PartitionEtl
+from app.core.etl.step import PartitionEtl
 from app.core.formats.step_history import Counted
 from app.core.formats.step_message import Changes, StepMessage
+from app.core.rules import EtlRules
+from app.core.state.encoding import pack_time
 from app.errors import BenchmarkWrong
 from app.settings import Settings
 from tables.store.partition_store import PartitionDb

@@ -13,8 +13,8 @@ from app.collector import metrics
 from app.collector.budget import MemoryBudget, Reservation
 from app.collector.clock_guard import ClockGuard
 from app.collector.resender import Resender, put_blocks
-from app.core.events.parse import StoredLine
 from app.core.formats.batch import ID_RANDOM_BYTES, MAX_BATCH_LINES, SealedBatch, new_batch_id, seal
+from app.core.formats.stored_line import StoredLine
 from app.errors import OutsideError, RequestRejected
 from app.settings import Settings
 

@@ -10,8 +10,9 @@ from aiohttp import web
 
 from app.collector.budget import Reservation
 from app.core.events.fields import KeyKind
-from app.core.events.parse import StoredLine, parse_line
+from app.core.events.parse import parse_line
 from app.core.events.request_body import gunzip, split_body
+from app.core.formats.stored_line import StoredLine
 from app.errors import RequestRejected
 
 KEY_HEADER: Final = "X-Write-Key"

@@ -21,8 +21,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from app.core.formats.base_search import BaseSearch, Candidate, counted_before
-from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_history import BaseSearch, Candidate, Counted, Verdict, counted_before
 from app.core.formats.step_message import NO_PREDECESSOR, Changes, StepMessage, decode_followed, digest_of
 from app.core.state.tables import EXPIRING
 from app.errors import StepConflict, StepGap, StoreLost

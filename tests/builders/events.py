@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from app.core.events.parse import StoredLine, parse_line
+from app.core.events.parse import parse_line
+from app.core.formats.stored_line import StoredLine
 
 NOW_MS = 1_750_000_000_000
 IP = "203.0.113.9"

@@ -9,9 +9,9 @@ import zstandard
 
 from app.core.enrich.bots import CrawlerNetworks
 from app.core.enrich.enrich import Enricher, LocationOf, nowhere
-from app.core.etl.source import EtlRules, SourceMessage
 from app.core.formats.block import BlockHeader, End, Tick, encode_block, encode_control
-from app.settings import JoinRules
+from app.core.formats.source import SourceMessage
+from app.core.rules import EtlRules, JoinRules
 
 BASE_MS = 1_750_000_000_000
 """Second 0 of every test."""

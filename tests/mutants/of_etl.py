@@ -252,7 +252,7 @@ MUTANTS = (
     Mutant(
         "what is remembered expires by the block's own time",
         "E7",
-        "app/core/etl/decode.py",
+        "app/core/formats/source.py",
         "        return max(self.stream_time_ms, self.header.received_at_ms)\n",
         "        return self.header.received_at_ms\n",
         (*LINES, *HISTORY),

@@ -4,10 +4,9 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.etl.meta import FIRST, SECOND, Due
-from app.core.join.join_order import id_in, rank_of, ranks_of, time_in
+from app.core.join.join_order import FIRST, SECOND, Due, id_in, rank_of, ranks_of, time_in
 from app.core.join.window import OpenWindow
-from app.settings import JoinRules
+from app.core.rules import JoinRules
 
 TIMES = st.integers(0, 2**48) | st.integers(90, 110)
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4)

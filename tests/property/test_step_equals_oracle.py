@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.core.etl.source import SourceMessage
 from app.core.formats.flows import FLOWS, OUTCOMES
-from app.settings import JoinRules
+from app.core.formats.source import SourceMessage
+from app.core.rules import JoinRules
 from tests.builders.source_log import BASE_MS, CHROME, GOOGLEBOT, IPHONE, block, end, etl_rules, log_of, tick
 from tests.builders.visitors import ADDRESSES, CRAWLER_IP, ENRICHER, visitor_of
 from tests.oracle import Bounds, Oracle

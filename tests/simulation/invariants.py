@@ -7,10 +7,10 @@ from collections import Counter
 from typing import Any
 
 from app.core.audit.reconcile import Entry, coverage
-from app.core.etl.source import SourceMessage
 from app.core.formats.dead_letter import decode_letter
 from app.core.formats.flows import FLOWS, OUTPUTS
 from app.core.formats.object_keys import chain_prefix
+from app.core.formats.source import SourceMessage
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import Place, decode_record, numbers_behind
 from tests.builders.visitors import ADDRESSES, visitor_of

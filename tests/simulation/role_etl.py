@@ -6,9 +6,9 @@ from typing import Any
 from faust.types import TP
 
 from agents.etl.owner import EtlOutside, own_partition
-from app.core.etl.step import EtlRules
 from app.core.formats.dead_letter import DeadLetterLimit
 from app.core.formats.step_message import StepMessage
+from app.core.rules import EtlRules
 from app.errors import StepGap
 from app.shell.runners import Inbox, PartitionRunners
 from tables.store.partition_store import PartitionDb, Position

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents.etl.partition import EtlPartition
-from app.core.etl.step import SourceMessage, StepDecision
+from app.core.etl.step import StepDecision
+from app.core.formats.source import SourceMessage
 from app.core.formats.step_history import Counted
 from app.core.formats.step_message import StepMessage, decode_step
 from app.errors import StepConflict

@@ -8,9 +8,10 @@ import polars as pl
 from pyroaring import BitMap
 
 from app.core.enrich.enrich import Enricher
-from app.core.etl.source import EtlRules, SourceMessage
 from app.core.etl.step import PartitionEtl
+from app.core.formats.source import SourceMessage
 from app.core.formats.step_message import NO_PREDECESSOR, StepMessage, decode_step, encode_step
+from app.core.rules import EtlRules
 from app.core.state.tables import MemoryState
 
 Row = tuple[tuple[str, Any], ...]

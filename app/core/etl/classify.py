@@ -1,18 +1,14 @@
 """What each line is, as far as it says so itself: malformed, a bot's, or an event for its place (rules J1, J4)."""
 
-import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from itertools import compress
 from typing import Final, NamedTuple
 
-from xxhash import xxh3_128_digest
-
 from app.core.enrich.bots import WEBDRIVER
 from app.core.enrich.enrich import NO_ORIGIN, Enricher
 from app.core.etl.decode import Decoded
-
-_TIME: Final = struct.Struct(">Q")
+from app.core.state.encoding import digests_of
 
 
 class Fate(IntEnum):
@@ -61,31 +57,6 @@ class Judged(NamedTuple):
     """Of each bot and malformed line, by its place among these lines."""
     digests: list[bytes]
     """Of each line's event id; of no meaning where the line is malformed."""
-
-
-def digest_of(text: str) -> bytes:
-    """16 bytes that stand for an id in state: XXH3, 128 bits, the same in every version of everything.
-
-    It need not withstand an attacker: whoever knows an id can send it as it is, and nobody gains by the collision of two of
-    his own. By chance, two of 10^12 ids share a digest with a probability of 10^-15.
-    """
-    return xxh3_128_digest(text.encode())
-
-
-def digests_of(texts: Sequence[str]) -> list[bytes]:
-    """`digest_of` each."""
-    return list(map(xxh3_128_digest, map(str.encode, texts)))
-
-
-def pack_time(moment_ms: int) -> bytes:
-    """8 bytes that sort like the time."""
-    return _TIME.pack(moment_ms)
-
-
-def unpack_time(value: bytes) -> int:
-    """The time in the first 8 bytes of a state value."""
-    moment: int = _TIME.unpack_from(value)[0]
-    return moment
 
 
 def judge(lines: Decoded, enricher: Enricher) -> Judged:

@@ -17,6 +17,7 @@ from app.core.events.canonical_json import storable_text
 from app.core.events.fields import EVENT_TYPES, INT64, STORED_FIELDS
 from app.core.events.parse import read_stored_line
 from app.core.formats.block import BlockHeader, frame_of, open_frame
+from app.core.formats.source import AcceptedBlock
 from app.errors import FrameInvalid
 
 AT_ONCE: Final = 1000
@@ -67,21 +68,6 @@ class StoredEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True, kw_only=
 if set(StoredEvent.__struct_fields__) != set(STORED_FIELDS) or set(get_args(EventType)) != set(EVENT_TYPES):
     raise RuntimeError("StoredEvent and the catalogue of fields differ")
 _decoder: Final = msgspec.json.Decoder(StoredEvent)
-
-
-class AcceptedBlock(NamedTuple):
-    """A block that the step takes, with the partition's time at its place in the log."""
-
-    header: BlockHeader
-    offset: int
-    text: bytes
-    """Its lines: NDJSON, `header.lines` of them."""
-    stream_time_ms: int
-
-    @property
-    def stored_ms(self) -> int:
-        """What `seen`, `blocks` and `views` remember as its time (rule E7)."""
-        return max(self.stream_time_ms, self.header.received_at_ms)
 
 
 class Decoded(NamedTuple):

@@ -10,9 +10,9 @@ from itertools import compress
 from operator import ne
 from typing import NamedTuple
 
-from app.core.etl.classify import pack_time
-from app.core.etl.decode import AcceptedBlock
+from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
+from app.core.state.encoding import pack_time
 from app.core.state.tables import KEY_BYTES, StateReader
 
 

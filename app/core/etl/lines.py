@@ -9,10 +9,11 @@ import polars as pl
 
 from app.core.enrich.enrich import Enricher
 from app.core.etl.classify import Fate, Judged, Rejection, judge
-from app.core.etl.decode import AcceptedBlock, Decoded
+from app.core.etl.decode import Decoded
 from app.core.etl.dedup import Arriving, tell_copies
 from app.core.events.fields import STORED_FIELDS
 from app.core.formats.columns import DTYPES, nothing, stack
+from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
 from app.core.state.tables import StateReader
 

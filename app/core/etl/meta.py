@@ -1,26 +1,15 @@
 """What the ETL keeps between two steps besides its tables: msgpack, carried by every step message."""
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from app.core.etl.stream_time import UNKNOWN, ShardMarks
+from app.core.etl.stream_time import ShardMarks
 from app.core.formats.dead_letter import Tally
+from app.core.join.join_order import UNKNOWN, Due
 from app.errors import StepMessageInvalid
 
-FIRST: Final = 0
-SECOND: Final = 1
 META_VERSION: Final = 1
-
-
-class Due(NamedTuple):
-    """A place in the one order in which the window closes (rules J2, J3): everything up to it has been closed."""
-
-    due_ms: int = UNKNOWN
-    kind: int = FIRST
-    """FIRST before SECOND."""
-    event_id: str = ""
-    """Empty: nothing that is due at `due_ms` itself."""
 
 
 class Meta(msgspec.Struct, frozen=True):

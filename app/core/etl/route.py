@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from app.core.enrich.enrich import Enricher
-from app.core.etl.classify import Fate, digests_of, pack_time
-from app.core.etl.decode import AcceptedBlock, Decoded, read_blocks, read_carefully
+from app.core.etl.classify import Fate
+from app.core.etl.decode import Decoded, read_blocks, read_carefully
 from app.core.etl.flow_rows import (
     PENDING_SCHEMA,
     ROW_SCHEMAS,
@@ -19,13 +19,15 @@ from app.core.etl.flow_rows import (
 )
 from app.core.etl.lines import Part, sort_lines
 from app.core.etl.rejected_rows import bot_rows, malformed_rows
-from app.core.etl.source import EtlRules
 from app.core.formats.columns import gather, pack_frame, without
 from app.core.formats.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, REDIRECTS, REJECTED
+from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
 from app.core.join.join import Arrived, Events, Joiners, arrive
 from app.core.join.join_order import ranks_of
 from app.core.join.window_close import LATE
+from app.core.rules import EtlRules
+from app.core.state.encoding import digests_of, pack_time
 from app.core.state.tables import KEY_BYTES, MemoryState, StateReader
 
 _AT_ONCE: Final = {Fate.AD_IMPRESSION: AD_IMPRESSIONS, Fate.AD_CLICK: AD_CLICKS}

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-import msgspec
 import zstandard
 
-from app.core.etl.classify import pack_time
-from app.core.etl.decode import AcceptedBlock, open_block
+from app.core.etl.decode import open_block
 from app.core.etl.meta import Meta
 from app.core.etl.stream_time import ShardMarks, moved_time
 from app.core.formats.block import (
@@ -22,38 +20,15 @@ from app.core.formats.block import (
     raw_bytes_of,
 )
 from app.core.formats.dead_letter import REASON_CHARACTERS, DeadLetterLimit, Tally
+from app.core.formats.source import AcceptedBlock, SourceMessage
 from app.core.formats.step_message import DeadLetter, Replay
+from app.core.rules import EtlRules
+from app.core.state.encoding import pack_time
 from app.core.state.tables import StateReader
 from app.errors import DeadLettersExceeded, EnvelopeInvalid, EpochMismatch, FrameInvalid
-from app.settings import JoinRules
 
-STEP_BYTES: Final = 3 * 1024 * 1024
 _ROOM: Final = 4
 """A step takes at most this part of a message in raw lines: the rest is for its rows' other columns and the state."""
-
-
-class SourceMessage(NamedTuple):
-    """A message of topic `blocks`."""
-
-    offset: int
-    timestamp_ms: int
-    """The broker's append time."""
-    value: bytes
-    """A block's envelope or a control message."""
-
-
-class EtlRules(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that decides in the ETL and is set from outside."""
-
-    epoch: int
-    partitions: int
-    join: JoinRules
-    dedup_window_ms: int
-    message_bytes: int
-    """Largest step message."""
-    step_bytes: int = STEP_BYTES
-    """A step takes blocks until they have this many raw bytes."""
-    dead_letters: DeadLetterLimit = DeadLetterLimit()
 
 
 class Intake(NamedTuple):
@@ -87,8 +62,8 @@ def how_many(waiting: Sequence[SourceMessage], meta: Meta, rules: EtlRules) -> i
     open: see `app.core.join.join` for why.
     """
     limit = min(rules.step_bytes, rules.message_bytes // _ROOM)
-    span = rules.join.window_ms + rules.join.grace_ms
-    soonest = min(rules.join.reorder_ms, span)
+    span = rules.join.upper_ms
+    soonest = min(rules.join.lower_ms, span)
     now, shards = meta.stream_time_ms, meta.shards.copy()
     far = now + rules.dedup_window_ms - span
     moved = due = False

@@ -20,15 +20,18 @@ import polars as pl
 from app.core.enrich.enrich import Enricher
 from app.core.etl.flow_rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, page_view_rows, take_rows
 from app.core.etl.ledger import StepLedger
-from app.core.etl.meta import FIRST, SECOND, Meta, decode_meta, encode_meta
+from app.core.etl.meta import Meta, decode_meta, encode_meta
 from app.core.etl.route import Arrival, Known, arrive_all
-from app.core.etl.source import EtlRules, Intake, SourceMessage, how_many, take_in
+from app.core.etl.source import Intake, how_many, take_in
 from app.core.formats.columns import pack_frame, stack
 from app.core.formats.dead_letter import encode_letter, head_of
 from app.core.formats.flows import ENGAGEMENTS, JOINED, PAGE_VIEWS
+from app.core.formats.source import SourceMessage
 from app.core.formats.step_message import DeadLetter, StepMessage
+from app.core.join.join_order import FIRST, SECOND
 from app.core.join.window_close import Closing, NewFrames, close_due
 from app.core.join.window_state import Prepared, StoredFrames, learn_step, load_window, prepare, window_changes
+from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import IllegalMove, SourceGap
 

@@ -4,14 +4,10 @@ Stream time is the lowest mark of all known shards that are not finished. It nev
 append time of the message that moves it. A slow or dead pump holds it: joins wait, and nothing is lost.
 """
 
-from typing import Final
-
 import msgspec
 
 from app.core.formats.block import Control, End
-
-UNKNOWN: Final = 0
-"""Stream time before the first mark."""
+from app.core.join.join_order import UNKNOWN
 
 
 class ShardMarks(msgspec.Struct, array_like=True):

@@ -35,6 +35,7 @@ from app.core.events.fields import (
     string_check,
 )
 from app.core.formats.flows import MAX_PROPERTIES_BYTES
+from app.core.formats.stored_line import StoredLine
 from app.errors import FormatInvalid
 
 __all__ = ["MAX_LINE_BYTES", "STORED_FIELDS", "StoredLine", "clean_user_agent", "parse_line", "read_stored_line"]
@@ -48,19 +49,6 @@ _OWN: Final = {
     kind: frozenset({"event_type", "properties", *(p.name for p in places)} - WITHOUT_COLUMN)
     for kind, places in PLACES.items()
 }
-
-
-class StoredLine(NamedTuple):
-    """One line as the raw file holds it."""
-
-    data: bytes
-    """Canonical JSON in UTF-8, without the LF."""
-    key: bytes
-    """What decides the partition: page_view_id, or event_id where there is none, or the original line if malformed."""
-    valid: bool
-    reason: str | None
-    """`field: rule` of a malformed line."""
-    received_at_ms: int
 
 
 class _Sender(NamedTuple):

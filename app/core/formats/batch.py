@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 import msgspec
 import zstandard
 
-from app.core.events.parse import StoredLine
 from app.core.formats.block import MAX_FRAME_BYTES, MAX_RAW_BYTES, BlockHeader, encode_block, open_frame
 from app.core.formats.object_keys import raw_key
 from app.core.formats.registry_item import BlockPlace, RegistryItem
+from app.core.formats.stored_line import StoredLine
 from app.errors import FormatInvalid, FrameInvalid
 
 MAX_BATCH_LINES: Final = 65_536

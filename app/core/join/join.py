@@ -18,10 +18,10 @@ dedup window: state would have forgotten who joins for a page view that is, to t
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from app.core.etl.classify import pack_time
-from app.core.etl.decode import AcceptedBlock
-from app.core.etl.source import EtlRules
+from app.core.formats.source import AcceptedBlock
 from app.core.join.join_order import TIME_BYTES, joiner_in, time_in
+from app.core.rules import EtlRules
+from app.core.state.encoding import pack_time
 
 
 class Events(NamedTuple):
@@ -67,7 +67,7 @@ def arrive(blocks: Sequence[AcceptedBlock], firsts: Events, seconds: Events, kno
         known: who joins for their page views.
         rules: the join's bounds, and how long `views` remembers.
     """
-    span = rules.join.window_ms + rules.join.grace_ms
+    span = rules.join.upper_ms
     views = _Views(known, span)
     late: list[int] = []
     none = [range(0)] * len(blocks)

@@ -8,13 +8,27 @@ the rank of the first event that joins; two values, or a value and a packed time
 import struct
 from collections.abc import Sequence
 from operator import add
-from typing import Final
+from typing import Final, NamedTuple
 
-from app.core.etl.classify import pack_time, unpack_time
 from app.core.formats.step_message import cut_evenly
+from app.core.state.encoding import pack_time, unpack_time
 
 TIME_BYTES: Final = 8
 """Width of a packed time."""
+UNKNOWN: Final = 0
+"""Stream time before the first mark."""
+FIRST: Final = 0
+SECOND: Final = 1
+
+
+class Due(NamedTuple):
+    """A place in the one order in which the window closes (rules J2, J3): everything up to it has been closed."""
+
+    due_ms: int = UNKNOWN
+    kind: int = FIRST
+    """FIRST before SECOND."""
+    event_id: str = ""
+    """Empty: nothing that is due at `due_ms` itself."""
 
 
 def rank_of(received_ms: int, event_id: str) -> bytes:

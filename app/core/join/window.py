@@ -15,10 +15,9 @@ from typing import Final, NamedTuple
 import polars as pl
 from pyroaring import BitMap
 
-from app.core.etl.classify import pack_time
-from app.core.etl.meta import FIRST, SECOND, Due
-from app.core.join.join_order import id_in, joiner_in, rank_of, ranks_of, time_in
-from app.settings import JoinRules
+from app.core.join.join_order import FIRST, SECOND, Due, id_in, joiner_in, rank_of, ranks_of, time_in
+from app.core.rules import JoinRules
+from app.core.state.encoding import pack_time
 
 FRAME_COLUMNS: Final = ("received_at", "event_id", "digest", "size")
 """What of a stored frame the index reads."""
@@ -95,8 +94,8 @@ class OpenWindow:
     """The index of everything open in one partition."""
 
     def __init__(self, rules: JoinRules) -> None:
-        self.first_span_ms = rules.window_ms + rules.grace_ms
-        self.reorder_ms = rules.reorder_ms
+        self.first_span_ms = rules.upper_ms
+        self.reorder_ms = rules.lower_ms
         self.closed = Due()
         self.firsts: dict[int, Frame] = {}
         self.seconds: dict[int, Frame] = {}

@@ -15,8 +15,7 @@ from heapq import heappop, heappush, heapreplace
 from itertools import compress, repeat
 from typing import Final, NamedTuple
 
-from app.core.etl.meta import FIRST, SECOND, Due
-from app.core.join.join_order import id_in, joiner_in, time_in
+from app.core.join.join_order import FIRST, SECOND, Due, id_in, joiner_in, time_in
 from app.core.join.window import Frame, OpenWindow, Waiting
 
 EXTRA: Final = "extra"

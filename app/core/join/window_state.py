@@ -15,14 +15,14 @@ from typing import Final, NamedTuple
 import polars as pl
 from pyroaring import BitMap
 
-from app.core.etl.meta import FIRST, SECOND, Due
 from app.core.formats.columns import pack_frame, unpack_frame, without
 from app.core.formats.step_message import Changes
+from app.core.join.join_order import FIRST, SECOND, Due
 from app.core.join.window import FRAME_COLUMNS, Frame, OpenWindow
 from app.core.join.window_close import Closing, NewFrames, Place
+from app.core.rules import JoinRules
 from app.core.state.tables import KEY_BYTES, StateReader
 from app.errors import HistoryBroken
-from app.settings import JoinRules
 
 _NUMBER: Final = struct.Struct(">Q")
 _DATA: Final = b"d"

@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 from app.core.formats import object_keys
-from app.core.formats.base_search import BaseSearch, Candidate, counted_before
 from app.core.formats.flows import OUTPUTS
-from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_history import BaseSearch, Candidate, Counted, Verdict, counted_before
 from app.core.formats.step_message import StepMessage
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.core.sink.chain import Place, Position

@@ -11,7 +11,6 @@ from pyroaring import BitMap
 from agents.audit.auditor import Auditor, RoundReport
 from agents.audit.ports import AuditPorts
 from app.core.audit.reconcile import Entry
-from app.core.events.parse import StoredLine
 from app.core.formats import object_keys
 from app.core.formats.batch import SealedBatch, new_batch_id, seal
 from app.core.formats.block import decode_header, frame_of
@@ -19,6 +18,7 @@ from app.core.formats.flow_files import encode_output, ledger_frame
 from app.core.formats.flows import OUTPUTS
 from app.core.formats.registry_item import BatchState, RegistryItem
 from app.core.formats.step_message import LedgerEntry
+from app.core.formats.stored_line import StoredLine
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.core.sink.chain import encode_record
 from app.errors import ServiceUnavailable

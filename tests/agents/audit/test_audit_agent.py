@@ -8,9 +8,9 @@ import pytest
 from pyroaring import BitMap
 
 from app.core.audit.reconcile import Entry
-from app.core.events.parse import StoredLine
 from app.core.formats.batch import new_batch_id, seal
 from app.core.formats.registry_item import BatchState, RegistryItem
+from app.core.formats.stored_line import StoredLine
 from app.errors import ServiceUnavailable
 from app.testing.memory import MemoryBlockStream, MemoryLoadedLedger, MemoryObjectStore, MemoryRegistry
 from tests.worlds.agent import Member, new_member, until

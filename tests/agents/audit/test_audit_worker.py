@@ -18,10 +18,10 @@ from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.warehouse import connect
 from app.clock import SystemClock
-from app.core.events.parse import StoredLine
 from app.core.formats.batch import SealedBatch, new_batch_id, seal
 from app.core.formats.block import decode_header
 from app.core.formats.registry_item import BatchState, RegistryItem
+from app.core.formats.stored_line import StoredLine
 from app.local.services import aws, kafka
 from app.settings import Settings
 from tests.worlds.warehouse import AWS_ENVIRONMENT, Warehouse

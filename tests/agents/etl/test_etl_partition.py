@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from agents.etl.partition import COMPANY_S, HOLD_S, SMALL_BYTES, WAITING_BYTES, WAITING_LIMIT
-from app.core.etl.step import SourceMessage
+from app.core.formats.source import SourceMessage
 from app.core.formats.step_history import Counted
 from app.core.formats.step_message import NO_PREDECESSOR, decode_step
 from app.errors import DeadLettersExceeded, EpochMismatch, StepConflict

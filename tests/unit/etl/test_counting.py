@@ -2,8 +2,7 @@
 
 import pytest
 
-from app.core.formats.base_search import BaseSearch, Candidate, counted_before
-from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_history import BaseSearch, Candidate, Counted, Verdict, counted_before
 from app.core.formats.step_message import NO_PREDECESSOR
 
 

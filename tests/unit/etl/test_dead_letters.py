@@ -7,7 +7,6 @@ import pytest
 import zstandard
 
 from app.core.etl.meta import decode_meta
-from app.core.events.parse import StoredLine
 from app.core.formats.batch import new_batch_id, seal
 from app.core.formats.block import BlockHeader, decode_header, encode_block, frame_of, open_frame
 from app.core.formats.dead_letter import (
@@ -20,6 +19,7 @@ from app.core.formats.dead_letter import (
     encode_letter,
 )
 from app.core.formats.step_message import DeadLetter, Replay, StepMessage, decode_step, encode_step
+from app.core.formats.stored_line import StoredLine
 from app.errors import DeadLettersExceeded, EnvelopeInvalid, FormatInvalid, FrameInvalid
 from tests.builders.source_log import batch_id, block, enricher, etl_rules, event, log_of, tick
 from tests.worlds.etl_run import Run, ledger_of

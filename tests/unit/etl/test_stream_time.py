@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from app.core.etl.meta import Due, Meta, decode_meta, encode_meta
+from app.core.etl.meta import Meta, decode_meta, encode_meta
 from app.core.etl.stream_time import ShardMarks, moved_time
 from app.core.formats.block import End, Tick
+from app.core.join.join_order import Due
 from app.errors import StepMessageInvalid
 
 LATE = 10**9

@@ -7,9 +7,9 @@ import zlib
 import msgspec
 import pytest
 
-from app.core.events.parse import StoredLine
 from app.core.formats.batch import MAX_BATCH_LINES, batch_time_ms, cut_again, new_batch_id, partition_of, seal
 from app.core.formats.block import MAX_FRAME_BYTES, MAX_RAW_BYTES, decode_header, frame_of, open_frame
+from app.core.formats.stored_line import StoredLine
 from app.errors import FormatInvalid, FrameInvalid
 from tests.builders.events import NOW_MS, event, parse, text
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from app.core.rules import JoinRules
 from app.errors import ConfigurationError
-from app.settings import JoinRules, read_settings
+from app.settings import read_settings
 
 
 @pytest.fixture(autouse=True)

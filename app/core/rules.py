@@ -1,0 +1,46 @@
+"""The rules of the ETL that an operator sets, and the bounds that follow from them."""
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from app.core.formats.dead_letter import DeadLetterLimit
+
+STEP_BYTES: Final = 3 * 1024 * 1024
+
+
+class JoinRules(NamedTuple):
+    """The bounds of the join in milliseconds (rules J2, J3)."""
+
+    window_ms: int
+    grace_ms: int
+    reorder_ms: int
+
+    @property
+    def upper_ms(self) -> int:
+        """How long after its first event a second event may be received and still join; the first closes then."""
+        return self.window_ms + self.grace_ms
+
+    @property
+    def lower_ms(self) -> int:
+        """How long before its first event a second event may be received and still join; an unmet second closes after it."""
+        return self.reorder_ms
+
+    @property
+    def settle_ms(self) -> int:
+        """How long after its receipt an event has its outcome at the latest, as stream time goes."""
+        return self.upper_ms + self.lower_ms
+
+
+class EtlRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides in the ETL and is set from outside."""
+
+    epoch: int
+    partitions: int
+    join: JoinRules
+    dedup_window_ms: int
+    message_bytes: int
+    """Largest step message."""
+    step_bytes: int = STEP_BYTES
+    """A step takes blocks until they have this many raw bytes."""
+    dead_letters: DeadLetterLimit = DeadLetterLimit()
