@@ -20,7 +20,7 @@ from app.crash.proxies import around
 from app.errors import StepGap
 from app.shell.faust_app import InstreamApp
 from app.topics import topics_of
-from tables.store.partition_store import PartitionDb, Position
+from tables.store.partition_store import PartitionStore, StorePosition
 from tables.store.rocksdb import Memory, open_engine
 from tables.store.store_check import StoreCheck
 from tables.store.write_buffer import GATHERED_BYTES
@@ -48,20 +48,20 @@ class RowsStore(faust_rocksdb.Store):
         self._owned: frozenset[int] = frozenset()
         self._failed = False
 
-    def db(self, partition: int) -> PartitionDb:
+    def db(self, partition: int) -> PartitionStore:
         """The open store of an assigned partition; not to be kept across an await.
 
         Raises:
             KeyError: this worker does not have the partition.
         """
-        opened: PartitionDb = self._dbs[partition]
+        opened: PartitionStore = self._dbs[partition]
         return opened
 
     # --- what recovery asks and does
 
     def persisted_offset(self, tp: TP) -> int | None:
         """The last offset of `rows` that the store has read; recovery goes on behind it."""
-        db: PartitionDb = self._db_for_partition(tp.partition)
+        db: PartitionStore = self._db_for_partition(tp.partition)
         return None if db.empty else db.rows_offset
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
@@ -87,7 +87,7 @@ class RowsStore(faust_rocksdb.Store):
                 self._instream.add_future(self._instream.crash(exc))
 
     def _follow(self, partition: int, message: bytes, offset: int) -> None:
-        db: PartitionDb = self._db_for_partition(partition)
+        db: PartitionStore = self._db_for_partition(partition)
         try:
             db.follow(message, offset)
         except StepGap:
@@ -117,7 +117,7 @@ class RowsStore(faust_rocksdb.Store):
 
     def wipe(self, partition: int) -> None:
         """Delete the store of a partition; it is rebuilt from the log."""
-        db: PartitionDb = self._db_for_partition(partition)
+        db: PartitionStore = self._db_for_partition(partition)
         del self._dbs[partition]
         db.wipe()
         cast(Any, self._instream.tables).recovery.revoke(TP(self._rows, partition))  # or Faust goes on where the old one was
@@ -128,7 +128,7 @@ class RowsStore(faust_rocksdb.Store):
         points = self._instream.ports.points
         engine = around(points, "rocksdb", open_engine(Path(self.partition_path(partition)), self._memory))
         gathered_bytes = min(GATHERED_BYTES, GATHERED_BYTES_OF_ALL // len(self._owned))
-        return around(points, "store", PartitionDb(engine, self._settings.dedup_window_ms, gathered_bytes))
+        return around(points, "store", PartitionStore(engine, self._settings.dedup_window_ms, gathered_bytes))
 
     def _close(self, partitions: Iterable[int]) -> None:
         """Close these stores, those that are open; one that cannot be closed keeps no other from it."""
@@ -194,7 +194,7 @@ class PartitionState(Table[bytes, bytes]):
         """What a step of `partition` may look up."""
         return PartitionReader(self._rows_store, partition)
 
-    def position(self, partition: int) -> Position:
+    def position(self, partition: int) -> StorePosition:
         """How far the partition's store goes."""
         return self._db(partition).position
 
@@ -217,7 +217,7 @@ class PartitionState(Table[bytes, bytes]):
         _, end = await logs.bounds(self._rows_name, partition)
         self._db(partition).verify_read_to(end)
 
-    def _db(self, partition: int) -> PartitionDb:
+    def _db(self, partition: int) -> PartitionStore:
         return self._rows_store.db(partition)
 
     @property

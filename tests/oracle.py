@@ -60,7 +60,7 @@ class Oracle:
     visitor_of: Callable[[dict[str, Any]], Visitor]
     truncate: Callable[[str], str]
     now: int = 0
-    marks: dict[str, int] = field(default_factory=dict)
+    watermarks: dict[str, int] = field(default_factory=dict)
     listed: dict[str, list[str]] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
     seen: dict[str, int] = field(default_factory=dict)
@@ -96,16 +96,16 @@ class Oracle:
             for shard, parents in control.open_shards.items():
                 if shard not in self.finished:
                     self.listed[shard] = parents
-            for shard, mark in control.marks.items():
+            for shard, watermark in control.watermarks.items():
                 if shard not in self.finished:
                     self.listed.setdefault(shard, [])
-                    self.marks[shard] = max(mark, self.marks.get(shard, 0))
+                    self.watermarks[shard] = max(watermark, self.watermarks.get(shard, 0))
         floors = []
         for shard, parents in self.listed.items():
-            if shard in self.marks:
-                floors.append(self.marks[shard])
-            elif parents and all(parent in self.marks for parent in parents):
-                floors.append(min(self.marks[parent] for parent in parents))
+            if shard in self.watermarks:
+                floors.append(self.watermarks[shard])
+            elif parents and all(parent in self.watermarks for parent in parents):
+                floors.append(min(self.watermarks[parent] for parent in parents))
             else:
                 return
         if floors:

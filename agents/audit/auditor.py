@@ -16,12 +16,12 @@ from agents.audit.stored_ledger import BatchLines, StoredLedger
 from app.adapters.warehouse_port import Delivery
 from app.core.audit.reconcile import (
     AuditRules,
+    BatchVerdict,
     Evidence,
-    Verdict,
     VerdictKind,
     coverage,
     delivery_lags,
-    judge,
+    judge_batch,
     lacking_blocks,
     pause_ms,
     unread_blocks,
@@ -48,7 +48,7 @@ REFUSED = Metric("instream_audit_refused_blocks_total", "Replayed blocks that Ki
 OPEN = Gauge("instream_audit_open_batches", "Batches of the last round, by what was found", ["found"])
 
 
-class RoundReport(msgspec.Struct, kw_only=True):
+class AuditReport(msgspec.Struct, kw_only=True):
     """What one round found and did. Counts are batches."""
 
     judged: int = 0
@@ -103,7 +103,7 @@ class Auditor:
         self._settings = settings
         self._stored = StoredLedger(ports.store, settings.epoch)
 
-    async def round(self, grace_s: float | None = None) -> RoundReport:
+    async def round(self, grace_s: float | None = None) -> AuditReport:
         """Judge every open batch older than the grace (default: AUDIT_GRACE_S) once.
 
         Order, chunk by chunk: open batches, then how far delivery is, then ledgers, then what lies behind delivery: what
@@ -111,7 +111,7 @@ class Auditor:
         round; the report says which.
         """
         rules = audit_rules(self._settings, grace_s)
-        report = RoundReport()
+        report = AuditReport()
         lagging: set[int] = set()
         try:
             before_ms = self._ports.clock.now_ms() - rules.grace_ms
@@ -130,14 +130,14 @@ class Auditor:
         _publish(report)
         return report
 
-    def _is_ours(self, item: RegistryItem, report: RoundReport) -> bool:
+    def _is_ours(self, item: RegistryItem, report: AuditReport) -> bool:
         if item.epoch == self._settings.epoch:
             return True
         report.other_epoch += 1
         report.name("other_epoch", item.batch_id)
         return False
 
-    async def _judge_some(self, items: Sequence[RegistryItem], rules: AuditRules, report: RoundReport) -> set[int]:
+    async def _judge_some(self, items: Sequence[RegistryItem], rules: AuditRules, report: AuditReport) -> set[int]:
         """Judge and act; the partitions that batches wait for."""
         if not items:
             return set()
@@ -149,12 +149,12 @@ class Auditor:
         for item in items:
             now_ms = self._ports.clock.now_ms()
             found = evidence[item.batch_id]
-            verdict = judge(item, found, stream_times_ms, rules, now_ms)
+            verdict = judge_batch(item, found, stream_times_ms, rules, now_ms)
             if verdict.kind in {VerdictKind.REPLAY, VerdictKind.LOST}:  # only now is it worth to look behind delivery
                 places = lacking_blocks(item, coverage(item.line_count, found.entries)).values()
                 unloaded, far = await behind.of({place.partition for place in places})
                 found = found._replace(unloaded=_of_batch(unloaded, item.batch_id))
-                verdict = delivery_lags(far) if far else judge(item, found, stream_times_ms, rules, now_ms)
+                verdict = delivery_lags(far) if far else judge_batch(item, found, stream_times_ms, rules, now_ms)
             lagging |= verdict.lagging
             if excess := coverage(item.line_count, found.entries).excess:
                 report.excess += 1
@@ -189,7 +189,7 @@ class Auditor:
             for batch_id in batch_ids
         }
 
-    async def _act(self, item: RegistryItem, verdict: Verdict, rules: AuditRules, report: RoundReport) -> None:
+    async def _act(self, item: RegistryItem, verdict: BatchVerdict, rules: AuditRules, report: AuditReport) -> None:
         match verdict.kind:
             case VerdictKind.COMPLETE:
                 await self._ports.registry.complete(item.batch_id)
@@ -211,7 +211,7 @@ class Auditor:
             case VerdictKind.EXCESS:  # counted and alarmed for every verdict
                 pass
 
-    async def _replay(self, item: RegistryItem, verdict: Verdict, rules: AuditRules, report: RoundReport) -> None:
+    async def _replay(self, item: RegistryItem, verdict: BatchVerdict, rules: AuditRules, report: AuditReport) -> None:
         """Put the whole batch again, cut into the same blocks; the attempt counts when Kinesis took every record."""
         blocks = await self._blocks(item, verdict.attempt)
         if blocks is None:
@@ -243,7 +243,7 @@ class Auditor:
             log.error("raw file is not what was registered", batch_id=item.batch_id, raw_key=item.raw_key, error=str(exc))
         return None
 
-    async def _name_laggards(self, partitions: frozenset[int], report: RoundReport) -> None:
+    async def _name_laggards(self, partitions: frozenset[int], report: AuditReport) -> None:
         """Say which roles are behind on the partitions that batches wait for."""
         behind: dict[str, int] = {}
         try:
@@ -291,7 +291,7 @@ def _of_batch(transactions: Mapping[str, BatchLines], batch_id: str) -> dict[str
     return {txn_id: lines[batch_id] for txn_id, lines in transactions.items() if batch_id in lines}
 
 
-def _publish(report: RoundReport) -> None:
+def _publish(report: AuditReport) -> None:
     """Show a round in metrics and, where there was anything, in the log."""
     counts = {name: value for name, value in msgspec.structs.asdict(report).items() if isinstance(value, int)}
     for found, count in counts.items():

@@ -14,7 +14,7 @@ from app.core.formats import object_keys
 from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import LEDGER
 from app.core.formats.transaction_record import TransactionRecord
-from app.core.sink.chain import Place, decode_record, numbers_behind
+from app.core.sink.chain import ChainId, decode_record, numbers_behind
 from app.errors import FormatInvalid, ObjectMissing
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ class StoredLedger:
 
     async def numbers_behind(self, partition: int, number: int, most: int) -> list[int]:
         """The numbers committed behind `number`, the first `most` of them."""
-        place = Place(self._epoch, partition)
+        place = ChainId(self._epoch, partition)
         after = object_keys.record_key(*place, number) if number else ""
         found = [info.key async for info in self._objects.list(object_keys.chain_prefix(*place), after, most)]
         return numbers_behind(place, number, found)
@@ -61,7 +61,7 @@ class StoredLedger:
             at = (partition, number)
             if at not in self._known:
                 body = await self._objects.get(object_keys.record_key(self._epoch, partition, number))
-                record = decode_record(body, Place(self._epoch, partition), number)
+                record = decode_record(body, ChainId(self._epoch, partition), number)
                 lines = await self._lines(record)
                 if lines is None:  # not kept: an operator may mend it
                     continue

@@ -8,7 +8,7 @@ worker starts. On revoke it stops first: rebalances are eager, everything is tak
 from functools import partial
 from typing import Any, Final
 
-from agents.bridge.ownership import Outlets, Ownership
+from agents.bridge.ownership import KafkaPorts, Ownership
 from app.apps import bridge as app
 from app.core.formats.checkpoint import Barrier, Checkpoint, encode
 from app.shell.positions import reads_next
@@ -41,7 +41,7 @@ async def begins_at(partition: int) -> int:
     return await reads_next(await app.logs(), app.conf.id, topics.checkpoints.name, partition)
 
 
-ownership: Final = Ownership(app, table, Outlets(append, record, mark, begins_at))
+ownership: Final = Ownership(app, table, KafkaPorts(append, record, mark, begins_at))
 app.when_assigned(ownership.begin)
 app.when_leaving(ownership.end)
 app.watchdog.watch(ownership.positions)

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Gauge
 
-from agents.bridge.shard_reader import BEHIND_MS, Cluster, Outside, Pump
+from agents.bridge.shard_reader import BEHIND_MS, BlockScope, ReaderPorts, ShardReader
 from app.core.bridge.shards import Ending, Listed, Phase, ShardBook
 from app.core.formats.block import End, encode_control
 from app.core.formats.checkpoint import Checkpoint, home_of
@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 STOP_TIMEOUT_S: Final = 8.0
 """Longest time that the reads and sends in flight get when pumps must stop; the rebalance waits for it."""
 
-MARK_MS: Final = Gauge("instream_bridge_mark_ms", "A shard's mark, milliseconds since the epoch", ["shard"])
-PUMPS: Final = Gauge("instream_bridge_pumps", "Shards that this worker pumps")
-TICKS: Final = Counter("instream_bridge_ticks_total", "Ticks that every partition acknowledged")
+WATERMARK_MS: Final = Gauge("instream_bridge_mark_ms", "A shard's mark, milliseconds since the epoch", ["shard"])
+READERS: Final = Gauge("instream_bridge_pumps", "Shards that this worker pumps")
+WATERMARK_MESSAGES: Final = Counter("instream_bridge_ticks_total", "Ticks that every partition acknowledged")
 ENDS: Final = Counter("instream_bridge_ends_total", "Shards whose END every partition acknowledged", ["why"])
 LIST_FAILURES: Final = Counter("instream_bridge_list_failures_total", "Lists of shards that could not be had")
 CHECKPOINTS: Final = Counter("instream_bridge_checkpoints_total", "Checkpoints sent")
@@ -34,7 +34,7 @@ CHECKPOINTS: Final = Counter("instream_bridge_checkpoints_total", "Checkpoints s
 class Share(msgspec.Struct, frozen=True):
     """What one worker needs to know of the settings."""
 
-    cluster: Cluster
+    cluster: BlockScope
     checkpoint_partitions: int
     tick_interval_s: float
 
@@ -54,12 +54,12 @@ class BridgeWorker:
        is rightly pumped, for 5 was done (rule T5).
     """
 
-    def __init__(self, share: Share, book: ShardBook, outside: Outside) -> None:
+    def __init__(self, share: Share, book: ShardBook, ports: ReaderPorts) -> None:
         self.book = book
         self._share = share
-        self._outside = outside
-        self._stream, self._append, self._record, self._clock = outside
-        self._pumps: dict[str, tuple[Pump, asyncio.Task[None]]] = {}
+        self._ports = ports
+        self._stream, self._append, self._record, self._clock = ports
+        self._readers: dict[str, tuple[ShardReader, asyncio.Task[None]]] = {}
         self._stopping = asyncio.Event()
         self._ticked = False
 
@@ -79,13 +79,13 @@ class BridgeWorker:
                 started_s = self._clock.monotonic_s()
                 await self.turn()
                 left_s = self._share.tick_interval_s - (self._clock.monotonic_s() - started_s)
-                tasks = [task for _, task in self._pumps.values()]
+                tasks = [task for _, task in self._readers.values()]
                 await asyncio.wait([stop, *tasks], timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
-            await self._stop_pumps(list(self._pumps))
+            await self._stop_readers(list(self._readers))
             await self._checkpoint()
         finally:
             stop.cancel()
-            for _, task in self._pumps.values():
+            for _, task in self._readers.values():
                 task.cancel()
 
     def stop(self) -> None:
@@ -95,7 +95,7 @@ class BridgeWorker:
     async def turn(self) -> None:
         """One round: list, record, pump, checkpoint, tick, end. Raises what a send or a pump raised."""
         await self._survey()
-        await self._run_pumps()
+        await self._run_readers()
         await self._checkpoint()
         if await self._tick():
             for ending in self.book.endings():
@@ -115,29 +115,29 @@ class BridgeWorker:
             await self._put(Checkpoint(shard))
             self.book.learn(Checkpoint(shard))
 
-    async def _run_pumps(self) -> None:
+    async def _run_readers(self) -> None:
         """Start what may be pumped now; let go of pumps that are done."""
-        await self._stop_pumps([shard for shard in self._pumps if self.book.phase(shard) is not Phase.PUMPING])
-        for shard, (_, task) in self._pumps.items():
+        await self._stop_readers([shard for shard in self._readers if self.book.phase(shard) is not Phase.READING])
+        for shard, (_, task) in self._readers.items():
             if task.done():  # its shard is still to be pumped, so it failed
                 task.result()
                 raise RuntimeError(f"the pump of {shard} ended before its shard did")
         for shard in self.book.startable():
             self.book.start(shard)
-            pump = Pump(shard, self.book, self._share.cluster, self._outside)
-            self._pumps[shard] = (pump, self.launch(pump))
+            reader = ShardReader(shard, self.book, self._share.cluster, self._ports)
+            self._readers[shard] = (reader, self.launch(reader))
             log.info("shard is pumped", shard=shard, after=self.book.sequence(shard))
-        PUMPS.set(len(self._pumps))
+        READERS.set(len(self._readers))
 
-    def launch(self, pump: Pump) -> asyncio.Task[None]:
+    def launch(self, reader: ShardReader) -> asyncio.Task[None]:
         """The task that runs a pump; a simulation that turns pumps itself gives another one."""
-        return asyncio.ensure_future(pump.run())
+        return asyncio.ensure_future(reader.run())
 
-    async def _stop_pumps(self, shards: Sequence[str]) -> None:
+    async def _stop_readers(self, shards: Sequence[str]) -> None:
         """Stop these pumps, wait for what they have in flight, and raise what one of them raised."""
-        going = [self._pumps.pop(shard) for shard in shards]
-        for pump, _ in going:
-            pump.stop()
+        going = [self._readers.pop(shard) for shard in shards]
+        for reader, _ in going:
+            reader.stop()
         if not going:
             return
         tasks = [task for _, task in going]
@@ -145,11 +145,11 @@ class BridgeWorker:
         for task in pending:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        for (pump, _), result in zip(going, results, strict=True):
-            self.book.stopped(pump.shard)
-            _forget(pump.shard)
+        for (reader, _), result in zip(going, results, strict=True):
+            self.book.stopped(reader.shard)
+            _forget(reader.shard)
             if isinstance(result, asyncio.CancelledError):
-                log.warning("a read or send was cut off; it comes again", shard=pump.shard)
+                log.warning("a read or send was cut off; it comes again", shard=reader.shard)
             elif isinstance(result, BaseException):
                 raise result
 
@@ -167,9 +167,9 @@ class BridgeWorker:
         await self._append_everywhere(encode_control(tick))
         self.book.published()
         self._ticked = True
-        TICKS.inc()
-        for shard, mark_ms in tick.marks.items():
-            MARK_MS.labels(shard).set(mark_ms)
+        WATERMARK_MESSAGES.inc()
+        for shard, watermark_ms in tick.watermarks.items():
+            WATERMARK_MS.labels(shard).set(watermark_ms)
         return True
 
     async def _end(self, ending: Ending) -> None:
@@ -182,8 +182,8 @@ class BridgeWorker:
         checkpoint = self.book.ended(shard)
         home = home_of(shard, self._share.checkpoint_partitions)
         others = [n for n in range(self._share.checkpoint_partitions) if n != home]
-        rumour = msgspec.structs.replace(checkpoint, told=False)
-        await asyncio.gather(*[self._record(n, rumour) for n in others])
+        announcement = msgspec.structs.replace(checkpoint, announced=False)
+        await asyncio.gather(*[self._record(n, announcement) for n in others])
         await self._put(checkpoint)
         self.book.learn(checkpoint)
         _forget(shard)
@@ -201,6 +201,6 @@ class BridgeWorker:
 
 def _forget(shard: str) -> None:
     """Drop a shard's gauges; somebody else, or nobody, reports it from now on."""
-    for gauge in (BEHIND_MS, MARK_MS):
+    for gauge in (BEHIND_MS, WATERMARK_MS):
         with suppress(KeyError):
             gauge.remove(shard)

@@ -9,7 +9,7 @@ import structlog
 from faust.types import TP
 
 from agents.bridge.bridge import BridgeWorker, Share
-from agents.bridge.shard_reader import Append, Cluster, Outside, Record
+from agents.bridge.shard_reader import Append, BlockScope, ReaderPorts, Record
 from app.adapters.ports import BlockStream
 from app.clock import Clock
 from app.core.bridge.shards import ShardBook
@@ -55,7 +55,7 @@ class Checkpoints(Protocol):
         """Every checkpoint that came on one of these partitions."""
 
 
-class Outlets(NamedTuple):
+class KafkaPorts(NamedTuple):
     """Where a bridge writes; all of Kafka."""
 
     append: Append
@@ -74,11 +74,11 @@ class Ownership:
     """What this process does between being given partitions and losing them."""
 
     def __init__(
-        self, process: BridgeProcess, table: Checkpoints, outlets: Outlets, new_token: Callable[[], str] = _random_token
+        self, process: BridgeProcess, table: Checkpoints, kafka: KafkaPorts, new_token: Callable[[], str] = _random_token
     ) -> None:
         self._process = process
         self._table = table
-        self._outlets = outlets
+        self._kafka = kafka
         self._new_token = new_token
         self._topic = topics_of(process.settings).checkpoints
         self._task: asyncio.Task[None] | None = None
@@ -121,7 +121,7 @@ class Ownership:
         """
         tp, offset = TP(event.message.tp.topic, event.message.tp.partition), event.message.offset
         if tp not in self._next_offsets:
-            wanted = await self._outlets.begins_at(tp.partition)
+            wanted = await self._kafka.begins_at(tp.partition)
             self._next_offsets.setdefault(tp, wanted)
         seeker = self._seekers.setdefault(tp, Seeker(self._process, self._process.ports.clock, tp))
         if offset > self._next_offsets[tp]:
@@ -159,7 +159,7 @@ class Ownership:
             book = ShardBook(owned, self._topic.partitions, round(self._process.settings.slack_s * 1000))
             for checkpoint in self._table.of(owned):
                 book.learn(checkpoint)
-            self._worker = BridgeWorker(self._share(), book, self._outside())
+            self._worker = BridgeWorker(self._share(), book, self._ports())
             log.info("bridge serves", partitions=sorted(owned))
             await self._worker.run()
         except Exception as exc:
@@ -175,7 +175,7 @@ class Ownership:
         tokens = {partition: self._new_token() for partition in owned}
         met = [self._barriers.setdefault(token, asyncio.Event()) for token in tokens.values()]
         for partition, token in tokens.items():
-            await self._outlets.mark(partition, Barrier(token))
+            await self._kafka.mark(partition, Barrier(token))
         try:
             await asyncio.wait_for(asyncio.gather(*[event.wait() for event in met]), self._process.settings.stall_timeout_s)
         except TimeoutError as exc:
@@ -183,8 +183,10 @@ class Ownership:
 
     def _share(self) -> Share:
         settings = self._process.settings
-        return Share(Cluster(settings.epoch, settings.partitions), settings.checkpoint_partitions, settings.tick_interval_s)
+        return Share(
+            BlockScope(settings.epoch, settings.partitions), settings.checkpoint_partitions, settings.tick_interval_s
+        )
 
-    def _outside(self) -> Outside:
+    def _ports(self) -> ReaderPorts:
         ports = self._process.ports
-        return Outside(ports.blocks, self._outlets.append, self._outlets.record, ports.clock)
+        return ReaderPorts(ports.blocks, self._kafka.append, self._kafka.record, ports.clock)

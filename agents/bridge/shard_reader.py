@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge
 
 from app.adapters.ports import BlockStream, RecordPage, StreamRecord
 from app.clock import Clock
-from app.core.bridge.shards import Answer, Phase, ShardBook
+from app.core.bridge.shards import Phase, ShardAnswer, ShardBook
 from app.core.formats.block import BlockHeader, decode_header
 from app.core.formats.checkpoint import Checkpoint
 from app.errors import EnvelopeInvalid, EpochMismatch, IteratorExpired, OutsideError, WrongPartitionCount
@@ -38,14 +38,14 @@ UNAVAILABLE: Final = Counter("instream_bridge_read_failures_total", "GetRecords 
 BEHIND_MS: Final = Gauge("instream_bridge_behind_ms", "MillisBehindLatest of the last answer", ["shard"])
 
 
-class Cluster(msgspec.Struct, frozen=True):
+class BlockScope(msgspec.Struct, frozen=True):
     """What a block must fit to be appended."""
 
     epoch: int
     partitions: int
 
 
-class Outside(NamedTuple):
+class ReaderPorts(NamedTuple):
     """What a bridge worker reads from and writes to."""
 
     stream: BlockStream
@@ -54,7 +54,7 @@ class Outside(NamedTuple):
     clock: Clock
 
 
-class Pump:
+class ShardReader:
     """Copies one shard's records, byte for byte and in order, to the partition that each envelope names.
 
     Effects of a turn, in order, and what a crash right after each leaves:
@@ -63,11 +63,11 @@ class Pump:
     3. Tell the book. It lets the worker checkpoint and claim a mark; lost with the process, hence the same as 2.
     """
 
-    def __init__(self, shard: str, book: ShardBook, cluster: Cluster, outside: Outside) -> None:
+    def __init__(self, shard: str, book: ShardBook, cluster: BlockScope, ports: ReaderPorts) -> None:
         self.shard = shard
         self._book = book
         self._cluster = cluster
-        self._stream, self._append, _, self._clock = outside
+        self._stream, self._append, _, self._clock = ports
         self._iterator: str | None = None
         self._failures = 0
         self._stopping = asyncio.Event()
@@ -82,7 +82,7 @@ class Pump:
         Raises:
             EpochMismatch, WrongPartitionCount: see `turn`; a Kafka error: the outcome is open, so the worker must end.
         """
-        while not self._stopping.is_set() and self._book.phase(self.shard) is Phase.PUMPING:
+        while not self._stopping.is_set() and self._book.phase(self.shard) is Phase.READING:
             pause_s = await self.turn()
             try:
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
@@ -170,10 +170,10 @@ class Pump:
         return pause_s
 
 
-def _answer(page: RecordPage, asked_at_ms: int, known_closed: bool) -> Answer:
+def _answer(page: RecordPage, asked_at_ms: int, known_closed: bool) -> ShardAnswer:
     """What the book needs of a page whose records are all acknowledged."""
     last = page.records[-1] if page.records else None
-    return Answer(
+    return ShardAnswer(
         asked_at_ms, known_closed, None if last is None else last.sequence, 0 if last is None else last.arrival_ms,
         page.behind_ms, page.next_iterator is not None,
     )  # fmt: skip

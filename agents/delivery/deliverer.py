@@ -15,7 +15,7 @@ from app.clock import Clock
 from app.core.delivery.load_plan import BLAMES_A_FILE, MAX_TRANSACTIONS, Bisection, Failure, FailureClass, pause_s
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import Ready, ready_of
-from app.core.sink.chain import Place, decode_record, numbers_behind
+from app.core.sink.chain import ChainId, decode_record, numbers_behind
 from app.errors import ChainBroken, OutsideError
 from app.settings import Settings
 
@@ -34,7 +34,7 @@ WAIT_S: Final = Histogram(
 )  # fmt: skip
 
 
-class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
+class DeliveryReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one round did."""
 
     loaded: tuple[str, ...] = ()
@@ -80,12 +80,12 @@ class Deliverer:
         """Close the warehouse session."""
         await self._load.close()
 
-    async def round(self, partitions: Iterable[int]) -> RoundReport:
+    async def round(self, partitions: Iterable[int]) -> DeliveryReport:
         """Load everything that is ready in `partitions`.
 
         Never raises for what is outside: S3 or a warehouse that fail are deferrals, for ever.
         """
-        report = RoundReport()
+        report = DeliveryReport()
         try:
             if self._positions is None or self._deferred is not None:  # a warehouse that is away costs no walk through S3
                 self._positions = await self._load.positions()
@@ -120,7 +120,7 @@ class Deliverer:
         The listing begins with the record of `position`, so that a warehouse that is ahead of the bucket is noticed. A
         chain that contradicts itself holds up its own partition only, and says so.
         """
-        place, start = Place(self._epoch, partition), max(position - 1, 0)
+        place, start = ChainId(self._epoch, partition), max(position - 1, 0)
         listed = self._store.list(
             object_keys.chain_prefix(*place), object_keys.record_key(*place, start), MAX_TRANSACTIONS + 1
         )
@@ -198,7 +198,7 @@ class Deliverer:
             for txn in attempt.planned:
                 self._positions[txn.partition] = max(self._positions.get(txn.partition, 0), txn.number)
 
-    def _count(self, report: RoundReport, attempt: Attempt) -> RoundReport:
+    def _count(self, report: DeliveryReport, attempt: Attempt) -> DeliveryReport:
         aside = set(attempt.set_aside)
         loaded = [txn for txn in attempt.planned if txn.txn_id not in aside]
         now_ms = self._clock.now_ms()
@@ -216,12 +216,12 @@ class Deliverer:
             log.error(
                 "transaction quarantined", txn=txn_id, load=attempt.load_id, remedy=f"instream delivery release {txn_id}"
             )
-        return RoundReport(
+        return DeliveryReport(
             loaded=report.loaded + tuple(txn.txn_id for txn in loaded), rows=report.rows + rows,
             quarantined=report.quarantined + attempt.set_aside,
         )  # fmt: skip
 
-    def _judged(self, report: RoundReport, failure: Failure | None) -> RoundReport:
+    def _judged(self, report: DeliveryReport, failure: Failure | None) -> DeliveryReport:
         """The report with its deferral and the pause that follows."""
         self._deferred = failure
         self._deferrals = 0 if failure is None else self._deferrals + 1

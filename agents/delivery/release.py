@@ -16,7 +16,7 @@ from app.core.formats import object_keys
 from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import LEDGER
 from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
-from app.core.sink.chain import Place, decode_record
+from app.core.sink.chain import ChainId, decode_record
 from app.errors import ConfigurationError, LoadDeferred, LoadRejected
 from app.settings import Settings
 
@@ -96,7 +96,7 @@ async def _record(store: ObjectStore, txn_id: str) -> TransactionRecord:
     key = object_keys.record_key(epoch, partition, number)
     if await store.head(key) is None:
         raise ConfigurationError(f"no transaction {txn_id}: {key} does not exist")
-    record = decode_record(await store.get(key), Place(epoch, partition), number)
+    record = decode_record(await store.get(key), ChainId(epoch, partition), number)
     if record.txn_id != txn_id:
         raise ConfigurationError(f"no transaction {txn_id}: number {number} is {record.txn_id}")
     return record

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
-from agents.etl.owner import EtlOutside, own_partition
+from agents.etl.owner import EtlPorts, own_partition
 from app.adapters.enrichment import open_enricher
 from app.adapters.ports import Logs
 from app.apps import etl as app
@@ -57,7 +57,7 @@ async def append(partition: int, message: bytes) -> int:
     return offset
 
 
-async def bury(partition: int, letters: Sequence[bytes]) -> None:
+async def send_dead_letters(partition: int, letters: Sequence[bytes]) -> None:
     """Send dead letters of a partition and wait for every replica in sync.
 
     Raises:
@@ -79,7 +79,7 @@ async def source_bounds(partition: int) -> tuple[int, int]:
 
 async def work(inbox: Inbox) -> None:
     """Own one partition until it is revoked."""
-    await own_partition(inbox, rules, enricher(), EtlOutside(state, source_bounds, append, bury, app.ports.clock))
+    await own_partition(inbox, rules, enricher(), EtlPorts(state, source_bounds, append, send_dead_letters, app.ports.clock))
 
 
 @cache

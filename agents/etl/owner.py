@@ -9,14 +9,14 @@ from agents.etl.partition import EtlPartition
 from app.clock import Clock
 from app.core.enrich.enrich import Enricher
 from app.core.etl.step import PartitionEtl
-from app.core.formats.step_history import Counted
+from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import StepMessage
 from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import TopicRecreated
 from app.shell.gc_tuning import spare_what_lives
 from app.shell.runners import Inbox
-from tables.store.partition_store import Position
+from tables.store.partition_store import StorePosition
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ class OwnedState(Protocol):
     async def verify_recovered(self, partition: int) -> None:
         """See that recovery has read the log to its end. Raises StoreLost, StepConflict."""
 
-    def position(self, partition: int) -> Position:
+    def position(self, partition: int) -> StorePosition:
         """How far the partition's store goes."""
 
     def reader(self, partition: int) -> StateReader:
@@ -37,7 +37,7 @@ class OwnedState(Protocol):
         """Apply the owner's own step, stored by the broker at `offset` (rule E3, 2). Raises StepConflict."""
 
 
-class EtlOutside(NamedTuple):
+class EtlPorts(NamedTuple):
     """What an owner reads from and writes to."""
 
     state: OwnedState
@@ -45,7 +45,7 @@ class EtlOutside(NamedTuple):
     """Given a partition: the earliest offset that `blocks` still has, and one more than its last."""
     append: Callable[[int, bytes], Awaitable[int]]
     """Send (partition, message) to `rows` and wait for every replica in sync; the message's offset."""
-    bury: Callable[[int, Sequence[bytes]], Awaitable[None]]
+    send_dead_letters: Callable[[int, Sequence[bytes]], Awaitable[None]]
     """Send (partition, dead letters) to their topic and wait for every replica in sync."""
     clock: Clock
 
@@ -53,52 +53,52 @@ class EtlOutside(NamedTuple):
 class RowsJournal:
     """Topic `rows` and the store, for one owned partition."""
 
-    def __init__(self, partition: int, outside: EtlOutside) -> None:
+    def __init__(self, partition: int, ports: EtlPorts) -> None:
         self._partition = partition
-        self._outside = outside
+        self._ports = ports
 
-    def counted(self) -> Counted:
+    def accepted(self) -> Accepted:
         """The last message that counted."""
-        return self._outside.state.position(self._partition).counted
+        return self._ports.state.position(self._partition).accepted
 
-    async def bury(self, letters: Sequence[bytes]) -> None:
+    async def send_dead_letters(self, letters: Sequence[bytes]) -> None:
         """Send dead letters and wait for every replica in sync. Raises OutcomeUnknown: the next owner sends them again."""
-        await self._outside.bury(self._partition, letters)
+        await self._ports.send_dead_letters(self._partition, letters)
 
     async def append(self, message: bytes) -> int:
         """Send a message and wait for every replica in sync. Raises OutcomeUnknown: it may yet appear."""
-        return await self._outside.append(self._partition, message)
+        return await self._ports.append(self._partition, message)
 
     def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
         """Let the store take the step (rule E3, 2)."""
-        self._outside.state.commit(step, message, offset)
+        self._ports.state.commit(step, message, offset)
 
 
-async def own_partition(inbox: Inbox, rules: EtlRules, enricher: Enricher, outside: EtlOutside) -> None:
+async def own_partition(inbox: Inbox, rules: EtlRules, enricher: Enricher, ports: EtlPorts) -> None:
     """Own one partition: begin where the store ends, then step until it is revoked."""
-    partition, state = inbox.partition, outside.state
+    partition, state = inbox.partition, ports.state
     await state.verify_recovered(partition)
     position = state.position(partition)
     wanted = position.source_last + 1
-    first = await first_available(partition, wanted, outside)
+    first = await first_available(partition, wanted, ports)
     core = PartitionEtl.load(partition, rules, enricher, state.reader(partition), position.meta, position.source_last)
-    etl_partition = EtlPartition(core, inbox, RowsJournal(partition, outside), outside.clock)
+    etl_partition = EtlPartition(core, inbox, RowsJournal(partition, ports), ports.clock)
     if first > wanted:
         log.error("source messages are gone", partition=partition, first_missing=wanted, first_available=first)
         await etl_partition.declare_gap(first)
     spare_what_lives()
-    log.info("partition recovered", partition=partition, step=position.counted.number, source_next=first)
+    log.info("partition recovered", partition=partition, step=position.accepted.number, source_next=first)
     await inbox.start_at(first)
     await etl_partition.run()
 
 
-async def first_available(partition: int, wanted: int, outside: EtlOutside) -> int:
+async def first_available(partition: int, wanted: int, ports: EtlPorts) -> int:
     """`wanted`, or the first offset behind it that `blocks` still has (rule E4).
 
     Raises:
         TopicRecreated: `blocks` ends before `wanted`.
     """
-    first, end = await outside.source_bounds(partition)
+    first, end = await ports.source_bounds(partition)
     if wanted > end:
         raise TopicRecreated(f"blocks[{partition}] ends at {end}, {wanted - 1} is applied: raise INSTREAM_EPOCH")
     return max(wanted, first)

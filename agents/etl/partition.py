@@ -23,7 +23,7 @@ from app.clock import Clock
 from app.core.etl.decode import ANY_FAILURE
 from app.core.etl.step import StepDecision
 from app.core.formats.source import SourceMessage
-from app.core.formats.step_history import Counted
+from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import StepMessage, encode_step
 from app.errors import DeadLettersExceeded, HistoryBroken
 from app.shell.runners import Inbox
@@ -80,10 +80,10 @@ class StepCore(Protocol):
 class Journal(Protocol):
     """Topic `rows` and the store that follows it, of one partition."""
 
-    def counted(self) -> Counted:
+    def accepted(self) -> Accepted:
         """The last message that counted."""
 
-    async def bury(self, letters: Sequence[bytes]) -> None:
+    async def send_dead_letters(self, letters: Sequence[bytes]) -> None:
         """Send dead letters to their topic; returns once the broker acknowledged all of them."""
 
     async def append(self, message: bytes) -> int:
@@ -133,8 +133,8 @@ class EtlPartition:
 
     async def declare_gap(self, first_available: int) -> None:
         """Step over source messages that retention has taken, with an alarm (rule E4)."""
-        counted = self._journal.counted()
-        await self._make_durable(self._core.declare_gap(first_available, counted.number + 1, counted.offset))
+        accepted = self._journal.accepted()
+        await self._make_durable(self._core.declare_gap(first_available, accepted.number + 1, accepted.offset))
 
     async def _gather(self) -> None:
         """Add what has come to what waits; wait only for the first message, and for company (`HOLD_S`, `COMPANY_S`)."""
@@ -180,23 +180,23 @@ class EtlPartition:
 
     def _decide(self, messages: Sequence[SourceMessage]) -> StepDecision:
         """Ask the core; a step that fails twice is decided line by line (rule E6)."""
-        counted = self._journal.counted()
+        accepted = self._journal.accepted()
         with STEP_SECONDS.labels("decide").time():
             for attempt in (1, 2):
                 try:
-                    return self._core.decide(messages, counted.number + 1, counted.offset)
+                    return self._core.decide(messages, accepted.number + 1, accepted.offset)
                 except (HistoryBroken, DeadLettersExceeded, MemoryError):
                     raise  # not to be mended by trying again
                 except ANY_FAILURE:
                     log.exception("step failed", partition=self._inbox.partition, attempt=attempt, messages=len(messages))
             CAREFUL.inc()
-            return self._core.decide(messages, counted.number + 1, counted.offset, careful=True)
+            return self._core.decide(messages, accepted.number + 1, accepted.offset, careful=True)
 
     async def _make_durable(self, decision: StepDecision) -> None:
         """The effects, in order (module docstring)."""
         step = decision.message
         if decision.letters:
-            await self._journal.bury(decision.letters)
+            await self._journal.send_dead_letters(decision.letters)
         message = encode_step(step)
         with STEP_SECONDS.labels("append").time():
             offset = await self._journal.append(message)

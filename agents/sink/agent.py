@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from agents.sink.chain_store import sweep
-from agents.sink.partition import RANDOM_BYTES, Connections, SinkPartition, commit_rules, serve
+from agents.sink.partition import RANDOM_BYTES, SinkPartition, SinkPorts, commit_rules, serve
 from app.apps import sink as app
-from app.core.sink.chain import LogBounds, Place
+from app.core.sink.chain import ChainId, LogBounds
 from app.shell.runners import Inbox, PartitionRunners
 from app.topics import topics_of
 
@@ -48,10 +48,10 @@ def _sink_of(partition: int) -> SinkPartition:
         logs = await app.logs()
         return LogBounds(*await logs.bounds(_topics.rows.name, partition))
 
-    connections = Connections(
+    connections = SinkPorts(
         app.ports.objects, announce, bounds, app.ports.clock, random_hex=lambda: secrets.token_hex(RANDOM_BYTES)
     )
-    return SinkPartition(Place(app.settings.epoch, partition), commit_rules(app.settings), connections)
+    return SinkPartition(ChainId(app.settings.epoch, partition), commit_rules(app.settings), connections)
 
 
 @asynccontextmanager

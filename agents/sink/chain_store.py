@@ -21,11 +21,11 @@ from app.core.formats import object_keys
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import (
     SWEEP_AGE_MS,
+    ChainId,
     Effects,
     Holder,
     Leftover,
     Move,
-    Place,
     StagedBy,
     decode_record,
     effects_of,
@@ -67,9 +67,9 @@ def timed(phase: str) -> Iterator[None]:
 class ChainStore:
     """One partition's chain."""
 
-    def __init__(self, objects: ObjectStore, place: Place, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(self, objects: ObjectStore, chain_id: ChainId, sleep: Sleep = asyncio.sleep) -> None:
         self.objects = objects
-        self.place = place
+        self.chain_id = chain_id
         self._sleep = sleep
 
     async def find_end(self, after: int = 0) -> TransactionRecord | None:
@@ -99,10 +99,10 @@ class ChainStore:
             ChainBroken: what lies there is not its record.
         """
         try:
-            body = await self._insist(lambda: self.objects.get(object_keys.record_key(*self.place, number)))
+            body = await self._insist(lambda: self.objects.get(object_keys.record_key(*self.chain_id, number)))
         except ObjectMissing:
             return None
-        return decode_record(body, self.place, number)
+        return decode_record(body, self.chain_id, number)
 
     async def stage(self, record: TransactionRecord, bodies: Sequence[bytes]) -> None:
         """Store the files of a transaction, `bodies` in the order of its outputs."""
@@ -117,7 +117,7 @@ class ChainStore:
 
         Guarantees: every caller of this number gets the same answer, whatever answers got lost on the way.
         """
-        key = object_keys.record_key(*self.place, record.number)
+        key = object_keys.record_key(*self.chain_id, record.number)
         with timed("commit"):
             result = await self._insist(lambda: self.objects.put_if_absent(key, encode_record(record)))
         if result is PutResult.CREATED:
@@ -162,9 +162,9 @@ class ChainStore:
         return bool(await self._insist(lambda: self._numbers(number, 1)))
 
     async def _numbers(self, after: int, limit: int | None) -> list[int]:
-        start = object_keys.record_key(*self.place, after)
-        found = await _gathered(self.objects.list(object_keys.chain_prefix(*self.place), start, limit))
-        return numbers_behind(self.place, after, (info.key for info in found))
+        start = object_keys.record_key(*self.chain_id, after)
+        found = await _gathered(self.objects.list(object_keys.chain_prefix(*self.chain_id), start, limit))
+        return numbers_behind(self.chain_id, after, (info.key for info in found))
 
     async def _put(self, key: str, body: bytes) -> None:
         await self._insist(lambda: self.objects.put(key, body))
@@ -192,7 +192,7 @@ class ChainStore:
                 return await call()
             except (ServiceUnavailable, OutcomeUnknown) as exc:
                 RETRIES.labels(type(exc).__name__).inc()
-                log.warning("trying again", error=str(exc), pause_s=pause_s, partition=self.place.partition)
+                log.warning("trying again", error=str(exc), pause_s=pause_s, partition=self.chain_id.partition)
             await self._sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
@@ -208,12 +208,12 @@ async def sweep(objects: ObjectStore, now_ms: int, sleep: Sleep = asyncio.sleep)
     Guarantees: harmless beside running sinks and other sweeps.
     """
     verdicts: Counter[Leftover] = Counter()
-    for txn, infos in (await ChainStore(objects, Place(0, 0), sleep).staged()).items():
+    for txn, infos in (await ChainStore(objects, ChainId(0, 0), sleep).staged()).items():
         whose = staged_by(infos[0].key)
         if whose is None or max(info.last_modified_ms for info in infos) > now_ms - SWEEP_AGE_MS:
             continue
         try:
-            verdict = await _sweep_one(ChainStore(objects, whose.place, sleep), whose, [info.key for info in infos])
+            verdict = await _sweep_one(ChainStore(objects, whose.chain_id, sleep), whose, [info.key for info in infos])
         except ChainBroken as exc:
             log.error("staged objects of a broken chain stay", txn_id=txn, error=str(exc))
             verdict = Leftover.KEEP

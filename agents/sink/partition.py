@@ -18,8 +18,8 @@ from app.adapters.ports import ObjectStore
 from app.clock import Clock
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import TransactionRecord
-from app.core.sink.chain import LogBounds, Place, Position, position_after
-from app.core.sink.open_transaction import Arrival, CommitRules, OpenTransaction, encode_outputs, record_of
+from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
+from app.core.sink.open_transaction import CommitRules, OpenTransaction, Reception, encode_outputs, record_of
 from app.settings import Settings
 from app.shell.runners import Inbox
 
@@ -50,7 +50,7 @@ _ENCODER: Final = ThreadPoolExecutor(1, thread_name_prefix="encode")
 """One for all partitions of a process: encoding takes four to five times the memory of the row messages."""
 
 
-class Connections(NamedTuple):
+class SinkPorts(NamedTuple):
     """What the sink of one partition is connected to."""
 
     objects: ObjectStore
@@ -79,15 +79,15 @@ class SinkPartition:
     is in the log, what was committed is finished by whoever opens next.
     """
 
-    def __init__(self, place: Place, rules: CommitRules, connections: Connections) -> None:
-        self.place = place
+    def __init__(self, chain_id: ChainId, rules: CommitRules, connections: SinkPorts) -> None:
+        self.chain_id = chain_id
         self._rules = rules
-        self._chain = ChainStore(connections.objects, place, connections.sleep)
-        self._outside = connections
+        self._chain = ChainStore(connections.objects, chain_id, connections.sleep)
+        self._ports = connections
         self._clock = connections.clock
-        self._end = Position()
+        self._end = ChainEnd()
         self._open = self._collect_behind(self._end)
-        self._log = log.bind(epoch=place.epoch, partition=place.partition)
+        self._log = log.bind(epoch=chain_id.epoch, partition=chain_id.partition)
 
     @property
     def acknowledged(self) -> int:
@@ -112,14 +112,14 @@ class SinkPartition:
         """
         return await self._go_on_behind(await self._chain.find_end())
 
-    def take(self, offset: int, message: bytes) -> Arrival:
+    def take(self, offset: int, message: bytes) -> Reception:
         """Take the next message of the log; zombies' are known by the rule that every reader shares (rule E2).
 
         Raises: what `OpenTransaction.take` raises.
         """
         arrival = self._open.take(offset, message, self._clock.monotonic_s())
         MESSAGES.labels(arrival.value).inc()
-        BUFFERED.labels(self.place.partition).set(self._open.held_bytes)
+        BUFFERED.labels(self.chain_id.partition).set(self._open.held_bytes)
         return arrival
 
     def due(self) -> bool:
@@ -143,7 +143,7 @@ class SinkPartition:
         Returns: None when the transaction is ready, Displaced when its number was another's.
         """
         open_, now_ms = self._open, self._clock.now_ms()
-        txn = object_keys.txn_id(*self.place, open_.end.number + 1, self._outside.random_hex())
+        txn = object_keys.txn_id(*self.chain_id, open_.end.number + 1, self._ports.random_hex())
         with timed("encode"):
             encode = partial(encode_outputs, open_.streams, open_.ledger, open_.replays, txn, open_.dead_letters)
             files = await asyncio.get_running_loop().run_in_executor(_ENCODER, encode)
@@ -156,7 +156,7 @@ class SinkPartition:
             return Displaced(await self._go_on_behind(await self._chain.find_end(found.number)))
         await self._finish(ours)
         self._count(ours)
-        self._end = position_after(ours)
+        self._end = chain_end_after(ours)
         self._open = self._collect_behind(self._end)
         return None
 
@@ -164,9 +164,9 @@ class SinkPartition:
         if last is not None:
             await self._finish(last)
             ROLLED_FORWARD.inc()
-        self._end = position_after(last)
+        self._end = chain_end_after(last)
         self._open = self._collect_behind(self._end)
-        bounds = await self._outside.bounds()
+        bounds = await self._ports.bounds()
         self._end.check(bounds)
         self._log.info("chain continues", number=self._end.number, next_offset=self._end.next_offset)
         return max(self._end.read_from, bounds.earliest)
@@ -175,15 +175,15 @@ class SinkPartition:
         """Steps 3, 4 and 5 of a committed transaction, ours or not."""
         effects = await self._chain.finish(record)
         with timed("announce"):
-            await self._outside.announce(effects.announcement)
+            await self._ports.announce(effects.announcement)
         await self._chain.clear(effects.deletes)
 
-    def _collect_behind(self, end: Position) -> OpenTransaction:
-        BUFFERED.labels(self.place.partition).set(0)
+    def _collect_behind(self, end: ChainEnd) -> OpenTransaction:
+        BUFFERED.labels(self.chain_id.partition).set(0)
         if end.number:
-            NUMBER.labels(self.place.partition).set(end.number)
-            STREAM_TIME.labels(self.place.partition).set(end.stream_time_ms / 1000)
-        return OpenTransaction(self.place, end, self._clock.monotonic_s())
+            NUMBER.labels(self.chain_id.partition).set(end.number)
+            STREAM_TIME.labels(self.chain_id.partition).set(end.stream_time_ms / 1000)
+        return OpenTransaction(self.chain_id, end, self._clock.monotonic_s())
 
     def _count(self, record: TransactionRecord) -> None:
         rows = sum(out.rows for out in record.outputs)
@@ -206,7 +206,7 @@ async def serve(inbox: Inbox, sink: SinkPartition) -> None:
     await inbox.start_at(await sink.open())
     while not inbox.closing:
         for event in await inbox.take(timeout_s=POLL_S, limit=1):
-            if sink.take(event.message.offset, event.value) is Arrival.BEYOND:
+            if sink.take(event.message.offset, event.value) is Reception.BEYOND:
                 await inbox.start_at(sink.next_offset)
         if sink.due() and not inbox.closing and (displaced := await sink.commit()):
             await inbox.start_at(displaced.read_from)

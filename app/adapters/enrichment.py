@@ -4,12 +4,12 @@ from importlib.resources import files
 
 from app.adapters.geo import location_lookup
 from app.core.enrich.bots import CrawlerNetworks, parse_networks
-from app.core.enrich.enrich import Dimension, Enricher
+from app.core.enrich.enrich import DimensionRows, Enricher
 from app.errors import ConfigurationError
 from app.settings import Settings
 
 
-def open_enricher(settings: Settings, articles: Dimension, campaigns: Dimension) -> Enricher:
+def open_enricher(settings: Settings, articles: DimensionRows, campaigns: DimensionRows) -> Enricher:
     """The look-ups of one worker; `articles` and `campaigns` may change while they are used.
 
     Raises:

@@ -9,7 +9,7 @@ from psycopg import AsyncClientCursor
 
 from app.adapters.warehouse import Connection, connect
 from app.adapters.warehouse_port import QUERY_TIMEOUT_S, Delivered, Delivery, Quarantined, moment_ms
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.errors import ServiceUnavailable
 
 IDS_PER_QUERY: Final = 500
@@ -39,11 +39,11 @@ class WarehouseLedger:
         quarantined = [Quarantined(*row) for row in await self._rows(_QUARANTINED, [epoch])]
         return Delivery({part: Delivered(number, moment_ms(moment)) for part, number, moment in reached}, quarantined)
 
-    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
+    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerLines]]:
         """The ledger rows of each batch."""
-        found: dict[str, list[Entry]] = {}
+        found: dict[str, list[LedgerLines]] = {}
         for batch_id, outcome, lines, line_set in await self._of_batches(_ENTRIES, batch_ids):
-            found.setdefault(batch_id, []).append(Entry(outcome, lines, line_set))
+            found.setdefault(batch_id, []).append(LedgerLines(outcome, lines, line_set))
         return found
 
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:

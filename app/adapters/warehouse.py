@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import psycopg
 
-from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerLines, LoadError
+from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerRow, LoadError
 from app.core.delivery import statements
 from app.core.delivery.statements import LogRow, Statement
 from app.core.formats.flows import Flow
@@ -113,10 +113,10 @@ class PsycopgSession:
         found = await self._run(statements.log_of(txn_id))
         return str(found[0][0]) if found else None
 
-    async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerLines]:
+    async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerRow]:
         """The ledger's rows of these batches."""
         rows = await self._run(statements.ledger_of(batch_ids))
-        return [LedgerLines(str(batch_id), str(txn_id), str(line_set)) for batch_id, txn_id, line_set in rows]
+        return [LedgerRow(str(batch_id), str(txn_id), str(line_set)) for batch_id, txn_id, line_set in rows]
 
     async def mark_released(self, txn_id: str, load_id: str) -> None:
         """Turn a quarantined transaction into a loaded one."""

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.core.delivery.statements import LogRow
 from app.core.formats.flows import Flow
 
@@ -34,7 +34,7 @@ class LoadError(NamedTuple):
     value: str
 
 
-class LedgerLines(NamedTuple):
+class LedgerRow(NamedTuple):
     """A ledger row as release reads it."""
 
     batch_id: str
@@ -79,7 +79,7 @@ class WarehouseSession(Protocol):
     async def log_status(self, txn_id: str) -> str | None:
         """What delivery_log says of a transaction (`statements.LOADED`, `QUARANTINED`), or None where it has none."""
 
-    async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerLines]:
+    async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerRow]:
         """The ledger's rows of these batches, in no order."""
 
     async def mark_released(self, txn_id: str, load_id: str) -> None:
@@ -139,7 +139,7 @@ class LoadedLedger(Protocol):
     async def delivery(self, epoch: int) -> Delivery:
         """How far delivery is with each partition of an epoch."""
 
-    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
+    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerLines]]:
         """The ledger rows of each batch; a batch without any is not in the answer."""
 
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:

@@ -12,10 +12,10 @@ from pyroaring import BitMap
 
 from agents.audit.auditor import Auditor
 from agents.audit.ports import AuditPorts
-from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
-from app.bench.plan import Plan
+from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
+from app.bench.plan import BenchPlan
 from app.clock import SystemClock
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.core.formats.batch import new_batch_id
 from app.core.formats.object_keys import raw_key
 from app.core.formats.registry_item import BlockPlace, RegistryItem
@@ -41,7 +41,7 @@ def _item(number: int, received_at_ms: int) -> RegistryItem:
     )  # fmt: skip
 
 
-def run(plan: Plan) -> list[Run]:
+def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage.
 
     Raises:
@@ -52,18 +52,18 @@ def run(plan: Plan) -> list[Run]:
         return [asyncio.run(_run_once(plan.events)) for _ in range(plan.repeats)]
 
 
-async def _run_once(batches: int) -> Run:
+async def _run_once(batches: int) -> BenchRun:
     settings, clock = Settings(partitions=PARTITIONS), SystemClock()
     registry, warehouse = MemoryRegistry(), MemoryLoadedLedger()
     ports = AuditPorts(MemoryObjectStore(), registry, MemoryBlockStream(), warehouse, _no_lags, clock)
     start_ms = clock.now_ms() - AGE_MS
     thirds = [base64.b64encode(BitMap(range(n, 2000, 3)).serialize()).decode() for n in range(3)]
-    entries: list[tuple[str, Entry]] = []
+    entries: list[tuple[str, LedgerLines]] = []
     for number in range(batches):
         item = _item(number, start_ms + number)
         await registry.register(item)
         for n in range(3 if number % 2 == 0 else 2):
-            entries.append((item.batch_id, Entry("page_views", len(range(n, 2000, 3)), thirds[n])))
+            entries.append((item.batch_id, LedgerLines("page_views", len(range(n, 2000, 3)), thirds[n])))
     warehouse.add_entries(entries)
     for partition in range(PARTITIONS):
         warehouse.load(1, partition, 1, start_ms - 1)
@@ -75,7 +75,7 @@ async def _run_once(batches: int) -> Run:
     if (report.judged, report.completed, report.waiting) != (batches, (batches + 1) // 2, batches // 2):
         raise BenchmarkWrong(f"the audit judged {report.judged} of {batches}: {report}")
     peak_bytes = peak_rss_bytes()
-    return Run(
+    return BenchRun(
         events=batches, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_bytes,
         more={"round_mb": (peak_bytes - before_bytes) / 1e6},
     )  # fmt: skip

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 
-from agents.bridge.shard_reader import Cluster, Outside, Pump
+from agents.bridge.shard_reader import BlockScope, ReaderPorts, ShardReader
 from app.bench.cluster import cluster
-from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
-from app.bench.plan import Plan
+from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
+from app.bench.plan import BenchPlan
 from app.bench.traffic import PartitionTraffic, Shape
 from app.clock import SystemClock
 from app.core.bridge.shards import Listed, ShardBook
@@ -23,7 +23,7 @@ from app.topics import topics_of
 PARTITIONS: Final = 4
 
 
-def run(plan: Plan) -> list[Run]:
+def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage.
 
     Raises:
@@ -39,7 +39,7 @@ def run(plan: Plan) -> list[Run]:
             ]
 
 
-async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Run:
+async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> BenchRun:
     topic, clock = topics_of(settings).blocks.name, SystemClock()
     stream = MemoryBlockStream(shards=1)
     await stream.put(blocks)
@@ -64,12 +64,14 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Run
         for found in book.unrecorded():
             book.learn(Checkpoint(found))
         before = await _end(producer, topic)
-        pump = Pump(shard.shard_id, book, Cluster(epoch=1, partitions=PARTITIONS), Outside(stream, append, record, clock))
+        reader = ShardReader(
+            shard.shard_id, book, BlockScope(epoch=1, partitions=PARTITIONS), ReaderPorts(stream, append, record, clock)
+        )
         meter = Meter()
         meter.start()
         turns = -(-len(blocks) // 1000)
         for _ in range(turns):
-            await pump.turn()
+            await reader.turn()
         meter.stop()
         acknowledged = await _end(producer, topic) - before
     finally:
@@ -77,7 +79,7 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Run
     if acknowledged != len(blocks):
         raise BenchmarkWrong(f"{acknowledged} of {len(blocks)} blocks are in Kafka")
     size = sum(map(len, blocks))
-    return Run(
+    return BenchRun(
         events=events, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=size,
         bytes_out=size, more={"blocks": len(blocks), "us_a_block": meter.cpu_s * 1e6 / len(blocks)},
     )  # fmt: skip

@@ -73,7 +73,7 @@ class Worker:
                 self._process.wait()
 
 
-class Cluster:
+class BenchCluster:
     """Broker and AWS stand-in, with the topics made."""
 
     def __init__(self, folder: Path, settings: Settings, variables: dict[str, str]) -> None:
@@ -92,7 +92,7 @@ class Cluster:
 
 
 @contextmanager
-def cluster(partitions: int, *, aws: bool = True) -> Iterator[Cluster]:
+def cluster(partitions: int, *, aws: bool = True) -> Iterator[BenchCluster]:
     """Start what a worker needs; gone afterwards, with its folder."""
     with tempfile.TemporaryDirectory(prefix="instream-bench-", ignore_cleanup_errors=True) as name:
         folder, processes = Path(name), list[subprocess.Popen[bytes]]()
@@ -120,7 +120,7 @@ def cluster(partitions: int, *, aws: bool = True) -> Iterator[Cluster]:
             if aws:
                 _await(f"http://127.0.0.1:{aws_port}{HEALTH_PATH}")
                 asyncio.run(_make_bucket(settings))
-            yield Cluster(folder, settings, variables)
+            yield BenchCluster(folder, settings, variables)
         finally:
             for process in processes:
                 process.kill()

@@ -18,8 +18,8 @@ from typing import Final
 import psutil
 
 from app.bench.cluster import ROOT, _await, _free_port
-from app.bench.measure import WORK_CORE, Run, pin
-from app.bench.plan import Plan
+from app.bench.measure import WORK_CORE, BenchRun, pin
+from app.bench.plan import BenchPlan
 from app.errors import BenchmarkWrong
 
 SINGLE_CONNECTIONS: Final = 1500
@@ -36,7 +36,7 @@ _AGENT: Final = (
 )
 
 
-class Client(asyncio.Protocol):
+class LoadClient(asyncio.Protocol):
     """One connection: posts, waits for the answer, asks the load what to do then."""
 
     def __init__(self, load: "Load") -> None:
@@ -82,12 +82,12 @@ class Load:
         self._lines = lines
         self._serial = 0
         self._per_s = per_s
-        self._idle: list[Client] = []
+        self._idle: list[LoadClient] = []
         self.took_s: list[float] = []
         self.refused = 0
         self.done = asyncio.Event()
 
-    def free(self, client: Client) -> None:
+    def free(self, client: LoadClient) -> None:
         """A connection has nothing to do."""
         if self._per_s is not None:
             self._idle.append(client)
@@ -121,7 +121,7 @@ class Load:
         """Post everything."""
         loop = asyncio.get_running_loop()
         for _ in range(connections):
-            await loop.create_connection(lambda: Client(self), "127.0.0.1", port)
+            await loop.create_connection(lambda: LoadClient(self), "127.0.0.1", port)
         if self._per_s is not None:
             await self._pace(self._per_s)
         await self.done.wait()
@@ -140,18 +140,18 @@ class Load:
             number += 1
 
 
-def run_single(plan: Plan) -> list[Run]:
+def run_single(plan: BenchPlan) -> list[BenchRun]:
     """Requests of one event."""
     return [_run_once(plan, plan.events, 1, SINGLE_CONNECTIONS) for _ in range(plan.repeats)]
 
 
-def run_ndjson(plan: Plan) -> list[Run]:
+def run_ndjson(plan: BenchPlan) -> list[BenchRun]:
     """Requests of a hundred events."""
     requests = max(1, plan.events // NDJSON_LINES)
     return [_run_once(plan, requests, NDJSON_LINES, BATCH_CONNECTIONS) for _ in range(plan.repeats)]
 
 
-def _run_once(plan: Plan, requests: int, lines: int, connections: int) -> Run:
+def _run_once(plan: BenchPlan, requests: int, lines: int, connections: int) -> BenchRun:
     connections = min(connections, requests)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
@@ -184,7 +184,7 @@ def _run_once(plan: Plan, requests: int, lines: int, connections: int) -> Run:
     if full.refused or half.refused or kept != sent:
         raise BenchmarkWrong(f"{kept} of {sent} events were kept, {full.refused + half.refused} requests refused")
     cpu_s = after.user + after.system - before.user - before.system
-    return Run(
+    return BenchRun(
         events=requests * lines, cpu_s=cpu_s, wall_s=wall_s, peak_rss_bytes=rss,
         more={
             "requests_per_cpu_s": requests / max(0.01, cpu_s), "requests_per_s": requests / wall_s,

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
-from app.bench.plan import Plan
+from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
+from app.bench.plan import BenchPlan
 from app.core.delivery.load_plan import log_row, output_loads, plan_load
 from app.core.formats.flows import OUTPUTS
 from app.core.formats.object_keys import data_key, manifest_key, staged_key, txn_id
@@ -30,7 +30,7 @@ def _ready(partition: int, number: int) -> bytes:
     return msgspec.json.encode(ready)
 
 
-def run(plan: Plan) -> list[Run]:
+def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage.
 
     Raises:
@@ -42,7 +42,7 @@ def run(plan: Plan) -> list[Run]:
         return [_run_once(bodies) for _ in range(plan.repeats)]
 
 
-def _run_once(bodies: list[bytes]) -> Run:
+def _run_once(bodies: list[bytes]) -> BenchRun:
     positions: dict[int, int] = {}
     loaded: set[str] = set()
     rows = written = 0
@@ -63,7 +63,7 @@ def _run_once(bodies: list[bytes]) -> Run:
     meter.stop()
     if len(loaded) != len(bodies) or rows != len(bodies) * len(OUTPUTS) * ROWS:
         raise BenchmarkWrong(f"{len(loaded)} of {len(bodies)} transactions with {rows} rows are planned")
-    return Run(
+    return BenchRun(
         events=len(bodies), cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(),
         bytes_in=sum(map(len, bodies)), bytes_out=written,
     )  # fmt: skip

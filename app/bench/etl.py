@@ -14,9 +14,9 @@ from typing import Any, Final
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from app.bench.cluster import Cluster, Worker, cluster
-from app.bench.measure import Run
-from app.bench.plan import Plan
+from app.bench.cluster import BenchCluster, Worker, cluster
+from app.bench.measure import BenchRun
+from app.bench.plan import BenchPlan
 from app.bench.traffic import RATE_PER_S, PartitionTraffic, Shape
 from app.core.formats.step_message import StepMessage, decode_step
 from app.errors import BenchmarkWrong
@@ -72,7 +72,7 @@ class CpuClock(threading.Thread):
         return max((cpu for at, cpu in self._samples if at <= moment_s), default=self._samples[0][1])
 
 
-def run(plan: Plan) -> list[Run]:
+def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage.
 
     Raises:
@@ -81,7 +81,7 @@ def run(plan: Plan) -> list[Run]:
     return [_run_once(plan) for _ in range(plan.repeats)]
 
 
-def _run_once(plan: Plan) -> Run:
+def _run_once(plan: BenchPlan) -> BenchRun:
     with cluster(PARTITIONS) as world:
         loaded = asyncio.run(_preload(world, plan))
         with world.worker("etl", "etl") as worker:
@@ -100,7 +100,7 @@ def _run_once(plan: Plan) -> Run:
             raise BenchmarkWrong(f"the ETL made {dict(made)} of {dict(loaded.outcomes)}")
     first_s, last_s = steps[0][0], steps[-1][0]
     cpu_s = clock.at(last_s) - clock.at(first_s)
-    return Run(
+    return BenchRun(
         events=sum(made.values()), cpu_s=cpu_s, wall_s=last_s - first_s, peak_rss_bytes=clock.peak_rss_bytes,
         bytes_in=loaded.bytes, bytes_out=sum(len(packed) for _, step in steps for packed in step.rows.values()),
         more={
@@ -109,7 +109,7 @@ def _run_once(plan: Plan) -> Run:
     )  # fmt: skip
 
 
-async def _preload(world: Cluster, plan: Plan) -> Loaded:
+async def _preload(world: BenchCluster, plan: BenchPlan) -> Loaded:
     topic, loaded = topics_of(world.settings).blocks.name, Loaded()
     start_ms = int(time.time() * 1000) - 1000 * (plan.events // RATE_PER_S + QUIET_S + 60)
     producer: Any = AIOKafkaProducer(
@@ -137,7 +137,7 @@ async def _preload(world: Cluster, plan: Plan) -> Loaded:
     return loaded
 
 
-async def _read_steps(world: Cluster, loaded: Loaded, worker: Worker) -> list[tuple[float, StepMessage]]:
+async def _read_steps(world: BenchCluster, loaded: Loaded, worker: Worker) -> list[tuple[float, StepMessage]]:
     """Every step with the broker's time of it, in the order of time, once all are there."""
     topic, ends = topics_of(world.settings).rows.name, loaded.ends
     consumer: Any = AIOKafkaConsumer(bootstrap_servers=world.settings.kafka, fetch_max_bytes=64 << 20)
@@ -169,7 +169,7 @@ async def _read_steps(world: Cluster, loaded: Loaded, worker: Worker) -> list[tu
         await consumer.stop()
 
 
-async def _probe(world: Cluster, loaded: Loaded) -> float:
+async def _probe(world: BenchCluster, loaded: Loaded) -> float:
     """Milliseconds from the send of a block with one event to its rows, with nothing else to do: the median."""
     topics = topics_of(world.settings)
     producer: Any = AIOKafkaProducer(bootstrap_servers=world.settings.kafka)

@@ -17,20 +17,20 @@ from typing import Any, Final, cast
 
 from agents.etl.partition import EtlPartition
 from app.adapters.enrichment import open_enricher
-from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
+from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
 from app.bench.phases import Phases
-from app.bench.plan import Plan
-from app.bench.traffic import RATE_PER_S, Entry, PartitionTraffic, Shape
+from app.bench.plan import BenchPlan
+from app.bench.traffic import RATE_PER_S, LogEntry, PartitionTraffic, Shape
 from app.clock import SystemClock
-from app.core.etl.meta import Meta, encode_meta
+from app.core.etl.meta import EtlMeta, encode_meta
 from app.core.etl.step import PartitionEtl
-from app.core.formats.step_history import Counted
+from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import Changes, StepMessage
 from app.core.rules import EtlRules
 from app.core.state.encoding import pack_time
 from app.errors import BenchmarkWrong
 from app.settings import Settings
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, RocksEngine
 
 PHASES: Final = {
@@ -73,7 +73,7 @@ QUIET_S: Final = 300
 """Simulated seconds of ticks behind the events, in which everything closes."""
 
 
-class Message:
+class BenchMessage:
     """What the loop reads of a Kafka message."""
 
     __slots__ = ("offset", "timestamp")
@@ -88,8 +88,8 @@ class Event:
 
     __slots__ = ("message", "value")
 
-    def __init__(self, offset: int, entry: Entry) -> None:
-        self.message = Message(offset, (entry.end_ms + 1000) / 1000)
+    def __init__(self, offset: int, entry: LogEntry) -> None:
+        self.message = BenchMessage(offset, (entry.end_ms + 1000) / 1000)
         self.value = entry.value
 
 
@@ -117,7 +117,7 @@ class PreloadedInbox:
 class InstantJournal:
     """A log that answers at once, and the store behind it."""
 
-    def __init__(self, db: PartitionDb, keep: list[bytes] | None = None) -> None:
+    def __init__(self, db: PartitionStore, keep: list[bytes] | None = None) -> None:
         self._db = db
         self._keep = keep
         self._end = db.rows_offset + 1
@@ -127,11 +127,11 @@ class InstantJournal:
         self.marks_s: list[float] = []
         """CPU time of this process at each step's end."""
 
-    def counted(self) -> Counted:
+    def accepted(self) -> Accepted:
         """The last message that counted."""
-        return self._db.position.counted
+        return self._db.position.accepted
 
-    async def bury(self, letters: Sequence[bytes]) -> None:
+    async def send_dead_letters(self, letters: Sequence[bytes]) -> None:
         """Nothing: the traffic has no block that cannot be read.
 
         Raises:
@@ -193,7 +193,7 @@ async def _feed(core: PartitionEtl, journal: InstantJournal, events: Sequence[Ev
         await EtlPartition(core, cast(Any, inbox), journal, SystemClock()).run()
 
 
-def fill(db: PartitionDb, keys: int, now_ms: int, window_ms: int) -> None:
+def fill(db: PartitionStore, keys: int, now_ms: int, window_ms: int) -> None:
     """Let the store remember `keys` random ids, stored at times spread evenly over the dedup window before `now_ms`."""
     rng = random.Random(keys)
     left, done = keys, 0
@@ -202,10 +202,10 @@ def fill(db: PartitionDb, keys: int, now_ms: int, window_ms: int) -> None:
         stored = pack_time(now_ms - window_ms + 1 + window_ms * done // keys)
         ends = struct.pack(f"<{count}I", *range(8, 8 * count + 1, 8))
         change = Changes("seen", 16, rng.randbytes(16 * count), ends, stored * count)
-        counted = db.position.counted
+        accepted = db.position.accepted
         step = StepMessage(
-            epoch=1, partition=0, number=counted.number + 1, predecessor=counted.offset, source_first=0, source_last=-1,
-            stream_time_ms=0, meta=encode_meta(Meta()), rows={}, row_counts={}, ledger=[], replays=[], changes=[change],
+            epoch=1, partition=0, number=accepted.number + 1, predecessor=accepted.offset, source_first=0, source_last=-1,
+            stream_time_ms=0, meta=encode_meta(EtlMeta()), rows={}, row_counts={}, ledger=[], replays=[], changes=[change],
         )  # fmt: skip
         db.commit(step, b"", db.rows_offset + 1)
         left, done = left - count, done + count
@@ -221,7 +221,7 @@ def settle() -> None:
         time.sleep(LOOK_S)
 
 
-def run(plan: Plan) -> list[Run]:
+def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage.
 
     Raises:
@@ -233,7 +233,7 @@ def run(plan: Plan) -> list[Run]:
         return [run_once(log, plan.state_keys) for _ in range(plan.repeats)]
 
 
-def run_once(log: Preloaded, state_keys: int = 0, keep: list[bytes] | None = None) -> Run:
+def run_once(log: Preloaded, state_keys: int = 0, keep: list[bytes] | None = None) -> BenchRun:
     """One run over `log` with a new store.
 
     Args:
@@ -246,7 +246,7 @@ def run_once(log: Preloaded, state_keys: int = 0, keep: list[bytes] | None = Non
     """
     settings = Settings(partitions=1)
     with tempfile.TemporaryDirectory() as folder:
-        db = PartitionDb(RocksEngine(Path(folder) / "db", Memory(settings.state_cache_bytes)), settings.dedup_window_ms)
+        db = PartitionStore(RocksEngine(Path(folder) / "db", Memory(settings.state_cache_bytes)), settings.dedup_window_ms)
         fill(db, state_keys, log.start_ms, settings.dedup_window_ms)
         enricher = open_enricher(settings, cast(Any, {}), cast(Any, {}))
         core = PartitionEtl.load(0, rules_of(settings), enricher, db, None, -1)
@@ -265,7 +265,7 @@ def run_once(log: Preloaded, state_keys: int = 0, keep: list[bytes] | None = Non
         db.close()
     if journal.outcomes != log.outcomes:
         raise BenchmarkWrong(f"the ETL made {dict(journal.outcomes)} of {dict(log.outcomes)}")
-    return Run(
+    return BenchRun(
         events=log.events, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=log.bytes,
         bytes_out=written, phases=phases.shares(), more={"steps": steps, "step_ms": 1000 * meter.cpu_s / max(1, steps)},
         slices_s=[end - start for start, end in pairwise(marks_s)],

@@ -20,7 +20,7 @@ WORK_CORE: Final = 0
 """Where the process that is measured runs; brokers, fakes and senders run on the others."""
 
 
-class Run(msgspec.Struct, kw_only=True):
+class BenchRun(msgspec.Struct, kw_only=True):
     """One run of a stage."""
 
     events: int
@@ -54,12 +54,12 @@ class Result(msgspec.Struct, kw_only=True):
     stage: str
     unit: str
     """What an event of this stage is."""
-    runs: list[Run]
+    runs: list[BenchRun]
     figure: str = ""
     """What is to be reached."""
 
     @property
-    def best(self) -> Run:
+    def best(self) -> BenchRun:
         """The run with the least CPU an event."""
         return min(self.runs, key=lambda run: run.cpu_us)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 
-class Plan(msgspec.Struct, kw_only=True, frozen=True):
+class BenchPlan(msgspec.Struct, kw_only=True, frozen=True):
     """The options of `instream bench`."""
 
     events: int

@@ -7,16 +7,16 @@ import tempfile
 from pathlib import Path
 
 from app.bench.etl_core import Preloaded, run_once
-from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
-from app.bench.plan import Plan
+from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
+from app.bench.plan import BenchPlan
 from app.core.formats.flows import DUPLICATE
 from app.errors import BenchmarkWrong
 from app.settings import Settings
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, RocksEngine
 
 
-def run(plan: Plan) -> list[Run]:
+def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage.
 
     Raises:
@@ -31,10 +31,10 @@ def run(plan: Plan) -> list[Run]:
         return [_run_once(messages, ids) for _ in range(plan.repeats)]
 
 
-def _run_once(messages: list[bytes], ids: int) -> Run:
+def _run_once(messages: list[bytes], ids: int) -> BenchRun:
     settings = Settings(partitions=1)
     with tempfile.TemporaryDirectory() as folder:
-        db = PartitionDb(RocksEngine(Path(folder) / "db", Memory(settings.state_cache_bytes)), settings.dedup_window_ms)
+        db = PartitionStore(RocksEngine(Path(folder) / "db", Memory(settings.state_cache_bytes)), settings.dedup_window_ms)
         meter = Meter()
         meter.start()
         for offset, message in enumerate(messages):
@@ -46,4 +46,4 @@ def _run_once(messages: list[bytes], ids: int) -> Run:
     if found != ids:
         raise BenchmarkWrong(f"the store remembers {found} of {ids} ids")
     size = sum(map(len, messages))
-    return Run(events=ids, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=size)
+    return BenchRun(events=ids, cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(), bytes_in=size)

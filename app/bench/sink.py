@@ -8,17 +8,17 @@ from collections import Counter
 from itertools import pairwise
 from typing import Final
 
-from agents.sink.partition import Connections, SinkPartition
+from agents.sink.partition import SinkPartition, SinkPorts
 from app.bench.etl_core import Preloaded, run_once
-from app.bench.measure import Meter, Run, like_a_worker, peak_rss_bytes
+from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
 from app.bench.phases import Phases
-from app.bench.plan import Plan
+from app.bench.plan import BenchPlan
 from app.bench.traffic import RATE_PER_S
 from app.clock import SystemClock
 from app.core.formats.flows import FLOWS
 from app.core.formats.object_keys import chain_prefix
 from app.core.formats.step_message import decode_step
-from app.core.sink.chain import LogBounds, Place, decode_record
+from app.core.sink.chain import ChainId, LogBounds, decode_record
 from app.core.sink.open_transaction import CommitRules
 from app.errors import BenchmarkWrong
 from app.testing.memory import MemoryObjectStore
@@ -39,7 +39,7 @@ PHASES: Final = {
 TRANSACTION_S: Final = 10
 
 
-def run(plan: Plan) -> list[Run]:
+def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage.
 
     Raises:
@@ -55,7 +55,7 @@ def run(plan: Plan) -> list[Run]:
         return [asyncio.run(_run_once(messages, expected, lines)) for _ in range(plan.repeats)]
 
 
-async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int) -> Run:
+async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int) -> BenchRun:
     objects, marks_s = MemoryObjectStore(), list[float]()
     announced: list[bytes] = []
 
@@ -66,8 +66,8 @@ async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int)
         return LogBounds(0, len(messages))
 
     numbers = iter(range(10**9))
-    place = Place(1, 0)
-    connections = Connections(objects, announce, bounds, SystemClock(), lambda: f"{next(numbers):08x}")
+    place = ChainId(1, 0)
+    connections = SinkPorts(objects, announce, bounds, SystemClock(), lambda: f"{next(numbers):08x}")
     sink = SinkPartition(place, CommitRules(3600, 1 << 40, 3600), connections)
     offset = await sink.open()
     meter, phases = Meter(), Phases(PHASES)
@@ -93,7 +93,7 @@ async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int)
     found = {flow.name: rows[flow.name] for flow in FLOWS if rows[flow.name]}
     if found != expected:
         raise BenchmarkWrong(f"the sink wrote {found} of {expected}")
-    return Run(
+    return BenchRun(
         events=sum(found.values()), cpu_s=meter.cpu_s, wall_s=meter.wall_s, peak_rss_bytes=peak_rss_bytes(),
         bytes_in=sum(map(len, messages)), bytes_out=written, phases=phases.shares(),
         more={"transactions": len(announced), "us_a_line": meter.cpu_s * 1e6 / lines},

@@ -5,14 +5,14 @@ import time
 
 import psutil
 
-from app.bench.measure import Run
-from app.bench.plan import Plan
+from app.bench.measure import BenchRun
+from app.bench.plan import BenchPlan
 from app.cli.demo import COMPRESSED, load_and_compare, own_stack
-from app.cli.show import Lines
+from app.cli.show import ProgressLines
 from app.errors import BenchmarkWrong
 
 
-def run(plan: Plan) -> list[Run]:
+def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage; the join window and the intervals are compressed as in `instream demo`, or the defaults (`real_time`).
 
     Raises:
@@ -21,8 +21,8 @@ def run(plan: Plan) -> list[Run]:
     return [_run_once(plan) for _ in range(plan.repeats)]
 
 
-def _run_once(plan: Plan) -> Run:
-    say = Lines()
+def _run_once(plan: BenchPlan) -> BenchRun:
+    say = ProgressLines()
     with own_stack({} if plan.real_time else COMPRESSED, say) as stack:
         processes = {one.role: psutil.Process(one.pid) for one in [*stack.processes, *stack.infrastructure]}
         before = {role: _cpu_s(process) for role, process in processes.items()}
@@ -41,7 +41,7 @@ def _run_once(plan: Plan) -> Run:
             f"{name}_max_s": latency.max_s,
         }  # fmt: skip
     ours = sum(cpu_s for role, cpu_s in used.items() if role in {one.role for one in stack.processes})
-    return Run(events=lines, cpu_s=ours, wall_s=wall_s, peak_rss_bytes=rss, more=more)
+    return BenchRun(events=lines, cpu_s=ours, wall_s=wall_s, peak_rss_bytes=rss, more=more)
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final, NamedTuple
 
-from app.bench.measure import Result, Run
-from app.bench.plan import Plan
+from app.bench.measure import BenchRun, Result
+from app.bench.plan import BenchPlan
 
 
 class Stage(NamedTuple):
@@ -36,7 +36,7 @@ STAGES: Final = {
 """In the order of importance."""
 
 
-def run_stage(name: str, plan: Plan) -> Result:
+def run_stage(name: str, plan: BenchPlan) -> Result:
     """Run one stage.
 
     Raises:
@@ -44,5 +44,5 @@ def run_stage(name: str, plan: Plan) -> Result:
     """
     stage = STAGES[name]
     module, _, function = stage.function.partition(":")
-    run: Callable[[Plan], list[Run]] = getattr(import_module(f"app.bench.{module}"), function)
+    run: Callable[[BenchPlan], list[BenchRun]] = getattr(import_module(f"app.bench.{module}"), function)
     return Result(stage=name, unit=stage.unit, figure=stage.figure, runs=run(plan))

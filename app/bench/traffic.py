@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import zstandard
 
 from app.core.formats.batch import ZSTD_LEVEL
-from app.core.formats.block import BlockHeader, Tick, encode_block, encode_control
+from app.core.formats.block import BlockHeader, WatermarkMessage, encode_block, encode_control
 from app.core.formats.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, JOINED, PAGE_VIEWS, REDIRECTS, REJECTED
 from app.local.traffic.content import BOTS, CAMPAIGNS, HUMANS
 
@@ -52,7 +52,7 @@ class Shape(NamedTuple):
     seed: int = 1
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """One message of topic `blocks`."""
 
     value: bytes
@@ -79,7 +79,7 @@ class PartitionTraffic:
         self.outcomes: Counter[str] = Counter()
         """Outcome in the ledger -> lines, once every page view is closed."""
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[LogEntry]:
         """Blocks, and a tick a simulated second."""
         shape, at_ms, made, batch = self._shape, float(self._shape.start_ms), 0, 0
         next_tick_ms = shape.start_ms + 1000
@@ -97,14 +97,14 @@ class PartitionTraffic:
             header = BlockHeader(
                 1, str(uuid.UUID(int=(self._partition << 64) + batch)), 0, 1, 0, count, self._partition, 0, first_ms
             )
-            yield Entry(encode_block(header, compressor.compress(text)), count, len(text), int(at_ms))
+            yield LogEntry(encode_block(header, compressor.compress(text)), count, len(text), int(at_ms))
             while next_tick_ms <= at_ms:
                 yield self.tick(next_tick_ms)
                 next_tick_ms += 1000
 
-    def tick(self, moment_ms: int) -> Entry:
+    def tick(self, moment_ms: int) -> LogEntry:
         """The tick that the bridge writes at `moment_ms`."""
-        return Entry(encode_control(Tick({SHARD: moment_ms - SLACK_MS}, {SHARD: []})), 0, 0, moment_ms)
+        return LogEntry(encode_control(WatermarkMessage({SHARD: moment_ms - SLACK_MS}, {SHARD: []})), 0, 0, moment_ms)
 
     def _line(self, at_ms: int) -> bytes:
         kind = self._kind(at_ms)

@@ -9,11 +9,11 @@ import typer
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
-    from agents.audit.auditor import RoundReport
+    from agents.audit.auditor import AuditReport
     from app.settings import Settings
 
 
-async def run_round(settings: "Settings", grace_s: float | None) -> "RoundReport":
+async def run_round(settings: "Settings", grace_s: float | None) -> "AuditReport":
     """Judge every open batch older than the grace once, and send again what is missing."""
     from agents.audit.auditor import Auditor  # noqa: PLC0415
     from agents.audit.ports import real_ports  # noqa: PLC0415 - commands load what they need

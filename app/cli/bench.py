@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.show import JsonOption, Lines, print_json, print_table
+from app.cli.show import JsonOption, ProgressLines, print_json, print_table
 
 if TYPE_CHECKING:
     from app.bench.measure import Result
@@ -19,10 +19,10 @@ ALL = "all"
 def bench(  # noqa: PLR0913, PLR0917 - the options of a command
     stage: Annotated[str, typer.Argument(help="etl-core, etl, sink, collector, ..., or all: each once, small.")] = ALL,
     events: Annotated[int | None, typer.Option(help="How much a run works on; small by default.", min=1)] = None,
-    block_lines: Annotated[int, typer.Option(help="Lines in a block.", min=1)] = 500,
+    block_lines: Annotated[int, typer.Option(help="ProgressLines in a block.", min=1)] = 500,
     state_keys: Annotated[int, typer.Option(help="Ids that the ETL's state knows beforehand.", min=0)] = 0,
     repeats: Annotated[int | None, typer.Option(help="Runs; the best and the median are shown.", min=1)] = None,
-    rate: Annotated[float, typer.Option(help="Lines a second, for stage `stack`.", min=1)] = 500,
+    rate: Annotated[float, typer.Option(help="ProgressLines a second, for stage `stack`.", min=1)] = 500,
     real_time: Annotated[
         bool, typer.Option("--real-time", help="Stage `stack` at the default window and intervals.")
     ] = False,
@@ -36,19 +36,19 @@ def bench(  # noqa: PLR0913, PLR0917 - the options of a command
     """
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as workers have it; before anything imports polars
     from app.bench.measure import Result  # noqa: PLC0415 - commands load what they need
-    from app.bench.plan import Plan  # noqa: PLC0415
+    from app.bench.plan import BenchPlan  # noqa: PLC0415
     from app.bench.report import COLUMNS, details_of, rows_of  # noqa: PLC0415
     from app.bench.stages import STAGES, run_stage  # noqa: PLC0415
 
     if stage != ALL and stage not in STAGES:
         raise typer.BadParameter(f"no such stage; there are {', '.join(STAGES)} and {ALL}")
-    say, results = Lines(), list[Result]()
+    say, results = ProgressLines(), list[Result]()
     for name in STAGES if stage == ALL else [stage]:
         say(f"{name}: running")
         if stage == ALL:
             results.append(_in_own_process(name))
             continue
-        plan = Plan(
+        plan = BenchPlan(
             events=events or STAGES[name].small, block_lines=block_lines, state_keys=state_keys,
             repeats=repeats or STAGES[name].repeats, rate=rate, real_time=real_time,
             profile=Path(f"bench-{name}.svg") if profile else None,

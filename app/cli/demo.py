@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from app.cli.load import send
-from app.cli.show import Bar, Exit, JsonOption, Lines, end_in_order_when_told, print_json, print_table
+from app.cli.show import Bar, Exit, JsonOption, ProgressLines, end_in_order_when_told, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ class DemoResult(msgspec.Struct, kw_only=True):
     latency: "dict[str, Latency]"
 
 
-async def load_and_compare(stack: "Stack", events: int, rate: float, say: Lines) -> DemoResult:
+async def load_and_compare(stack: "Stack", events: int, rate: float, say: ProgressLines) -> DemoResult:
     """Load a running stack, wait for the warehouse, compare every row.
 
     Raises:
@@ -60,11 +60,11 @@ async def load_and_compare(stack: "Stack", events: int, rate: float, say: Lines)
     from app.cli.wait import COVERED, TELL_EVERY_S, await_coverage  # noqa: PLC0415
     from app.local.traffic.compare import compare, latencies  # noqa: PLC0415
     from app.local.traffic.expect import summarise  # noqa: PLC0415
-    from app.local.traffic.run import Plan  # noqa: PLC0415
+    from app.local.traffic.run import TrafficPlan  # noqa: PLC0415
     from app.settings import read_settings  # noqa: PLC0415
 
     start = time.monotonic()
-    plan = Plan(events=events, rate=rate, keep_bodies=True)
+    plan = TrafficPlan(events=events, rate=rate, keep_bodies=True)
     run = await send(stack, plan, say)
     summary = summarise(run.sent, run.expected)
     say(f"{summary.lines:,} lines are acknowledged after {summary.took_s} s; waiting for the warehouse")
@@ -80,7 +80,7 @@ async def load_and_compare(stack: "Stack", events: int, rate: float, say: Lines)
 
 
 @contextmanager
-def own_stack(settings: dict[str, str], say: Lines) -> "Iterator[Stack]":
+def own_stack(settings: dict[str, str], say: ProgressLines) -> "Iterator[Stack]":
     """A stack in a folder of its own, on free ports, gone afterwards; if the block fails its logs are kept, and named.
 
     Within the block this process has its environment.
@@ -107,7 +107,7 @@ def own_stack(settings: dict[str, str], say: Lines) -> "Iterator[Stack]":
             _clear(home, say, keep_logs=has_failed and home.logs.exists())
 
 
-def _clear(home: "Home", say: Lines, *, keep_logs: bool) -> None:
+def _clear(home: "Home", say: ProgressLines, *, keep_logs: bool) -> None:
     if not keep_logs:
         shutil.rmtree(home.path)
         return
@@ -141,8 +141,8 @@ def show(result: DemoResult) -> None:
 
 
 def demo(
-    events: Annotated[int, typer.Option(help="Lines to send.", min=1)] = 60_000,
-    rate: Annotated[float | None, typer.Option(help="Lines a second while new page views begin.", min=1)] = None,
+    events: Annotated[int, typer.Option(help="ProgressLines to send.", min=1)] = 60_000,
+    rate: Annotated[float | None, typer.Option(help="ProgressLines a second while new page views begin.", min=1)] = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="The true join window of 90 s; takes minutes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -151,7 +151,7 @@ def demo(
     Another stack in this folder is left alone. The join window is compressed to 6 seconds, unless --real-time. Exit code 0
     only when every row is equal.
     """
-    say = Lines()
+    say = ProgressLines()
     if real_time:
         say("in real time: a page view waits 90 + 30 seconds for its second")
     else:

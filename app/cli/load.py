@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.show import Bar, JsonOption, Lines, print_json, print_table
+from app.cli.show import Bar, JsonOption, ProgressLines, print_json, print_table
 from app.errors import LocalStackError
 
 if TYPE_CHECKING:
     from app.local.stack.stack_file import Stack
     from app.local.traffic.expect import Summary
-    from app.local.traffic.run import Plan, Run
+    from app.local.traffic.run import TrafficPlan, TrafficRun
 
 
-async def send(stack: "Stack", plan: "Plan", say: Lines) -> "Run":
+async def send(stack: "Stack", plan: "TrafficPlan", say: ProgressLines) -> "TrafficRun":
     """Send a run, and show how far it is.
 
     Raises:
@@ -51,8 +51,8 @@ def show_summary(summary: "Summary") -> None:
 
 
 def load(
-    events: Annotated[int, typer.Option(help="Lines to send, resent ones included.", min=1)] = 10_000,
-    rate: Annotated[float, typer.Option(help="Lines a second while new page views begin.", min=1)] = 500,
+    events: Annotated[int, typer.Option(help="ProgressLines to send, resent ones included.", min=1)] = 10_000,
+    rate: Annotated[float, typer.Option(help="ProgressLines a second while new page views begin.", min=1)] = 500,
     seed: Annotated[int, typer.Option(help="The same seed gives the same traffic, under new ids.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,12 +63,12 @@ def load(
     """
     from app.local.stack.stack_file import home_of_environment, read_stack  # noqa: PLC0415 - commands load what they need
     from app.local.traffic.expect import summarise  # noqa: PLC0415
-    from app.local.traffic.run import Plan  # noqa: PLC0415
+    from app.local.traffic.run import TrafficPlan  # noqa: PLC0415
 
     stack = read_stack(home_of_environment())
     if stack is None:
         raise LocalStackError("no stack is up here: run `instream up` (or set INSTREAM_HOME)")
-    run = asyncio.run(send(stack, Plan(events=events, rate=rate, seed=seed), Lines()))
+    run = asyncio.run(send(stack, TrafficPlan(events=events, rate=rate, seed=seed), ProgressLines()))
     summary = summarise(run.sent, run.expected)
     if as_json:
         print_json(summary)

@@ -27,7 +27,7 @@ class Exit(IntEnum):
     INCOMPLETE = 3
 
 
-class Lines:
+class ProgressLines:
     """Progress: plain lines on stderr, with the seconds since the start on a terminal."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Lines:
 class Bar:
     """How far something is, on stderr: a bar on a terminal, a line now and then elsewhere. A context manager."""
 
-    def __init__(self, say: Lines, what: str, every_s: float = 5) -> None:
+    def __init__(self, say: ProgressLines, what: str, every_s: float = 5) -> None:
         """Draw nothing yet.
 
         Args:

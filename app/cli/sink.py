@@ -17,7 +17,7 @@ from app.core.formats import object_keys
 from app.core.formats.step_message import decode_step
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.accept_gap import Acceptance, Resumption, ResumptionSearch, bridge_record
-from app.core.sink.chain import LogBounds, Place, Position, position_after
+from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.errors import ChainBroken, InstreamError
 from app.settings import Settings, read_settings
 from app.topics import topics_of
@@ -99,26 +99,26 @@ async def bridge(
         ChainBroken: there is no gap, or somebody committed meanwhile.
         ServiceUnavailable: the log cannot be read.
     """
-    topic, place = topics_of(settings).rows.name, Place(settings.epoch, partition)
-    chain = ChainStore(objects, place)
+    topic, chain_id = topics_of(settings).rows.name, ChainId(settings.epoch, partition)
+    chain = ChainStore(objects, chain_id)
     last = await chain.find_end()
     if last is not None:  # number n + 1 is not committed before n is ready (rule S3)
         await chain.clear((await chain.finish(last)).deletes)
-    end = position_after(last)
+    end = chain_end_after(last)
     first, ends = await logs.first_offsets(topic, [partition]), await logs.end_offsets(topic, [partition])
     found = await _search(logs, topic, partition, end, LogBounds(first[partition], ends[partition]))
     if isinstance(found, Undecided):
         return found
     now_ms = SystemClock().now_ms()
-    txn = object_keys.txn_id(*place, end.number + 1, secrets.token_hex(4))
-    record = bridge_record(place, end, found, txn, Acceptance(reason, now_ms))
+    txn = object_keys.txn_id(*chain_id, end.number + 1, secrets.token_hex(4))
+    record = bridge_record(chain_id, end, found, txn, Acceptance(reason, now_ms))
     if (holder := await chain.commit(record)).txn_id != txn:
         raise ChainBroken(f"{holder.txn_id} was committed meanwhile: look at the sink again")
     await chain.finish(record)
     return record
 
 
-async def _search(logs: LogReader, topic: str, partition: int, end: Position, log: LogBounds) -> Resumption | Undecided:
+async def _search(logs: LogReader, topic: str, partition: int, end: ChainEnd, log: LogBounds) -> Resumption | Undecided:
     search = ResumptionSearch(end)
     start = max(end.next_offset, log.earliest)
     looked_at = 0

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.show import Exit, JsonOption, Lines, end_in_order_when_told, print_json, print_table
+from app.cli.show import Exit, JsonOption, ProgressLines, end_in_order_when_told, print_json, print_table
 
 
 def up(as_json: JsonOption = False) -> None:
@@ -16,7 +16,7 @@ def up(as_json: JsonOption = False) -> None:
 
     home = home_of_environment()
     end_in_order_when_told()
-    stack = start(home, Lines())
+    stack = start(home, ProgressLines())
     if as_json:
         print_json(stack)
         return
@@ -32,7 +32,7 @@ def down(as_json: JsonOption = False) -> None:
     from app.local.stack.control import down as stop  # noqa: PLC0415
     from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415
 
-    stopped = stop(home_of_environment(), Lines())
+    stopped = stop(home_of_environment(), ProgressLines())
     if as_json:
         print_json({"stopped": stopped})
     elif not stopped:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from app.cli.show import Bar, Exit, JsonOption, Lines, print_json
+from app.cli.show import Bar, Exit, JsonOption, ProgressLines, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +161,7 @@ def wait(
     """
     from app.settings import read_settings  # noqa: PLC0415
 
-    with Bar(Lines(), COVERED, TELL_EVERY_S) as bar:
+    with Bar(ProgressLines(), COVERED, TELL_EVERY_S) as bar:
         result = asyncio.run(await_coverage(read_settings(), timeout, bar))
     if as_json:
         print_json(result)

@@ -27,7 +27,7 @@ SEAL_INLINE_BYTES: Final = 64 * 1024
 """A smaller batch is sealed in less time than a thread takes to wake."""
 
 
-class World(NamedTuple):
+class BatcherPorts(NamedTuple):
     """What the collector reaches outside itself."""
 
     store: ObjectStore
@@ -79,7 +79,9 @@ class _Gathering:
 class Batcher:
     """The open batch, and the batches on their way to storage; several may be in flight."""
 
-    def __init__(self, settings: Settings, world: World, budget: MemoryBudget, guard: ClockGuard, threads: Executor) -> None:
+    def __init__(
+        self, settings: Settings, world: BatcherPorts, budget: MemoryBudget, guard: ClockGuard, threads: Executor
+    ) -> None:
         self._settings = settings
         self._world = world
         self._budget = budget

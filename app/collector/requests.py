@@ -75,7 +75,7 @@ async def read_body(request: web.Request, held: Reservation, max_bytes: int, tim
     return b"".join(pieces)
 
 
-class Sent(NamedTuple):
+class RequestBody(NamedTuple):
     """A request's body and what the collector knows of it."""
 
     body: bytes
@@ -87,7 +87,7 @@ class Sent(NamedTuple):
     user_agent: str | None
 
 
-def read_lines(sent: Sent, held: Reservation, max_bytes: int, max_lines: int) -> list[StoredLine]:
+def read_lines(sent: RequestBody, held: Reservation, max_bytes: int, max_lines: int) -> list[StoredLine]:
     """The request's lines in their stored form; `held` then counts them instead of the body.
 
     Raises:

@@ -22,7 +22,7 @@ MAX_DELAY_S: Final = 10.0
 RECORDS_PER_PUT: Final = 100
 
 
-class _Waiting(NamedTuple):
+class _WaitingBlock(NamedTuple):
     block: bytes
     since_s: float
 
@@ -36,7 +36,7 @@ class Resender:
         self._clock = clock
         self._random_bytes = random_bytes
         self._max_bytes, self._max_age_s = bounds
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_WaitingBlock] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -55,7 +55,7 @@ class Resender:
                 self._drop("full", len(blocks) - number)
                 break
             self._bytes += len(block)
-            self._queue.append(_Waiting(block, since_s))
+            self._queue.append(_WaitingBlock(block, since_s))
         RESEND_BYTES.set(self._bytes)
         if self._queue:
             self._idle.clear()

@@ -15,11 +15,11 @@ from aiohttp import web
 from app.adapters.ports import BlockStream, ObjectStore, Registry
 from app.clock import Clock
 from app.collector import metrics
-from app.collector.batcher import Batcher, World
+from app.collector.batcher import Batcher, BatcherPorts
 from app.collector.budget import MemoryBudget
 from app.collector.client_address import client_address, read_networks
 from app.collector.clock_guard import ClockGuard
-from app.collector.requests import KEY_HEADER, Sent, is_gzip, key_kind, read_body, read_lines
+from app.collector.requests import KEY_HEADER, RequestBody, is_gzip, key_kind, read_body, read_lines
 from app.core.events.request_body import media_type
 from app.errors import ConfigurationError, RequestRejected
 from app.settings import Settings
@@ -56,7 +56,7 @@ def create_app(  # noqa: PLR0913, PLR0917 - the collector's whole world, given o
     """
     if not settings.write_keys:
         raise ConfigurationError("INSTREAM_WRITE_KEYS is empty: nobody could post; set e.g. demo:browser,demo-server:server")
-    return Collector(settings, World(store, registry, stream, clock, random_bytes)).new_app()
+    return Collector(settings, BatcherPorts(store, registry, stream, clock, random_bytes)).new_app()
 
 
 def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
@@ -73,7 +73,7 @@ def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
 class Collector:
     """Takes requests, in front of a batcher."""
 
-    def __init__(self, settings: Settings, world: World) -> None:
+    def __init__(self, settings: Settings, world: BatcherPorts) -> None:
         self._settings = settings
         self._clock = world.clock
         self._trusted = read_networks(settings.trusted_proxies)
@@ -125,7 +125,7 @@ class Collector:
         with self._budget.reserve() as held:
             body = await read_body(request, held, settings.max_body_bytes, settings.request_timeout_s)
             ip = client_address(request.remote, request.headers.getall("X-Forwarded-For", ()), self._trusted)
-            sent = Sent(body, content_type, compressed, kind, arrived_ms, ip, request.headers.get("User-Agent"))
+            sent = RequestBody(body, content_type, compressed, kind, arrived_ms, ip, request.headers.get("User-Agent"))
             limits = (settings.max_decompressed_bytes, settings.max_lines)
             if compressed or len(body) > PARSE_INLINE_BYTES:
                 loop = asyncio.get_running_loop()

@@ -44,7 +44,7 @@ def kinds_of(settings: Settings) -> Mapping[str, Kind]:
     }
 
 
-class Producer(transport.Producer):
+class CrashingProducer(transport.Producer):
     """Passes a point before it gives a message to the client, and one when the broker has acknowledged it.
 
     The second is passed before whoever waits for the acknowledgement goes on.
@@ -68,7 +68,7 @@ class Producer(transport.Producer):
         return stored  # type: ignore[no-any-return]
 
 
-class ConsumerThread(transport.ConsumerThread):
+class CrashingConsumerThread(transport.ConsumerThread):
     """Passes the points of commits and of the questions that recovery asks."""
 
     points: CrashPoints
@@ -94,13 +94,13 @@ class ConsumerThread(transport.ConsumerThread):
         return found
 
 
-class Consumer(transport.Consumer):
+class CrashingConsumer(transport.Consumer):
     """Passes the points of polls."""
 
     points: CrashPoints
 
-    def _new_consumer_thread(self) -> ConsumerThread:
-        thread = ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> CrashingConsumerThread:
+        thread = CrashingConsumerThread(self, loop=self.loop, beacon=self.beacon)
         thread.points = self.points
         return thread
 
@@ -113,6 +113,6 @@ class Consumer(transport.Consumer):
 
 def transport_with(points: CrashPoints, settings: Settings) -> type[transport.Transport]:
     """The driver that makes producers and consumers that pass the points."""
-    producer = type("Producer", (Producer,), {"points": points, "kinds": kinds_of(settings)})
-    consumer = type("Consumer", (Consumer,), {"points": points})
-    return type("Transport", (transport.Transport,), {"Producer": producer, "Consumer": consumer})
+    producer = type("CrashingProducer", (CrashingProducer,), {"points": points, "kinds": kinds_of(settings)})
+    consumer = type("CrashingConsumer", (CrashingConsumer,), {"points": points})
+    return type("Transport", (transport.Transport,), {"CrashingProducer": producer, "CrashingConsumer": consumer})

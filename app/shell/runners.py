@@ -45,7 +45,7 @@ QUEUE_BYTES: Final = 16 * 1024 * 1024
 """... and when there is room for one more: what bounds a partition's memory, however large or small its messages are."""
 
 
-class _Waiting(asyncio.Queue[Any]):
+class _WaitingEvents(asyncio.Queue[Any]):
     """A queue of events that is full by their number or by their bytes; None is none."""
 
     def __init__(self, depth: int) -> None:
@@ -78,7 +78,7 @@ class Inbox:
 
     def __init__(self, app: "InstreamApp", tp: TP, depth: int = QUEUE_DEPTH) -> None:
         self._app = app
-        self._queue = _Waiting(depth)
+        self._queue = _WaitingEvents(depth)
         self._unacked: deque[Any] = deque()
         self._handed_out: list[Any] = []
         self._seeker = Seeker(app, app.ports.clock, tp)

@@ -23,7 +23,7 @@ MAX_SEEKS: Final = 12
 """Fruitless seeks in a row after which the partition's log is taken to be broken."""
 
 
-class Consumer(Protocol):
+class Repositions(Protocol):
     """What can be put at an offset: `app.shell.faust_app.InstreamApp`."""
 
     async def reposition(self, tp: TP, offset: int) -> None:
@@ -33,7 +33,7 @@ class Consumer(Protocol):
 class Seeker:
     """Remembers, for one partition, when it was sought last and how often in vain."""
 
-    def __init__(self, consumer: Consumer, clock: Clock, tp: TP) -> None:
+    def __init__(self, consumer: Repositions, clock: Clock, tp: TP) -> None:
         self._consumer = consumer
         self._clock = clock
         self._tp = tp

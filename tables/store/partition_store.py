@@ -1,7 +1,7 @@
 """The store of one ETL partition: the state tables, and how far on `rows` they go.
 
     family            key                                  value
-    default           "position"                           `Position`, msgpack
+    default           "position"                           `StorePosition`, msgpack
                       "rows"                               rows offset: last one read or written, 8 bytes big-endian
     window            table's tag, then the state's key    pending and seconds
     generation-<n>    table's tag, then the state's key    seen, blocks and views by stored time (`tables.store.generations`)
@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from app.core.formats.step_history import BaseSearch, Candidate, Counted, Verdict, counted_before
+from app.core.formats.step_history import Accepted, BaseSearch, Candidate, StepVerdict, accepted_before
 from app.core.formats.step_message import NO_PREDECESSOR, Changes, StepMessage, decode_followed, digest_of
 from app.core.state.tables import EXPIRING
 from app.errors import StepConflict, StepGap, StoreLost
@@ -39,10 +39,10 @@ _DEFAULT: Final = "default"
 _WINDOW: Final = "window"
 
 
-class Position(msgspec.Struct, frozen=True, array_like=True):
+class StorePosition(msgspec.Struct, frozen=True, array_like=True):
     """How far a store goes: what the last counted step left."""
 
-    counted: Counted = Counted()
+    accepted: Accepted = Accepted()
     digest: bytes = b""
     """Of the last counted message (rule E5)."""
     source_last: int = -1
@@ -52,7 +52,7 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     """The ETL's own state between steps."""
 
 
-class PartitionDb:
+class PartitionStore:
     """The open store of one partition: a `StateReader` that applies steps.
 
     Args:
@@ -67,7 +67,7 @@ class PartitionDb:
         if _WINDOW not in engine.families():
             engine.create(_WINDOW)
         stored, rows = engine.get(_DEFAULT, [_POSITION, _ROWS])
-        self.position = Position() if stored is None else msgspec.msgpack.decode(stored, type=Position)
+        self.position = StorePosition() if stored is None else msgspec.msgpack.decode(stored, type=StorePosition)
         self.rows_offset = NO_PREDECESSOR if rows is None else int.from_bytes(rows, "big")
         """Last offset on `rows` that this store has read or written; it never goes back."""
         self._search: BaseSearch | None = None
@@ -146,18 +146,18 @@ class PartitionDb:
         base = history[0]
         log.warning("history of a trimmed log begins", offset=base.offset, number=base.number)
         self._search = None
-        self.position = Position(counted=counted_before(base))
+        self.position = StorePosition(accepted=accepted_before(base))
         for held in history:
             self._take(decode_followed(held.message), held.message, held.offset)
 
     def _take(self, step: StepMessage, message: bytes, offset: int) -> None:
-        verdict = self.position.counted.judge(step.number, step.predecessor)
-        if verdict is Verdict.GAP:
+        verdict = self.position.accepted.judge(step.number, step.predecessor)
+        if verdict is StepVerdict.GAP:
             raise StepGap(
                 f"rows[{step.partition}] offset {offset} is step {step.number}, this store is at "
-                f"{self.position.counted.number}"
+                f"{self.position.accepted.number}"
             )
-        if verdict is Verdict.COUNT:
+        if verdict is StepVerdict.ACCEPT:
             self._follow(step, digest_of(message), offset)
         else:
             self._write_gathered()
@@ -201,21 +201,23 @@ class PartitionDb:
         self._write_gathered()
         if offset != self.rows_offset + 1:
             raise StepConflict(f"rows[{step.partition}]: our step is at {offset}, we had seen up to {self.rows_offset}")
-        if self.position.counted.judge(step.number, step.predecessor) is not Verdict.COUNT:
-            raise StepConflict(f"rows[{step.partition}]: our step {step.number} does not follow {self.position.counted}")
+        if self.position.accepted.judge(step.number, step.predecessor) is not StepVerdict.ACCEPT:
+            raise StepConflict(f"rows[{step.partition}]: our step {step.number} does not follow {self.position.accepted}")
         self._write(step.changes, self._position_after(step, digest_of(message), offset), offset)
 
-    def _position_after(self, step: StepMessage, digest: bytes, offset: int) -> Position:
-        return Position(self.position.counted.advance(offset), digest, step.source_last, step.stream_time_ms, step.meta)
+    def _position_after(self, step: StepMessage, digest: bytes, offset: int) -> StorePosition:
+        return StorePosition(
+            self.position.accepted.advance(offset), digest, step.source_last, step.stream_time_ms, step.meta
+        )
 
-    def _write(self, changes: Sequence[Changes], position: Position, offset: int) -> None:
+    def _write(self, changes: Sequence[Changes], position: StorePosition, offset: int) -> None:
         """Write everything that a counted step changes."""
         expiring = [change for change in changes if change.table in EXPIRING]
         window = last_changes(change for change in changes if change.table not in EXPIRING)
         self._write_batch(expiring, window, position, offset)
 
     def _write_batch(
-        self, expiring: Iterable[Changes], window: Mapping[bytes, bytes | None], position: Position, offset: int
+        self, expiring: Iterable[Changes], window: Mapping[bytes, bytes | None], position: StorePosition, offset: int
     ) -> None:
         """Write changes with the position that they lead to in one batch, then drop what has expired."""
         batch = self._engine.batch()

@@ -7,10 +7,10 @@ import structlog
 from app.adapters.ports import Logs, ObjectStore
 from app.core.formats.object_keys import chain_prefix
 from app.core.formats.step_message import digest_of
-from app.core.sink.chain import Place
+from app.core.sink.chain import ChainId
 from app.errors import DigestMismatch, StoreLost, TopicRecreated
 from app.topics import Topics
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ class StoreCheck(NamedTuple):
     group: str
     """The ETL's consumer group."""
 
-    async def is_stale(self, db: PartitionDb, partition: int, first: int, end: int) -> bool:
+    async def is_stale(self, db: PartitionStore, partition: int, first: int, end: int) -> bool:
         """Whether the store must be wiped: the log has lost what follows it.
 
         Args:
@@ -52,11 +52,11 @@ class StoreCheck(NamedTuple):
         if db.rows_offset + 1 < first:
             log.warning("stale store is wiped", partition=partition, persisted=db.rows_offset, first=first)
             return True
-        counted, digest = db.position.counted, db.position.digest
-        if first <= counted.offset:
-            message = await self.logs.message_at(rows, partition, counted.offset)
+        accepted, digest = db.position.accepted, db.position.digest
+        if first <= accepted.offset:
+            message = await self.logs.message_at(rows, partition, accepted.offset)
             if message is not None and digest_of(message) != digest:
-                raise DigestMismatch(f"{where} has another message at {counted.offset} than the store was built from")
+                raise DigestMismatch(f"{where} has another message at {accepted.offset} than the store was built from")
         return False
 
     async def _verify_first_start(self, partition: int) -> None:
@@ -72,7 +72,7 @@ class StoreCheck(NamedTuple):
 
     async def _evidence_of_a_history(self, partition: int) -> str | None:
         """What says that the partition has had an owner; None where nothing does."""
-        async for record in self.objects.list(chain_prefix(*Place(self.epoch, partition)), limit=1):
+        async for record in self.objects.list(chain_prefix(*ChainId(self.epoch, partition)), limit=1):
             return f"S3 has {record.key}"
         committed = await self.logs.committed(self.group)
         offset = committed.get((self.topics.blocks.name, partition))

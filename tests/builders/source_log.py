@@ -9,7 +9,7 @@ import zstandard
 
 from app.core.enrich.bots import CrawlerNetworks
 from app.core.enrich.enrich import Enricher, LocationOf, nowhere
-from app.core.formats.block import BlockHeader, End, Tick, encode_block, encode_control
+from app.core.formats.block import BlockHeader, End, WatermarkMessage, encode_block, encode_control
 from app.core.formats.source import SourceMessage
 from app.core.rules import EtlRules, JoinRules
 
@@ -71,7 +71,7 @@ def block(
 def tick(open_shards: Mapping[str, Sequence[str]] | None = None, **marks_s: float) -> bytes:
     """A tick with a mark (in seconds) for each named shard; they and `open_shards` are listed."""
     listed = {**{shard: [] for shard in marks_s}, **{s: list(p) for s, p in (open_shards or {}).items()}}
-    return encode_control(Tick({shard: at_ms(mark) for shard, mark in marks_s.items()}, listed))
+    return encode_control(WatermarkMessage({shard: at_ms(mark) for shard, mark in marks_s.items()}, listed))
 
 
 def end(shard: str) -> bytes:

@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from agents.sink.partition import Connections, Displaced, SinkPartition, commit_rules
+from agents.sink.partition import Displaced, SinkPartition, SinkPorts, commit_rules
 from app.adapters.ports import PutResult
 from app.adapters.s3 import S3ObjectStore
 from app.core.sink.chain import LogBounds, decode_record
@@ -46,7 +46,7 @@ def sink_on(world: World, store: S3ObjectStore, name: str) -> SinkPartition:
         return None
 
     ids = count()
-    connections = Connections(store, announce, bounds, world.clock, lambda: f"{name}{next(ids):07x}", no_sleep)
+    connections = SinkPorts(store, announce, bounds, world.clock, lambda: f"{name}{next(ids):07x}", no_sleep)
     return SinkPartition(world.place, commit_rules(Settings()), connections)
 
 

@@ -10,7 +10,7 @@ from pyroaring import BitMap
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.warehouse import connect
 from app.adapters.warehouse_port import Delivered, LoadedLedger, Quarantined
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.errors import ServiceUnavailable
 from app.local.services.aws import free_port
 from app.testing.memory import MemoryLoadedLedger
@@ -32,7 +32,7 @@ class Logged(NamedTuple):
 class Case(NamedTuple):
     ledger: LoadedLedger
     log: Callable[[Logged], Awaitable[None]]
-    add_entry: Callable[[str, Entry], Awaitable[None]]
+    add_entry: Callable[[str, LedgerLines], Awaitable[None]]
     add_replay: Callable[[str, int, int], Awaitable[None]]
     add_dead_letter: Callable[[str | None, int | None, str], Awaitable[None]]
 
@@ -54,7 +54,7 @@ def _memory(twin: MemoryLoadedLedger) -> Case:
         else:
             twin.quarantine(row.epoch, row.txn_id, row.partition, row.number, row.stream_time_ms)
 
-    async def add_entry(batch_id: str, entry: Entry) -> None:
+    async def add_entry(batch_id: str, entry: LedgerLines) -> None:
         twin.add_entry(batch_id, entry)
 
     async def add_replay(batch_id: str, block: int, attempt: int) -> None:
@@ -79,7 +79,7 @@ def _real(ledger: WarehouseLedger, url: str) -> Case:
             row.txn_id, row.epoch, *row[2:],
         )  # fmt: skip
 
-    async def add_entry(batch_id: str, entry: Entry) -> None:
+    async def add_entry(batch_id: str, entry: LedgerLines) -> None:
         statement = b"INSERT INTO analytics.ledger (txn_id, batch_id, outcome, lines, line_set) VALUES ('t', %s, %s, %s, %s)"
         await insert(statement, batch_id, *entry)
 
@@ -117,7 +117,7 @@ async def test_delivery_is_where_its_last_transactions_are(case: Case) -> None:
 
 
 async def test_entries_and_replays_come_by_batch(case: Case) -> None:
-    entry, other = Entry("page_views", 3, LINES), Entry("joined", 3, LINES)
+    entry, other = LedgerLines("page_views", 3, LINES), LedgerLines("joined", 3, LINES)
     for batch_id, some in (("b1", entry), ("b1", other), ("b2", entry), ("b3", entry)):
         await case.add_entry(batch_id, some)
     found = await case.ledger.entries(["b1", "b2", "o'ther"])
@@ -139,7 +139,7 @@ async def test_dead_letters_come_by_batch_and_block(case: Case) -> None:
 async def test_more_batches_than_a_query_takes(case: Case) -> None:
     names = [f"b{n}" for n in range(1203)]
     for name in (names[0], names[600], names[-1]):
-        await case.add_entry(name, Entry("joined", 3, LINES))
+        await case.add_entry(name, LedgerLines("joined", 3, LINES))
     assert set(await case.ledger.entries(names)) == {names[0], names[600], names[-1]}
 
 

@@ -1,12 +1,12 @@
 """The schema of the warehouse is the catalogue of what the pipeline writes, both ways."""
 
 from app.adapters.warehouse import create_schema
-from app.core.formats.flows import OUTPUTS, Column, Kind
+from app.core.formats.flows import OUTPUTS, Column, ColumnKind
 from tests.worlds.warehouse import Warehouse
 
 TYPES = {
-    Kind.TIMESTAMP: {"timestamp without time zone"}, Kind.BOOLEAN: {"boolean"},
-    Kind.INTEGER: {"bigint", "integer", "smallint"},
+    ColumnKind.TIMESTAMP: {"timestamp without time zone"}, ColumnKind.BOOLEAN: {"boolean"},
+    ColumnKind.INTEGER: {"bigint", "integer", "smallint"},
 }  # fmt: skip
 DELIVERY_LOG = [
     "txn_id", "epoch", "partition", "number", "status", "load_id", "rows", "stream_time", "detail", "loaded_at",
@@ -26,7 +26,7 @@ async def columns_of_tables(warehouse: Warehouse) -> dict[str, list[tuple[str, s
 
 
 def fits(column: Column, data_type: str, length: int | None) -> bool:
-    if column.kind is Kind.STRING:
+    if column.kind is ColumnKind.STRING:
         return data_type == "character varying" and length == column.max_bytes
     return data_type in TYPES[column.kind]
 

@@ -7,7 +7,7 @@ import pytest
 from pyroaring import BitMap
 
 from app.adapters import warehouse as adapter
-from app.adapters.warehouse_port import LedgerLines
+from app.adapters.warehouse_port import LedgerRow
 from app.core.delivery.statements import LOADED, QUARANTINED
 from app.core.formats.flow_files import encode_output, ledger_frame
 from app.core.formats.flows import LEDGER, PAGE_VIEWS
@@ -262,7 +262,7 @@ class Release:
             await session.copy(LEDGER, manifest)
             if name == "b":
                 await session.commit()
-        mine = [LedgerLines(BATCH, f"txn-{name}", texts[name]) for name in ("a", "c")]
+        mine = [LedgerRow(BATCH, f"txn-{name}", texts[name]) for name in ("a", "c")]
         assert sorted(await session.ledger_of([BATCH, "nobody's"])) == mine
         assert len(await session.ledger_of([BATCH, "other"])) == 3
         await session.close()

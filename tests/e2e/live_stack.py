@@ -15,7 +15,7 @@ from app.local.stack.life import Home
 from app.local.stack.probe import answers_ok, await_true
 from app.local.stack.stack_file import Stack, read_stack
 from app.local.traffic.compare import Comparison, compare
-from app.local.traffic.run import Plan, Run, run_traffic
+from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
 from app.settings import read_settings
 
 TROUBLE = re.compile(r'"level": "(warning|error|critical)"|"event": "process started again"|^\w*(Error|Exception)\b|FATAL')
@@ -105,15 +105,15 @@ class LiveStack:
         async with asyncio.timeout(within_s):
             await await_true(lambda: answers_ok(url))
 
-    async def load(self, events: int, rate: float, seed: int = 1) -> Run:
+    async def load(self, events: int, rate: float, seed: int = 1) -> TrafficRun:
         """Send realistic traffic and return when everything is acknowledged."""
-        return await run_traffic(self.stack, Plan(events=events, rate=rate, seed=seed, keep_bodies=True))
+        return await run_traffic(self.stack, TrafficPlan(events=events, rate=rate, seed=seed, keep_bodies=True))
 
     async def wait(self, timeout_s: float = 90) -> Waited:
         """`instream wait` in this process."""
         return await await_coverage(read_settings(), timeout_s, print)
 
-    async def compare_exact(self, run: Run, timeout_s: float = 90) -> Comparison:
+    async def compare_exact(self, run: TrafficRun, timeout_s: float = 90) -> Comparison:
         """Wait until everything is covered, compare every row of a run with what was sent, and fail on any difference."""
         waited = await self.wait(timeout_s)
         assert waited.exit_code == 0, waited

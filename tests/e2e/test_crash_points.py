@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.cli.show import Lines
+from app.cli.show import ProgressLines
 from app.crash.catalogue import POINTS, read_point
 from app.crash.points import PlanFile
 from tests.e2e.live_stack import LiveStack, eventually
@@ -25,7 +25,7 @@ async def test_workers_end_at_telling_points_and_every_row_is_exact(stack: LiveS
     plan = PlanFile(stack.crash_plan)
     eventually(lambda: "etl.rocksdb.write.after" in plan.reached())  # a store that a restarted ETL compares with the log
     points = [read_point(name) for name in SAMPLE]
-    outcomes = await Sweep(stack.home, plan, Lines()).round(points)
+    outcomes = await Sweep(stack.home, plan, ProgressLines()).round(points)
     assert [outcome for outcome in outcomes if not outcome.is_good] == []
     assert [outcome.died for outcome in outcomes] == [1] * len(SAMPLE)
 

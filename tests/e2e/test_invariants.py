@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.local.traffic.run import Run
+from app.local.traffic.run import TrafficRun
 from app.settings import read_settings
 from tests.e2e.live_stack import LiveStack
 from tests.rig.invariants.check import Terms, check, judge
@@ -19,12 +19,12 @@ ROW = "SELECT * FROM analytics.ad_impressions WHERE event_id = {victim}"
 
 
 @pytest.fixture(scope="module")
-def runs() -> list[Run]:
+def runs() -> list[TrafficRun]:
     return []
 
 
 async def test_a_load_has_to_settle_and_then_leaves_no_violation_nor_does_every_batch_once_more(
-    stack: LiveStack, runs: list[Run]
+    stack: LiveStack, runs: list[TrafficRun]
 ) -> None:
     run = await stack.load(events=1000, rate=500, seed=51)
     async with ports_of(read_settings()) as ports:
@@ -49,7 +49,7 @@ async def test_a_load_has_to_settle_and_then_leaves_no_violation_nor_does_every_
     ],
 )  # fmt: skip
 async def test_damage_to_the_warehouse_is_seen(
-    stack: LiveStack, runs: list[Run], statement: str, expected: set[str], monkeypatch: pytest.MonkeyPatch
+    stack: LiveStack, runs: list[TrafficRun], statement: str, expected: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The damage is done in the transaction that judges, and rolled back."""
     monkeypatch.setattr("tests.rig.invariants.check.LOG_PATIENCE_S", 0)
@@ -62,14 +62,14 @@ async def test_damage_to_the_warehouse_is_seen(
     assert expected <= {violation.rule for violation in found}, found
 
 
-async def test_rows_that_nobody_sent_are_seen(stack: LiveStack, runs: list[Run]) -> None:
+async def test_rows_that_nobody_sent_are_seen(stack: LiveStack, runs: list[TrafficRun]) -> None:
     async with ports_of(read_settings()) as ports:
         found = await judge(ports, [], Terms())
     assert any("rows of events that nobody sent" in violation.text for violation in found)
     assert {violation.rule for violation in found} == {"I1"}
 
 
-async def test_damage_to_raw_files_and_data_is_seen(stack: LiveStack, runs: list[Run]) -> None:
+async def test_damage_to_raw_files_and_data_is_seen(stack: LiveStack, runs: list[TrafficRun]) -> None:
     async with ports_of(read_settings()) as ports:
         (raw,) = [info.key async for info in ports.objects.list("raw/", limit=1)]
         (data,) = [info.key async for info in ports.objects.list("data/page_views/", limit=1)]
@@ -88,7 +88,7 @@ async def test_damage_to_raw_files_and_data_is_seen(stack: LiveStack, runs: list
     assert all(isinstance(violation, Violation) for violation in found)
 
 
-def test_replay_as_a_command(stack: LiveStack, runs: list[Run]) -> None:
+def test_replay_as_a_command(stack: LiveStack, runs: list[TrafficRun]) -> None:
     batches = list(runs[0].sent.acknowledged_at_ms)[:2]
     done = stack.instream("replay", *batches, "--json")
     assert done.returncode == 0, done.stderr

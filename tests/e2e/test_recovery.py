@@ -11,11 +11,11 @@ from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect
-from app.core.audit.reconcile import Entry, coverage
+from app.core.audit.reconcile import LedgerLines, coverage
 from app.core.formats.batch import cut_again
 from app.core.formats.flows import FLOWS, LEDGER
 from app.local.stack.probe import await_true
-from app.local.traffic.run import Plan, run_traffic
+from app.local.traffic.run import TrafficPlan, run_traffic
 from app.settings import read_settings
 from tests.e2e.live_stack import LiveStack
 
@@ -43,7 +43,7 @@ async def test_workers_killed_under_load_one_after_the_other(stack: LiveStack) -
     """Kill -9 of each role in the middle of one load, the etl's state deleted too: every row is still exact."""
     victims = ("etl", "sink", "bridge", "delivery")
     moments = Moments(EVENTS, len(victims))
-    plan = Plan(events=EVENTS, rate=400, seed=11, keep_bodies=True)
+    plan = TrafficPlan(events=EVENTS, rate=400, seed=11, keep_bodies=True)
     loading = asyncio.create_task(run_traffic(stack.stack, plan, moments.progress))
     killed = {}
     for number, role in enumerate(victims):
@@ -107,9 +107,9 @@ async def test_every_batch_is_raw_registered_and_covered_exactly_once(stack: Liv
     assert all(raw[item.raw_key] == item.byte_count for item in items.values())
     async with await connect(stack.stack.warehouse_url) as connection:
         found = await connection.execute("SELECT batch_id, outcome, lines, line_set FROM analytics.ledger")
-        entries: dict[str, list[Entry]] = {batch_id: [] for batch_id in items}
+        entries: dict[str, list[LedgerLines]] = {batch_id: [] for batch_id in items}
         async for batch_id, outcome, lines, line_set in found:
-            entries[batch_id].append(Entry(outcome, lines, line_set))
+            entries[batch_id].append(LedgerLines(outcome, lines, line_set))
         counted: Counter[str] = Counter()
         for flow in FLOWS:
             rows = await connection.execute(f"SELECT batch_id, count(*) FROM analytics.{flow.name} GROUP BY 1")

@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from app.cli.demo import load_and_compare, show
-from app.cli.show import Lines
+from app.cli.show import ProgressLines
 from app.local.stack.environment import ROLES
 from app.local.stack.probe import await_true
 from app.local.stack.spare import SPARE
-from app.local.traffic.run import Plan, run_traffic
+from app.local.traffic.run import TrafficPlan, run_traffic
 from tests.e2e.live_stack import INSTREAM, LiveStack, eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
@@ -93,7 +93,7 @@ def test_a_set_port_that_is_taken_is_an_error_and_leaves_nothing(stack, tmp_path
 
 
 async def test_realistic_traffic_is_in_the_warehouse_row_by_row(stack, capsys):
-    result = await load_and_compare(stack.stack, 5000, 1000, Lines())
+    result = await load_and_compare(stack.stack, 5000, 1000, ProgressLines())
     assert result.equal, result.compared
     assert (result.sent.lines, result.waited.missing) == (5000, 0)
     assert result.compared.joined.found > 800
@@ -205,7 +205,7 @@ async def test_a_killed_collector_answers_all_clients_again_within_three_seconds
 
 async def test_rows_stay_exact_while_kafka_and_the_warehouse_die(stack):
     in_the_middle = asyncio.Event()
-    plan = Plan(events=3000, rate=300, seed=3, keep_bodies=True)
+    plan = TrafficPlan(events=3000, rate=300, seed=3, keep_bodies=True)
     loading = asyncio.create_task(run_traffic(stack.stack, plan, lambda lines: in_the_middle.set() if lines > 900 else None))
     await in_the_middle.wait()
     killed = {name: stack.kill(name) for name in ("kafka", "postgres", "warehouse")}

@@ -15,7 +15,7 @@ from pyroaring import BitMap
 from app.adapters.kafka import ensure_topics
 from app.core.events.parse import parse_line
 from app.core.formats.batch import SealedBatch, new_batch_id, seal
-from app.core.formats.block import Tick, decode_header, encode_control
+from app.core.formats.block import WatermarkMessage, decode_header, encode_control
 from app.core.formats.step_message import NO_PREDECESSOR, StepMessage, encode_step
 from tests.builders.events import AGENT, IP, event, text
 from tests.worlds.etl_workers import World, aws, broker
@@ -53,7 +53,7 @@ async def feed(world: World, sealed: list[SealedBatch], mark_ms: int) -> None:
             await world.send(world.topics.blocks.name, decode_header(block).partition, block)
     again = sealed[0].blocks[0]
     await world.send(world.topics.blocks.name, decode_header(again).partition, again)
-    tick = encode_control(Tick({SHARD: mark_ms}, {SHARD: []}))
+    tick = encode_control(WatermarkMessage({SHARD: mark_ms}, {SHARD: []}))
     for partition in range(4):
         await world.send(world.topics.blocks.name, partition, tick)
 

@@ -10,7 +10,7 @@ import pytest
 
 from app.core.formats.step_message import Changes, StepMessage, encode_step
 from tables.store.engine import Batch
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, RocksEngine, open_engine
 from tables.store.write_buffer import GATHERED_STEPS
 
@@ -71,12 +71,12 @@ def restore_and_die(path: Path, moment: str, times: int) -> None:
     """What the child process does."""
     engine = Dying(path, Memory(MEMORY_BYTES))
     engine.moment, engine.left = moment, times
-    db = PartitionDb(engine, WINDOW_MS)
+    db = PartitionStore(engine, WINDOW_MS)
     for number in range(1, STEPS + 1):
         db.follow(message_of(number), number - 1)
 
 
-def verify(db: PartitionDb, number: int) -> None:
+def verify(db: PartitionStore, number: int) -> None:
     """See that the store has what the steps up to `number` leave; ids it may know from later ones."""
     assert dict(db.scan("pending")) == {n.to_bytes(8, "big"): b"frame" for n in range(max(1, number - 2), number + 1)}
     known = dict(db.scan("seen"))
@@ -93,9 +93,9 @@ def test_a_killed_process_leaves_a_store_that_goes_on_from_its_position(tmp_path
     assert done.returncode == 9
     assert [file.name for file in (path / "incoming").iterdir()] == (["file.sst"] if moment == "in a file" else [])
 
-    db = PartitionDb(open_engine(path, Memory(MEMORY_BYTES)), WINDOW_MS)
+    db = PartitionStore(open_engine(path, Memory(MEMORY_BYTES)), WINDOW_MS)
     assert not (path / "incoming").exists()
-    reached = db.position.counted.number
+    reached = db.position.accepted.number
     assert reached % GATHERED_STEPS in {0, 1}, "what is written together is there together"
     assert db.rows_offset == reached - 1
     verify(db, reached)
@@ -104,7 +104,7 @@ def test_a_killed_process_leaves_a_store_that_goes_on_from_its_position(tmp_path
     verify(db, STEPS)
     assert len(dict(db.scan("seen"))) == STEPS * IDS
     db.close()
-    again = PartitionDb(open_engine(path, Memory(MEMORY_BYTES)), WINDOW_MS)
+    again = PartitionStore(open_engine(path, Memory(MEMORY_BYTES)), WINDOW_MS)
     assert again.rows_offset == STEPS - 1
     verify(again, STEPS)
     again.close()

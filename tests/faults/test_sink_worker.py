@@ -9,7 +9,7 @@ import pytest
 
 from app.adapters.kafka import LogReader, ensure_topics
 from app.adapters.s3 import S3ObjectStore
-from app.core.sink.chain import Place
+from app.core.sink.chain import ChainId
 from app.errors import ObjectMissing
 from tests.worlds.etl_workers import Worker, aws, broker
 from tests.worlds.etl_workers import World as Stack
@@ -29,7 +29,7 @@ class SinkStack(Stack):
 
     def __init__(self, home: Path, kafka_port: int, aws_url: str) -> None:
         super().__init__(home, kafka_port, aws_url)
-        self.parts = [Partition(Place(1, number), self.settings.bucket) for number in range(PARTITIONS)]
+        self.parts = [Partition(ChainId(1, number), self.settings.bucket) for number in range(PARTITIONS)]
         self._sent = [0] * PARTITIONS
 
     def _worker(self, number: int) -> Worker:

@@ -14,7 +14,7 @@ import pytest
 
 from app.core.formats.step_message import Changes, StepMessage, encode_step
 from app.core.state.tables import KEY_BYTES
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import FLUSH_EVERY, Memory, RocksEngine, open_engine
 
 MEMORY_BYTES = 16 * 1024 * 1024
@@ -36,7 +36,7 @@ def step_of(number: int) -> tuple[StepMessage, bytes]:
 
 def write_and_die(path: Path, how: str) -> None:
     """What the child process does."""
-    db = PartitionDb(RocksEngine(path, Memory(MEMORY_BYTES)), WINDOW_MS)
+    db = PartitionStore(RocksEngine(path, Memory(MEMORY_BYTES)), WINDOW_MS)
     for number in range(1, STEPS + 1):
         step, message = step_of(number)
         if how == "commit":
@@ -57,8 +57,8 @@ def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def look(path: Path) -> int:
     """The step that the store in `path` stands at; every table has at least the entries of all steps up to it."""
-    db = PartitionDb(open_engine(path, Memory(MEMORY_BYTES)), WINDOW_MS)
-    position = db.position.counted.number
+    db = PartitionStore(open_engine(path, Memory(MEMORY_BYTES)), WINDOW_MS)
+    position = db.position.accepted.number
     assert db.rows_offset == position - 1
     for table, width in KEY_BYTES.items():
         keys = [number.to_bytes(width, "big") for number in range(1, position + 1)]
@@ -74,7 +74,7 @@ def test_a_killed_process_leaves_a_state_not_far_behind(killed: Path, tmp_path: 
 
 
 def test_a_store_that_was_closed_has_everything(tmp_path: Path) -> None:
-    db = PartitionDb(open_engine(tmp_path / "db", Memory(MEMORY_BYTES)), WINDOW_MS)
+    db = PartitionStore(open_engine(tmp_path / "db", Memory(MEMORY_BYTES)), WINDOW_MS)
     for number in range(1, 6):
         db.commit(*step_of(number), number - 1)
     db.close()
@@ -83,7 +83,7 @@ def test_a_store_that_was_closed_has_everything(tmp_path: Path) -> None:
 
 def test_what_is_behind_is_made_good_by_following_the_log(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed, tmp_path / "db")
-    db = PartitionDb(open_engine(tmp_path / "db", Memory(MEMORY_BYTES)), WINDOW_MS)
+    db = PartitionStore(open_engine(tmp_path / "db", Memory(MEMORY_BYTES)), WINDOW_MS)
     for number in range(1, STEPS + 1):
         db.follow(step_of(number)[1], number - 1)
     db.close()

@@ -14,7 +14,7 @@ MUTANTS = (
         "app/core/audit/reconcile.py",
         "    if not found.missing:\n",
         "    if sum(entry.lines for entry in evidence.entries) == item.line_count:\n"
-        "        return Verdict(VerdictKind.COMPLETE)\n"
+        "        return BatchVerdict(VerdictKind.COMPLETE)\n"
         "    if not found.missing:\n",
         AUDIT,
     ),
@@ -62,8 +62,8 @@ MUTANTS = (
         "what is committed and not loaded is taken for missing",
         "A2",
         "agents/audit/auditor.py",
-        "                verdict = delivery_lags(far) if far else judge(item, found, stream_times_ms, rules, now_ms)\n",
-        "                verdict = delivery_lags(far) if far else verdict\n",
+        "delivery_lags(far) if far else judge_batch(item, found, stream_times_ms, rules, now_ms)\n",
+        "delivery_lags(far) if far else verdict\n",
         AUDIT,
     ),
     Mutant(

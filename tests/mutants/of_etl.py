@@ -34,8 +34,8 @@ MUTANTS = (
         "the step-number rule is left out in recovery",
         "E2",
         "tables/store/partition_store.py",
-        "        if verdict is Verdict.COUNT:\n            self._follow(step, digest_of(message), offset)\n        else:\n",
-        "        if verdict in Verdict:\n            self._follow(step, digest_of(message), offset)\n        else:\n",
+        "if verdict is StepVerdict.ACCEPT:\n            self._follow(step, digest_of(message), offset)\n",
+        "if verdict in StepVerdict:\n            self._follow(step, digest_of(message), offset)\n",
         HISTORY,
     ),
     Mutant(

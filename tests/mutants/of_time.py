@@ -60,8 +60,8 @@ MUTANTS = (
         "a mark runs ahead of the last list that showed the shard open",
         "T3",
         "app/core/bridge/shards.py",
-        "self.mark_ms = max(self.mark_ms, min(self.quiet_ms, self.open_at_ms))",
-        "self.mark_ms = max(self.mark_ms, self.quiet_ms)",
+        "self.watermark_ms = max(self.watermark_ms, min(self.quiet_ms, self.open_at_ms))",
+        "self.watermark_ms = max(self.watermark_ms, self.quiet_ms)",
         BRIDGE,
     ),
     Mutant(

@@ -13,7 +13,7 @@ from app.core.state.tables import EXPIRING, KEY_BYTES, MemoryState
 from app.errors import StepGap
 from app.testing.memory.engine import Disk, MemoryEngine
 from tables.store.engine import Batch, Engine
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, RocksEngine
 from tables.store.write_buffer import GATHERED_STEPS
 from tests.worlds.quick_disk import QUICK_DISK
@@ -91,7 +91,7 @@ def log_of(steps: list[tuple[list[Changes], int]]) -> list[bytes]:
     return messages
 
 
-def verify(db: PartitionDb, steps: list[tuple[list[Changes], int]]) -> None:
+def verify(db: PartitionStore, steps: list[tuple[list[Changes], int]]) -> None:
     """See that the store has what `steps` leave, less what has expired."""
     twin, stream_time_ms = MemoryState(), sum(passed_ms for _, passed_ms in steps)
     for changes, _ in steps:
@@ -120,14 +120,14 @@ def test_steps_that_are_followed_are_there_however_they_were_written(
     with tempfile.TemporaryDirectory(dir=QUICK_DISK) as name:
         disk = Disk()
 
-        def opened() -> PartitionDb:
+        def opened() -> PartitionStore:
             made: Engine = RocksEngine(Path(name) / "db", MEMORY) if engine else disk.open("db")
-            return PartitionDb(made, WINDOW_MS, GATHERED_BYTES)
+            return PartitionStore(made, WINDOW_MS, GATHERED_BYTES)
 
         db = opened()
         for n, message in enumerate(log_of(steps)):
             db.follow(message, n)
-            assert (db.rows_offset, db.position.counted.number) == (n, n + 1)
+            assert (db.rows_offset, db.position.accepted.number) == (n, n + 1)
             if n in reopens:
                 db.close()
                 db = opened()
@@ -147,14 +147,14 @@ def test_whoever_dies_while_it_writes_them_goes_on_from_the_position_on_disk(
     dying = Dying(disk, "db", disk._databases.setdefault("db", {"default": {}}))
     dying.left, dying.after = left, after
     try:
-        db = PartitionDb(dying, WINDOW_MS, GATHERED_BYTES)
+        db = PartitionStore(dying, WINDOW_MS, GATHERED_BYTES)
         for n, message in enumerate(messages):
             db.follow(message, n)
         db.generations()
     except Crash:
         pass
-    again = PartitionDb(disk.open("db"), WINDOW_MS, GATHERED_BYTES)
-    assert again.rows_offset == again.position.counted.offset
+    again = PartitionStore(disk.open("db"), WINDOW_MS, GATHERED_BYTES)
+    assert again.rows_offset == again.position.accepted.offset
     for n in range(again.rows_offset + 1, len(messages)):
         again.follow(messages[n], n)
     verify(again, steps)
@@ -163,7 +163,7 @@ def test_whoever_dies_while_it_writes_them_goes_on_from_the_position_on_disk(
 def test_a_write_that_failed_is_made_good_before_anything_else_is_written() -> None:
     disk = Disk()
     engine = Dying(disk, "db", disk._databases.setdefault("db", {"default": {}}))
-    db = PartitionDb(engine, WINDOW_MS)
+    db = PartitionStore(engine, WINDOW_MS)
     steps = [([change("seen", {n: 5})], 0) for n in range(3)]
     messages = log_of(steps)
     for n in range(3):
@@ -176,17 +176,17 @@ def test_a_write_that_failed_is_made_good_before_anything_else_is_written() -> N
 
 def test_only_so_many_steps_are_gathered() -> None:
     disk = Disk()
-    db = PartitionDb(disk.open("db"), WINDOW_MS)
+    db = PartitionStore(disk.open("db"), WINDOW_MS)
     messages = log_of([([], 0)] * (1 + GATHERED_STEPS))
     for n, message in enumerate(messages):
         db.follow(message, n)
     disk.release("db")
-    assert PartitionDb(disk.open("db"), WINDOW_MS).rows_offset == GATHERED_STEPS
+    assert PartitionStore(disk.open("db"), WINDOW_MS).rows_offset == GATHERED_STEPS
 
 
 def test_a_store_that_found_a_gap_is_wiped_with_what_it_had_gathered() -> None:
     disk = Disk()
-    db = PartitionDb(disk.open("db"), WINDOW_MS)
+    db = PartitionStore(disk.open("db"), WINDOW_MS)
     messages = log_of([([change("seen", {n: 5})], 0) for n in range(6)])
     for n in range(3):
         db.follow(messages[n], n)
@@ -203,5 +203,5 @@ def test_what_was_ingested_before_the_first_position_does_not_outlive_it() -> No
     engine.create("generation-0")
     engine.ingest("generation-0", [(b"s" + bytes(16), bytes(8))])
     engine.close()
-    db = PartitionDb(disk.open("db"), WINDOW_MS)
+    db = PartitionStore(disk.open("db"), WINDOW_MS)
     assert (db.empty, db.generations()) == (True, [])

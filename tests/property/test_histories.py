@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_history import Accepted, StepVerdict
 from app.core.formats.step_message import Changes, StepMessage, decode_step, digest_of, encode_step
 from app.core.state.tables import MemoryState
 from app.errors import StepConflict, StepGap
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, RocksEngine
 from tests.worlds.quick_disk import QUICK_DISK
 
@@ -30,13 +30,13 @@ class Writer:
     """A worker that believes to own the partition: a store of its own, and perhaps a message it sent and never saw land."""
 
     name: int
-    db: PartitionDb
+    db: PartitionStore
     in_flight: list[bytes] = field(default_factory=list)
     sent: int = 0
 
     def next_step(self, takes: int) -> bytes:
         """A step from what it knows, with content that nobody else would write."""
-        counted, source = self.db.position.counted, self.db.position.source_last
+        accepted, source = self.db.position.accepted, self.db.position.source_last
         self.sent += 1
         tag = b"%d/%d" % (self.name, self.sent)
         changes = [
@@ -47,7 +47,7 @@ class Writer:
         ]
         return encode_step(
             StepMessage(
-                1, 0, counted.number + 1, counted.offset, source + 1, source + takes, 500, tag, {}, {}, [], [], changes
+                1, 0, accepted.number + 1, accepted.offset, source + 1, source + takes, 500, tag, {}, {}, [], [], changes
             )
         )
 
@@ -60,14 +60,14 @@ class World:
         self.log: list[bytes] = []
         self.writers = [Writer(n, self.open(f"writer-{n}")) for n in range(3)]
 
-    def open(self, name: str) -> PartitionDb:
-        return PartitionDb(RocksEngine(self.folder / name, MEMORY), WINDOW_MS)
+    def open(self, name: str) -> PartitionStore:
+        return PartitionStore(RocksEngine(self.folder / name, MEMORY), WINDOW_MS)
 
     def append(self, message: bytes) -> int:
         self.log.append(message)
         return len(self.log) - 1
 
-    def follow(self, db: PartitionDb) -> None:
+    def follow(self, db: PartitionStore) -> None:
         """Recover: read the log to its end."""
         for offset in range(db.rows_offset + 1, len(self.log)):
             db.follow(self.log[offset], offset)
@@ -93,13 +93,13 @@ class World:
 
     def history(self) -> list[int]:
         """The offsets that count, as a reader like the sink finds them."""
-        counted, offsets = Counted(), []
+        accepted, offsets = Accepted(), []
         for offset, message in enumerate(self.log):
             step = decode_step(message)
-            verdict = counted.judge(step.number, step.predecessor)
-            assert verdict is not Verdict.GAP
-            if verdict is Verdict.COUNT:
-                counted = counted.advance(offset)
+            verdict = accepted.judge(step.number, step.predecessor)
+            assert verdict is not StepVerdict.GAP
+            if verdict is StepVerdict.ACCEPT:
+                accepted = accepted.advance(offset)
                 offsets.append(offset)
         return offsets
 
@@ -152,7 +152,7 @@ def test_every_reader_reads_the_same_history(script: list[tuple[str, int, int]],
         for writer in world.writers:
             world.follow(writer.db)
         for db in (standby, *(writer.db for writer in world.writers)):
-            assert db.position.counted == Counted(len(steps), last)
+            assert db.position.accepted == Accepted(len(steps), last)
             assert db.rows_offset == len(world.log) - 1
             assert db.position.digest == (digest_of(world.log[last]) if steps else b"")
             assert db.position.source_last == (steps[-1].source_last if steps else -1)
@@ -174,7 +174,7 @@ def test_an_empty_store_on_a_trimmed_log_ends_where_everyone_else_is(
         db = world.open("late comer")
         for offset in range(trimmed, len(world.log)):
             db.follow(world.log[offset], offset)
-        assert db.position.counted == Counted(len(offsets), offsets[-1])
+        assert db.position.accepted == Accepted(len(offsets), offsets[-1])
         assert db.rows_offset == len(world.log) - 1
         assert db.position.digest == digest_of(world.log[offsets[-1]])
         db.close()
@@ -187,7 +187,7 @@ def test_who_misses_a_counted_message_finds_a_gap(folder: Path) -> None:
     db.follow(world.log[0], 0)
     with pytest.raises(StepGap):
         db.follow(world.log[2], 2)
-    assert db.position.counted == Counted(1, 0)
+    assert db.position.accepted == Accepted(1, 0)
     db.close()
     world.close()
 

@@ -13,7 +13,7 @@ from app.core.state.tables import EXPIRING, KEY_BYTES, MemoryState
 from app.errors import StepConflict, StepMessageInvalid
 from app.testing.memory.engine import Disk, MemoryEngine
 from tables.store.engine import Batch, Engine
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, RocksEngine
 from tests.worlds.quick_disk import QUICK_DISK
 
@@ -36,12 +36,12 @@ def step(number: int, predecessor: int, changes: list[Changes], stream_time_ms: 
     )
 
 
-def commit(db: PartitionDb, changes: list[Changes], stream_time_ms: int = 0) -> None:
-    made = step(db.position.counted.number + 1, db.position.counted.offset, changes, stream_time_ms)
+def commit(db: PartitionStore, changes: list[Changes], stream_time_ms: int = 0) -> None:
+    made = step(db.position.accepted.number + 1, db.position.accepted.offset, changes, stream_time_ms)
     db.commit(made, encode_step(made), db.rows_offset + 1)
 
 
-Open = Callable[[], PartitionDb]
+Open = Callable[[], PartitionStore]
 
 
 def opener(engine: str, path: Path) -> Open:
@@ -51,7 +51,7 @@ def opener(engine: str, path: Path) -> Open:
         "rocks": lambda: RocksEngine(path, MEMORY),
         "memory": lambda: disk.open("db"),
     }
-    return lambda: PartitionDb(engines[engine](), WINDOW_MS)
+    return lambda: PartitionStore(engines[engine](), WINDOW_MS)
 
 
 @pytest.fixture(params=["rocks", "memory"])
@@ -60,7 +60,7 @@ def open_db(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 
 
 @pytest.fixture
-def db(open_db: Open) -> Iterator[PartitionDb]:
+def db(open_db: Open) -> Iterator[PartitionStore]:
     opened = open_db()
     yield opened
     opened.close()
@@ -115,7 +115,7 @@ def alive(values: list[bytes | None], stream_time_ms: int) -> list[bytes | None]
     return [v if v is not None and int.from_bytes(v[:8], "big") + WINDOW_MS >= stream_time_ms else None for v in values]
 
 
-def test_what_has_expired_leaves_the_disk(db: PartitionDb) -> None:
+def test_what_has_expired_leaves_the_disk(db: PartitionStore) -> None:
     commit(db, [Changes.pack("seen", 16, [(key("seen", n), stored(n * 100)) for n in range(4)])], 300)
     assert db.generations() == [4, 6]  # those of 0 and 100 ms are gone; of 200 ms only at 350
     assert db.get("seen", [key("seen", 2)]) == [stored(200)]
@@ -124,7 +124,7 @@ def test_what_has_expired_leaves_the_disk(db: PartitionDb) -> None:
     assert db.get("seen", [key("seen", 3)]) == [None]
 
 
-def test_a_refused_step_leaves_nothing(db: PartitionDb) -> None:
+def test_a_refused_step_leaves_nothing(db: PartitionStore) -> None:
     commit(db, [Changes.pack("pending", 8, [(key("pending", 1), b"one")])])
     before = (db.position, db.rows_offset)
     wrong = step(2, 0, [Changes.pack("pending", 8, [(key("pending", 2), b"two")])])
@@ -137,7 +137,7 @@ def test_a_refused_step_leaves_nothing(db: PartitionDb) -> None:
     assert list(db.scan("pending")) == [(key("pending", 1), b"one")]
 
 
-def test_a_message_that_does_not_count_leaves_nothing_but_its_offset(db: PartitionDb) -> None:
+def test_a_message_that_does_not_count_leaves_nothing_but_its_offset(db: PartitionStore) -> None:
     commit(db, [])
     position = db.position
     changes = [Changes.pack(table, KEY_BYTES[table], [(key(table, 1), stored(7))]) for table in KEY_BYTES]
@@ -161,7 +161,7 @@ class CountingEngine(MemoryEngine):
 def test_a_step_with_its_position_and_offset_is_one_write() -> None:
     """Between two writes the process may end, and half a step would stay."""
     engine = CountingEngine(Disk(), "db", {"default": {}})
-    db = PartitionDb(engine, WINDOW_MS)
+    db = PartitionStore(engine, WINDOW_MS)
     changes = [Changes.pack(table, KEY_BYTES[table], [(key(table, 1), stored(7))]) for table in KEY_BYTES]
     commit(db, changes)
     assert engine.writes == 1
@@ -170,7 +170,7 @@ def test_a_step_with_its_position_and_offset_is_one_write() -> None:
     assert engine.writes == 2
 
 
-def test_an_unknown_table_fails_before_anything_is_written(db: PartitionDb) -> None:
+def test_an_unknown_table_fails_before_anything_is_written(db: PartitionStore) -> None:
     wrong = step(1, -1, [Changes.pack("pending", 8, [(key("pending", 2), b"two")]), Changes.pack("no such", 8)])
     with pytest.raises(KeyError):
         db.commit(wrong, encode_step(wrong), 0)
@@ -188,18 +188,18 @@ def test_position_and_offset_survive_closing(open_db: Open) -> None:
     again = open_db()
     assert again.position == position
     assert again.position.meta == b"meta 1"
-    assert (again.rows_offset, again.position.counted.offset) == (1, 0)
+    assert (again.rows_offset, again.position.accepted.offset) == (1, 0)
     again.close()
 
 
-def test_the_rows_offset_never_goes_back(db: PartitionDb) -> None:
+def test_the_rows_offset_never_goes_back(db: PartitionStore) -> None:
     commit(db, [])
     commit(db, [])
     db.follow(encode_step(step(1, -1, [])), 0)
     assert db.rows_offset == 1
 
 
-def test_what_is_no_step_is_an_error(db: PartitionDb) -> None:
+def test_what_is_no_step_is_an_error(db: PartitionStore) -> None:
     with pytest.raises(StepMessageInvalid):
         db.follow(b"nonsense", 0)
     assert db.empty
@@ -249,11 +249,11 @@ def test_a_crash_in_the_middle_of_a_wipe_leaves_a_store_that_opens_empty(
 
 def test_an_earlier_copy_of_a_database_can_be_put_back() -> None:
     disk = Disk()
-    db = PartitionDb(disk.open("db"), WINDOW_MS)
+    db = PartitionStore(disk.open("db"), WINDOW_MS)
     commit(db, [])
     copy = disk.snapshot("db")
     commit(db, [Changes.pack("pending", 8, [(key("pending", 1), b"one")])])
     db.close()
     disk.restore("db", copy)
-    again = PartitionDb(disk.open("db"), WINDOW_MS)
-    assert (again.position.counted.number, list(again.scan("pending"))) == (1, [])
+    again = PartitionStore(disk.open("db"), WINDOW_MS)
+    assert (again.position.accepted.number, list(again.scan("pending"))) == (1, [])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from app.core.audit.reconcile import Entry, coverage
+from app.core.audit.reconcile import LedgerLines, coverage
 
 COUNTS = st.integers(1, 300)
 
@@ -22,8 +22,8 @@ def spreads(draw: st.DrawFn) -> tuple[int, list[set[int]]]:
     return line_count, list(dealt.values())
 
 
-def entries(parts: list[set[int]]) -> list[Entry]:
-    return [Entry("joined", len(part), base64.b64encode(BitMap(part).serialize()).decode()) for part in parts]
+def entries(parts: list[set[int]]) -> list[LedgerLines]:
+    return [LedgerLines("joined", len(part), base64.b64encode(BitMap(part).serialize()).decode()) for part in parts]
 
 
 @given(spreads())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.formats.block import Tick, decode_header, encode_control, is_control
+from app.core.formats.block import WatermarkMessage, decode_header, encode_control, is_control
 from tests.worlds.bridge import HOMES, PARTITIONS, START_MS, Process, World, check, play
 
 
@@ -26,9 +26,9 @@ async def test_the_check_sees_a_mark_that_runs_ahead_of_an_unlisted_child() -> N
     world.clock.ms += 100
     world.put(4)
     world.note()
-    bold = dict.fromkeys(process.worker.book.pumping(), START_MS + 500)
+    bold = dict.fromkeys(process.worker.book.reading(), START_MS + 500)
     for partition in range(PARTITIONS):
-        world.append(partition, encode_control(Tick(bold, {})))
+        world.append(partition, encode_control(WatermarkMessage(bold, {})))
     for block in world.origin:
         world.append(decode_header(block).partition, block)
     with pytest.raises(AssertionError, match="stream time passed"):

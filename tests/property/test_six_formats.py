@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.adapters.warehouse import Connection, connect, run
 from app.core.delivery import statements
 from app.core.formats.flow_files import encode_output, frame_schema
-from app.core.formats.flows import OUTPUTS, Column, Flow, Kind
+from app.core.formats.flows import OUTPUTS, Column, ColumnKind, Flow
 from tests.worlds.warehouse import Warehouse
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
@@ -33,14 +33,14 @@ def cut(text: str, max_bytes: int) -> str:
 def values(column: Column) -> st.SearchStrategy[Any]:
     """What a column may hold; NULL and the empty string too, unless the table wants something."""
     required = column.name in REQUIRED
-    if column.kind is Kind.STRING:
+    if column.kind is ColumnKind.STRING:
         characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
         text = st.one_of(st.sampled_from(NASTY), st.text(characters, max_size=12), st.just("y" * column.max_bytes))
         fitting = text.map(lambda value: cut(value, column.max_bytes))
         return fitting.map(lambda value: value or "z") if required else st.none() | st.just("") | fitting
-    if column.kind is Kind.TIMESTAMP:
+    if column.kind is ColumnKind.TIMESTAMP:
         return st.none() | st.integers(-62_135_596_800_000, 253_402_300_799_999)
-    if column.kind is Kind.BOOLEAN:
+    if column.kind is ColumnKind.BOOLEAN:
         return st.none() | st.booleans()
     most = SMALL.get(column.name, 2**63 - 1)
     number = st.integers(0 if column.name in SMALL else -(2**63), most) | st.just(most)
@@ -48,7 +48,7 @@ def values(column: Column) -> st.SearchStrategy[Any]:
 
 
 def expected(column: Column, value: Any) -> Any:
-    if column.kind is Kind.TIMESTAMP and value is not None:
+    if column.kind is ColumnKind.TIMESTAMP and value is not None:
         return EPOCH + timedelta(milliseconds=value)
     return None if value == "" else value
 
@@ -97,9 +97,9 @@ def test_rows_survive_file_and_copy(kept_warehouse: Warehouse, flow: Flow) -> No
 @pytest.mark.parametrize("flow", OUTPUTS, ids=lambda flow: f"{flow.name}-{flow.format.value}")
 async def test_every_nasty_text_survives_in_every_text_column(kept_warehouse: Warehouse, flow: Flow) -> None:
     def one(column: Column, n: int, text: str) -> Any:
-        if column.kind is Kind.STRING:
+        if column.kind is ColumnKind.STRING:
             return cut(text, column.max_bytes)
-        return {Kind.TIMESTAMP: n, Kind.INTEGER: n, Kind.BOOLEAN: True}[column.kind]
+        return {ColumnKind.TIMESTAMP: n, ColumnKind.INTEGER: n, ColumnKind.BOOLEAN: True}[column.kind]
 
     rows = [tuple(one(column, n, text) for column in flow.columns) for n, text in enumerate(NASTY)]
     async with await connect(kept_warehouse.settings.warehouse_url) as connection:

@@ -16,7 +16,7 @@ from app.core.rules import JoinRules
 from tests.builders.source_log import BASE_MS, CHROME, GOOGLEBOT, IPHONE, block, end, etl_rules, log_of, tick
 from tests.builders.visitors import ADDRESSES, CRAWLER_IP, ENRICHER, visitor_of
 from tests.oracle import Bounds, Oracle
-from tests.worlds.etl_run import Run, counted, ledger_of, rows_of
+from tests.worlds.etl_run import Run, accepted, ledger_of, rows_of
 
 BOUNDS = Bounds(window=9, grace=3, reorder=2, dedup=40)
 RULES = partial(etl_rules, join=JoinRules(9, 3, 2), dedup_window_ms=40)
@@ -154,7 +154,7 @@ ENDING = [tick(late=10.0), *(end(shard) for shard in ("s0", "s1", "s2"))]
 
 def assert_same(run: Run, oracle: Oracle) -> None:
     for flow in FLOWS:
-        assert counted(run.rows(flow.name)) == counted(oracle.rows.get(flow.name, [])), flow.name
+        assert accepted(run.rows(flow.name)) == accepted(oracle.rows.get(flow.name, [])), flow.name
     assert ledger_of(run.steps) == oracle.ledger
     assert set(oracle.ledger.values()) <= {1}
     replays = [(r.batch_id, r.block, r.attempt) for step in run.steps for r in step.replays]
@@ -171,9 +171,9 @@ def index_of(run: Run) -> tuple[Any, ...]:
     """What the core keeps in memory, in comparable form."""
     window = run.etl._window
     waiting = {digest: sorted(found) for digest, found in window.waiting.items()}
-    frames = [(f.kind, f.number, f.at, f.ranks, f.span_ms, sorted(f.decided))
-              for kept in (window.firsts, window.seconds) for f in kept.values()]  # fmt: skip
-    return run.etl._meta, window.order, window.joiners, waiting, window.closed, sorted(frames)
+    frames = [(f.kind, f.number, f.at, f.join_keys, f.span_ms, sorted(f.decided))
+              for kept in (window.first_events, window.second_events) for f in kept.values()]  # fmt: skip
+    return run.etl._meta, window.order, window.joining_keys, waiting, window.closed, sorted(frames)
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -209,7 +209,7 @@ def test_any_grouping_and_any_restart_give_the_oracles_rows(
     oracle = judge(log)
     assert_same(run, oracle)
     assert not closes or not (oracle.pending or oracle.undecided)
-    assert closes or len(run.etl._window.firsts) <= len(oracle.pending)
+    assert closes or len(run.etl._window.first_events) <= len(oracle.pending)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -253,8 +253,8 @@ def test_rows_do_not_depend_on_the_number_of_partitions(told: list[Any], partiti
     alone = Run(RULES(), ENRICHER).feed(on_time_log(told, 1, 0))
     spread = [Run(RULES(), ENRICHER, p).feed(on_time_log(told, partitions, p)) for p in range(partitions)]
     for flow in FLOWS:
-        apart: Counter[Any] = sum((counted(rows_of(run.steps, flow.name), place) for run in spread), Counter())
-        assert apart == counted(alone.rows(flow.name), place), flow.name
+        apart: Counter[Any] = sum((accepted(rows_of(run.steps, flow.name), place) for run in spread), Counter())
+        assert apart == accepted(alone.rows(flow.name), place), flow.name
 
 
 def test_the_logs_meet_every_rule() -> None:
@@ -278,4 +278,4 @@ def test_the_oracle_can_disagree() -> None:
     run, oracle = Run(RULES(), ENRICHER).feed(log), judge(log)
     assert_same(run, oracle)
     oracle.rows["redirects"][0]["cost_micros"] = 10
-    assert counted(run.rows("redirects")) != counted(oracle.rows["redirects"])
+    assert accepted(run.rows("redirects")) != accepted(oracle.rows["redirects"])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.formats.flow_files import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, decode_output, encode_output, frame_schema
-from app.core.formats.flows import OUTPUTS, Flow, Format, Kind
+from app.core.formats.flows import OUTPUTS, ColumnKind, Flow, Format
 
 NASTY = st.sampled_from([
     "", "\t", "\n", "\r", "\r\n", '"', '""', "\\", "\\.", "a\n\\.\nb", "\\N", "NULL", "null", "\ufffd", "\U0001f600",
@@ -25,10 +25,10 @@ NASTY = st.sampled_from([
 TEXT = st.one_of(NASTY, st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20))
 INT64 = st.one_of(st.sampled_from([2**63 - 1, -(2**63), 0]), st.integers(-(2**63), 2**63 - 1))
 VALUES = {
-    Kind.STRING: TEXT,
-    Kind.INTEGER: INT64,
-    Kind.BOOLEAN: st.booleans(),
-    Kind.TIMESTAMP: st.one_of(
+    ColumnKind.STRING: TEXT,
+    ColumnKind.INTEGER: INT64,
+    ColumnKind.BOOLEAN: st.booleans(),
+    ColumnKind.TIMESTAMP: st.one_of(
         st.sampled_from([MIN_TIMESTAMP_MS, MAX_TIMESTAMP_MS, 0, -1]), st.integers(MIN_TIMESTAMP_MS, MAX_TIMESTAMP_MS)
     ),
 }
@@ -45,12 +45,12 @@ def frames(flow: Flow) -> st.SearchStrategy[pl.DataFrame]:
     return st.lists(row, max_size=6).map(lambda rows: pl.DataFrame(rows, schema=schema, orient="row"))
 
 
-def as_csv_sees_it(kind: Kind, value: object) -> str:
+def as_csv_sees_it(kind: ColumnKind, value: object) -> str:
     if value is None:
         return ""
-    if kind is Kind.BOOLEAN:
+    if kind is ColumnKind.BOOLEAN:
         return "true" if value else "false"
-    if kind is Kind.TIMESTAMP:
+    if kind is ColumnKind.TIMESTAMP:
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(str(value)))
         return f"{moment.year:04}-{moment:%m-%d %H:%M:%S.%f}"
     return str(value)

@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from typing import Any
 
-from app.core.audit.reconcile import Entry, coverage
+from app.core.audit.reconcile import LedgerLines, coverage
 from app.core.formats.dead_letter import decode_letter
 from app.core.formats.flows import FLOWS, OUTPUTS
 from app.core.formats.object_keys import chain_prefix
 from app.core.formats.source import SourceMessage
 from app.core.formats.transaction_record import TransactionRecord
-from app.core.sink.chain import Place, decode_record, numbers_behind
+from app.core.sink.chain import ChainId, decode_record, numbers_behind
 from tests.builders.visitors import ADDRESSES, visitor_of
 from tests.oracle import Bounds, Oracle
 from tests.simulation.joins import joins_go_by_receipt
@@ -89,9 +89,9 @@ def _dead_letters_are_the_oracles(world: World, oracles: list[Oracle]) -> None:
 
 def _ledger_covers_each_batch_once(world: World) -> None:
     """I2."""
-    entries: dict[str, list[Entry]] = {}
+    entries: dict[str, list[LedgerLines]] = {}
     for row in world.warehouse.rows("ledger"):
-        entries.setdefault(row["batch_id"], []).append(Entry(row["outcome"], row["lines"], row["line_set"]))
+        entries.setdefault(row["batch_id"], []).append(LedgerLines(row["outcome"], row["lines"], row["line_set"]))
     for item in world.registry._items.values():
         found = coverage(item.line_count, entries.pop(item.batch_id, []))
         if found.excess or found.missing:
@@ -137,7 +137,7 @@ def _records(world: World) -> dict[str, TransactionRecord]:
     objects = world.objects._objects
     records = {}
     for partition in range(world.settings.partitions):
-        place = Place(1, partition)
+        place = ChainId(1, partition)
         keys = sorted(key for key in objects if key.startswith(chain_prefix(*place)))
         for number, key in zip(numbers_behind(place, 0, keys), keys, strict=True):
             record = decode_record(objects[key][0], place, number)

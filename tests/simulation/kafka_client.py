@@ -11,7 +11,7 @@ from faust.types import TP
 from app.errors import OutcomeUnknown
 from app.shell.hooks import AssignedHook, LeavingHook, OwnershipHooks
 from app.shell.watchdog import Watchdog
-from app.testing.memory.kafka import Message
+from app.testing.memory.kafka import MemoryMessage
 from tests.simulation.faults import Fault
 from tests.simulation.process import Process
 
@@ -40,8 +40,8 @@ class Producer:
         await process.gate()
         answer: asyncio.Future[int] = loop.create_future()
         lands_s = max(self._behind.get((topic, partition), 0.0), loop.time() + process.delay_s())
-        told = f"kafka.send {topic}[{partition}]"
-        timeout = loop.call_later(PRODUCER_TIMEOUT_S, self._give_up, told, answer)
+        announced = f"kafka.send {topic}[{partition}]"
+        timeout = loop.call_later(PRODUCER_TIMEOUT_S, self._give_up, announced, answer)
         faults = world.faults
         is_lost = faults.happens(Fault.LOST)
         is_late = faults.happens(Fault.LATE)
@@ -54,28 +54,28 @@ class Producer:
             faults.note(Fault.LATE if is_late else Fault.LOST, process.role)
         self._behind[topic, partition] = lands_s
         acknowledged = None if is_late or is_lost else (answer, timeout)
-        loop.call_at(lands_s, self._land, (topic, partition), value, acknowledged, told)
+        loop.call_at(lands_s, self._land, (topic, partition), value, acknowledged, announced)
         if faults.happens(Fault.REPEATED):  # as a producer without idempotence, or somebody who copies topics, would
             faults.note(Fault.REPEATED, process.role)
             again_s = lands_s + world.chance.choice([0.0, 0.001, 2.0])
-            loop.call_at(again_s, self._land, (topic, partition), value, None, told)
+            loop.call_at(again_s, self._land, (topic, partition), value, None, announced)
         return answer
 
-    def _give_up(self, told: str, answer: "asyncio.Future[int]") -> None:
+    def _give_up(self, announced: str, answer: "asyncio.Future[int]") -> None:
         if not answer.done():
-            self._process.world.tell(self._process.name, f"{told} is not acknowledged")
-            answer.set_exception(OutcomeUnknown(f"{told}: no answer"))
+            self._process.world.tell(self._process.name, f"{announced} is not acknowledged")
+            answer.set_exception(OutcomeUnknown(f"{announced}: no answer"))
             answer.exception()
 
-    def _land(self, place: tuple[str, int], value: bytes, acknowledged: Any, told: str) -> None:
+    def _land(self, place: tuple[str, int], value: bytes, acknowledged: Any, announced: str) -> None:
         process, world = self._process, self._process.world
         if world.closing or (not process.alive and world.chance.random() < 0.5):
             return
         if world.is_away("kafka"):  # the producer tries again until its time is over
-            world.loop.call_later(0.5, self._land, place, value, acknowledged, told)
+            world.loop.call_later(0.5, self._land, place, value, acknowledged, announced)
             return
         offset = world.logs.append(*place, value)
-        world.tell(process.name, f"{told} = {offset}")
+        world.tell(process.name, f"{announced} = {offset}")
         if acknowledged is not None:
             answer, timeout = acknowledged
             world.loop.call_later(process.delay_s(), self._acknowledge, answer, timeout, offset)
@@ -91,7 +91,7 @@ class SimulatedMessage:
 
     __slots__ = ("generation_id", "offset", "partition", "timestamp", "topic", "tp", "value")
 
-    def __init__(self, tp: TP, generation: int, message: Message) -> None:
+    def __init__(self, tp: TP, generation: int, message: MemoryMessage) -> None:
         self.tp, self.topic, self.partition = tp, tp.topic, tp.partition
         self.generation_id = generation
         self.offset, self.value, self.timestamp = message.offset, message.value, message.append_ms / 1000

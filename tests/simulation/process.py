@@ -159,26 +159,26 @@ class Process:
         there_s, back_s = self.delay_s(), self.delay_s()
         lost = OutcomeUnknown if writes else ServiceUnavailable
         answer: asyncio.Future[Any] = loop.create_future()
-        told = f"{service}.{name}"
+        announced = f"{service}.{name}"
         if faults.happens(Fault.FAILS) or self.world.is_away(service):
             faults.note(Fault.FAILS, self.role)
-            self.world.tell(self.name, f"{told} fails")
+            self.world.tell(self.name, f"{announced} fails")
             await self.sleep(there_s + back_s)
-            raise ServiceUnavailable(f"{told}: refused by the simulation")
+            raise ServiceUnavailable(f"{announced}: refused by the simulation")
         if faults.happens(Fault.SLOW):
             faults.note(Fault.SLOW)
             there_s += self.world.chance.choice([0.5, 3.0, TIMEOUT_S - 1])
         is_late = faults.happens(Fault.LATE)
-        loop.call_later(there_s + (TIMEOUT_S + 5 if is_late else 0), self._land, told, effect, answer)
+        loop.call_later(there_s + (TIMEOUT_S + 5 if is_late else 0), self._land, announced, effect, answer)
         if writes and faults.happens(Fault.REPEATED):
             faults.note(Fault.REPEATED, self.role)
-            self.world.tell(self.name, f"{told} happens twice")
-            loop.call_later(there_s + self.world.chance.choice([0.01, 1.0, 20.0]), self._land, told, effect, None)
+            self.world.tell(self.name, f"{announced} happens twice")
+            loop.call_later(there_s + self.world.chance.choice([0.01, 1.0, 20.0]), self._land, announced, effect, None)
         if is_late or faults.happens(Fault.LOST):
             faults.note(Fault.LATE if is_late else Fault.LOST, self.role)
-            self.world.tell(self.name, f"{told} {'comes late' if is_late else 'is not answered'}")
+            self.world.tell(self.name, f"{announced} {'comes late' if is_late else 'is not answered'}")
             await self.sleep(TIMEOUT_S)
-            raise lost(f"{told}: no answer")
+            raise lost(f"{announced}: no answer")
         try:
             result = await answer
         except OutsideError:
@@ -189,19 +189,19 @@ class Process:
         await self.gate()
         return result
 
-    def _land(self, told: str, effect: Callable[[], Any], answer: "asyncio.Future[Any] | None") -> None:
+    def _land(self, announced: str, effect: Callable[[], Any], answer: "asyncio.Future[Any] | None") -> None:
         """The request arrives. One of a process that died meanwhile may have been lost with it."""
         if self.world.closing or (not self.alive and self.world.chance.random() < 0.5):
             return
         try:
             result = effect()
         except Exception as exc:
-            self.world.tell(self.name, f"{told} -> {type(exc).__name__}")
+            self.world.tell(self.name, f"{announced} -> {type(exc).__name__}")
             if answer is not None and not answer.done():
                 answer.set_exception(exc)
                 answer.exception()
             return
-        self.world.tell(self.name, told)
+        self.world.tell(self.name, announced)
         if answer is not None and not answer.done():
             answer.set_result(result)
 
@@ -237,8 +237,8 @@ class Remote:
     def _call(self, name: str, target: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Awaitable[Any]:
         writes = name in {"put", "put_if_absent", "copy", "delete", "register", "complete", "record_attempt"}
         subject = next((a for a in args if isinstance(a, str)), "")
-        told = f"{name} {subject}".strip()
-        return self._process.call(self._service, told, lambda: at_once(target(*args)), writes=writes)
+        announced = f"{name} {subject}".strip()
+        return self._process.call(self._service, announced, lambda: at_once(target(*args)), writes=writes)
 
     async def _list(self, name: str, target: Any, *args: Any, **more: Any) -> AsyncIterator[Any]:
         subject = str(args[0]) if args else ""

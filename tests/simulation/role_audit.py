@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from agents.audit.auditor import Auditor, RoundReport
+from agents.audit.auditor import Auditor, AuditReport
 from agents.audit.ports import AuditPorts
 from agents.audit.rounds import AuditRounds
 from app.errors import ServiceUnavailable
@@ -49,7 +49,7 @@ class WatchedAuditor(Auditor):
         super().__init__(ports, settings)
         self._process = process
 
-    async def round(self) -> RoundReport:
+    async def round(self) -> AuditReport:
         report, world = await super().round(), self._process.world
         counts = f"{report.judged} judged, {report.completed} complete, {report.replayed} replayed, {report.waiting} waiting"
         world.tell(self._process.name, f"audit round: {counts} {report.waits_for}")

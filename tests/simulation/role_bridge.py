@@ -6,7 +6,7 @@ from typing import Any
 
 from faust.types import TP
 
-from agents.bridge.ownership import Outlets, Ownership
+from agents.bridge.ownership import KafkaPorts, Ownership
 from app.core.formats.checkpoint import Barrier, Checkpoint, decode, encode, further
 from app.shell.positions import reads_next
 from tests.simulation.kafka_client import Event, Member, MemberRole, Producer
@@ -72,7 +72,7 @@ class Bridge(MemberRole):
             return await reads_next(await self.member.logs(), self.member.conf.id, checkpoints, partition)
 
         self.ownership = Ownership(
-            self.member, self._table, Outlets(append, record, mark, begins_at), lambda: f"{process.name}-{next(tokens)}"
+            self.member, self._table, KafkaPorts(append, record, mark, begins_at), lambda: f"{process.name}-{next(tokens)}"
         )
         self.member.when_assigned(self.ownership.begin)
         self.member.when_leaving(self.ownership.end)

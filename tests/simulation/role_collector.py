@@ -1,10 +1,10 @@
 """The collector as a process: the batcher behind `POST /v1/events`."""
 
 from app.collector.batcher import Batcher
-from app.collector.batcher import World as CollectorWorld
+from app.collector.batcher import BatcherPorts as CollectorWorld
 from app.collector.budget import MemoryBudget
 from app.collector.clock_guard import ClockGuard
-from app.collector.requests import Sent, read_lines
+from app.collector.requests import RequestBody, read_lines
 from tests.simulation.process import Process
 from tests.simulation.services import ports_of
 
@@ -31,7 +31,7 @@ class Collector:
         self._guard.check()
         settings = self.process.world.settings
         with self._budget.reserve() as held:
-            sent = Sent(body, "application/x-ndjson", False, "server", self.process.clock.now_ms(), ip, user_agent)
+            sent = RequestBody(body, "application/x-ndjson", False, "server", self.process.clock.now_ms(), ip, user_agent)
             lines = read_lines(sent, held, settings.max_decompressed_bytes, settings.max_lines)
             return await self._batcher.add(lines, held.hand_over())
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from agents.delivery.deliverer import Deliverer, RoundReport
+from agents.delivery.deliverer import Deliverer, DeliveryReport
 from agents.delivery.load import WarehouseLoad
 from agents.delivery.rounds import DeliveryRounds
 from app.errors import ServiceUnavailable, WarehouseError
@@ -47,7 +47,7 @@ class WatchedDeliverer(Deliverer):
         super().__init__(*parts)
         self._process = process
 
-    async def round(self, partitions: Iterable[int]) -> RoundReport:
+    async def round(self, partitions: Iterable[int]) -> DeliveryReport:
         report = await super().round(partitions)
         for txn_id in report.quarantined:
             self._process.world.violation("quarantine", f"{txn_id} was set aside although its files are sound")

@@ -5,13 +5,13 @@ from typing import Any
 
 from faust.types import TP
 
-from agents.etl.owner import EtlOutside, own_partition
+from agents.etl.owner import EtlPorts, own_partition
 from app.core.formats.dead_letter import DeadLetterLimit
 from app.core.formats.step_message import StepMessage
 from app.core.rules import EtlRules
 from app.errors import StepGap
 from app.shell.runners import Inbox, PartitionRunners
-from tables.store.partition_store import PartitionDb, Position
+from tables.store.partition_store import PartitionStore, StorePosition
 from tables.store.store_check import StoreCheck
 from tests.builders.visitors import ENRICHER
 from tests.simulation.kafka_client import Member, MemberRole, Producer
@@ -24,12 +24,12 @@ class EtlState:
 
     def __init__(self, process: Process, ports: Any) -> None:
         self._process, self._ports = process, ports
-        self._dbs: dict[int, PartitionDb] = {}
+        self._dbs: dict[int, PartitionStore] = {}
 
-    def _open(self, partition: int) -> PartitionDb:
+    def _open(self, partition: int) -> PartitionStore:
         world = self._process.world
         engine = world.disk.open(f"{self._process.slot}/{partition}")
-        self._dbs[partition] = db = PartitionDb(engine, world.settings.dedup_window_ms)
+        self._dbs[partition] = db = PartitionStore(engine, world.settings.dedup_window_ms)
         return db
 
     def _wipe(self, partition: int) -> None:
@@ -65,7 +65,7 @@ class EtlState:
         _, end = await self._ports.logs.bounds(self._process.world.topics.rows.name, partition)
         self._dbs[partition].verify_read_to(end)
 
-    def position(self, partition: int) -> Position:
+    def position(self, partition: int) -> StorePosition:
         return self._dbs[partition].position
 
     def reader(self, partition: int) -> Any:
@@ -78,7 +78,7 @@ class EtlState:
 class Reader:
     """Looks its store up at every call."""
 
-    def __init__(self, dbs: dict[int, PartitionDb], partition: int) -> None:
+    def __init__(self, dbs: dict[int, PartitionStore], partition: int) -> None:
         self._dbs, self._partition = dbs, partition
 
     def get(self, table: str, keys: Any) -> Any:
@@ -117,8 +117,10 @@ class Etl(MemberRole):
         async def append(partition: int, message: bytes) -> int:
             return await (await self._producer.send(topics.rows.name, partition, message))
 
-        async def bury(partition: int, letters: Sequence[bytes]) -> None:
+        async def send_dead_letters(partition: int, letters: Sequence[bytes]) -> None:
             for answer in [await self._producer.send(topics.dead_letters.name, partition, letter) for letter in letters]:
                 await answer
 
-        await own_partition(inbox, rules, ENRICHER, EtlOutside(self._state, bounds, append, bury, self._process.clock))
+        await own_partition(
+            inbox, rules, ENRICHER, EtlPorts(self._state, bounds, append, send_dead_letters, self._process.clock)
+        )

@@ -1,8 +1,8 @@
 """The sink as a process: transaction chains over `rows`, wired as `agents.sink.agent` wires them."""
 
 from agents.sink.chain_store import sweep
-from agents.sink.partition import Connections, SinkPartition, commit_rules, serve
-from app.core.sink.chain import LogBounds, Place
+from agents.sink.partition import SinkPartition, SinkPorts, commit_rules, serve
+from app.core.sink.chain import ChainId, LogBounds
 from app.shell.runners import Inbox, PartitionRunners
 from tests.simulation.kafka_client import Member, MemberRole, Producer
 from tests.simulation.process import Process
@@ -32,11 +32,11 @@ class Sink(MemberRole):
         async def bounds() -> LogBounds:
             return LogBounds(*await self._ports.logs.bounds(topics.rows.name, inbox.partition))
 
-        connections = Connections(
+        connections = SinkPorts(
             self._ports.objects, announce, bounds, self._process.clock, lambda: self._process.random.randbytes(4).hex(),
             self._process.sleep,
         )  # fmt: skip
-        await serve(inbox, SinkPartition(Place(1, inbox.partition), commit_rules(self._world.settings), connections))
+        await serve(inbox, SinkPartition(ChainId(1, inbox.partition), commit_rules(self._world.settings), connections))
 
     async def _sweep(self) -> None:
         while True:

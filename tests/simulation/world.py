@@ -9,7 +9,7 @@ from typing import Any
 
 from app.core.formats.batch import cut_again
 from app.core.formats.registry_item import BatchState
-from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_history import Accepted, StepVerdict
 from app.core.formats.step_message import StepMessage, decode_step
 from app.errors import OutsideError, SourceGap, StepConflict, WorkerStalled
 from app.settings import Settings
@@ -249,11 +249,11 @@ class World:
 
     def counted_steps(self, partition: int) -> list[StepMessage]:
         """The one history of a partition of `rows`."""
-        counted, steps = Counted(), []
+        accepted, steps = Accepted(), []
         for offset, message in enumerate(self.logs.messages.get((self.topics.rows.name, partition), [])):
             step = decode_step(message)
-            if counted.judge(step.number, step.predecessor) is Verdict.COUNT:
-                counted = counted.advance(offset)
+            if accepted.judge(step.number, step.predecessor) is StepVerdict.ACCEPT:
+                accepted = accepted.advance(offset)
                 steps.append(step)
         return steps
 

@@ -13,10 +13,18 @@ from typing import Any
 import msgspec
 
 from agents.bridge.bridge import BridgeWorker, Share
-from agents.bridge.shard_reader import Cluster, Outside, Pump
+from agents.bridge.shard_reader import BlockScope, ReaderPorts, ShardReader
 from app.core.bridge.shards import ShardBook
-from app.core.etl.stream_time import ShardMarks, moved_time
-from app.core.formats.block import BlockHeader, End, Tick, decode_control, decode_header, encode_block, is_control
+from app.core.etl.stream_time import ShardWatermarks, moved_time
+from app.core.formats.block import (
+    BlockHeader,
+    End,
+    WatermarkMessage,
+    decode_control,
+    decode_header,
+    encode_block,
+    is_control,
+)
 from app.core.formats.checkpoint import Checkpoint, order_of
 from app.errors import ServiceUnavailable
 from app.testing.memory.kinesis import MemoryBlockStream
@@ -45,12 +53,12 @@ class WorldClock:
 class SimulatedWorker(BridgeWorker):
     """A worker whose pumps turn when the schedule says so."""
 
-    def launch(self, pump: Pump) -> asyncio.Task[None]:
-        return asyncio.ensure_future(pump._stopping.wait())  # type: ignore[arg-type]
+    def launch(self, reader: ShardReader) -> asyncio.Task[None]:
+        return asyncio.ensure_future(reader._stopping.wait())  # type: ignore[arg-type]
 
     @property
-    def pumps(self) -> list[Pump]:
-        return [pump for pump, _ in self._pumps.values()]
+    def pumps(self) -> list[ShardReader]:
+        return [reader for reader, _ in self._readers.values()]
 
 
 class Ack:
@@ -77,8 +85,8 @@ class Process:
         for home in owned:
             for checkpoint in world.checkpoints[home]:
                 book.learn(checkpoint)
-        share = Share(Cluster(EPOCH, PARTITIONS), HOMES, 1.0)
-        self.worker = SimulatedWorker(share, book, Outside(self, self.append, self.record, world.clock))  # type: ignore[arg-type]
+        share = Share(BlockScope(EPOCH, PARTITIONS), HOMES, 1.0)
+        self.worker = SimulatedWorker(share, book, ReaderPorts(self, self.append, self.record, world.clock))  # type: ignore[arg-type]
 
     # --- its ports: each moves the world first, and may be where it dies
 
@@ -138,7 +146,7 @@ class Process:
             self.read[home] = len(self.world.checkpoints[home])
 
     async def turn(self, *, worker: bool, pumps: bool) -> None:
-        going = [pump.turn() for pump in self.worker.pumps] if pumps else []
+        going = [reader.turn() for reader in self.worker.pumps] if pumps else []
         if worker:
             going.append(self.worker.turn())  # type: ignore[arg-type]
         for result in await asyncio.gather(*going, return_exceptions=True):
@@ -256,7 +264,7 @@ class World:
             self.stream.forget(shard)
 
 
-def controls(log: list[bytes]) -> list[Tick | End]:
+def controls(log: list[bytes]) -> list[WatermarkMessage | End]:
     return [decode_control(value) for value in log if is_control(value)]
 
 
@@ -295,15 +303,15 @@ async def play(world: World, turns: int) -> None:
 async def gone(process: Process) -> None:
     """What is left of a killed process in the event loop: its pumps' tasks."""
     process.alive = False
-    for pump in process.worker.pumps:
-        pump.stop()
+    for reader in process.worker.pumps:
+        reader.stop()
     await asyncio.sleep(0)
 
 
 def stream_times(log: list[bytes]) -> list[int]:
     """Stream time at each message, straight from rule T4, at its boldest: a child starts at its latest parent's mark."""
     now, times = 0, []
-    marks: dict[str, int] = {}
+    watermarks: dict[str, int] = {}
     parents: dict[str, list[str]] = {}
     ended: set[str] = set()
     for value in log:
@@ -313,10 +321,10 @@ def stream_times(log: list[bytes]) -> list[int]:
                 ended.add(control.shard)
             else:
                 parents |= control.open_shards
-                for shard, mark in control.marks.items():
-                    marks[shard] = max(marks.get(shard, 0), mark)
+                for shard, mark in control.watermarks.items():
+                    watermarks[shard] = max(watermarks.get(shard, 0), mark)
             held = [
-                marks.get(shard, max((marks.get(parent, 0) for parent in of), default=0))
+                watermarks.get(shard, max((watermarks.get(parent, 0) for parent in of), default=0))
                 for shard, of in parents.items()
                 if shard not in ended
             ]
@@ -328,7 +336,7 @@ def stream_times(log: list[bytes]) -> list[int]:
 
 def end_time(log: list[bytes]) -> int:
     """Stream time at the log's end as the ETL tells it."""
-    shards, now = ShardMarks(), 0
+    shards, now = ShardWatermarks(), 0
     for control in controls(log):
         shards.observe(control)
         now = moved_time(now, shards, append_ms=2 * START_MS)
@@ -364,7 +372,9 @@ def check(world: World) -> None:
             for parent in world.parents[shard]:
                 assert parent in ends or parent in world.forgotten, "a child was pumped before its parent's END"
         # a shard that came and was forgotten between two lists never held anything back, and nobody can end it
-        named = {shard for c in controls(log) if isinstance(c, Tick) for shard in [*c.open_shards, *c.marks]}
+        named = {
+            shard for c in controls(log) if isinstance(c, WatermarkMessage) for shard in [*c.open_shards, *c.watermarks]
+        }
         unknown = world.forgotten - named
         assert set(ends) | unknown == closed | unknown, "an END is missing, or came for an open shard"
         assert end_time(log) >= world.clock.ms - 5_000, "stream time stands although every pump runs"

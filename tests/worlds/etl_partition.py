@@ -7,7 +7,7 @@ from typing import Any
 from agents.etl.partition import EtlPartition
 from app.core.etl.step import StepDecision
 from app.core.formats.source import SourceMessage
-from app.core.formats.step_history import Counted
+from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import StepMessage, decode_step
 from app.errors import StepConflict
 from tests.worlds.inbox import Source, until
@@ -66,15 +66,15 @@ class MemoryJournal:
     def __init__(self, source: Source) -> None:
         self.log: list[bytes] = []
         self.trace: list[str] = []
-        self.position = Counted()
+        self.position = Accepted()
         self.buried: list[bytes] = []
         self.refuses = self.dies_after_bury = False
         self._source = source
 
-    def counted(self) -> Counted:
+    def accepted(self) -> Accepted:
         return self.position
 
-    async def bury(self, letters: Sequence[bytes]) -> None:
+    async def send_dead_letters(self, letters: Sequence[bytes]) -> None:
         await asyncio.sleep(0)
         self.buried += letters
         self.trace.append("bury")

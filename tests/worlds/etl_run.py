@@ -72,7 +72,7 @@ def rows_of(steps: Iterable[StepMessage], flow: str) -> list[dict[str, Any]]:
     return out
 
 
-def counted(rows: Iterable[dict[str, Any]], without: frozenset[str] = frozenset()) -> Counter[Row]:
+def accepted(rows: Iterable[dict[str, Any]], without: frozenset[str] = frozenset()) -> Counter[Row]:
     return Counter(tuple(sorted((k, v) for k, v in row.items() if k not in without)) for row in rows)
 
 

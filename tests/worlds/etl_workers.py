@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 
 from app.adapters.kafka import LogReader
 from app.adapters.s3 import S3ObjectStore
-from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_history import Accepted, StepVerdict
 from app.core.formats.step_message import StepMessage, decode_step
 from app.local.services import kafka
 from app.local.services.aws import free_port, new_server
@@ -130,7 +130,7 @@ class World:
         }  # fmt: skip
         self.topics = topics_of(self.settings)
         self.workers = [self._worker(n) for n in self.numbers]
-        self.counted: dict[int, Counted] = dict.fromkeys(range(4), Counted())
+        self.accepted: dict[int, Accepted] = dict.fromkeys(range(4), Accepted())
         self.steps: dict[int, list[StepMessage]] = {partition: [] for partition in range(4)}
         self.ignored = 0
         self._read: dict[int, int] = dict.fromkeys(range(4), 0)
@@ -169,11 +169,11 @@ class World:
         return sum(map(len, self.steps.values()))
 
     def _take(self, step: StepMessage, offset: int) -> None:
-        counted = self.counted[step.partition]
-        verdict = counted.judge(step.number, step.predecessor)
-        assert verdict is not Verdict.GAP, f"partition {step.partition} offset {offset}"
-        if verdict is Verdict.COUNT:
-            self.counted[step.partition] = counted.advance(offset)
+        accepted = self.accepted[step.partition]
+        verdict = accepted.judge(step.number, step.predecessor)
+        assert verdict is not StepVerdict.GAP, f"partition {step.partition} offset {offset}"
+        if verdict is StepVerdict.ACCEPT:
+            self.accepted[step.partition] = accepted.advance(offset)
             self.steps[step.partition].append(step)
         else:
             self.ignored += 1

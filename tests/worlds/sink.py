@@ -9,17 +9,17 @@ import msgspec
 import polars as pl
 from pyroaring import BitMap
 
-from agents.sink.partition import Connections, Displaced, SinkPartition
+from agents.sink.partition import Displaced, SinkPartition, SinkPorts
 from app.core.formats.flow_files import decode_output, frame_schema
 from app.core.formats.flows import FLOWS, OUTPUTS
 from app.core.formats.object_keys import chain_prefix
 from app.core.formats.step_message import NO_PREDECESSOR, DeadLetter, LedgerEntry, Replay, StepMessage, encode_step
 from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
-from app.core.sink.chain import LogBounds, Place, decode_record, manifest_of
-from app.core.sink.open_transaction import Arrival, CommitRules
+from app.core.sink.chain import ChainId, LogBounds, decode_record, manifest_of
+from app.core.sink.open_transaction import CommitRules, Reception
 from app.testing.memory import MemoryObjectStore
 
-PLACE = Place(1, 0)
+PLACE = ChainId(1, 0)
 RULES = CommitRules(interval_s=10, bytes=1 << 20, idle_s=60)
 BATCH = "0190f3c0-0000-7000-8000-000000000000"
 
@@ -72,7 +72,7 @@ class Process:
 class World:
     """The log of one partition, written by an ETL that counts, and the bucket that sinks share."""
 
-    def __init__(self, place: Place = PLACE, bucket: str = "memory") -> None:
+    def __init__(self, place: ChainId = PLACE, bucket: str = "memory") -> None:
         self.place = place
         self.clock = StandingClock()
         self.store = MemoryObjectStore(self.clock, bucket)
@@ -153,12 +153,12 @@ class World:
         async def no_sleep(_: float) -> None:
             return None
 
-        connections = Connections(
+        connections = SinkPorts(
             (process or self.process()).store, announce, bounds, self.clock, lambda: f"{next(self._random):08x}", no_sleep
         )
         return SinkPartition(self.place, RULES, connections)
 
-    def feed(self, sink: SinkPartition, start: int, end: int | None = None) -> list[Arrival]:
+    def feed(self, sink: SinkPartition, start: int, end: int | None = None) -> list[Reception]:
         return [
             sink.take(offset, self.messages[offset]) for offset in range(start, len(self.messages) if end is None else end)
         ]

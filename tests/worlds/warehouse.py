@@ -18,7 +18,7 @@ from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect, create_schema
 from app.core.formats import object_keys
 from app.core.formats.flow_files import encode_output, frame_schema
-from app.core.formats.flows import BY_NAME, OUTPUTS, Kind
+from app.core.formats.flows import BY_NAME, OUTPUTS, ColumnKind
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.local import redshift
 from app.local.services import aws, postgres
@@ -156,7 +156,7 @@ def rows_of(output: str, count: int, **columns: Any) -> pl.DataFrame:
 def filler(output: str, txn: str, batch_id: str, count: int) -> pl.DataFrame:
     """Rows with something in every column."""
     numbers = {"line": lambda n: n, "txn_id": txn, "batch_id": batch_id, "ad_slot": 1, "scroll_pct": 50}
-    kinds = {Kind.STRING: "x", Kind.TIMESTAMP: NOW_MS, Kind.INTEGER: 7, Kind.BOOLEAN: True}
+    kinds = {ColumnKind.STRING: "x", ColumnKind.TIMESTAMP: NOW_MS, ColumnKind.INTEGER: 7, ColumnKind.BOOLEAN: True}
     given = {column.name: kinds[column.kind] for column in BY_NAME[output].columns}
     return rows_of(output, count, **(given | numbers))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyroaring import BitMap
 
-from agents.delivery.deliverer import Deliverer, RoundReport
+from agents.delivery.deliverer import Deliverer, DeliveryReport
 from agents.delivery.load import WarehouseLoad
 from app.adapters.warehouse import open_session
 from app.clock import SystemClock
@@ -34,7 +34,7 @@ def deliverer_of(warehouse: Warehouse) -> Deliverer:
     return Deliverer(warehouse.store, load, settings, clock, random.Random(1))
 
 
-async def deliver(warehouse: Warehouse) -> RoundReport:
+async def deliver(warehouse: Warehouse) -> DeliveryReport:
     deliverer = deliverer_of(warehouse)
     try:
         return await deliverer.round([0, 1])

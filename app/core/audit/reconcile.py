@@ -15,7 +15,7 @@ LONGEST_PAUSE_MS: Final = 3_600_000
 SHORTEST_PAUSE_MS: Final = 1_000
 
 
-class Entry(NamedTuple):
+class LedgerLines(NamedTuple):
     """A ledger row of one batch: what became of some of its lines."""
 
     outcome: str
@@ -38,7 +38,7 @@ class Coverage(msgspec.Struct, frozen=True):
         return not self.missing and not self.excess
 
 
-def coverage(line_count: int, entries: Iterable[Entry]) -> Coverage:
+def coverage(line_count: int, entries: Iterable[LedgerLines]) -> Coverage:
     """Compare ledger entries with the lines 0 .. line_count - 1: the sum must be the count and the union all of them.
 
     An entry whose bitmap cannot be read, or has another size than it says, covers nothing and is excess.
@@ -83,7 +83,7 @@ class VerdictKind(StrEnum):
     """Alarm: the ledger has more than the batch."""
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class BatchVerdict(msgspec.Struct, frozen=True):
     """The audit's decision on one batch."""
 
     kind: VerdictKind
@@ -108,7 +108,7 @@ class AuditRules(NamedTuple):
 class Evidence(NamedTuple):
     """What is known of one batch besides its registry item."""
 
-    entries: list[Entry]
+    entries: list[LedgerLines]
     """Its ledger in the warehouse."""
     replayed_blocks: frozenset[int]
     """Blocks with a loaded report that the ETL knew one already when the audit's replay came (attempt >= 1: a copy by the
@@ -121,9 +121,9 @@ class Evidence(NamedTuple):
     """Blocks of which a copy could not be read -> why."""
 
 
-def judge(
+def judge_batch(
     item: RegistryItem, evidence: Evidence, stream_times_ms: Mapping[int, int], rules: AuditRules, now_ms: int
-) -> Verdict:
+) -> BatchVerdict:
     """What to do about an open batch.
 
     Args:
@@ -135,32 +135,34 @@ def judge(
     """
     found = coverage(item.line_count, evidence.entries)
     if not found.missing:
-        return Verdict(VerdictKind.EXCESS, "; ".join(found.excess)) if found.excess else Verdict(VerdictKind.COMPLETE)
+        return (
+            BatchVerdict(VerdictKind.EXCESS, "; ".join(found.excess)) if found.excess else BatchVerdict(VerdictKind.COMPLETE)
+        )
     if held := _holding(evidence.quarantined, found.missing):
-        return Verdict(VerdictKind.HELD, f"lines lie in quarantined {', '.join(held)}", txn_ids=held)
+        return BatchVerdict(VerdictKind.HELD, f"lines lie in quarantined {', '.join(held)}", txn_ids=held)
     lacking = lacking_blocks(item, found)
     needed_ms = settled_at(item, rules)
     partitions = {place.partition for place in lacking.values()}
     if lagging := frozenset(p for p in partitions if stream_times_ms.get(p, -1) <= needed_ms):
-        return Verdict(VerdictKind.WAIT, f"loaded stream time is not past {needed_ms}", lagging)
+        return BatchVerdict(VerdictKind.WAIT, f"loaded stream time is not past {needed_ms}", lagging)
     if unloaded := _holding(evidence.unloaded, found.missing):
-        return Verdict(VerdictKind.WAIT, f"delivery has not loaded {', '.join(unloaded)}", txn_ids=unloaded)
+        return BatchVerdict(VerdictKind.WAIT, f"delivery has not loaded {', '.join(unloaded)}", txn_ids=unloaded)
     return _act(item, found, lacking.keys() <= evidence.replayed_blocks, now_ms)
 
 
-def delivery_lags(partitions: frozenset[int]) -> Verdict:
+def delivery_lags(partitions: frozenset[int]) -> BatchVerdict:
     """The decision on a batch that lacks lines of partitions where much is committed and not loaded: it may be there."""
-    return Verdict(VerdictKind.WAIT, "delivery is far behind", partitions)
+    return BatchVerdict(VerdictKind.WAIT, "delivery is far behind", partitions)
 
 
-def _act(item: RegistryItem, found: Coverage, known_to_etl: bool, now_ms: int) -> Verdict:
+def _act(item: RegistryItem, found: Coverage, known_to_etl: bool, now_ms: int) -> BatchVerdict:
     """What to do about missing lines that nothing on its way can bring."""
     count = f"{len(found.missing)} of {item.line_count} lines missing"
     if known_to_etl:
-        return Verdict(VerdictKind.LOST, f"{count}: the ETL knows all their blocks and no ledger has them")
+        return BatchVerdict(VerdictKind.LOST, f"{count}: the ETL knows all their blocks and no ledger has them")
     if now_ms < item.next_attempt_at_ms:
-        return Verdict(VerdictKind.WAIT, f"{count}: attempt {item.attempts + 1} comes at {item.next_attempt_at_ms}")
-    return Verdict(VerdictKind.REPLAY, count, attempt=item.attempts + 1)
+        return BatchVerdict(VerdictKind.WAIT, f"{count}: attempt {item.attempts + 1} comes at {item.next_attempt_at_ms}")
+    return BatchVerdict(VerdictKind.REPLAY, count, attempt=item.attempts + 1)
 
 
 def _holding(transactions: Mapping[str, BitMap], missing: BitMap) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The life of a shard, and what one bridge worker may say of it (rules T2 to T5).
 
-    waiting --parents finished--> ready --> pumping --read to the end--> drained --END everywhere--> finished
+    waiting --parents finished--> ready --> reading --read to the end--> drained --END everywhere--> finished
        '------------------------------'-------'-- Kinesis no longer lists it --> gone --END everywhere--'
 
 Why stream time cannot pass a record in a shard that nobody has listed yet. Children receive records only after their parent
@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from app.core.formats.block import Tick
+from app.core.formats.block import WatermarkMessage
 from app.core.formats.checkpoint import Checkpoint, further, home_of, order_of
 from app.errors import IllegalMove
 
@@ -31,7 +31,7 @@ class Phase(StrEnum):
     """Listed; a parent is not finished."""
     READY = "ready"
     """May be pumped now."""
-    PUMPING = "pumping"
+    READING = "reading"
     DRAINED = "drained"
     """Read to its end; its END is not in every partition yet."""
     GONE = "gone"
@@ -42,8 +42,8 @@ class Phase(StrEnum):
 
 MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
     Phase.WAITING: frozenset({Phase.READY, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
-    Phase.READY: frozenset({Phase.PUMPING, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
-    Phase.PUMPING: frozenset({Phase.READY, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
+    Phase.READY: frozenset({Phase.READING, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
+    Phase.READING: frozenset({Phase.READY, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
     Phase.DRAINED: frozenset({Phase.FINISHED}),
     Phase.GONE: frozenset({Phase.FINISHED}),
     Phase.FINISHED: frozenset(),
@@ -59,7 +59,7 @@ class Listed(NamedTuple):
     """Set where the shard is closed."""
 
 
-class Answer(NamedTuple):
+class ShardAnswer(NamedTuple):
     """One answer of GetRecords, all of whose records Kafka has acknowledged."""
 
     asked_at_ms: int
@@ -85,21 +85,21 @@ class Ending(NamedTuple):
 class _Life:
     """What the owner of a shard knows of it."""
 
-    __slots__ = ("checkpoint", "closed", "mark_ms", "open_at_ms", "phase", "quiet_ms", "sequence")
+    __slots__ = ("checkpoint", "closed", "open_at_ms", "phase", "quiet_ms", "sequence", "watermark_ms")
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.phase = Phase.WAITING
         self.checkpoint = checkpoint  # the last one known to be on the topic
         self.sequence = checkpoint.sequence
-        self.mark_ms = checkpoint.mark_ms
+        self.watermark_ms = checkpoint.watermark_ms
         self.quiet_ms = 0  # the last empty, up-to-date answer; claimed as far as open_at_ms only
         self.open_at_ms = 0
         self.closed: str | None = None  # the ending sequence
 
     def claim(self) -> int:
         """The mark before slack: never goes back (rule T3)."""
-        self.mark_ms = max(self.mark_ms, min(self.quiet_ms, self.open_at_ms))
-        return self.mark_ms
+        self.watermark_ms = max(self.watermark_ms, min(self.quiet_ms, self.open_at_ms))
+        return self.watermark_ms
 
 
 class ShardBook:
@@ -133,7 +133,7 @@ class ShardBook:
                 return
             self._lives[shard] = life = _Life(known)
         life.checkpoint = known
-        if known.told and life.phase is not Phase.FINISHED:
+        if known.announced and life.phase is not Phase.FINISHED:
             self._move(shard, Phase.FINISHED)
         elif known.finished and Phase.DRAINED in MOVES[life.phase]:
             # a former owner died while it told everybody; whether all have heard it nobody knows, so all are told again
@@ -157,21 +157,21 @@ class ShardBook:
                 life.closed = listed.ending_sequence
         for shard, life in self._lives.items():
             if shard not in listing:
-                if life.phase in (Phase.WAITING, Phase.READY, Phase.PUMPING):
+                if life.phase in (Phase.WAITING, Phase.READY, Phase.READING):
                     self._move(shard, Phase.GONE)
             elif life.phase is Phase.WAITING and self._parents_finished(shard):
                 self._move(shard, Phase.READY)
 
     def start(self, shard: str) -> None:
         """The shard's pump runs now."""
-        self._move(shard, Phase.PUMPING)
+        self._move(shard, Phase.READING)
 
     def stopped(self, shard: str) -> None:
         """The shard's pump stopped before the shard's end."""
-        if self._lives[shard].phase is Phase.PUMPING:
+        if self._lives[shard].phase is Phase.READING:
             self._move(shard, Phase.READY)
 
-    def answered(self, shard: str, answer: Answer) -> None:
+    def answered(self, shard: str, answer: ShardAnswer) -> None:
         """Take an answer whose records are all acknowledged; decides whether the shard is read to its end (rule T2).
 
         The end is a missing next iterator, the ending sequence number, or, for a shard that was known to be closed before
@@ -182,10 +182,10 @@ class ShardBook:
         empty = answer.last_sequence is None
         if not empty:
             life.sequence = max(life.sequence, answer.last_sequence, key=order_of)
-            life.mark_ms = max(life.mark_ms, answer.last_arrival_ms)
+            life.watermark_ms = max(life.watermark_ms, answer.last_arrival_ms)
         elif answer.behind_ms == 0 and answer.has_next:
             life.quiet_ms = max(life.quiet_ms, answer.asked_at_ms)
-        if life.phase is not Phase.PUMPING:
+        if life.phase is not Phase.READING:
             return
         at_end = life.closed is not None and life.sequence is not None and order_of(life.sequence) >= int(life.closed)
         dry = answer.known_closed and empty and answer.behind_ms == 0
@@ -204,7 +204,7 @@ class ShardBook:
         life = self._lives[shard]
         if life.phase is not Phase.FINISHED:
             self._move(shard, Phase.FINISHED)
-        return Checkpoint(shard, life.sequence, life.claim(), finished=True, told=True)
+        return Checkpoint(shard, life.sequence, life.claim(), finished=True, announced=True)
 
     # --- what it says
 
@@ -237,9 +237,9 @@ class ShardBook:
         """Own shards that may be pumped now, in order of their ids."""
         return sorted(shard for shard, life in self._lives.items() if life.phase is Phase.READY and shard in self._listing)
 
-    def pumping(self) -> list[str]:
+    def reading(self) -> list[str]:
         """Own shards that are being pumped."""
-        return sorted(shard for shard, life in self._lives.items() if life.phase is Phase.PUMPING)
+        return sorted(shard for shard, life in self._lives.items() if life.phase is Phase.READING)
 
     def due_checkpoints(self) -> list[Checkpoint]:
         """A checkpoint for each own unfinished shard that moved since the last one on the topic."""
@@ -249,20 +249,20 @@ class ShardBook:
             if life.phase is not Phase.FINISHED and order_of(life.sequence) > order_of(life.checkpoint.sequence)
         ]
 
-    def tick(self) -> Tick | None:
+    def tick(self) -> WatermarkMessage | None:
         """Marks of the own unfinished shards, and every listed shard, finished or not (rules T3, T4).
 
         None before the first list: nothing to say yet. A drained or gone shard's mark stays as it is until its END.
         """
         if not self._listing:
             return None
-        marks = {
+        watermarks = {
             shard: max(0, life.claim() - self._slack_ms)
             for shard, life in sorted(self._lives.items())
             if life.phase is not Phase.FINISHED and life.claim() > 0
         }
         unfinished = {s: list(listed.parents) for s, listed in self._listing.items() if s not in self._finished}
-        return Tick(marks, unfinished, sorted(shard for shard in self._listing if shard in self._finished))
+        return WatermarkMessage(watermarks, unfinished, sorted(shard for shard in self._listing if shard in self._finished))
 
     def endings(self) -> list[Ending]:
         """Own shards whose END is due: the tick that lists their children is in every partition."""

@@ -70,14 +70,14 @@ class OutputLoad(msgspec.Struct, frozen=True):
     """How many rows the transactions say there are; COPY must count as many."""
 
 
-class _Meta(msgspec.Struct, frozen=True):
+class _ManifestMeta(msgspec.Struct, frozen=True):
     content_length: int
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _ManifestEntry(msgspec.Struct, frozen=True):
     url: str
     mandatory: bool
-    meta: _Meta
+    meta: _ManifestMeta
 
 
 def output_loads(transactions: Sequence[Ready], load_id: str, bucket: str) -> list[OutputLoad]:
@@ -87,7 +87,7 @@ def output_loads(transactions: Sequence[Ready], load_id: str, bucket: str) -> li
         objects = [o for txn in transactions for o in txn.outputs if o.output == flow.name and o.rows > 0]
         if not objects:
             continue
-        entries = [_Entry(f"s3://{bucket}/{o.data_key}", True, _Meta(o.bytes)) for o in objects]
+        entries = [_ManifestEntry(f"s3://{bucket}/{o.data_key}", True, _ManifestMeta(o.bytes)) for o in objects]
         manifest = msgspec.json.encode({"entries": entries})
         rows = sum(o.rows for o in objects)
         loads.append(OutputLoad(flow, load_manifest_key(load_id, flow.name), manifest, rows))

@@ -71,7 +71,7 @@ class Campaign(NamedTuple):
     network: str | None = None
 
 
-class Dimension(Protocol):
+class DimensionRows(Protocol):
     """A dimension table: id -> mapping of its fields, from topics that anybody may feed."""
 
     def get(self, key: str, /) -> Mapping[str, Any] | None:
@@ -88,8 +88,8 @@ class Enricher:
 
     def __init__(
         self,
-        articles: Dimension,
-        campaigns: Dimension,
+        articles: DimensionRows,
+        campaigns: DimensionRows,
         networks: CrawlerNetworks | None = None,
         location_of: LocationOf = nowhere,
     ) -> None:

@@ -11,7 +11,7 @@ from app.core.etl.decode import Decoded
 from app.core.state.encoding import digests_of
 
 
-class Fate(IntEnum):
+class LineKind(IntEnum):
     """Where a line goes."""
 
     MALFORMED = 0
@@ -25,12 +25,12 @@ class Fate(IntEnum):
 
 
 _OF_TYPE: Final = {
-    None: Fate.MALFORMED,
-    "page_view": Fate.FIRST,
-    "engagement": Fate.SECOND,
-    "ad_impression": Fate.AD_IMPRESSION,
-    "ad_click": Fate.AD_CLICK,
-    "redirect": Fate.REDIRECT,
+    None: LineKind.MALFORMED,
+    "page_view": LineKind.FIRST,
+    "engagement": LineKind.SECOND,
+    "ad_impression": LineKind.AD_IMPRESSION,
+    "ad_click": LineKind.AD_CLICK,
+    "redirect": LineKind.REDIRECT,
 }
 
 
@@ -45,10 +45,10 @@ class Rejection(NamedTuple):
     """None for a bot: the stored line itself."""
 
 
-class Judged(NamedTuple):
+class ClassifiedLines(NamedTuple):
     """What some lines are, as far as each says so itself; copies are told apart later."""
 
-    fates: list[int]
+    kinds: list[int]
     agents: Sequence[Sequence[str | None]]
     """Browser, os and device of each line."""
     places: Sequence[Sequence[str | None]]
@@ -59,7 +59,7 @@ class Judged(NamedTuple):
     """Of each line's event id; of no meaning where the line is malformed."""
 
 
-def judge(lines: Decoded, enricher: Enricher) -> Judged:
+def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
     """Tell malformed lines and bots from events for their place."""
     columns = lines.columns
     agent_rules, *agents = zip(*map(enricher.agent, columns["user_agent"]), strict=True)
@@ -68,22 +68,22 @@ def judge(lines: Decoded, enricher: Enricher) -> Judged:
     places: Sequence[Sequence[str | None]] = ()
     if origins.count(NO_ORIGIN) < len(origins):
         networks, *places = zip(*origins, strict=True)
-    fates: list[int] = list(map(_OF_TYPE.__getitem__, columns["event_type"]))
+    kinds: list[int] = list(map(_OF_TYPE.__getitem__, columns["event_type"]))
     rejections: dict[int, Rejection] = {}
     for n in sorted({*_where(columns["webdriver"]), *_where(agent_rules), *_where(networks)}):
-        fates[n] = Fate.BOT
+        kinds[n] = LineKind.BOT
         rule = WEBDRIVER if columns["webdriver"][n] else agent_rules[n] or networks[n] or ""
         rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None)
-    if columns["malformed"].count(None) < len(fates):
+    if columns["malformed"].count(None) < len(kinds):
         for n, reason in enumerate(columns["malformed"]):
             if reason is not None:
-                fates[n] = Fate.MALFORMED
+                kinds[n] = LineKind.MALFORMED
                 payload = columns["payload"][n] or ""
                 rejections[n] = Rejection(reason, columns["user_agent"][n], columns["ip"][n], payload)
     event_ids = columns["event_id"]
     if None in event_ids:
         event_ids = [event_id or "" for event_id in event_ids]
-    return Judged(fates, agents, places, rejections, digests_of(event_ids))
+    return ClassifiedLines(kinds, agents, places, rejections, digests_of(event_ids))
 
 
 def _where(conditions: Sequence[object]) -> Iterator[int]:

@@ -16,7 +16,7 @@ from app.core.state.encoding import pack_time
 from app.core.state.tables import KEY_BYTES, StateReader
 
 
-class Arriving(NamedTuple):
+class ValidLines(NamedTuple):
     """The lines of a step that are not malformed, in log order."""
 
     positions: Sequence[int]
@@ -29,35 +29,35 @@ class Arriving(NamedTuple):
     """Of each block the position behind its last line."""
 
 
-class Copies(NamedTuple):
-    """What `tell_copies` found."""
+class Duplicates(NamedTuple):
+    """What `find_duplicates` found."""
 
     positions: list[int]
     seen: Changes | None
     """What `seen` learns; None where nothing."""
 
 
-def tell_copies(lines: Arriving, state: StateReader, dedup_window_ms: int) -> Copies:
+def find_duplicates(lines: ValidLines, state: StateReader, dedup_window_ms: int) -> Duplicates:
     """The positions of copies; what `seen` learns."""
     held = state.get("seen", lines.digests)
     fresh, digests = lines.positions, lines.digests
-    copies: list[int] = []
+    duplicates: list[int] = []
     if found := _find(lines, held, dedup_window_ms):
         keep = [True] * len(fresh)
         for n in found:
             keep[n] = False
-        copies = [lines.positions[n] for n in found]
+        duplicates = [lines.positions[n] for n in found]
         fresh, digests = list(compress(fresh, keep)), list(compress(digests, keep))
     if not fresh:
-        return Copies(copies, None)
+        return Duplicates(duplicates, None)
     times: list[bytes] = []
     for block, end in zip(lines.blocks, lines.ends, strict=True):
         upto = bisect_right(fresh, end - 1, len(times))
         times += [pack_time(block.stored_ms)] * (upto - len(times))
-    return Copies(copies, Changes.pack("seen", KEY_BYTES["seen"], zip(digests, times, strict=True)))
+    return Duplicates(duplicates, Changes.pack("seen", KEY_BYTES["seen"], zip(digests, times, strict=True)))
 
 
-def _find(lines: Arriving, held: Sequence[bytes | None], dedup_window_ms: int) -> list[int]:
+def _find(lines: ValidLines, held: Sequence[bytes | None], dedup_window_ms: int) -> list[int]:
     """Which of `lines` are copies. Only ids that the state knows, or that come more than once here, need a closer look."""
     digests, places = lines.digests, range(len(lines.digests))
     suspects = list(compress(places, held))
@@ -65,14 +65,14 @@ def _find(lines: Arriving, held: Sequence[bytes | None], dedup_window_ms: int) -
     if len(last) < len(digests):
         again = list(compress(places, map(ne, map(last.__getitem__, digests), places)))
         suspects = sorted({*suspects, *again, *(last[digests[n]] for n in again)})
-    copies = []
+    duplicates = []
     fresh: dict[bytes, bytes] = {}
     for n in suspects:
         digest, value = digests[n], held[n]
         block = lines.blocks[bisect_right(lines.ends, lines.positions[n])]
         known = fresh.get(digest) or value
         if known is not None and known >= pack_time(max(0, block.stream_time_ms - dedup_window_ms)):
-            copies.append(n)
+            duplicates.append(n)
         else:
             fresh[digest] = pack_time(block.stored_ms)
-    return copies
+    return duplicates

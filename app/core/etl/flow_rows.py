@@ -67,27 +67,27 @@ def take_rows(
     return gather(rows.rechunk(), picks)
 
 
-def page_view_rows(firsts: pl.DataFrame, seconds: pl.DataFrame | None, enricher: Enricher) -> pl.DataFrame:
+def page_view_rows(first_events: pl.DataFrame, second_events: pl.DataFrame | None, enricher: Enricher) -> pl.DataFrame:
     """Rows of `page_views`: closed firsts, each beside its second (NULLs where it has none; None: no first has one)."""
-    urls = firsts["url"].to_list()
-    came = [referrer_of(*pair) for pair in zip(firsts["referrer"].to_list(), urls, strict=True)]
-    article_ids = firsts["article_id"].to_list()
+    urls = first_events["url"].to_list()
+    came = [referrer_of(*pair) for pair in zip(first_events["referrer"].to_list(), urls, strict=True)]
+    article_ids = first_events["article_id"].to_list()
     known = {article_id: enricher.article(article_id) for article_id in set(article_ids)}
     articles = [known[article_id] for article_id in article_ids]
-    made = _campaigns(firsts, urls, enricher)
+    made = _campaigns(first_events, urls, enricher)
     made += [
         _texts("referrer_medium", [c.medium for c in came]),
         _texts("referrer_source", [c.source for c in came]),
-        _texts("author_id", _or_else(firsts["author_id"], [a.author_id for a in articles])),
-        _texts("section", _or_else(firsts["section"], [a.section for a in articles])),
+        _texts("author_id", _or_else(first_events["author_id"], [a.author_id for a in articles])),
+        _texts("section", _or_else(first_events["section"], [a.section for a in articles])),
         _texts("article_title", [a.title for a in articles]),
     ]
-    if seconds is not None:
-        made += [seconds[source].alias(name) for name, source in _OF_SECOND.items()]
-        made.append(seconds["event_id"].is_not_null().alias("joined"))
+    if second_events is not None:
+        made += [second_events[source].alias(name) for name, source in _OF_SECOND.items()]
+        made.append(second_events["event_id"].is_not_null().alias("joined"))
     else:
-        made.append(pl.Series("joined", [False]).new_from_index(0, firsts.height))
-    return flow_rows(PAGE_VIEWS, firsts, made)
+        made.append(pl.Series("joined", [False]).new_from_index(0, first_events.height))
+    return flow_rows(PAGE_VIEWS, first_events, made)
 
 
 def redirect_rows(part: Part, enricher: Enricher) -> pl.DataFrame:
@@ -96,9 +96,9 @@ def redirect_rows(part: Part, enricher: Enricher) -> pl.DataFrame:
     return flow_rows(REDIRECTS, rows, _campaigns(rows, rows["url"].to_list(), enricher))
 
 
-def engagement_rows(seconds: pl.DataFrame, reasons: Sequence[str]) -> pl.DataFrame:
+def engagement_rows(second_events: pl.DataFrame, reasons: Sequence[str]) -> pl.DataFrame:
     """Rows of `engagements`: second events that met no first, each with its reason."""
-    return flow_rows(ENGAGEMENTS, seconds, [_texts("reason", reasons)])
+    return flow_rows(ENGAGEMENTS, second_events, [_texts("reason", reasons)])
 
 
 def flow_rows(flow: Flow, held: pl.DataFrame, made: Iterable[pl.Series]) -> pl.DataFrame:

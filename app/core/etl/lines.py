@@ -1,4 +1,4 @@
-"""The lines of a step, judged and by column, and those of one fate (rule J1)."""
+"""The lines of a step, classified and by column, and those of one kind (rule J1)."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from app.core.enrich.enrich import Enricher
-from app.core.etl.classify import Fate, Judged, Rejection, judge
+from app.core.etl.classify import ClassifiedLines, LineKind, Rejection, classify_lines
 from app.core.etl.decode import Decoded
-from app.core.etl.dedup import Arriving, tell_copies
+from app.core.etl.dedup import ValidLines, find_duplicates
 from app.core.events.fields import STORED_FIELDS
 from app.core.formats.columns import DTYPES, nothing, stack
 from app.core.formats.source import AcceptedBlock
@@ -20,12 +20,12 @@ from app.core.state.tables import StateReader
 _OF_AGENT: Final = ("browser", "os", "device")
 _OF_ORIGIN: Final = ("country", "region", "city")
 _JUDGED: Final = frozenset({"ip", "user_agent", "webdriver", "malformed", "payload", "payload_b64"})
-"""Fields that are read where lines are judged, and go no further."""
+"""Fields that are read where lines are classified, and go no further."""
 _SCHEMA: Final = {name: DTYPES[kind] for name, kind in STORED_FIELDS.items() if name not in _JUDGED}
 _TEXT: Final = pl.String()
 
 
-class Lines(NamedTuple):
+class StepLines(NamedTuple):
     """Every line of a step's blocks, in log order; a line's place is its position in the step."""
 
     frame: pl.DataFrame
@@ -33,15 +33,15 @@ class Lines(NamedTuple):
     blocks: Sequence[AcceptedBlock]
     ends: Sequence[int]
     """Of each block the position behind its last line."""
-    positions: Mapping[Fate, Sequence[int]]
-    """Of each fate that a line has its lines, ascending."""
+    positions: Mapping[LineKind, Sequence[int]]
+    """The lines of each kind, ascending."""
     rejections: Mapping[int, Rejection]
     """Of each bot and malformed line, copies among them, by its position."""
     seen: Changes | None
     """What `seen` learns; None where nothing."""
 
 
-def sort_lines(read: Iterable[Decoded], state: StateReader, dedup_window_ms: int, enricher: Enricher) -> Lines:
+def sort_lines(read: Iterable[Decoded], state: StateReader, dedup_window_ms: int, enricher: Enricher) -> StepLines:
     """Decide on every line of a step.
 
     Args:
@@ -52,51 +52,51 @@ def sort_lines(read: Iterable[Decoded], state: StateReader, dedup_window_ms: int
     """
     frames: list[pl.DataFrame] = []
     blocks: list[AcceptedBlock] = []
-    fates: list[int] = []
+    kinds: list[int] = []
     digests: list[bytes] = []
     rejections: dict[int, Rejection] = {}
     for decoded in read:
-        judged = judge(decoded, enricher)
-        frames.append(_frame(decoded, judged))
-        rejections.update((n + len(fates), rejection) for n, rejection in judged.rejections.items())
+        classified = classify_lines(decoded, enricher)
+        frames.append(_frame(decoded, classified))
+        rejections.update((n + len(kinds), rejection) for n, rejection in classified.rejections.items())
         blocks += decoded.blocks
-        fates += judged.fates
-        digests += judged.digests
+        kinds += classified.kinds
+        digests += classified.digests
     ends = list(accumulate(block.header.lines for block in blocks))
-    valid: Sequence[int] = range(len(fates))
-    if Fate.MALFORMED in fates:
-        valid, digests = list(compress(valid, fates)), list(compress(digests, fates))
-    copies = tell_copies(Arriving(valid, digests, blocks, ends), state, dedup_window_ms)
-    for n in copies.positions:
-        fates[n] = Fate.DUPLICATE
-    positions: list[list[int]] = [[] for _ in Fate]
-    for n, fate in enumerate(fates):
-        positions[fate].append(n)
-    by_fate = {fate: places for fate, places in zip(Fate, positions, strict=True) if places}
-    return Lines(stack(frames).rechunk(), blocks, ends, by_fate, rejections, copies.seen)
+    valid: Sequence[int] = range(len(kinds))
+    if LineKind.MALFORMED in kinds:
+        valid, digests = list(compress(valid, kinds)), list(compress(digests, kinds))
+    duplicates = find_duplicates(ValidLines(valid, digests, blocks, ends), state, dedup_window_ms)
+    for n in duplicates.positions:
+        kinds[n] = LineKind.DUPLICATE
+    positions: list[list[int]] = [[] for _ in LineKind]
+    for n, kind in enumerate(kinds):
+        positions[kind].append(n)
+    by_kind = {kind: places for kind, places in zip(LineKind, positions, strict=True) if places}
+    return StepLines(stack(frames).rechunk(), blocks, ends, by_kind, rejections, duplicates.seen)
 
 
-def _frame(decoded: Decoded, judged: Judged) -> pl.DataFrame:
+def _frame(decoded: Decoded, classified: ClassifiedLines) -> pl.DataFrame:
     columns = [pl.Series(name, decoded.columns[name], dtype=dtype) for name, dtype in _SCHEMA.items()]
-    columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_AGENT, judged.agents, strict=True)]
-    if judged.places:
-        columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_ORIGIN, judged.places, strict=True)]
+    columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_AGENT, classified.agents, strict=True)]
+    if classified.places:
+        columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_ORIGIN, classified.places, strict=True)]
     else:
-        columns += [nothing(name, _TEXT, len(judged.fates)) for name in _OF_ORIGIN]
+        columns += [nothing(name, _TEXT, len(classified.kinds)) for name in _OF_ORIGIN]
     return pl.DataFrame(columns)
 
 
 class Part:
-    """Lines of one fate, in log order.
+    """Lines of one kind, in log order.
 
     Args:
         lines: all lines of the step.
-        fate: which of them; there is at least one.
+        kind: which of them; there is at least one.
     """
 
-    def __init__(self, lines: Lines, fate: Fate) -> None:
+    def __init__(self, lines: StepLines, kind: LineKind) -> None:
         self._lines = lines
-        self.positions = positions = lines.positions[fate]
+        self.positions = positions = lines.positions[kind]
         self.blocks = lines.blocks
         self.spans = _spans(positions, lines.ends)
         """Of each block the part's own positions in it."""

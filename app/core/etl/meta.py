@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from app.core.etl.stream_time import ShardMarks
+from app.core.etl.stream_time import ShardWatermarks
 from app.core.formats.dead_letter import Tally
 from app.core.join.join_order import UNKNOWN, Due
 from app.errors import StepMessageInvalid
@@ -12,33 +12,33 @@ from app.errors import StepMessageInvalid
 META_VERSION: Final = 1
 
 
-class Meta(msgspec.Struct, frozen=True):
+class EtlMeta(msgspec.Struct, frozen=True):
     """Stream time, the shards it comes from, how far the window is closed, and how much could not be read."""
 
     version: int = META_VERSION
     stream_time_ms: int = UNKNOWN
-    shards: ShardMarks = msgspec.field(default_factory=ShardMarks)
+    shards: ShardWatermarks = msgspec.field(default_factory=ShardWatermarks)
     closed: Due = Due()
     tally: Tally = Tally()
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(Meta)
+_decoder: Final = msgspec.msgpack.Decoder(EtlMeta)
 
 
-def encode_meta(meta: Meta) -> bytes:
+def encode_meta(meta: EtlMeta) -> bytes:
     """The bytes of `meta` in a step message."""
     return _encoder.encode(meta)
 
 
-def decode_meta(packed: bytes | None) -> Meta:
+def decode_meta(packed: bytes | None) -> EtlMeta:
     """The meta in `packed`; a fresh one for None, before the first step.
 
     Raises:
         StepMessageInvalid: the bytes are no meta of this version.
     """
     if packed is None:
-        return Meta()
+        return EtlMeta()
     try:
         meta = _decoder.decode(packed)
     except msgspec.DecodeError as exc:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from app.core.enrich.enrich import Enricher
-from app.core.etl.classify import Fate
+from app.core.etl.classify import LineKind
 from app.core.etl.decode import Decoded, read_blocks, read_carefully
 from app.core.etl.flow_rows import (
     PENDING_SCHEMA,
@@ -23,28 +23,28 @@ from app.core.formats.columns import gather, pack_frame, without
 from app.core.formats.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, REDIRECTS, REJECTED
 from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
-from app.core.join.join import Arrived, Events, Joiners, arrive
-from app.core.join.join_order import ranks_of
+from app.core.join.join import AdmittedEvents, Events, JoiningFirsts, admit_events
+from app.core.join.join_order import join_keys_of
 from app.core.join.window_close import LATE
 from app.core.rules import EtlRules
 from app.core.state.encoding import digests_of, pack_time
 from app.core.state.tables import KEY_BYTES, MemoryState, StateReader
 
-_AT_ONCE: Final = {Fate.AD_IMPRESSION: AD_IMPRESSIONS, Fate.AD_CLICK: AD_CLICKS}
+_AT_ONCE: Final = {LineKind.AD_IMPRESSION: AD_IMPRESSIONS, LineKind.AD_CLICK: AD_CLICKS}
 
 
-class Arrival(NamedTuple):
+class RoutedLines(NamedTuple):
     """What the blocks of a step bring."""
 
     rows: list[tuple[str, pl.DataFrame]]
     """(flow, rows) emitted at once."""
-    fates: list[tuple[str, Part]]
+    outcomes: list[tuple[str, Part]]
     """(outcome, lines) that have their ledger entry now."""
     late: pl.DataFrame | None
     """Rows of `engagements`: seconds that are late on arrival."""
-    firsts: pl.DataFrame | None
+    first_events: pl.DataFrame | None
     """New firsts, columns PENDING_COLUMNS."""
-    seconds: pl.DataFrame | None
+    second_events: pl.DataFrame | None
     """New seconds without a decision, columns SECONDS_COLUMNS."""
     views: dict[bytes, bytes]
     """Page views whose joining first is new: what `views` learns of each."""
@@ -57,16 +57,16 @@ class Known(NamedTuple):
 
     state: StateReader
     """Its tables."""
-    joiners: Mapping[bytes, bytes]
-    """Digest of a page view -> rank of its joining first, for each that is open."""
+    joining_keys: Mapping[bytes, bytes]
+    """Digest of a page view -> join key of its joining first, for each that is open."""
 
 
-NOTHING: Final = Arrival([], [], None, None, None, {}, [])
+NOTHING: Final = RoutedLines([], [], None, None, None, {}, [])
 
 
-def arrive_all(
+def route_lines(
     blocks: list[AcceptedBlock], known: Known, rules: EtlRules, enricher: Enricher, *, careful: bool = False
-) -> Arrival:
+) -> RoutedLines:
     """Take the lines of `blocks`, which the state does not know, in log order.
 
     Args:
@@ -79,44 +79,44 @@ def arrive_all(
     if not blocks:
         return NOTHING
     read = [read_carefully(blocks, _rehearsal(rules, enricher))] if careful else read_blocks(blocks)
-    arrival = _arrive(read, known, rules, enricher)
+    routed = _route(read, known, rules, enricher)
     taken = [(block.header.key, pack_time(block.stored_ms)) for block in blocks]
-    return arrival._replace(changes=[*arrival.changes, Changes.pack("blocks", KEY_BYTES["blocks"], taken)])
+    return routed._replace(changes=[*routed.changes, Changes.pack("blocks", KEY_BYTES["blocks"], taken)])
 
 
-def _arrive(read: Iterable[Decoded], known: Known, rules: EtlRules, enricher: Enricher) -> Arrival:
+def _route(read: Iterable[Decoded], known: Known, rules: EtlRules, enricher: Enricher) -> RoutedLines:
     lines = sort_lines(read, known.state, rules.dedup_window_ms, enricher)
-    parts = {fate: Part(lines, fate) for fate in lines.positions}
+    parts = {kind: Part(lines, kind) for kind in lines.positions}
     rows: list[tuple[str, pl.DataFrame]] = []
-    fates: list[tuple[str, Part]] = []
-    for fate, part in parts.items():
-        if fate in _AT_ONCE:
-            flow = _AT_ONCE[fate].name
+    outcomes: list[tuple[str, Part]] = []
+    for kind, part in parts.items():
+        if kind in _AT_ONCE:
+            flow = _AT_ONCE[kind].name
             rows.append((flow, part.frame(ROW_SCHEMAS[flow])))
-            fates.append((flow, part))
-        elif fate is Fate.REDIRECT:
+            outcomes.append((flow, part))
+        elif kind is LineKind.REDIRECT:
             rows.append((REDIRECTS.name, redirect_rows(part, enricher)))
-            fates.append((REDIRECTS.name, part))
-        elif fate is Fate.MALFORMED:
+            outcomes.append((REDIRECTS.name, part))
+        elif kind is LineKind.MALFORMED:
             rows.append((REJECTED.name, malformed_rows(part)))
-            fates.append((REJECTED.name, part))
-        elif fate is Fate.BOT:
+            outcomes.append((REJECTED.name, part))
+        elif kind is LineKind.BOT:
             rows.append((REJECTED.name, bot_rows(part)))
-            fates.append((REJECTED.name, part))
-        elif fate is Fate.DUPLICATE:
-            fates.append((DUPLICATE, part))
+            outcomes.append((REJECTED.name, part))
+        elif kind is LineKind.DUPLICATE:
+            outcomes.append((DUPLICATE, part))
 
-    firsts = _window_events(parts.get(Fate.FIRST), PENDING_SCHEMA)
-    seconds = _window_events(parts.get(Fate.SECOND), SECONDS_SCHEMA)
-    arrived = _join(lines.blocks, firsts, seconds, known, rules)
-    new_firsts, new_seconds, late = firsts.frame, seconds.frame, None
-    if new_seconds is not None and arrived.late:
-        late = engagement_rows(gather(new_seconds, arrived.late), [LATE] * len(arrived.late))
-        new_seconds = without(new_seconds, arrived.late)
+    first_events = _window_events(parts.get(LineKind.FIRST), PENDING_SCHEMA)
+    second_events = _window_events(parts.get(LineKind.SECOND), SECONDS_SCHEMA)
+    admitted = _join(lines.blocks, first_events, second_events, known, rules)
+    new_first_events, new_second_events, late = first_events.frame, second_events.frame, None
+    if new_second_events is not None and admitted.late:
+        late = engagement_rows(gather(new_second_events, admitted.late), [LATE] * len(admitted.late))
+        new_second_events = without(new_second_events, admitted.late)
     changes = [] if lines.seen is None else [lines.seen]
-    if arrived.views:
-        changes.append(Changes.pack("views", KEY_BYTES["views"], arrived.views.items()))
-    return Arrival(rows, fates, late, new_firsts, new_seconds, arrived.views, changes)
+    if admitted.views:
+        changes.append(Changes.pack("views", KEY_BYTES["views"], admitted.views.items()))
+    return RoutedLines(rows, outcomes, late, new_first_events, new_second_events, admitted.views, changes)
 
 
 class _WindowEvents(NamedTuple):
@@ -132,20 +132,22 @@ def _window_events(part: Part | None, schema: Mapping[str, pl.DataType]) -> _Win
         return _WindowEvents(None, Events([], [], []))
     frame = part.frame(schema)
     digests = digests_of(frame["page_view_id"].to_list())
-    ranks = ranks_of(frame["received_at"].to_list(), frame["event_id"].to_list())
-    events = Events(part.spans, ranks, digests)
+    join_keys = join_keys_of(frame["received_at"].to_list(), frame["event_id"].to_list())
+    events = Events(part.spans, join_keys, digests)
     return _WindowEvents(window_columns(frame, digests), events)
 
 
 def _join(
-    blocks: Sequence[AcceptedBlock], firsts: _WindowEvents, seconds: _WindowEvents, known: Known, rules: EtlRules
-) -> Arrived:
-    joiners = known.joiners
-    strangers = [digest for digest in seconds.events.digests if digest not in joiners]  # their first is not open: few
-    asked = list(dict.fromkeys([*firsts.events.digests, *strangers]))
+    blocks: Sequence[AcceptedBlock], first_events: _WindowEvents, second_events: _WindowEvents, known: Known, rules: EtlRules
+) -> AdmittedEvents:
+    joining_keys = known.joining_keys
+    unknown_page_views = [
+        digest for digest in second_events.events.digests if digest not in joining_keys
+    ]  # their first is not open: few
+    asked = list(dict.fromkeys([*first_events.events.digests, *unknown_page_views]))
     values = zip(asked, known.state.get("views", asked), strict=True)
     views = {digest: value for digest, value in values if value is not None}
-    return arrive(blocks, firsts.events, seconds.events, Joiners(views, joiners), rules)
+    return admit_events(blocks, first_events.events, second_events.events, JoiningFirsts(views, joining_keys), rules)
 
 
 def _rehearsal(rules: EtlRules, enricher: Enricher) -> Callable[[Decoded], None]:
@@ -153,12 +155,12 @@ def _rehearsal(rules: EtlRules, enricher: Enricher) -> Callable[[Decoded], None]
     empty = Known(MemoryState(), {})
 
     def rehearse(lines: Decoded) -> None:
-        arrival = _arrive([lines], empty, rules, enricher)
-        for _, rows in arrival.rows:
+        routed = _route([lines], empty, rules, enricher)
+        for _, rows in routed.rows:
             pack_frame(rows)
-        if arrival.firsts is not None:
-            pack_frame(page_view_rows(arrival.firsts, None, enricher))
-        if arrival.seconds is not None:
-            pack_frame(engagement_rows(arrival.seconds, [LATE] * arrival.seconds.height))
+        if routed.first_events is not None:
+            pack_frame(page_view_rows(routed.first_events, None, enricher))
+        if routed.second_events is not None:
+            pack_frame(engagement_rows(routed.second_events, [LATE] * routed.second_events.height))
 
     return rehearse

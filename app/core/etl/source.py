@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 import zstandard
 
 from app.core.etl.decode import open_block
-from app.core.etl.meta import Meta
-from app.core.etl.stream_time import ShardMarks, moved_time
+from app.core.etl.meta import EtlMeta
+from app.core.etl.stream_time import ShardWatermarks, moved_time
 from app.core.formats.block import (
     HEADER_BYTES,
     MAX_RAW_BYTES,
@@ -40,7 +40,7 @@ class Intake(NamedTuple):
     """In order of their offsets."""
     alarms: list[str]
     stream_time_ms: int
-    shards: ShardMarks
+    shards: ShardWatermarks
     tally: Tally
     raw_bytes: int
 
@@ -53,7 +53,7 @@ class _Placed(NamedTuple):
     stream_time_ms: int
 
 
-def how_many(waiting: Sequence[SourceMessage], meta: Meta, rules: EtlRules) -> int:
+def how_many(waiting: Sequence[SourceMessage], meta: EtlMeta, rules: EtlRules) -> int:
     """How many of `waiting` one step may take: at least one, if any is waiting.
 
     A step ends where its blocks have `step_bytes` raw bytes (or a quarter of a message), and before a block that was
@@ -88,7 +88,7 @@ def how_many(waiting: Sequence[SourceMessage], meta: Meta, rules: EtlRules) -> i
     return len(waiting)
 
 
-def take_in(messages: Sequence[SourceMessage], partition: int, meta: Meta, rules: EtlRules, state: StateReader) -> Intake:
+def take_in(messages: Sequence[SourceMessage], partition: int, meta: EtlMeta, rules: EtlRules, state: StateReader) -> Intake:
     """What `messages` are, each at its own stream time.
 
     A block that the state knows is a replay (rule E7); one that is older than the dedup window is refused with an alarm:

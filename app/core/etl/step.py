@@ -20,8 +20,8 @@ import polars as pl
 from app.core.enrich.enrich import Enricher
 from app.core.etl.flow_rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, page_view_rows, take_rows
 from app.core.etl.ledger import StepLedger
-from app.core.etl.meta import Meta, decode_meta, encode_meta
-from app.core.etl.route import Arrival, Known, arrive_all
+from app.core.etl.meta import EtlMeta, decode_meta, encode_meta
+from app.core.etl.route import Known, RoutedLines, route_lines
 from app.core.etl.source import Intake, how_many, take_in
 from app.core.formats.columns import pack_frame, stack
 from app.core.formats.dead_letter import encode_letter, head_of
@@ -56,12 +56,12 @@ class StepDecision(NamedTuple):
 class Applied(NamedTuple):
     """Where the last applied step left a partition."""
 
-    meta: Meta
+    meta: EtlMeta
     source_offset: int
 
 
 class PartitionEtl:
-    """Decides for one partition. Holds `Meta` and the index of the open window; everything else is in the tables."""
+    """Decides for one partition. Holds `EtlMeta` and the index of the open window; everything else is in the tables."""
 
     def __init__(self, partition: int, rules: EtlRules, enricher: Enricher, state: StateReader, applied: Applied) -> None:
         self._partition = partition
@@ -142,11 +142,11 @@ class PartitionEtl:
         """
         self._check(messages)
         intake = take_in(messages, self._partition, self._meta, self._rules, self._state)
-        known = Known(self._state, self._window.joiners)
-        arrival = arrive_all(intake.blocks, known, self._rules, self._enricher, careful=careful)
+        known = Known(self._state, self._window.joining_keys)
+        routed = route_lines(intake.blocks, known, self._rules, self._enricher, careful=careful)
         budget = self._rules.message_bytes - OVERHEAD_BYTES - 2 * intake.raw_bytes
         while True:
-            message, more = self._compose(messages, intake, arrival, (number, predecessor), budget)
+            message, more = self._compose(messages, intake, routed, (number, predecessor), budget)
             # Estimates of compressed sizes can be wrong: with half the budget, and so on, it fits.
             if budget <= 1 or size_of(message) <= self._rules.message_bytes:
                 break
@@ -185,21 +185,21 @@ class PartitionEtl:
                 raise SourceGap(f"source offset {message.offset} where {n} follows")
 
     def _compose(
-        self, messages: Sequence[SourceMessage], intake: Intake, arrival: Arrival, place: tuple[int, int], budget: int
+        self, messages: Sequence[SourceMessage], intake: Intake, routed: RoutedLines, place: tuple[int, int], budget: int
     ) -> tuple[StepMessage, bool]:
         """The step's message with at most `budget` bytes of closings; whether something due is left over."""
-        frames = intake.blocks[0].offset if intake.blocks else -1
+        frame_number = intake.blocks[0].offset if intake.blocks else -1
         window = self._window
         new = NewFrames(
-            None if arrival.firsts is None else window.frame(FIRST, frames, arrival.firsts),
-            None if arrival.seconds is None else window.frame(SECOND, frames, arrival.seconds),
-            arrival.views,
+            None if routed.first_events is None else window.frame(FIRST, frame_number, routed.first_events),
+            None if routed.second_events is None else window.frame(SECOND, frame_number, routed.second_events),
+            routed.views,
         )
         closing = close_due(window, new, intake.stream_time_ms, budget)
-        outputs, ledger = self._emit(arrival, closing, frames)
-        stored = window_changes(window, closing, frames, arrival.firsts, arrival.seconds)
+        outputs, ledger = self._emit(routed, closing, frame_number)
+        stored = window_changes(window, closing, frame_number, routed.first_events, routed.second_events)
         self._prepared = prepare(stored, new, closing)
-        meta = Meta(
+        meta = EtlMeta(
             stream_time_ms=intake.stream_time_ms, shards=intake.shards, closed=closing.closed, tally=intake.tally
         )  # fmt: skip
         message = StepMessage(
@@ -209,7 +209,7 @@ class PartitionEtl:
             rows={flow: pack_frame(rows) for flow, rows in outputs.items()},
             row_counts={flow: rows.height for flow, rows in outputs.items()},
             ledger=ledger.entries(), replays=intake.replays,
-            changes=[*arrival.changes, *stored],
+            changes=[*routed.changes, *stored],
             alarms=intake.alarms, dead_letters=intake.dead_letters,
         )  # fmt: skip
         return message, closing.more
@@ -223,31 +223,31 @@ class PartitionEtl:
             letters.append(encode_letter(head, source.value))
         return letters
 
-    def _emit(self, arrival: Arrival, closing: Closing, frames: int) -> tuple[dict[str, pl.DataFrame], StepLedger]:
+    def _emit(self, routed: RoutedLines, closing: Closing, frame_number: int) -> tuple[dict[str, pl.DataFrame], StepLedger]:
         """The rows of each flow, what arrived before what closed, and the ledger of all of them."""
         ledger = StepLedger()
         rows: dict[str, list[pl.DataFrame]] = {}
-        for flow, part in arrival.rows:
+        for flow, part in routed.rows:
             rows.setdefault(flow, []).append(part)
-        for outcome, lines in arrival.fates:
+        for outcome, lines in routed.outcomes:
             ledger.add_part(lines, outcome)
-        if arrival.late is not None:
-            rows.setdefault(ENGAGEMENTS.name, []).append(arrival.late)
-            ledger.add(arrival.late, ENGAGEMENTS.name)
+        if routed.late is not None:
+            rows.setdefault(ENGAGEMENTS.name, []).append(routed.late)
+            ledger.add(routed.late, ENGAGEMENTS.name)
         joined = [place for place in closing.joined if place]
         taken: Mapping[int, pl.DataFrame] = {}
-        if joined or closing.seconds:
-            taken = self._frames.fetch(SECOND, [*joined, *closing.seconds], (frames, arrival.seconds))
-        if closing.firsts:
-            held = self._frames.fetch(FIRST, closing.firsts, (frames, arrival.firsts))
-            firsts = take_rows(held, closing.firsts, PENDING_COLUMNS)
-            seconds = take_rows(taken, closing.joined, SECONDS_COLUMNS) if joined else None
-            rows.setdefault(PAGE_VIEWS.name, []).append(page_view_rows(firsts, seconds, self._enricher))
-            ledger.add(firsts, PAGE_VIEWS.name)
-            if seconds is not None:
-                ledger.add(seconds, JOINED)
-        if closing.seconds:
-            unjoined = take_rows(taken, closing.seconds, SECONDS_COLUMNS)
+        if joined or closing.second_events:
+            taken = self._frames.fetch(SECOND, [*joined, *closing.second_events], (frame_number, routed.second_events))
+        if closing.first_events:
+            held = self._frames.fetch(FIRST, closing.first_events, (frame_number, routed.first_events))
+            first_events = take_rows(held, closing.first_events, PENDING_COLUMNS)
+            second_events = take_rows(taken, closing.joined, SECONDS_COLUMNS) if joined else None
+            rows.setdefault(PAGE_VIEWS.name, []).append(page_view_rows(first_events, second_events, self._enricher))
+            ledger.add(first_events, PAGE_VIEWS.name)
+            if second_events is not None:
+                ledger.add(second_events, JOINED)
+        if closing.second_events:
+            unjoined = take_rows(taken, closing.second_events, SECONDS_COLUMNS)
             rows.setdefault(ENGAGEMENTS.name, []).append(engagement_rows(unjoined, closing.reasons))
             ledger.add(unjoined, ENGAGEMENTS.name)
         return {flow: stack(parts) for flow, parts in rows.items()}, ledger

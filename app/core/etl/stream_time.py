@@ -10,19 +10,19 @@ from app.core.formats.block import Control, End
 from app.core.join.join_order import UNKNOWN
 
 
-class ShardMarks(msgspec.Struct, array_like=True):
-    """What a partition knows of the shards; part of `app.core.etl.meta.Meta`."""
+class ShardWatermarks(msgspec.Struct, array_like=True):
+    """What a partition knows of the shards; part of `app.core.etl.meta.EtlMeta`."""
 
-    marks: dict[str, int] = {}
+    watermarks: dict[str, int] = {}
     """Shard -> its highest mark, ms; a finished shard's last one stays, for its children to start from."""
     unfinished: dict[str, list[str]] = {}
     """Every known shard without an END -> its parents."""
     finished: list[str] = []
     """Shards that ended; they never reopen (rule T5). In the order in which that was heard."""
 
-    def copy(self) -> "ShardMarks":
+    def copy(self) -> "ShardWatermarks":
         """An independent copy."""
-        return ShardMarks(dict(self.marks), dict(self.unfinished), list(self.finished))
+        return ShardWatermarks(dict(self.watermarks), dict(self.unfinished), list(self.finished))
 
     def observe(self, control: Control) -> None:
         """Take a tick's marks and lists, or a shard's END. What else is said of a finished shard is ignored."""
@@ -35,19 +35,19 @@ class ShardMarks(msgspec.Struct, array_like=True):
             for shard, parents in control.open_shards.items():
                 if shard not in done:
                     self.unfinished[shard] = parents
-            for shard, mark in control.marks.items():
+            for shard, mark in control.watermarks.items():
                 if shard not in done:
                     self.unfinished.setdefault(shard, [])
-                    self.marks[shard] = max(mark, self.marks.get(shard, UNKNOWN))
+                    self.watermarks[shard] = max(mark, self.watermarks.get(shard, UNKNOWN))
 
-    def behind_a_gap(self) -> "ShardMarks":
+    def behind_a_gap(self) -> "ShardWatermarks":
         """What is known behind messages that are gone: an END may have been among them, so no shard is known to be open.
 
         Time stands until the next tick lists the shards anew. That tick may come from a worker whose list is older than the
         gap: where it lacks a child, time may pass the child's first records, whose joins become late (late is not missing);
         where it still has a shard that ended, a later tick says so once more.
         """
-        return ShardMarks(dict(self.marks), {}, list(self.finished))
+        return ShardWatermarks(dict(self.watermarks), {}, list(self.finished))
 
     def lowest(self) -> int | None:
         """The lowest mark, ms; None where a shard without a mark holds time, or no unfinished shard is known.
@@ -56,9 +56,9 @@ class ShardMarks(msgspec.Struct, array_like=True):
         """
         lowest: int | None = None
         for shard, parents in self.unfinished.items():
-            mark = self.marks.get(shard)
+            mark = self.watermarks.get(shard)
             if mark is None:
-                inherited = [self.marks.get(parent) for parent in parents]
+                inherited = [self.watermarks.get(parent) for parent in parents]
                 known = [value for value in inherited if value is not None]
                 if not inherited or len(known) < len(inherited):
                     return None
@@ -67,7 +67,7 @@ class ShardMarks(msgspec.Struct, array_like=True):
         return lowest
 
 
-def moved_time(now_ms: int, shards: ShardMarks, append_ms: int) -> int:
+def moved_time(now_ms: int, shards: ShardWatermarks, append_ms: int) -> int:
     """Stream time after a control message (rule T4).
 
     Args:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 from app.core.events.canonical_json import Number, utf8_length
-from app.core.formats.flows import AD_CLICKS, AD_IMPRESSIONS, ENGAGEMENTS, PAGE_VIEWS, REDIRECTS, Flow, Kind
+from app.core.formats.flows import AD_CLICKS, AD_IMPRESSIONS, ENGAGEMENTS, PAGE_VIEWS, REDIRECTS, ColumnKind, Flow
 
 KeyKind = Literal["browser", "server"]
 Check = Callable[[Any], str | None]
@@ -111,7 +111,7 @@ class Field(NamedTuple):
     check: Check
     used_by: tuple[str, ...]
     required_by: tuple[str, ...] = ()
-    kind: Kind = Kind.STRING
+    kind: ColumnKind = ColumnKind.STRING
 
 
 _AD: Final = ("ad_impression", "ad_click")
@@ -124,7 +124,7 @@ FIELDS: Final[dict[str, Field]] = {
     "event_id": Field(_identifier, EVENT_TYPES, EVENT_TYPES),
     "event_type": Field(_event_type, EVENT_TYPES, EVENT_TYPES),
     "page_view_id": Field(_identifier, EVENT_TYPES, _JOINED),
-    "occurred_at": Field(integer_check(MIN_TIME_MS, MAX_TIME_MS - 1), EVENT_TYPES, EVENT_TYPES, Kind.TIMESTAMP),
+    "occurred_at": Field(integer_check(MIN_TIME_MS, MAX_TIME_MS - 1), EVENT_TYPES, EVENT_TYPES, ColumnKind.TIMESTAMP),
     "visitor_id": Field(string_check(64), EVENT_TYPES),
     "url": Field(string_check(4096), _LANDING),
     "referrer": Field(string_check(4096), _LANDING),
@@ -132,14 +132,14 @@ FIELDS: Final[dict[str, Field]] = {
     "author_id": Field(string_check(128), _CONTENT),
     "section": Field(string_check(128), _CONTENT),
     "campaign_id": Field(string_check(128), _CONTENT),
-    "dwell_ms": Field(integer_check(0, INT64[1]), _SECOND, (), Kind.INTEGER),
-    "visible_ms": Field(integer_check(0, INT64[1]), _SECOND, (), Kind.INTEGER),
-    "scroll_pct": Field(integer_check(0, 100), _SECOND, (), Kind.INTEGER),
-    "ad_slot": Field(integer_check(1, 3), _AD, (), Kind.INTEGER),
+    "dwell_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER),
+    "visible_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER),
+    "scroll_pct": Field(integer_check(0, 100), _SECOND, (), ColumnKind.INTEGER),
+    "ad_slot": Field(integer_check(1, 3), _AD, (), ColumnKind.INTEGER),
     "creative_id": Field(string_check(128), _AD),
-    "revenue_micros": Field(integer_check(*INT64), _AD, (), Kind.INTEGER),
-    "cost_micros": Field(integer_check(*INT64), ("redirect",), (), Kind.INTEGER),
-    "webdriver": Field(_boolean, EVENT_TYPES, (), Kind.BOOLEAN),
+    "revenue_micros": Field(integer_check(*INT64), _AD, (), ColumnKind.INTEGER),
+    "cost_micros": Field(integer_check(*INT64), ("redirect",), (), ColumnKind.INTEGER),
+    "webdriver": Field(_boolean, EVENT_TYPES, (), ColumnKind.BOOLEAN),
     "properties": Field(_object, EVENT_TYPES),
 }
 """The known fields, in the order in which faults are named and stored fields written."""
@@ -151,14 +151,14 @@ OF_SERVERS: Final[dict[str, Field]] = {
 """What only a server key may say; from a browser key both are dropped, whatever they hold."""
 KNOWN_TO: Final[dict[KeyKind, dict[str, Field]]] = {"browser": FIELDS, "server": {**FIELDS, **OF_SERVERS}}
 
-STORED_FIELDS: Final[dict[str, Kind]] = {
+STORED_FIELDS: Final[dict[str, ColumnKind]] = {
     **{name: field.kind for name, field in FIELDS.items()},
-    "received_at": Kind.TIMESTAMP,
-    "ip": Kind.STRING,
-    "user_agent": Kind.STRING,
-    "malformed": Kind.STRING,
-    "payload": Kind.STRING,
-    "payload_b64": Kind.STRING,
+    "received_at": ColumnKind.TIMESTAMP,
+    "ip": ColumnKind.STRING,
+    "user_agent": ColumnKind.STRING,
+    "malformed": ColumnKind.STRING,
+    "payload": ColumnKind.STRING,
+    "payload_b64": ColumnKind.STRING,
 }
 """Every field that a stored line can have; timestamps are integers, ms since the epoch."""
 
@@ -166,7 +166,7 @@ WITHOUT_COLUMN: Final = frozenset({"webdriver"})
 """Used by every type though no flow has a column for it: the pipeline reads it, and analysts find it in properties."""
 
 
-class Place(NamedTuple):
+class TypedField(NamedTuple):
     """A field that keeps its place in a stored event of one type."""
 
     name: str
@@ -175,19 +175,19 @@ class Place(NamedTuple):
     is_text: bool
 
 
-def _places(event_type: str) -> tuple[Place, ...]:
+def _typed_fields(event_type: str) -> tuple[TypedField, ...]:
     columns = {*FLOW_OF[event_type].names, *WITHOUT_COLUMN} - {"properties"}
     return tuple(
-        Place(name, field.check, event_type in field.required_by, field.kind is Kind.STRING)
+        TypedField(name, field.check, event_type in field.required_by, field.kind is ColumnKind.STRING)
         for name, field in FIELDS.items()
         if event_type in field.used_by and name in columns
     )
 
 
-PLACES: Final = {event_type: _places(event_type) for event_type in EVENT_TYPES}
+TYPED_FIELDS: Final = {event_type: _typed_fields(event_type) for event_type in EVENT_TYPES}
 """For each event type the fields with a place of their own, `event_type` and `properties` apart, in stored order."""
 
 
 def is_absent(field: Field, value: object) -> bool:
     """Whether `value` says nothing: null, or the empty string where the field holds text."""
-    return value is None or (value == "" and field.kind is Kind.STRING and field.check is not _object)
+    return value is None or (value == "" and field.kind is ColumnKind.STRING and field.check is not _object)

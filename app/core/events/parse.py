@@ -23,8 +23,8 @@ from app.core.events.fields import (
     MAX_TIME_MS,
     MIN_TIME_MS,
     OF_SERVERS,
-    PLACES,
     STORED_FIELDS,
+    TYPED_FIELDS,
     WITHOUT_COLUMN,
     Check,
     Field,
@@ -47,7 +47,7 @@ _IDENTITY: Final = ("event_id", "event_type")
 """What even a malformed line keeps as fields, where valid."""
 _OWN: Final = {
     kind: frozenset({"event_type", "properties", *(p.name for p in places)} - WITHOUT_COLUMN)
-    for kind, places in PLACES.items()
+    for kind, places in TYPED_FIELDS.items()
 }
 
 
@@ -97,7 +97,7 @@ def clean_user_agent(user_agent: str | None) -> str | None:
 def _store(event: dict[str, Any], sender: _Sender) -> dict[str, Any] | None:
     """The stored fields of a valid event, or None if any rule is broken (`_first_fault` says which)."""
     event_type = event.get("event_type")
-    places = PLACES.get(event_type) if isinstance(event_type, str) else None
+    places = TYPED_FIELDS.get(event_type) if isinstance(event_type, str) else None
     if event_type is None or places is None:
         return None
     stored: dict[str, Any] = {"event_type": event_type}

@@ -121,10 +121,10 @@ def raw_bytes_of(frame: bytes) -> int | None:
     return None if size == _UNSTATED else size
 
 
-class Tick(msgspec.Struct, frozen=True, tag="tick", array_like=True):
+class WatermarkMessage(msgspec.Struct, frozen=True, tag="tick", array_like=True):
     """Marks of one bridge worker's shards and every shard it knows to be unfinished (rules T3, T4)."""
 
-    marks: dict[str, int]
+    watermarks: dict[str, int]
     """Shard id -> ms: everything that Kinesis took before this moment from this shard is in `blocks`."""
     open_shards: dict[str, list[str]]
     """Shard id -> ids of its parents, for every shard listed by Kinesis and not known to be finished."""
@@ -138,9 +138,9 @@ class End(msgspec.Struct, frozen=True, tag="end", array_like=True):
     shard: str
 
 
-Control = Tick | End
+Control = WatermarkMessage | End
 """What a control message can be."""
-_control_decoder: msgspec.msgpack.Decoder[Tick | End] = msgspec.msgpack.Decoder(Tick | End)
+_control_decoder: msgspec.msgpack.Decoder[WatermarkMessage | End] = msgspec.msgpack.Decoder(WatermarkMessage | End)
 
 
 def encode_control(control: Control) -> bytes:

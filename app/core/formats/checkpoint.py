@@ -19,11 +19,11 @@ class Checkpoint(msgspec.Struct, frozen=True, tag="at", array_like=True):
     shard: str
     sequence: str | None = None
     """Sequence number of the last record that Kafka acknowledged; None before the first."""
-    mark_ms: int = 0
+    watermark_ms: int = 0
     """The shard's mark before slack, ms since the epoch; 0 while it has none."""
     finished: bool = False
     """Read to its end, and every partition of `blocks` has its END."""
-    told: bool = False
+    announced: bool = False
     """Every other partition of `checkpoints` has heard that it is finished; only its home says so."""
 
 
@@ -70,9 +70,9 @@ def further(known: Checkpoint | None, new: Checkpoint) -> Checkpoint:
     return Checkpoint(
         new.shard,
         max(known.sequence, new.sequence, key=order_of),
-        max(known.mark_ms, new.mark_ms),
+        max(known.watermark_ms, new.watermark_ms),
         known.finished or new.finished,
-        known.told or new.told,
+        known.announced or new.announced,
     )
 
 

@@ -11,11 +11,14 @@ from typing import Final
 
 import polars as pl
 
-from app.core.formats.flows import Kind
+from app.core.formats.flows import ColumnKind
 
-DTYPES: Final[dict[Kind, pl.DataType]] = {
-    Kind.STRING: pl.String(), Kind.TIMESTAMP: pl.Int64(), Kind.INTEGER: pl.Int64(), Kind.BOOLEAN: pl.Boolean(),
-}  # fmt: skip
+DTYPES: Final[dict[ColumnKind, pl.DataType]] = {
+    ColumnKind.STRING: pl.String(),
+    ColumnKind.TIMESTAMP: pl.Int64(),
+    ColumnKind.INTEGER: pl.Int64(),
+    ColumnKind.BOOLEAN: pl.Boolean(),
+}
 """How a frame holds each kind of column; timestamps are milliseconds since the epoch."""
 
 

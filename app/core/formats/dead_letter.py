@@ -11,7 +11,7 @@ on topic `dead-letters` are for people: after a crash one may lie there twice, o
 by its partition and offset.
 
 A partition where too many messages are dead letters is a defect of ours or somebody's attack: its tally, which travels in
-`app.core.etl.meta.Meta`, then stops the worker, every time it starts, until an operator has looked.
+`app.core.etl.meta.EtlMeta`, then stops the worker, every time it starts, until an operator has looked.
 """
 
 from typing import Final, NamedTuple

@@ -22,7 +22,7 @@ import zstandard
 from isal import igzip
 
 from app.core.formats.columns import DTYPES
-from app.core.formats.flows import BY_NAME, DEAD_LETTERS, LEDGER, REPLAYS, Column, Flow, Format, Kind
+from app.core.formats.flows import BY_NAME, DEAD_LETTERS, LEDGER, REPLAYS, Column, ColumnKind, Flow, Format
 from app.core.formats.schemas import schema_of
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay
 from app.errors import FormatInvalid
@@ -147,11 +147,11 @@ def _read_stream(output: str, stream: bytes, schema: dict[str, pl.DataType]) -> 
 def _as_text(column: Column) -> pl.Expr:
     """A column as `write_csv` is to see it: timestamps as datetimes, the rest as it is."""
     name = pl.col(column.name)
-    return name.cast(pl.Datetime("ms")) if column.kind is Kind.TIMESTAMP else name
+    return name.cast(pl.Datetime("ms")) if column.kind is ColumnKind.TIMESTAMP else name
 
 
 def _tsv(flow: Flow, frame: pl.DataFrame) -> bytes:
-    times = [column.name for column in flow.columns if column.kind is Kind.TIMESTAMP]
+    times = [column.name for column in flow.columns if column.kind is ColumnKind.TIMESTAMP]
     outside = [name for name in times if not frame[name].drop_nulls().is_between(MIN_TIMESTAMP_MS, MAX_TIMESTAMP_MS).all()]
     if outside:
         raise FormatInvalid(f"rows of {flow.name} have times outside the years 1 to 9999: {', '.join(outside)}")
@@ -166,11 +166,13 @@ def _read_tsv(flow: Flow, text: bytes) -> pl.DataFrame:
     schema = frame_schema(flow.name)
     if not text:
         return pl.DataFrame(schema=schema)
-    kinds = {column.name: pl.String() if column.kind is Kind.TIMESTAMP else schema[column.name] for column in flow.columns}
+    kinds = {
+        column.name: pl.String() if column.kind is ColumnKind.TIMESTAMP else schema[column.name] for column in flow.columns
+    }
     frame = pl.read_csv(text, separator="\t", has_header=False, schema=kinds, quote_char='"')
     times = [
         pl.col(column.name).str.to_datetime(_TIME_FORMAT, time_unit="ms").cast(pl.Int64)
-        for column in flow.columns if column.kind is Kind.TIMESTAMP
+        for column in flow.columns if column.kind is ColumnKind.TIMESTAMP
     ]  # fmt: skip
     return frame.with_columns(times)
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """A column's type; frames hold timestamps as Int64 milliseconds since the epoch."""
 
     STRING = "string"
@@ -21,7 +21,7 @@ class Column(NamedTuple):
     """One column of a flow."""
 
     name: str
-    kind: Kind = Kind.STRING
+    kind: ColumnKind = ColumnKind.STRING
     max_bytes: int = 0
     """Longest string in UTF-8 bytes; 0 for other kinds."""
 
@@ -50,15 +50,15 @@ class Flow(NamedTuple):
 
 
 def _text(max_bytes: int, *names: str) -> tuple[Column, ...]:
-    return tuple(Column(name, Kind.STRING, max_bytes) for name in names)
+    return tuple(Column(name, ColumnKind.STRING, max_bytes) for name in names)
 
 
 def _integers(*names: str) -> tuple[Column, ...]:
-    return tuple(Column(name, Kind.INTEGER) for name in names)
+    return tuple(Column(name, ColumnKind.INTEGER) for name in names)
 
 
 def _times(*names: str) -> tuple[Column, ...]:
-    return tuple(Column(name, Kind.TIMESTAMP) for name in names)
+    return tuple(Column(name, ColumnKind.TIMESTAMP) for name in names)
 
 
 MAX_PROPERTIES_BYTES: Final = 32 * 1024
@@ -74,7 +74,7 @@ _AD: Final = (
 
 PAGE_VIEWS: Final = Flow("page_views", Format.TSV_ZSTD, (
     *_COMMON, *_text(4096, "url", "referrer"), *_text(64, "referrer_medium"), *_text(256, "referrer_source"),
-    *_text(128, "article_id", "author_id", "section", "campaign_id"), Column("joined", Kind.BOOLEAN),
+    *_text(128, "article_id", "author_id", "section", "campaign_id"), Column("joined", ColumnKind.BOOLEAN),
     *_text(64, "engagement_id"), *_times("engaged_at"), *_integers("dwell_ms", "visible_ms", "scroll_pct"),
     *_text(MAX_PROPERTIES_BYTES, "engagement_properties"),
     *_text(1024, "article_title", "campaign_name"), *_text(128, "campaign_network"),

@@ -8,36 +8,36 @@ import msgspec
 from app.core.formats.step_message import NO_PREDECESSOR
 
 
-class Verdict(Enum):
+class StepVerdict(Enum):
     """What a reader does with a message."""
 
-    COUNT = "count"
+    ACCEPT = "count"
     IGNORE = "ignore"
     GAP = "gap"
     """A number beyond the applied one + 1: the reader has lost part of the history; it ends and wipes its store."""
 
 
-class Counted(msgspec.Struct, frozen=True):
+class Accepted(msgspec.Struct, frozen=True):
     """The last message that counted for a reader of one partition of `rows`."""
 
     number: int = 0
     offset: int = NO_PREDECESSOR
 
-    def judge(self, number: int, predecessor: int) -> Verdict:
+    def judge(self, number: int, predecessor: int) -> StepVerdict:
         """What to do with a message that carries `number` and names `predecessor` (rule E2).
 
         A message counts only if it is the next number and names the last counted message. Everything else with a number
         that is not beyond the next was written by somebody who did not know the history: it is ignored by everyone alike.
         """
         if number > self.number + 1:
-            return Verdict.GAP
+            return StepVerdict.GAP
         if number == self.number + 1 and predecessor == self.offset:
-            return Verdict.COUNT
-        return Verdict.IGNORE
+            return StepVerdict.ACCEPT
+        return StepVerdict.IGNORE
 
-    def advance(self, offset: int) -> "Counted":
+    def advance(self, offset: int) -> "Accepted":
         """The position after the message at `offset` counted."""
-        return Counted(self.number + 1, offset)
+        return Accepted(self.number + 1, offset)
 
 
 class Candidate(NamedTuple):
@@ -63,7 +63,7 @@ class BaseSearch:
         """Take the next message of the log, in offset order.
 
         Returns: [] while no base is known; else the base and every message behind it, in order. The base counts
-        unconditionally (`counted_before` is what its reader holds before it); the others go by rule E2.
+        unconditionally (`accepted_before` is what its reader holds before it); the others go by rule E2.
         """
         self._held[candidate.offset] = candidate
         base = self._held.get(candidate.predecessor)
@@ -72,6 +72,6 @@ class BaseSearch:
         return [held for offset, held in sorted(self._held.items()) if offset >= base.offset]
 
 
-def counted_before(base: Candidate) -> Counted:
+def accepted_before(base: Candidate) -> Accepted:
     """The position at which `base` is the next message to count."""
-    return Counted(base.number - 1, base.predecessor)
+    return Accepted(base.number - 1, base.predecessor)

@@ -131,7 +131,7 @@ class StepMessage(msgspec.Struct, frozen=True, array_like=True):
     """The partition's stream time after this step; 0 while it is not known. Whatever was due before it is emitted by this
     step or an earlier one: where a step leaves over what is due, it claims no more than how far it closed."""
     meta: bytes
-    """The ETL's own state between steps (msgpack of `app.core.etl.meta.Meta`)."""
+    """The ETL's own state between steps (msgpack of `app.core.etl.meta.EtlMeta`)."""
     rows: dict[str, bytes]
     """Flow -> Arrow IPC stream of its rows; a flow without rows is absent."""
     row_counts: dict[str, int]

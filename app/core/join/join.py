@@ -1,8 +1,8 @@
 """Who joins for a page view, and which seconds come too late for it (rules J2, J3).
 
-A step is decided in two moves. `arrive`, here, takes the new first and second events in log order and finds who joins for
-each page view, and which seconds are late at once. `app.core.join.window_close` then closes everything that stream time has
-passed.
+A step is decided in two moves. `admit_events`, here, takes the new first and second events in log order. It finds the
+first that joins for each page view, and the seconds that are late at once. `app.core.join.window_close` then closes
+everything that stream time has passed.
 A first is due at received_at + window + grace, a second at received_at + reorder.
 
 Why closing once at the end of a step equals closing after each message of it. Let stream time move from T0 to T1 inside the
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from app.core.formats.source import AcceptedBlock
-from app.core.join.join_order import TIME_BYTES, joiner_in, time_in
+from app.core.join.join_order import TIME_BYTES, joining_key_in, time_in
 from app.core.rules import EtlRules
 from app.core.state.encoding import pack_time
 
@@ -29,18 +29,18 @@ class Events(NamedTuple):
 
     spans: Sequence[range]
     """Of each block of the step the positions of its events; none at all where there are no events."""
-    ranks: Sequence[bytes]
+    join_keys: Sequence[bytes]
     digests: Sequence[bytes]
     """Of their page views."""
 
 
-class Joiners(NamedTuple):
+class JoiningFirsts(NamedTuple):
     """Who joins for the page views of some events, before the step."""
 
     views: Mapping[bytes, bytes]
     """What `views` holds for the page views of the firsts, and for those of the seconds that are not `open`."""
     open: Mapping[bytes, bytes]
-    """Digest of a page view -> rank of its joining first, for each that is open.
+    """Digest of a page view -> join key of its joining first, for each that is open.
 
     State remembers all of these at every block of the step: each is due at the step's first stream time or later, hence was
     stored at that time less window and grace or later, and no block follows a move of time by more than the dedup window
@@ -48,7 +48,7 @@ class Joiners(NamedTuple):
     """
 
 
-class Arrived(NamedTuple):
+class AdmittedEvents(NamedTuple):
     """What the arrival of a step's firsts and seconds decides."""
 
     views: dict[bytes, bytes]
@@ -57,42 +57,44 @@ class Arrived(NamedTuple):
     """Positions of the seconds that are late at once; the others have no decision yet."""
 
 
-def arrive(blocks: Sequence[AcceptedBlock], firsts: Events, seconds: Events, known: Joiners, rules: EtlRules) -> Arrived:
+def admit_events(
+    blocks: Sequence[AcceptedBlock], first_events: Events, second_events: Events, known: JoiningFirsts, rules: EtlRules
+) -> AdmittedEvents:
     """Take new firsts and seconds, block by block; a block's firsts count as arriving before its seconds.
 
     Args:
         blocks: the step's blocks.
-        firsts: the new first events.
-        seconds: the new second events.
-        known: who joins for their page views.
+        first_events: the new first events.
+        second_events: the new second events.
+        known: the joining firsts of their page views.
         rules: the join's bounds, and how long `views` remembers.
     """
     span = rules.join.upper_ms
     views = _Views(known, span)
     late: list[int] = []
     none = [range(0)] * len(blocks)
-    first_spans, second_spans = firsts.spans or none, seconds.spans or none
+    first_spans, second_spans = first_events.spans or none, second_events.spans or none
     for number, block in enumerate(blocks):
         now = block.stream_time_ms
         oldest = pack_time(max(0, now - rules.dedup_window_ms))
         if places := first_spans[number]:
             upto = slice(places.start, places.stop)
-            views.add(number, block, oldest, firsts.digests[upto], firsts.ranks[upto])
+            views.add(number, block, oldest, first_events.digests[upto], first_events.join_keys[upto])
         for n in second_spans[number]:
-            digest = seconds.digests[n]
-            joiner = views.joiner(digest, oldest)
-            if joiner is None:
+            digest = second_events.digests[n]
+            joining_key = views.joining_key(digest, oldest)
+            if joining_key is None:
                 continue
-            upper = time_in(joiner) + span
-            if time_in(seconds.ranks[n]) > upper or (now > upper and views.brought.get(digest) != number):
+            upper = time_in(joining_key) + span
+            if time_in(second_events.join_keys[n]) > upper or (now > upper and views.brought.get(digest) != number):
                 late.append(n)
-    return Arrived(views.fresh, late)
+    return AdmittedEvents(views.fresh, late)
 
 
 class _Views:
     """Who joins for each page view, while a step's firsts arrive."""
 
-    def __init__(self, known: Joiners, span_ms: int) -> None:
+    def __init__(self, known: JoiningFirsts, span_ms: int) -> None:
         self._known = known.views
         self._open = known.open
         self._span_ms = span_ms
@@ -100,37 +102,38 @@ class _Views:
         self.brought: dict[bytes, int] = {}
         """Of each of these the block that brought it."""
 
-    def joiner(self, digest: bytes, oldest: bytes) -> bytes | None:
-        """The rank of the first that joins for a second's page view; None where state remembers none since `oldest`."""
+    def joining_key(self, digest: bytes, oldest: bytes) -> bytes | None:
+        """The join key of the first that joins for a second's page view; None where state remembers none since `oldest`."""
         view = self._find(digest)
         if view is None:
             return self._open.get(digest)
-        return None if view < oldest else joiner_in(view)
+        return None if view < oldest else joining_key_in(view)
 
     def _find(self, digest: bytes) -> bytes | None:
         """The value of a page view, however old; None where there is none."""
         return self.fresh.get(digest) or self._known.get(digest)
 
     def add(
-        self, number: int, block: AcceptedBlock, oldest: bytes, digests: Sequence[bytes], ranks: Sequence[bytes]
+        self, number: int, block: AcceptedBlock, oldest: bytes, digests: Sequence[bytes], join_keys: Sequence[bytes]
     ) -> None:
         """Take the firsts of a block; who joins for a page view already stays so where it was received earlier."""
         stored = pack_time(block.stored_ms)
         # A first that outlives its memory would lose its place in the join: it is remembered from its own arrival on.
-        values = [max(stored, rank[:TIME_BYTES]) + rank for rank in ranks]
+        values = [max(stored, join_key[:TIME_BYTES]) + join_key for join_key in join_keys]
         fresh = dict(zip(digests, values, strict=True))
         if len(fresh) == len(values) and self.fresh.keys().isdisjoint(fresh) and self._known.keys().isdisjoint(fresh):
             self.fresh |= fresh  # nearly always
             self.brought |= dict.fromkeys(digests, number)
             return
-        for digest, value, rank in zip(digests, values, ranks, strict=True):
-            joiner = self._find(digest)
-            if joiner is None or joiner < oldest:
+        for digest, value, join_key in zip(digests, values, join_keys, strict=True):
+            joining_key = self._find(digest)
+            if joining_key is None or joining_key < oldest:
                 self.fresh[digest] = value
-            elif rank < joiner_in(joiner) and (
-                self.brought.get(digest) == number or block.stream_time_ms <= time_in(joiner_in(joiner)) + self._span_ms
+            elif join_key < joining_key_in(joining_key) and (
+                self.brought.get(digest) == number
+                or block.stream_time_ms <= time_in(joining_key_in(joining_key)) + self._span_ms
             ):
-                self.fresh[digest] = max(value[:TIME_BYTES], joiner[:TIME_BYTES]) + rank
+                self.fresh[digest] = max(value[:TIME_BYTES], joining_key[:TIME_BYTES]) + join_key
             else:
                 continue
             self.brought[digest] = number

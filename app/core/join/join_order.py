@@ -1,8 +1,8 @@
-"""An event's rank: the order in which first and second events come, everywhere in the join (rules J2, J3).
+"""An event's join key: the order in which first and second events come, everywhere in the join (rules J2, J3).
 
 Rank is received_at, 8 bytes big-endian, then the event id in UTF-8. Ranks as bytes are in the order of
 (received_at, event_id): UTF-8 keeps the order of code points. A value of state `views` is its stored time, packed alike, and
-the rank of the first event that joins; two values, or a value and a packed time, compare by stored time first.
+the join key of the first event that joins; two values, or a value and a packed time, compare by stored time first.
 """
 
 import struct
@@ -31,26 +31,26 @@ class Due(NamedTuple):
     """Empty: nothing that is due at `due_ms` itself."""
 
 
-def rank_of(received_ms: int, event_id: str) -> bytes:
-    """The rank of an event."""
+def join_key_of(received_ms: int, event_id: str) -> bytes:
+    """The join key of an event."""
     return pack_time(received_ms) + event_id.encode()
 
 
-def ranks_of(received_ms: Sequence[int], event_ids: Sequence[str]) -> list[bytes]:
-    """The rank of each event."""
+def join_keys_of(received_ms: Sequence[int], event_ids: Sequence[str]) -> list[bytes]:
+    """The join key of each event."""
     times = cut_evenly(struct.pack(f">{len(received_ms)}Q", *received_ms), TIME_BYTES)
     return list(map(add, times, map(str.encode, event_ids)))
 
 
 time_in: Final = unpack_time
-"""The time in a rank."""
+"""The time in a join key."""
 
 
-def id_in(rank: bytes) -> str:
-    """The id in a rank."""
-    return rank[TIME_BYTES:].decode()
+def id_in(join_key: bytes) -> str:
+    """The id in a join key."""
+    return join_key[TIME_BYTES:].decode()
 
 
-def joiner_in(view: bytes) -> bytes:
-    """The rank in a value of state `views`."""
+def joining_key_in(view: bytes) -> bytes:
+    """The join key in a value of state `views`."""
     return view[TIME_BYTES:]

@@ -15,24 +15,24 @@ from heapq import heappop, heappush, heapreplace
 from itertools import compress, repeat
 from typing import Final, NamedTuple
 
-from app.core.join.join_order import FIRST, SECOND, Due, id_in, joiner_in, time_in
+from app.core.join.join_order import FIRST, SECOND, Due, id_in, joining_key_in, time_in
 from app.core.join.window import Frame, OpenWindow, Waiting
 
 EXTRA: Final = "extra"
 LATE: Final = "late"
 NO_FIRST: Final = "no_first"
 
-Place = tuple[int, int]
+FrameRow = tuple[int, int]
 """Number of a frame, and a row in it."""
 
 
 class Closing(NamedTuple):
     """What closes in a step."""
 
-    firsts: list[Place]
-    joined: list[Place | None]
+    first_events: list[FrameRow]
+    joined: list[FrameRow | None]
     """Of each first the second event that it takes."""
-    seconds: list[Place]
+    second_events: list[FrameRow]
     """Second events that become engagements."""
     reasons: list[str]
     """Of each of them why."""
@@ -45,8 +45,8 @@ class Closing(NamedTuple):
 class NewFrames(NamedTuple):
     """What this step itself brings into the window; its rows are those of the arrived columns."""
 
-    firsts: Frame | None
-    seconds: Frame | None
+    first_events: Frame | None
+    second_events: Frame | None
     views: Mapping[bytes, bytes]
     """What `views` learns."""
 
@@ -69,11 +69,11 @@ class _Matcher:
     def __init__(self, window: OpenWindow, new: NewFrames) -> None:
         self.window = window
         self.new = new
-        self.stored = (window.firsts, window.seconds)
+        self.stored = (window.first_events, window.second_events)
         """By kind the window's frames."""
-        self.own = [frame for frame in (new.firsts, new.seconds) if frame is not None and len(frame)]
+        self.own = [frame for frame in (new.first_events, new.second_events) if frame is not None and len(frame)]
         self._reorder = window.reorder_ms
-        self._arriving = frozenset(() if new.seconds is None else new.seconds.digests)
+        self._arriving = frozenset(() if new.second_events is None else new.second_events.digests)
         self._arrived: dict[bytes, list[Waiting]] | None = None
         """By page view the seconds that this step brings, made when one of `_arriving` is asked for: a first that closes in
         the very step in which its second comes is rare."""
@@ -95,40 +95,40 @@ class _Matcher:
 
     def match(self, frame: Frame, at: int, found: Sequence[Waiting]) -> tuple[Waiting | None, list[tuple[Waiting, str]]]:
         """The second that a closing first takes of the undecided ones of its page view; the others, each with its reason."""
-        rank = frame.ranks[at]
-        if self.joiner(frame.digests[at]) != rank:
+        join_key = frame.join_keys[at]
+        if self.joining_key(frame.digests[at]) != join_key:
             return None, []
-        received = time_in(rank)
+        received = time_in(join_key)
         upper, lower = received + frame.span_ms, received - self._reorder
-        if len(found) == 1 and lower <= time_in(found[0].rank) <= upper:  # nearly always
+        if len(found) == 1 and lower <= time_in(found[0].join_key) <= upper:  # nearly always
             return found[0], []
-        found = sorted(second for second in found if time_in(second.rank) >= lower)
+        found = sorted(second for second in found if time_in(second.join_key) >= lower)
         joined: Waiting | None = None
-        if found and time_in(found[0].rank) <= upper:
+        if found and time_in(found[0].join_key) <= upper:
             joined = found.pop(0)
-        return joined, [(second, EXTRA if time_in(second.rank) <= upper else LATE) for second in found]
+        return joined, [(second, EXTRA if time_in(second.join_key) <= upper else LATE) for second in found]
 
     def is_unmet(self, frame: Frame, at: int) -> bool:
         """Whether a second, due and without a decision, met no first in time; otherwise it is left to its first."""
         if frame.rows[at] in frame.decided:
             return False
-        joiner = self.joiner(frame.digests[at])
-        return joiner is None or time_in(joiner) > frame.due_ms(at)
+        joining_key = self.joining_key(frame.digests[at])
+        return joining_key is None or time_in(joining_key) > frame.due_ms(at)
 
-    def joiners(self, digests: Sequence[bytes]) -> Sequence[bytes | None]:
-        """`joiner` of each page view."""
+    def joining_keys(self, digests: Sequence[bytes]) -> Sequence[bytes | None]:
+        """`joining_key` of each page view."""
         if self.new.views.keys().isdisjoint(digests):
-            return list(map(self.window.joiners.get, digests))
-        return list(map(self.joiner, digests))
+            return list(map(self.window.joining_keys.get, digests))
+        return list(map(self.joining_key, digests))
 
-    def joiner(self, digest: bytes) -> bytes | None:
-        """The rank of the joining first of a page view, as far as it was open before this run."""
+    def joining_key(self, digest: bytes) -> bytes | None:
+        """The join key of the joining first of a page view, as far as it was open before this run."""
         view = self.new.views.get(digest)
-        return self.window.joiners.get(digest) if view is None else joiner_in(view)
+        return self.window.joining_keys.get(digest) if view is None else joining_key_in(view)
 
     def _by_view(self) -> dict[bytes, list[Waiting]]:
         arrived: dict[bytes, list[Waiting]] = {}
-        frame = self.new.seconds
+        frame = self.new.second_events
         if frame is not None:
             for digest, second in zip(frame.digests, frame.waiting(), strict=True):
                 arrived.setdefault(digest, []).append(second)
@@ -145,16 +145,16 @@ class _Whole:
         """What closes; None where it costs more than the budget."""
         end, cost = Due(stream_time_ms), 0
         due = self._due(end)
-        firsts = [(frame, upto) for frame, upto in due if frame.kind == FIRST]
-        seconds = [(frame, upto) for frame, upto in due if frame.kind == SECOND]
-        for frame, upto in firsts:
+        first_events = [(frame, upto) for frame, upto in due if frame.kind == FIRST]
+        second_events = [(frame, upto) for frame, upto in due if frame.kind == SECOND]
+        for frame, upto in first_events:
             cost += sum(frame.sizes[frame.at : upto])
             if cost > budget_bytes:  # seen before anything is matched: a long backlog closes in many steps
                 return None
         out = Closing([], [], [], [], max(self._matcher.window.closed, end), more=False)
-        for frame, upto in firsts:
+        for frame, upto in first_events:
             cost += self._close_firsts(out, frame, upto)
-        for frame, upto in seconds:
+        for frame, upto in second_events:
             if cost > budget_bytes:
                 break
             cost += self._close_seconds(out, frame, upto)
@@ -170,8 +170,8 @@ class _Whole:
     def _close_firsts(self, out: Closing, frame: Frame, upto: int) -> int:
         """Close a frame's firsts up to a position; what the seconds with them cost."""
         at, cost, matcher = frame.at, 0, self._matcher
-        out.firsts.extend(zip(repeat(frame.number), frame.rows[at:upto]))
-        taken: list[Place | None] = [None] * (upto - at)
+        out.first_events.extend(zip(repeat(frame.number), frame.rows[at:upto]))
+        taken: list[FrameRow | None] = [None] * (upto - at)
         found = matcher.all_undecided(frame.digests[at:upto])
         for n in compress(range(upto - at), found):
             joined, others = matcher.match(frame, at + n, found[n])
@@ -179,7 +179,7 @@ class _Whole:
                 taken[n] = (joined.frame, joined.row)
                 cost += joined.size
             for second, reason in others:
-                out.seconds.append((second.frame, second.row))
+                out.second_events.append((second.frame, second.row))
                 out.reasons.append(reason)
                 cost += second.size
         out.joined.extend(taken)
@@ -188,11 +188,15 @@ class _Whole:
     def _close_seconds(self, out: Closing, frame: Frame, upto: int) -> int:
         """Close a frame's seconds up to a position; what they cost."""
         upon, is_unmet = slice(frame.at, upto), self._matcher.is_unmet
-        ranked = zip(self._matcher.joiners(frame.digests[upon]), frame.ranks[upon], strict=True)
+        ranked = zip(self._matcher.joining_keys(frame.digests[upon]), frame.join_keys[upon], strict=True)
         # Nearly every first comes before its second: that one is met, and left to it.
-        doubtful = [at for at, (joiner, rank) in enumerate(ranked, frame.at) if joiner is None or joiner > rank]
+        doubtful = [
+            at
+            for at, (joining_key, join_key) in enumerate(ranked, frame.at)
+            if joining_key is None or joining_key > join_key
+        ]
         unmet = [at for at in doubtful if is_unmet(frame, at)]
-        out.seconds.extend([(frame.number, frame.rows[at]) for at in unmet])
+        out.second_events.extend([(frame.number, frame.rows[at]) for at in unmet])
         out.reasons.extend([NO_FIRST] * len(unmet))
         return sum(frame.sizes[at] for at in unmet)
 
@@ -237,7 +241,7 @@ class _Closer:
             yield due, kind, event_id, frame, at
             at += 1
             if at < len(frame):
-                heapreplace(heap, (frame.due_ms(at), kind, id_in(frame.ranks[at]), number, at, frame))
+                heapreplace(heap, (frame.due_ms(at), kind, id_in(frame.join_keys[at]), number, at, frame))
             else:
                 heappop(heap)
 
@@ -250,7 +254,7 @@ class _Closer:
                 return False
         if not self._spend(frame.sizes[at] + (joined.size if joined else 0), forced=forced):
             return False
-        self._out.firsts.append((frame.number, frame.rows[at]))
+        self._out.first_events.append((frame.number, frame.rows[at]))
         self._out.joined.append((joined.frame, joined.row) if joined else None)
         return True
 
@@ -260,10 +264,10 @@ class _Closer:
             return True
         return self._emit_second((frame.number, frame.rows[at]), frame.sizes[at], NO_FIRST, forced=forced)
 
-    def _emit_second(self, place: Place, size: int, reason: str, *, forced: bool) -> bool:
+    def _emit_second(self, place: FrameRow, size: int, reason: str, *, forced: bool) -> bool:
         if not self._spend(size, forced=forced):
             return False
-        self._out.seconds.append(place)
+        self._out.second_events.append(place)
         self._out.reasons.append(reason)
         return True
 

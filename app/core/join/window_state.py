@@ -19,7 +19,7 @@ from app.core.formats.columns import pack_frame, unpack_frame, without
 from app.core.formats.step_message import Changes
 from app.core.join.join_order import FIRST, SECOND, Due
 from app.core.join.window import FRAME_COLUMNS, Frame, OpenWindow
-from app.core.join.window_close import Closing, NewFrames, Place
+from app.core.join.window_close import Closing, FrameRow, NewFrames
 from app.core.rules import JoinRules
 from app.core.state.tables import KEY_BYTES, StateReader
 from app.errors import HistoryBroken
@@ -48,11 +48,11 @@ def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow
     for number, value in data.items():
         mask = BitMap.deserialize(masks[number]) if number in masks else None
         window.add(window.frame(SECOND, number, unpack_frame(value, FRAME_COLUMNS)), mask)
-    digests = list({digest for frame in window.firsts.values() for digest in frame.digests[frame.at :]})
+    digests = list({digest for frame in window.first_events.values() for digest in frame.digests[frame.at :]})
     for start in range(0, len(digests), _LOADED_AT_ONCE):
         asked = digests[start : start + _LOADED_AT_ONCE]
         found = [(digest, view) for digest, view in zip(asked, state.get("views", asked), strict=True) if view is not None]
-        window.learn_joiners([digest for digest, _ in found], [view for _, view in found])
+        window.learn_joining_keys([digest for digest, _ in found], [view for _, view in found])
     return window
 
 
@@ -82,17 +82,17 @@ def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prep
 
     window.close(closed)
     if (views := by_table.get("views")) is not None:
-        window.learn_joiners(*views.columns)
+        window.learn_joining_keys(*views.columns)
     if (pending := by_table.get("pending")) is not None:
         for key in pending.deleted():
-            window.drop_firsts(_number(key))
+            window.drop_first_events(_number(key))
         for key, value in pending.puts():
             window.add(frame_of(FIRST, key, value))
-    if (seconds := by_table.get("seconds")) is not None:
-        for key in seconds.deleted():
+    if (second_events := by_table.get("seconds")) is not None:
+        for key in second_events.deleted():
             if key[-1:] == _DATA:
-                window.drop_seconds(_number(key))
-        for key, value in seconds.puts():
+                window.drop_second_events(_number(key))
+        for key, value in second_events.puts():
             if key[-1:] == _DATA:
                 window.add(frame_of(SECOND, key, value))
             else:
@@ -109,7 +109,9 @@ class StoredFrames:
         self._state = state
         self._kept: dict[int, dict[int, pl.DataFrame]] = {FIRST: {}, SECOND: {}}
 
-    def fetch(self, kind: int, places: Sequence[Place], own: tuple[int, pl.DataFrame | None]) -> Mapping[int, pl.DataFrame]:
+    def fetch(
+        self, kind: int, places: Sequence[FrameRow], own: tuple[int, pl.DataFrame | None]
+    ) -> Mapping[int, pl.DataFrame]:
         """The frames that `places` name, from the tables; `own` is this step's, not stored.
 
         Raises:
@@ -130,7 +132,7 @@ class StoredFrames:
 
 
 def window_changes(
-    window: OpenWindow, closing: Closing, number: int, firsts: pl.DataFrame | None, seconds: pl.DataFrame | None
+    window: OpenWindow, closing: Closing, number: int, first_events: pl.DataFrame | None, second_events: pl.DataFrame | None
 ) -> list[Changes]:
     """What a step changes in `pending` and `seconds`.
 
@@ -138,28 +140,28 @@ def window_changes(
         window: the index before the step.
         closing: what the step closes.
         number: of the frames that the step brings.
-        firsts: the first events that it brings.
-        seconds: the second events that it brings without a decision on arrival.
+        first_events: the first events that it brings.
+        second_events: the second events that it brings without a decision on arrival.
     """
     pending_puts, pending_deletes = [], []
-    closed = [row for n, row in closing.firsts if n == number]
-    if firsts is not None and firsts.height > len(closed):
-        pending_puts.append((pending_key(number), pack_frame(without(firsts, closed))))
-    for n in {n for n, _ in closing.firsts if n != number}:
-        frame = window.firsts[n]
+    closed = [row for n, row in closing.first_events if n == number]
+    if first_events is not None and first_events.height > len(closed):
+        pending_puts.append((pending_key(number), pack_frame(without(first_events, closed))))
+    for n in {n for n, _ in closing.first_events if n != number}:
+        frame = window.first_events[n]
         if frame.passed(closing.closed) == len(frame):
             pending_deletes.append(pending_key(n))
 
     decided: dict[int, list[int]] = {}
-    for n, row in [*closing.seconds, *(place for place in closing.joined if place)]:
+    for n, row in [*closing.second_events, *(place for place in closing.joined if place)]:
         decided.setdefault(n, []).append(row)
     seconds_puts, seconds_deletes = [], []
     closed = decided.pop(number, [])
-    if seconds is not None and seconds.height > len(closed):
-        seconds_puts.append((_NUMBER.pack(number) + _DATA, pack_frame(without(seconds, closed))))
+    if second_events is not None and second_events.height > len(closed):
+        seconds_puts.append((_NUMBER.pack(number) + _DATA, pack_frame(without(second_events, closed))))
     for n, rows in decided.items():
-        mask = window.seconds[n].decided | BitMap(rows)
-        if len(mask) == len(window.seconds[n]):
+        mask = window.second_events[n].decided | BitMap(rows)
+        if len(mask) == len(window.second_events[n]):
             seconds_deletes += [_NUMBER.pack(n) + _DATA, _NUMBER.pack(n) + _MASK]
         else:
             seconds_puts.append((_NUMBER.pack(n) + _MASK, mask.serialize()))
@@ -173,11 +175,11 @@ def window_changes(
 
 def prepare(changes: Iterable[Changes], new: NewFrames, closing: Closing) -> list[Prepared]:
     """The indexes of the frames that a step stores whole, for `learn_step`."""
-    closed_places = {*closing.firsts, *closing.seconds, *(place for place in closing.joined if place)}
+    closed_places = {*closing.first_events, *closing.second_events, *(place for place in closing.joined if place)}
     touched = {number for number, _ in closed_places}
     prepared = []
     by_table = {change.table: change for change in changes}
-    for table, tag, frame in (("pending", b"", new.firsts), ("seconds", _DATA, new.seconds)):
+    for table, tag, frame in (("pending", b"", new.first_events), ("seconds", _DATA, new.second_events)):
         if frame is not None and frame.number not in touched and table in by_table:
             key = _NUMBER.pack(frame.number) + tag
             prepared += [Prepared(value, frame) for found, value in by_table[table].puts() if found == key]

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from app.core.formats import object_keys
 from app.core.formats.flows import OUTPUTS
-from app.core.formats.step_history import BaseSearch, Candidate, Counted, Verdict, counted_before
+from app.core.formats.step_history import Accepted, BaseSearch, Candidate, StepVerdict, accepted_before
 from app.core.formats.step_message import StepMessage
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
-from app.core.sink.chain import Place, Position
+from app.core.sink.chain import ChainEnd, ChainId
 from app.errors import ChainBroken
 
 
@@ -15,7 +15,7 @@ class Resumption(NamedTuple):
     """Where a chain goes on: the message at `offset` is the first that counts behind `counted`."""
 
     offset: int
-    counted: Counted
+    accepted: Accepted
     digest: str
 
 
@@ -33,19 +33,21 @@ class ResumptionSearch:
     from which a reader without a history starts (rule E5): the first message that a later one names.
     """
 
-    def __init__(self, end: Position) -> None:
+    def __init__(self, end: ChainEnd) -> None:
         self._end = end
         self._bases = BaseSearch()
 
     def offer(self, offset: int, step: StepMessage) -> Resumption | None:
         """Look at the next message of the log; the resumption once it is known."""
-        if self._end.counted.judge(step.number, step.predecessor) is Verdict.COUNT:
-            return Resumption(offset, self._end.counted, self._end.digest)
+        if self._end.accepted.judge(step.number, step.predecessor) is StepVerdict.ACCEPT:
+            return Resumption(offset, self._end.accepted, self._end.digest)
         found = self._bases.offer(Candidate(offset, step.number, step.predecessor, b""))
-        return Resumption(found[0].offset, counted_before(found[0]), "") if found else None
+        return Resumption(found[0].offset, accepted_before(found[0]), "") if found else None
 
 
-def bridge_record(place: Place, end: Position, resumption: Resumption, txn: str, accepted: Acceptance) -> TransactionRecord:
+def bridge_record(
+    chain_id: ChainId, end: ChainEnd, resumption: Resumption, txn: str, accepted: Acceptance
+) -> TransactionRecord:
     """The record that bridges a gap: no output, and the count set to what the message behind the gap continues.
 
     It answers for every offset up to that message. Its step is that message's predecessor, which is lost, hence without a
@@ -54,12 +56,12 @@ def bridge_record(place: Place, end: Position, resumption: Resumption, txn: str,
     Raises:
         ChainBroken: there is no gap: the chain goes on at the resumption by itself.
     """
-    if resumption.offset == end.next_offset and resumption.counted == end.counted:
-        raise ChainBroken(f"{place} has no gap: offset {resumption.offset} continues transaction {end.number}")
+    if resumption.offset == end.next_offset and resumption.accepted == end.accepted:
+        raise ChainBroken(f"{chain_id} has no gap: offset {resumption.offset} continues transaction {end.number}")
     return TransactionRecord(
-        txn_id=txn, epoch=place.epoch, partition=place.partition, number=end.number + 1,
-        first_offset=end.next_offset, last_offset=resumption.offset - 1, step_number=resumption.counted.number,
-        step_offset=resumption.counted.offset, step_digest=resumption.digest, stream_time_ms=end.stream_time_ms,
+        txn_id=txn, epoch=chain_id.epoch, partition=chain_id.partition, number=end.number + 1,
+        first_offset=end.next_offset, last_offset=resumption.offset - 1, step_number=resumption.accepted.number,
+        step_offset=resumption.accepted.offset, step_digest=resumption.digest, stream_time_ms=end.stream_time_ms,
         committed_at_ms=accepted.at_ms, outputs=[OutputObject(output=flow.name, rows=0) for flow in OUTPUTS],
         ready_key=object_keys.ready_key(txn, accepted.at_ms), accepted_gap=accepted.reason,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from app.core.formats import object_keys
-from app.core.formats.step_history import Counted
+from app.core.formats.step_history import Accepted
 from app.core.formats.transaction_record import RECORD_VERSION, OutputObject, TransactionRecord, ready_of
 from app.errors import ChainBroken, ChainGap, TopicRecreated
 
@@ -22,7 +22,7 @@ SWEEP_AGE_MS: Final = 86_400_000
 _NUMBER: Final = re.compile(rf"(\d{{{object_keys.NUMBER_DIGITS}}})\.json")
 
 
-class Place(NamedTuple):
+class ChainId(NamedTuple):
     """A partition of an epoch: one chain."""
 
     epoch: int
@@ -41,12 +41,12 @@ class LogBounds(NamedTuple):
     """The offset that the next message will get."""
 
 
-class Position(msgspec.Struct, frozen=True, kw_only=True):
+class ChainEnd(msgspec.Struct, frozen=True, kw_only=True):
     """Where a chain ends; its defaults are the position before the first transaction."""
 
     number: int = 0
     last_offset: int = -1
-    counted: Counted = Counted()
+    accepted: Accepted = Accepted()
     digest: str = ""
     stream_time_ms: int = 0
 
@@ -58,7 +58,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def read_from(self) -> int:
         """Where to read from: the last counted message where its digest is known, to compare it; else `next_offset`."""
-        return self.counted.offset if self.digest else self.next_offset
+        return self.accepted.offset if self.digest else self.next_offset
 
     def check(self, log: LogBounds) -> None:
         """Compare the chain's end with what the log holds (rule S5).
@@ -76,12 +76,12 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def position_after(record: TransactionRecord | None) -> Position:
+def chain_end_after(record: TransactionRecord | None) -> ChainEnd:
     """The position behind `record`; the chain's beginning for None."""
     if record is None:
-        return Position()
-    return Position(
-        number=record.number, last_offset=record.last_offset, counted=Counted(record.step_number, record.step_offset),
+        return ChainEnd()
+    return ChainEnd(
+        number=record.number, last_offset=record.last_offset, accepted=Accepted(record.step_number, record.step_offset),
         digest=record.step_digest, stream_time_ms=record.stream_time_ms,
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ def encode_record(record: TransactionRecord) -> bytes:
     return msgspec.json.encode(record)
 
 
-def decode_record(body: bytes, place: Place, number: int) -> TransactionRecord:
+def decode_record(body: bytes, chain_id: ChainId, number: int) -> TransactionRecord:
     """The record in `body`, which was read under `number` of the chain of `place`.
 
     Raises:
@@ -114,27 +114,27 @@ def decode_record(body: bytes, place: Place, number: int) -> TransactionRecord:
     try:
         record = msgspec.json.decode(body, type=TransactionRecord)
     except msgspec.DecodeError as exc:
-        raise ChainBroken(f"record {number} of {place} cannot be read: {exc}") from exc
+        raise ChainBroken(f"record {number} of {chain_id} cannot be read: {exc}") from exc
     if record.version != RECORD_VERSION:
-        raise ChainBroken(f"record {number} of {place} has version {record.version}, this program knows {RECORD_VERSION}")
-    if (record.epoch, record.partition, record.number) != (*place, number):
-        raise ChainBroken(f"record {number} of {place} says it is {record.txn_id}")
+        raise ChainBroken(f"record {number} of {chain_id} has version {record.version}, this program knows {RECORD_VERSION}")
+    if (record.epoch, record.partition, record.number) != (*chain_id, number):
+        raise ChainBroken(f"record {number} of {chain_id} says it is {record.txn_id}")
     return record
 
 
-def numbers_behind(place: Place, after: int, found_keys: Iterable[str]) -> list[int]:
+def numbers_behind(chain_id: ChainId, after: int, found_keys: Iterable[str]) -> list[int]:
     """The numbers of the records in a listing of the chain behind number `after`.
 
     Raises:
         ChainBroken: a key is no record's, or a number is missing.
     """
-    prefix = object_keys.chain_prefix(*place)
+    prefix = object_keys.chain_prefix(*chain_id)
     numbers: list[int] = []
     for key in found_keys:
         match = _NUMBER.fullmatch(key.removeprefix(prefix))
         expected = after + len(numbers) + 1
         if match is None or int(match[1]) != expected:
-            raise ChainBroken(f"{key} lies where record {expected} of {place} must be")
+            raise ChainBroken(f"{key} lies where record {expected} of {chain_id} must be")
         numbers.append(expected)
     return numbers
 
@@ -198,7 +198,7 @@ def manifest_of(bucket: str, outputs: Iterable[OutputObject]) -> bytes:
 class StagedBy(NamedTuple):
     """The transaction that a staged object says it belongs to."""
 
-    place: Place
+    chain_id: ChainId
     number: int
     txn_id: str
 
@@ -209,7 +209,7 @@ def staged_by(key: str) -> StagedBy | None:
     if not object_keys.is_txn_id(txn) or not key.startswith(object_keys.staged_prefix(txn)):
         return None
     epoch, partition, number, _ = txn.split("-")
-    return StagedBy(Place(int(epoch), int(partition)), int(number), txn)
+    return StagedBy(ChainId(int(epoch), int(partition)), int(number), txn)
 
 
 class Leftover(Enum):

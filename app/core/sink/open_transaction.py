@@ -10,10 +10,10 @@ import polars as pl
 from app.core.formats import object_keys
 from app.core.formats.flow_files import concat_rows, dead_letters_frame, encode_output, ledger_frame, replays_frame
 from app.core.formats.flows import DEAD_LETTERS, LEDGER, OUTPUTS, REPLAYS
-from app.core.formats.step_history import Verdict
+from app.core.formats.step_history import StepVerdict
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay, StepMessage, decode_step, digest_of
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
-from app.core.sink.chain import Place, Position
+from app.core.sink.chain import ChainEnd, ChainId
 from app.errors import ChainGap, DigestMismatch, EpochMismatch
 
 _SHA256_OF_NOTHING: Final = hashlib.sha256().hexdigest()
@@ -30,10 +30,10 @@ class CommitRules(NamedTuple):
     """... after the last commit, where only stream time moved."""
 
 
-class Arrival(Enum):
+class Reception(Enum):
     """What a message was to an open transaction."""
 
-    COUNTED = "counted"
+    COUNTED = "accepted"
     IGNORED = "ignored"
     """Written by somebody who did not know the history; the transaction answers for its offset all the same."""
     PAST = "past"
@@ -45,12 +45,12 @@ class Arrival(Enum):
 class OpenTransaction:
     """Messages of one partition that no transaction answers for yet, in order. Lost without harm: the log has them."""
 
-    def __init__(self, place: Place, end: Position, opened_at_s: float) -> None:
-        self.place = place
+    def __init__(self, chain_id: ChainId, end: ChainEnd, opened_at_s: float) -> None:
+        self.chain_id = chain_id
         self.end = end
         self.opened_at_s = opened_at_s
         self.last_offset = end.last_offset
-        self.counted = end.counted
+        self.accepted = end.accepted
         self.digest = end.digest
         self.stream_time_ms = end.stream_time_ms
         self.held_bytes = 0
@@ -65,7 +65,7 @@ class OpenTransaction:
         """The offset that must come next."""
         return self.last_offset + 1
 
-    def take(self, offset: int, message: bytes, now_s: float) -> Arrival:
+    def take(self, offset: int, message: bytes, now_s: float) -> Reception:
         """Take one message from the log; `now_s` is a monotonic clock.
 
         Raises:
@@ -76,24 +76,24 @@ class OpenTransaction:
         """
         if offset < self.next_offset:
             self._compare(offset, message)
-            return Arrival.PAST
+            return Reception.PAST
         if offset > self.next_offset:
-            return Arrival.BEYOND
+            return Reception.BEYOND
         step = decode_step(message)
-        if Place(step.epoch, step.partition) != self.place:
-            raise EpochMismatch(f"offset {offset} holds a step of {step.epoch}/{step.partition}, not of {self.place}")
-        verdict = self.counted.judge(step.number, step.predecessor)
-        if verdict is Verdict.GAP:
-            raise ChainGap(f"offset {offset} holds step {step.number}, behind step {self.counted.number} nothing counts")
+        if ChainId(step.epoch, step.partition) != self.chain_id:
+            raise EpochMismatch(f"offset {offset} holds a step of {step.epoch}/{step.partition}, not of {self.chain_id}")
+        verdict = self.accepted.judge(step.number, step.predecessor)
+        if verdict is StepVerdict.GAP:
+            raise ChainGap(f"offset {offset} holds step {step.number}, behind step {self.accepted.number} nothing counts")
         self.last_offset = offset
         self.held_bytes += len(message)
-        if verdict is Verdict.IGNORE:
-            return Arrival.IGNORED
-        self.counted = self.counted.advance(offset)
+        if verdict is StepVerdict.IGNORE:
+            return Reception.IGNORED
+        self.accepted = self.accepted.advance(offset)
         self.digest = digest_of(message).hex()
         self.stream_time_ms = step.stream_time_ms
         self._collect(step, now_s)
-        return Arrival.COUNTED
+        return Reception.COUNTED
 
     def due(self, now_s: float, rules: CommitRules) -> bool:
         """Whether to commit now (rules S1, S5)."""
@@ -104,7 +104,7 @@ class OpenTransaction:
         return self.stream_time_ms > self.end.stream_time_ms and now_s - self.opened_at_s >= rules.idle_s
 
     def _compare(self, offset: int, message: bytes) -> None:
-        if offset == self.end.counted.offset and self.end.digest not in ("", digest_of(message).hex()):
+        if offset == self.end.accepted.offset and self.end.digest not in ("", digest_of(message).hex()):
             raise DigestMismatch(f"offset {offset} is not the step that transaction {self.end.number} was made from")
 
     def _collect(self, step: StepMessage, now_s: float) -> None:
@@ -155,9 +155,9 @@ def _encoded(output: str, frame: pl.DataFrame | None) -> Encoded:
 def record_of(open_: OpenTransaction, txn: str, files: Sequence[Encoded], committed_at_ms: int) -> TransactionRecord:
     """The commit record that makes `open_`'s messages transaction `txn`, the next of its chain."""
     return TransactionRecord(
-        txn_id=txn, epoch=open_.place.epoch, partition=open_.place.partition, number=open_.end.number + 1,
-        first_offset=open_.end.next_offset, last_offset=open_.last_offset, step_number=open_.counted.number,
-        step_offset=open_.counted.offset, step_digest=open_.digest, stream_time_ms=open_.stream_time_ms,
+        txn_id=txn, epoch=open_.chain_id.epoch, partition=open_.chain_id.partition, number=open_.end.number + 1,
+        first_offset=open_.end.next_offset, last_offset=open_.last_offset, step_number=open_.accepted.number,
+        step_offset=open_.accepted.offset, step_digest=open_.digest, stream_time_ms=open_.stream_time_ms,
         committed_at_ms=committed_at_ms, outputs=[_object_of(file, txn, committed_at_ms) for file in files],
         ready_key=object_keys.ready_key(txn, committed_at_ms),
     )  # fmt: skip

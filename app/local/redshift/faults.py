@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 
-class Kind(StrEnum):
+class WarehouseFault(StrEnum):
     """What can go wrong."""
 
     DISK_FULL = "disk_full"
@@ -35,21 +35,27 @@ class Kind(StrEnum):
 
 
 ERRORS: Final = {
-    Kind.DISK_FULL: ("53100", "Disk Full", "The requested operation requires more disk space than available."),
-    Kind.LOCK_TIMEOUT: ("57014", "Query cancelled on user's request", "statement timeout while waiting for a lock"),
-    Kind.SERIALIZATION: ("40001", "serialization failure on demand", ""),
-    Kind.INTERNAL: ("XX000", "S3ServiceException:Please reduce your request rate.,Status 503,Error SlowDown", ""),
+    WarehouseFault.DISK_FULL: ("53100", "Disk Full", "The requested operation requires more disk space than available."),
+    WarehouseFault.LOCK_TIMEOUT: (
+        "57014",
+        "Query cancelled on user's request",
+        "statement timeout while waiting for a lock",
+    ),
+    WarehouseFault.SERIALIZATION: ("40001", "serialization failure on demand", ""),
+    WarehouseFault.INTERNAL: ("XX000", "S3ServiceException:Please reduce your request rate.,Status 503,Error SlowDown", ""),
 }
 _DEFAULT_STATEMENT: Final = {
-    Kind.DROP_MID_COPY: r"^\s*COPY\b", Kind.DROP_BEFORE_COMMIT: r"^\s*COMMIT\b", Kind.DROP_AFTER_COMMIT: r"^\s*COMMIT\b",
-    Kind.UNREADABLE: r"/data/",
-}  # fmt: skip
+    WarehouseFault.DROP_MID_COPY: r"^\s*COPY\b",
+    WarehouseFault.DROP_BEFORE_COMMIT: r"^\s*COMMIT\b",
+    WarehouseFault.DROP_AFTER_COMMIT: r"^\s*COMMIT\b",
+    WarehouseFault.UNREADABLE: r"/data/",
+}
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True):
     """One failure to come."""
 
-    kind: Kind
+    kind: WarehouseFault
     times: int = 1
     statement: str = ""
     """Regular expression that the statement must match; default COMMIT for drops at COMMIT, else COPY; for UNREADABLE
@@ -70,22 +76,24 @@ class Faults:
     def __init__(self) -> None:
         self._coming: list[Fault] = []
         self._unreadable: set[str] = set()
-        self._struck: Counter[Kind] = Counter()
+        self._struck: Counter[WarehouseFault] = Counter()
 
     def add(self, fault: Fault) -> None:
         """Let `fault` happen `fault.times` times."""
         if fault.instead:
-            self._coming = [other for other in self._coming if other.kind is Kind.UNREADABLE]
+            self._coming = [other for other in self._coming if other.kind is WarehouseFault.UNREADABLE]
         self._coming.append(fault)
 
-    def take(self, statement: str, *kinds: Kind) -> Fault | None:
+    def take(self, statement: str, *kinds: WarehouseFault) -> Fault | None:
         """The failure that hits `statement` now, of these kinds (default all); it counts as happened."""
         for fault in self._coming:
-            if fault.kind is Kind.UNREADABLE or (fault.kind is Kind.REFUSE) != (Kind.REFUSE in kinds):
+            if fault.kind is WarehouseFault.UNREADABLE or (fault.kind is WarehouseFault.REFUSE) != (
+                WarehouseFault.REFUSE in kinds
+            ):
                 continue
             if kinds and fault.kind not in kinds:
                 continue
-            if fault.kind is Kind.REFUSE or fault.pattern.search(statement):
+            if fault.kind is WarehouseFault.REFUSE or fault.pattern.search(statement):
                 self._strike(fault)
                 return fault
         return None
@@ -93,7 +101,7 @@ class Faults:
     def is_unreadable(self, url: str) -> bool:
         """Whether a file (s3:// URL) cannot be read; one that is met by a failure to come stays unreadable."""
         if url not in self._unreadable:
-            fault = next((f for f in self._coming if f.kind is Kind.UNREADABLE and f.pattern.search(url)), None)
+            fault = next((f for f in self._coming if f.kind is WarehouseFault.UNREADABLE and f.pattern.search(url)), None)
             if fault is None:
                 return False
             self._unreadable.add(url)

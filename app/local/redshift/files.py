@@ -24,13 +24,13 @@ _ENTRY_KEYS: Final = frozenset({"url", "mandatory", "meta"})
 class LoadFailed(Exception):
     """A COPY failed: the error the client gets, and the entry for `stl_load_errors` where a file's content is to blame."""
 
-    def __init__(self, fields: wire.Fields, load_error: "LoadError | None" = None) -> None:
+    def __init__(self, fields: wire.Fields, load_error: "FileRejected | None" = None) -> None:
         super().__init__(fields["M"])
         self.fields = fields
         self.load_error = load_error
 
 
-class LoadError(msgspec.Struct, kw_only=True):
+class FileRejected(msgspec.Struct, kw_only=True):
     """One row of `stl_load_errors`."""
 
     filename: str
@@ -44,37 +44,37 @@ class LoadError(msgspec.Struct, kw_only=True):
     raw_field_value: str = ""
 
 
-class Meta(msgspec.Struct):
+class ManifestMeta(msgspec.Struct):
     """What a manifest says of a file."""
 
     content_length: int | None = None
 
 
-class Entry(msgspec.Struct, forbid_unknown_fields=True):
+class ManifestEntry(msgspec.Struct, forbid_unknown_fields=True):
     """One file of a manifest; it may be missing unless it is mandatory."""
 
     url: str
     mandatory: bool = False
-    meta: Meta | None = None
+    meta: ManifestMeta | None = None
 
 
 class Manifest(msgspec.Struct, forbid_unknown_fields=True):
     """A COPY manifest."""
 
-    entries: list[Entry]
+    entries: list[ManifestEntry]
 
 
-class Place(NamedTuple):
+class S3Place(NamedTuple):
     """An object's bucket and key."""
 
     bucket: str
     key: str
 
 
-def place_of(url: str) -> Place:
+def place_of(url: str) -> S3Place:
     """The object that an s3:// URL names."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    return Place(bucket, key)
+    return S3Place(bucket, key)
 
 
 def _s3_failure(url: str, text: str) -> LoadFailed:
@@ -94,7 +94,7 @@ class S3Files:
         )
         self._client: Any = boto3.client("s3", config=config)
 
-    def manifest(self, url: str) -> list[Entry]:
+    def manifest(self, url: str) -> list[ManifestEntry]:
         """The entries of the manifest at `url`.
 
         Raises:
@@ -106,7 +106,7 @@ class S3Files:
         except msgspec.DecodeError as exc:
             raise LoadFailed(wire.error_of("XX000", f"Manifest file is not in correct json format: {url}: {exc}")) from exc
 
-    def pieces(self, entry: Entry, compression: str | None) -> Iterator[bytes] | None:
+    def pieces(self, entry: ManifestEntry, compression: str | None) -> Iterator[bytes] | None:
         """The decompressed content of a file, or None where it is missing and may be.
 
         Raises:

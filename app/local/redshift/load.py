@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from app.local.redshift import wire
 from app.local.redshift.copy_statement import CopyStatement
 from app.local.redshift.ddl import BYTES_SUFFIX
-from app.local.redshift.files import Entry, LoadError, LoadFailed, S3Files
+from app.local.redshift.files import FileRejected, LoadFailed, ManifestEntry, S3Files
 from app.local.redshift.render import TargetColumn, copy_sql, failed, postgres_reads, rendered
 from app.local.redshift.sql_tokens import literal
 
@@ -71,7 +71,7 @@ async def load(backend: Backend, files: S3Files, copy: CopyStatement, mid_copy: 
     total = 0
     for entry in entries:
         if files.is_unreadable(entry.url):
-            raise failed(copy, LoadError(filename=entry.url, err_reason="The file cannot be read", err_code=1220))
+            raise failed(copy, FileRejected(filename=entry.url, err_reason="The file cannot be read", err_code=1220))
         pieces = await asyncio.to_thread(files.pieces, entry, copy.compression)
         if pieces is not None:
             source = pieces if postgres_reads(copy) else rendered(copy, columns, pieces, entry.url)
@@ -94,7 +94,7 @@ async def _target_columns(backend: Backend, copy: CopyStatement) -> list[TargetC
 
 
 async def _copy_file(  # noqa: PLR0913, PLR0917 - one file of one load
-    backend: Backend, copy: CopyStatement, columns: list[TargetColumn], entry: Entry, pieces: Iterator[bytes],
+    backend: Backend, copy: CopyStatement, columns: list[TargetColumn], entry: ManifestEntry, pieces: Iterator[bytes],
     mid_copy: Callable[[], Awaitable[None]],
 ) -> int:  # fmt: skip
     """Load one file; its rows."""
@@ -130,7 +130,7 @@ async def _until_ready(backend: Backend, first: bytes = b"") -> list[bytes]:
     return messages
 
 
-def _refused(copy: CopyStatement, columns: list[TargetColumn], entry: Entry, fields: wire.Fields) -> Exception:
+def _refused(copy: CopyStatement, columns: list[TargetColumn], entry: ManifestEntry, fields: wire.Fields) -> Exception:
     """What PostgreSQL's refusal of a row is in Redshift: classes 22 and 23 are the file's fault, the rest is not."""
     if fields["C"][:2] not in {"22", "23"}:
         return BackendError(fields)
@@ -145,7 +145,7 @@ def _refused(copy: CopyStatement, columns: list[TargetColumn], entry: Entry, fie
     column = column or fields.get("c", "")
     kinds = {target.name: target.type for target in columns}
     bound = _BOUND.search(kinds.get(column, ""))
-    return failed(copy, LoadError(
+    return failed(copy, FileRejected(
         filename=entry.url, line_number=line, colname=column, type=kinds.get(column, ""), raw_line=value[:1024],
         col_length=bound[1] if bound else "", raw_field_value=value[:1024] if match and match[2] else "",
         err_code=code, err_reason=reason[:1024],

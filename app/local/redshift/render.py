@@ -14,7 +14,7 @@ import fastavro
 import msgspec
 
 from app.local.redshift.copy_statement import CopyStatement
-from app.local.redshift.files import LoadError, LoadFailed, whole
+from app.local.redshift.files import FileRejected, LoadFailed, whole
 from app.local.redshift.sql_tokens import quote
 from app.local.redshift.wire import error_of
 
@@ -36,7 +36,7 @@ class TargetColumn(NamedTuple):
         return self.type.startswith(("character", "text"))
 
 
-def failed(copy: CopyStatement, error: LoadError) -> LoadFailed:
+def failed(copy: CopyStatement, error: FileRejected) -> LoadFailed:
     """The failure of a load because of a file's content."""
     text = f"Load into table '{copy.table[-1]}' failed.  Check 'stl_load_errors' system table for details."
     return LoadFailed(error_of("XX000", text), error)
@@ -115,7 +115,7 @@ def _moment(copy: CopyStatement, column: TargetColumn, value: Any, url: str, num
             return str(value.astimezone(UTC).replace(tzinfo=None))
         return (_EPOCH + timedelta(**{unit: int(value)})).isoformat(" ", "microseconds")
     except (ValueError, TypeError, OverflowError) as exc:
-        raise failed(copy, LoadError(
+        raise failed(copy, FileRejected(
             filename=url, line_number=number, colname=column.name, type=column.type, err_code=1206,
             raw_field_value=str(value)[:1024], err_reason=f"Invalid timestamp format or value [{copy.time_format}]",
         )) from exc  # fmt: skip
@@ -130,15 +130,17 @@ def _avro_rows(
     try:
         for block in fastavro.block_reader(whole(pieces)):
             if block.size > _AVRO_BLOCK_BYTES:
-                raise failed(copy, LoadError(filename=url, err_code=1225, err_reason="Avro data block is larger than 4 MB"))
+                raise failed(
+                    copy, FileRejected(filename=url, err_code=1225, err_reason="Avro data block is larger than 4 MB")
+                )
             for record in block:
                 number += 1
                 if not isinstance(record, dict):
-                    raise failed(copy, LoadError(filename=url, err_code=1225, err_reason="Avro schema is no record"))
+                    raise failed(copy, FileRejected(filename=url, err_code=1225, err_reason="Avro schema is no record"))
                 named = {name.lower(): value for name, value in record.items()} if fold else record
                 yield [named.get(column.name) for column in columns]
     except (ValueError, TypeError, EOFError, OSError, KeyError, IndexError, LookupError, UnicodeDecodeError) as exc:
-        raise failed(copy, LoadError(
+        raise failed(copy, FileRejected(
             filename=url, line_number=number, err_code=1225, err_reason=f"Cannot read avro file: {exc}",
         )) from exc  # fmt: skip
 
@@ -154,7 +156,7 @@ def _csv_rows(
             number += 1
             if len(row) != len(columns):
                 reason = "Extra column(s) found" if len(row) > len(columns) else "Delimiter not found"
-                raise failed(copy, LoadError(filename=url, line_number=number, err_code=1202, err_reason=reason))
+                raise failed(copy, FileRejected(filename=url, line_number=number, err_code=1202, err_reason=reason))
             yield row
     except (csv.Error, UnicodeDecodeError) as exc:
-        raise failed(copy, LoadError(filename=url, line_number=number + 1, err_code=1214, err_reason=str(exc))) from exc
+        raise failed(copy, FileRejected(filename=url, line_number=number + 1, err_code=1214, err_reason=str(exc))) from exc

@@ -16,9 +16,9 @@ from aiohttp import web
 from psycopg import sql
 
 from app.local.redshift import wire
-from app.local.redshift.faults import Faults, Kind
-from app.local.redshift.files import LoadError, S3Files
-from app.local.redshift.session import Client, Session
+from app.local.redshift.faults import Faults, WarehouseFault
+from app.local.redshift.files import FileRejected, S3Files
+from app.local.redshift.session import ClientWire, Session
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class StandIn:
             for statement in _BOOTSTRAP:
                 await database.execute(statement.encode())
 
-    async def record(self, error: LoadError, client: Client, query_id: int) -> None:
+    async def record(self, error: FileRejected, client: ClientWire, query_id: int) -> None:
         """Add to `stl_load_errors` on a connection of its own: the row outlives the client's rollback."""
         values = (
             client.pid, query_id, error.filename, error.line_number, error.colname, error.type, error.col_length,
@@ -128,7 +128,7 @@ class StandIn:
             writer.write(b"N")
             await writer.drain()
             code, first = await wire.read_startup(reader)
-        if self.faults.take("", Kind.REFUSE):
+        if self.faults.take("", WarehouseFault.REFUSE):
             writer.transport.abort()
             return
         try:

@@ -11,8 +11,8 @@ import structlog
 
 from app.local.redshift import ddl, wire
 from app.local.redshift.copy_statement import CopyRefused, CopyStatement, is_copy_from_s3, parse
-from app.local.redshift.faults import ERRORS, Faults, Kind
-from app.local.redshift.files import LoadError, LoadFailed, S3Files
+from app.local.redshift.faults import ERRORS, Faults, WarehouseFault
+from app.local.redshift.files import FileRejected, LoadFailed, S3Files
 from app.local.redshift.load import BackendError, load, rows_of
 from app.local.redshift.sql_tokens import Token, literal, statements
 
@@ -35,11 +35,11 @@ class Surroundings(Protocol):
     def next_query_id(self) -> int:
         """The number of a COPY, as `stl_load_errors.query` and `pg_last_copy_id()` give it."""
 
-    async def record(self, error: LoadError, client: "Client", query_id: int) -> None:
+    async def record(self, error: FileRejected, client: "ClientWire", query_id: int) -> None:
         """Add to `stl_load_errors`, outside every client's transaction."""
 
 
-class Client(NamedTuple):
+class ClientWire(NamedTuple):
     """Who a session is."""
 
     database: str
@@ -203,9 +203,9 @@ class Session:
             log.info("fault", kind=fault.kind, statement=sql[:80])
             await self._forward(ddl.raising(*ERRORS[fault.kind]))
             return True
-        if faults.take(sql, Kind.DROP_BEFORE_COMMIT):
+        if faults.take(sql, WarehouseFault.DROP_BEFORE_COMMIT):
             raise Dropped
-        if faults.take(sql, Kind.DROP_AFTER_COMMIT):
+        if faults.take(sql, WarehouseFault.DROP_AFTER_COMMIT):
             self._silent = True
             await self._forward(sql)
             await self._quiet.wait()
@@ -241,7 +241,7 @@ class Session:
                 await rows_of(self, "COMMIT")
         except (LoadFailed, BackendError) as exc:
             if isinstance(exc, LoadFailed) and exc.load_error is not None:
-                await self._shared.record(exc.load_error, Client(self._database, self._pid), query_id)
+                await self._shared.record(exc.load_error, ClientWire(self._database, self._pid), query_id)
             if alone:
                 await self.ask("ROLLBACK")
             elif self._status != _FAILED:
@@ -251,7 +251,7 @@ class Session:
         return wire.notice(text) + wire.command_complete("COPY")
 
     async def _mid_copy(self, sql: str) -> None:
-        if self._shared.faults.take(sql, Kind.DROP_MID_COPY):
+        if self._shared.faults.take(sql, WarehouseFault.DROP_MID_COPY):
             raise Dropped
 
 

@@ -33,7 +33,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from app.errors import LocalStackError
 from app.local.services import aws_behaviour
-from app.local.services.aws_faults import FAULTS_PATH, Answer, AwsFaults, operation_of
+from app.local.services.aws_faults import FAULTS_PATH, AwsFaults, FaultAnswer, operation_of
 
 HEALTH_PATH: Final = "/moto-api/health"
 _OWN_HEADERS: Final = frozenset({"date", "server", "connection", "content-length", "transfer-encoding"})
@@ -114,13 +114,13 @@ class Handler(MotoRequestHandler):
         """Not a line for every request."""
 
 
-def _called(app: Serialised, environ: dict[str, Any], body: bytes) -> Answer:
+def _called(app: Serialised, environ: dict[str, Any], body: bytes) -> FaultAnswer:
     """Make a call of moto's."""
     started: list[Any] = []
     own = environ | {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
     content = b"".join(app(own, lambda status, headers, *_: started.extend((status, headers))))
     status, headers = started[-2:]
-    return Answer(int(status.split(" ", 1)[0]), headers, content)
+    return FaultAnswer(int(status.split(" ", 1)[0]), headers, content)
 
 
 def new_server(host: str, port: int) -> BaseWSGIServer:

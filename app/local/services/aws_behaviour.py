@@ -24,7 +24,7 @@ READ_BYTES: Final = 10 * 1024 * 1024
 """Most bytes in one GetRecords answer. Source: Kinesis quotas."""
 
 
-class Shard(kinesis.Shard):
+class ShardState(kinesis.Shard):
     """A shard whose sequence numbers run from 1 without a gap, so that a record is found by its number."""
 
     def get_records(self, last_sequence_id: str, limit: int | None) -> tuple[list[Any], int, int]:
@@ -80,7 +80,7 @@ class Stream(kinesis.Stream):
 
     def _open(self, first_key: int, last_key: int, parent: str, adjacent: str | None) -> None:
         number = max(shard._shard_id for shard in self.shards.values()) + 1
-        child = Shard(number, first_key, last_key, parent, adjacent)
+        child = ShardState(number, first_key, last_key, parent, adjacent)
         self.shards[child.shard_id] = child
 
 
@@ -175,7 +175,7 @@ def install() -> None:
     backend.get_records = _get_records
     backend._send_stream_metrics = lambda *_, **__: None  # CloudWatch's would grow for ever and nobody reads them
     models: Any = kinesis
-    models.Shard, models.Stream = Shard, Stream
+    models.Shard, models.Stream = ShardState, Stream
     keys: Any = _VersionedKeyStore
     keys.__setitem__, keys.setlist, keys.pop = _set_key, _set_versions, _pop_key
     storage: Any = s3.S3Backend

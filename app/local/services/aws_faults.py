@@ -20,7 +20,7 @@ TIMEOUT_S: Final = 11.0
 """Longer than any client of ours waits for an answer."""
 
 
-class Kind(StrEnum):
+class AwsFault(StrEnum):
     """What can go wrong."""
 
     S3_ERROR = "s3_500"
@@ -58,7 +58,7 @@ class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dynamodb: float = 0.0
 
 
-class Answer(NamedTuple):
+class FaultAnswer(NamedTuple):
     """An HTTP answer."""
 
     status: int
@@ -66,11 +66,15 @@ class Answer(NamedTuple):
     content: bytes
 
 
-Call = Callable[[bytes], Answer]
+Call = Callable[[bytes], FaultAnswer]
 """The real call, given its body."""
 _S3_KINDS: Final = {
-    Kind.S3_ERROR: 0.3, Kind.S3_SLOW_DOWN: 0.3, Kind.S3_RESET: 0.2, Kind.S3_LOST: 0.16, Kind.S3_TIMEOUT: 0.04,
-}  # fmt: skip
+    AwsFault.S3_ERROR: 0.3,
+    AwsFault.S3_SLOW_DOWN: 0.3,
+    AwsFault.S3_RESET: 0.2,
+    AwsFault.S3_LOST: 0.16,
+    AwsFault.S3_TIMEOUT: 0.04,
+}
 """How the failures of S3 divide."""
 _PUT, _GET = "Kinesis.PutRecords", "Kinesis.GetRecords"
 
@@ -86,7 +90,7 @@ def operation_of(method: str, target: str) -> str:
     return f"{service.partition('_')[0]}.{name}" if name else f"S3.{method}"
 
 
-def drawn(rates: Rates, operation: str, number: int) -> Kind | None:
+def drawn(rates: Rates, operation: str, number: int) -> AwsFault | None:
     """The fault that the `number`-th call of an operation meets."""
     chance = random.Random(f"{rates.seed} {operation} {number}")
     for kinds, share in _possible(rates, operation):
@@ -95,20 +99,20 @@ def drawn(rates: Rates, operation: str, number: int) -> Kind | None:
     return None
 
 
-def _possible(rates: Rates, operation: str) -> list[tuple[dict[Kind, float], float]]:
+def _possible(rates: Rates, operation: str) -> list[tuple[dict[AwsFault, float], float]]:
     """Kinds (with their weights) and the share of calls that meet one of them, in the order in which they are drawn."""
     if operation.startswith("S3."):
         return [(_S3_KINDS, rates.s3)]
     if operation.startswith("DynamoDB."):
-        return [({Kind.DYNAMODB_ERROR: 1, Kind.DYNAMODB_LOST: 1}, rates.dynamodb)]
+        return [({AwsFault.DYNAMODB_ERROR: 1, AwsFault.DYNAMODB_LOST: 1}, rates.dynamodb)]
     if operation == _PUT:
         return [
-            ({Kind.THROTTLED: 1}, rates.throttled),
-            ({Kind.PARTIAL: 1}, rates.partial),
-            ({Kind.PUT_TWICE: 1}, rates.twice),
+            ({AwsFault.THROTTLED: 1}, rates.throttled),
+            ({AwsFault.PARTIAL: 1}, rates.partial),
+            ({AwsFault.PUT_TWICE: 1}, rates.twice),
         ]
     if operation == _GET:
-        return [({Kind.THROTTLED: 1}, rates.throttled), ({Kind.PAGE_TWICE: 1}, rates.twice)]
+        return [({AwsFault.THROTTLED: 1}, rates.throttled), ({AwsFault.PAGE_TWICE: 1}, rates.twice)]
     return []
 
 
@@ -118,12 +122,12 @@ class AwsFaults:
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._rates = Rates()
         self._calls: Counter[str] = Counter()
-        self._struck: Counter[Kind] = Counter()
+        self._struck: Counter[AwsFault] = Counter()
         self._lock = threading.Lock()
         self._timeout_s = timeout_s
 
     @property
-    def struck(self) -> dict[Kind, int]:
+    def struck(self) -> dict[AwsFault, int]:
         """How often each fault struck."""
         with self._lock:
             return dict(self._struck)
@@ -134,7 +138,7 @@ class AwsFaults:
             self._rates = rates
             self._calls.clear()
 
-    def serve(self, operation: str, body: bytes, call: Call) -> Answer | None:
+    def serve(self, operation: str, body: bytes, call: Call) -> FaultAnswer | None:
         """The answer to a call, or None where its connection is to be reset."""
         with self._lock:
             number = self._calls[operation]
@@ -149,59 +153,59 @@ class AwsFaults:
                 self._struck[kind] += 1
         return answer
 
-    def _strike(self, kind: Kind, body: bytes, call: Call, chance: random.Random) -> tuple[bool, Answer | None]:
+    def _strike(self, kind: AwsFault, body: bytes, call: Call, chance: random.Random) -> tuple[bool, FaultAnswer | None]:
         """Whether the fault had anything to do to the call, and the call's answer."""
         if kind in _REFUSALS:
             return True, _REFUSALS[kind]
-        if kind is Kind.S3_RESET:
+        if kind is AwsFault.S3_RESET:
             return True, None
-        if kind is Kind.PAGE_TWICE:
+        if kind is AwsFault.PAGE_TWICE:
             return _page_twice(body, call)
-        if kind is Kind.PARTIAL:
+        if kind is AwsFault.PARTIAL:
             return True, _partial(body, call, chance)
         answer = call(body)
-        if kind is Kind.PUT_TWICE:
+        if kind is AwsFault.PUT_TWICE:
             return True, call(body)
-        if kind is Kind.S3_TIMEOUT:
+        if kind is AwsFault.S3_TIMEOUT:
             time.sleep(self._timeout_s)
         return (True, None) if kind in _LOSES_ANSWER else (False, answer)
 
-    def control(self, method: str, body: bytes) -> Answer:
+    def control(self, method: str, body: bytes) -> FaultAnswer:
         """The HTTP control."""
         if method == "POST":
             try:
                 self.set(msgspec.json.decode(body, type=Rates))
             except msgspec.DecodeError as exc:
-                return Answer(400, _JSON, msgspec.json.encode({"error": str(exc)}))
+                return FaultAnswer(400, _JSON, msgspec.json.encode({"error": str(exc)}))
         elif method == "DELETE":
             self.set(Rates())
-        return Answer(200, _JSON, msgspec.json.encode(self.struck))
+        return FaultAnswer(200, _JSON, msgspec.json.encode(self.struck))
 
 
 _JSON: Final = [("Content-Type", "application/json")]
 _AWS_JSON: Final = [("Content-Type", "application/x-amz-json-1.1")]
 
 
-def _s3_error(status: int, code: str, text: str) -> Answer:
+def _s3_error(status: int, code: str, text: str) -> FaultAnswer:
     content = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{text}</Message></Error>'
-    return Answer(status, [("Content-Type", "application/xml")], content.encode())
+    return FaultAnswer(status, [("Content-Type", "application/xml")], content.encode())
 
 
-def _json_error(status: int, code: str, text: str) -> Answer:
-    return Answer(status, _AWS_JSON, msgspec.json.encode({"__type": code, "message": text}))
+def _json_error(status: int, code: str, text: str) -> FaultAnswer:
+    return FaultAnswer(status, _AWS_JSON, msgspec.json.encode({"__type": code, "message": text}))
 
 
 _REFUSALS: Final = {
-    Kind.S3_ERROR: _s3_error(500, "InternalError", "We encountered an internal error. Please try again."),
-    Kind.S3_SLOW_DOWN: _s3_error(503, "SlowDown", "Please reduce your request rate."),
-    Kind.DYNAMODB_ERROR: _json_error(500, "InternalServerError", "The request processing has failed."),
-    Kind.THROTTLED: _json_error(400, "ProvisionedThroughputExceededException", "Rate exceeded for shard."),
+    AwsFault.S3_ERROR: _s3_error(500, "InternalError", "We encountered an internal error. Please try again."),
+    AwsFault.S3_SLOW_DOWN: _s3_error(503, "SlowDown", "Please reduce your request rate."),
+    AwsFault.DYNAMODB_ERROR: _json_error(500, "InternalServerError", "The request processing has failed."),
+    AwsFault.THROTTLED: _json_error(400, "ProvisionedThroughputExceededException", "Rate exceeded for shard."),
 }
 """Kinds that answer in the call's place."""
-_LOSES_ANSWER: Final = frozenset({Kind.S3_LOST, Kind.S3_TIMEOUT, Kind.DYNAMODB_LOST})
+_LOSES_ANSWER: Final = frozenset({AwsFault.S3_LOST, AwsFault.S3_TIMEOUT, AwsFault.DYNAMODB_LOST})
 
 
-def _page_twice(body: bytes, call: Call) -> tuple[bool, Answer]:
+def _page_twice(body: bytes, call: Call) -> tuple[bool, FaultAnswer]:
     """The page, and the iterator that it was asked for with as the next one; an empty page stays as it is."""
     answer = call(body)
     page = msgspec.json.decode(answer.content)
@@ -211,7 +215,7 @@ def _page_twice(body: bytes, call: Call) -> tuple[bool, Answer]:
     return True, answer._replace(content=msgspec.json.encode(page))
 
 
-def _partial(body: bytes, call: Call, chance: random.Random) -> Answer:
+def _partial(body: bytes, call: Call, chance: random.Random) -> FaultAnswer:
     """Put some of the records; the others are answered as throttled or failed, where they stood."""
     request: dict[str, Any] = msgspec.json.decode(body)
     records = request["Records"]
@@ -228,4 +232,4 @@ def _partial(body: bytes, call: Call, chance: random.Random) -> Answer:
         {"ErrorCode": chance.choice(codes), "ErrorMessage": "on demand"} if number in refused else next(answers)
         for number in range(len(records))
     ]
-    return Answer(200, _AWS_JSON, msgspec.json.encode({"FailedRecordCount": len(refused), "Records": merged}))
+    return FaultAnswer(200, _AWS_JSON, msgspec.json.encode({"FailedRecordCount": len(refused), "Records": merged}))

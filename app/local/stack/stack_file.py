@@ -13,7 +13,7 @@ from app.local.stack.life import Home, replace_file
 from app.settings import Settings
 
 
-class RoleProcess(msgspec.Struct, frozen=True):
+class StackProcess(msgspec.Struct, frozen=True):
     """A process of the stack; `pid` is the worker itself, never a wrapper."""
 
     role: str
@@ -61,9 +61,9 @@ class Stack(msgspec.Struct, kw_only=True):
     dashboard: str | None = None
     metrics: dict[str, str]
     """Role -> URL of its Prometheus page."""
-    processes: list[RoleProcess]
+    processes: list[StackProcess]
     """Exactly the roles; what they need is under `infrastructure`."""
-    infrastructure: list[RoleProcess]
+    infrastructure: list[StackProcess]
     restarts: dict[str, int]
     """Role or service -> how often it was started again."""
     controls: dict[str, str] = {}

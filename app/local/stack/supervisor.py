@@ -44,7 +44,7 @@ from app.local.stack.life import Home, Life, State, end_leftovers, started
 from app.local.stack.ports import HOST, Claim, claim_ports, release
 from app.local.stack.probe import answers_ok, await_true
 from app.local.stack.spare import SPARE, Spare
-from app.local.stack.stack_file import RoleProcess, Stack, StackSettings
+from app.local.stack.stack_file import Stack, StackProcess, StackSettings
 from app.settings import Settings, read_settings
 from app.telemetry import configure_logging
 
@@ -270,7 +270,7 @@ class Supervisor:
         ports = {name: held.port for name, held in self._claims.items()}
         collector = f"http://{HOST}:{ports['collector']}"
         processes = {
-            name: RoleProcess(name, keeper.pid or 0, str(keeper.spec.log)) for name, keeper in self._keepers.items()
+            name: StackProcess(name, keeper.pid or 0, str(keeper.spec.log)) for name, keeper in self._keepers.items()
         }
         Stack(
             home=str(self._home.path),

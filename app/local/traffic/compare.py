@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from app.local.traffic.expect import FLOWS, Expectations, Fate
+from app.local.traffic.expect import FLOWS, Expectations, ExpectedFate
 from app.local.traffic.rows import SELECTED, payload_of, row_of
-from app.local.traffic.send import Sent, SentEvent, SentMalformed
+from app.local.traffic.send import SentEvent, SentMalformed, SentRequest
 
 Row = dict[str, Any]
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -66,7 +66,7 @@ class Comparison(msgspec.Struct, kw_only=True):
         return not (self.missing or self.extra or self.different) and all(bounds.holds for bounds in counts)
 
 
-async def compare(connection: Connection, run: str, sent: Sent, expected: Expectations) -> Comparison:
+async def compare(connection: Connection, run: str, sent: SentRequest, expected: Expectations) -> Comparison:
     """Compare every row of `run` with what was sent; `sent` must have kept its bodies, and every batch be covered."""
     found = {flow: await _rows(connection, run, flow) for flow in FLOWS}
     outcomes = await _outcomes(connection, list(sent.acknowledged_at_ms))
@@ -83,7 +83,7 @@ async def compare(connection: Connection, run: str, sent: Sent, expected: Expect
     return result
 
 
-async def latencies(connection: Connection, sent: Sent) -> dict[str, Latency]:
+async def latencies(connection: Connection, sent: SentRequest) -> dict[str, Latency]:
     """From acknowledgement to load: of all lines, of page views (each with its second), of those that wait for no join."""
     samples: dict[str, list[tuple[float, int]]] = {"all": [], "page views": [], "without join": []}
     for part in _parts(list(sent.acknowledged_at_ms)):
@@ -108,7 +108,7 @@ async def latencies(connection: Connection, sent: Sent) -> dict[str, Latency]:
 class Comparing:
     """Goes through the rows of one run and notes what does not fit."""
 
-    def __init__(self, run: str, sent: Sent, expected: Expectations, result: Comparison) -> None:
+    def __init__(self, run: str, sent: SentRequest, expected: Expectations, result: Comparison) -> None:
         self._mark = re.compile(re.escape(run) + r"-m\d+")
         self._sent = sent
         self._expected = expected
@@ -141,7 +141,7 @@ class Comparing:
             parts = f" and is part of {taken} page views" if taken else ""
             self._extra(len(rows) + taken - 1, f"{event_id}: has {_places(rows)}{parts}")
         elif taken:
-            if Fate(None) not in fates:
+            if ExpectedFate(None) not in fates:
                 self._different(f"{event_id}: is part of a page view; it must be {_words(fates)}")
         else:
             self._row(event_id, event, *rows[0])
@@ -149,7 +149,7 @@ class Comparing:
     def _row(self, event_id: str, event: SentEvent, flow: str, row: Row) -> None:
         detail = row.get("kind") or row.get("reason") or row.get("engagement_id")
         fates = self._expected.fates[event_id]
-        if Fate(flow, detail) not in fates:
+        if ExpectedFate(flow, detail) not in fates:
             self._different(f"{event_id}: is in {flow} ({detail}); it must be {_words(fates)}")
             return
         received = event.received
@@ -272,7 +272,7 @@ def _places(rows: list[tuple[str, Row]]) -> str:
     return f"{len(rows)} rows ({', '.join(flow for flow, _ in rows)})"
 
 
-def _words(fates: set[Fate]) -> str:
+def _words(fates: set[ExpectedFate]) -> str:
     return " or ".join(sorted(f"{fate.flow or 'part of a page view'} ({fate.detail})" for fate in fates))
 
 

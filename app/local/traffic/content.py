@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 
-class Agent(NamedTuple):
+class Browser(NamedTuple):
     """A user agent and what it must be recognised as."""
 
     text: str
@@ -24,25 +24,25 @@ _WINDOWS_CHROME: Final = (
 )
 _APPLE: Final = "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.3"
 HUMANS: Final = (
-    Agent(_WINDOWS_CHROME, "Chrome", "desktop"),
-    Agent(f"{_WINDOWS_CHROME} Edg/141.0.0.0", "Edge", "desktop"),
-    Agent(f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {_APPLE} Safari/605.1.15", "Safari", "desktop"),
-    Agent("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox", "desktop"),
-    Agent(
+    Browser(_WINDOWS_CHROME, "Chrome", "desktop"),
+    Browser(f"{_WINDOWS_CHROME} Edg/141.0.0.0", "Edge", "desktop"),
+    Browser(f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {_APPLE} Safari/605.1.15", "Safari", "desktop"),
+    Browser("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox", "desktop"),
+    Browser(
         f"Mozilla/5.0 (iPhone; CPU iPhone OS 18_3 like Mac OS X) {_APPLE} Mobile/15E148 Safari/604.1",
         "Mobile Safari", "mobile",
     ),
-    Agent(
+    Browser(
         "Mozilla/5.0 (Linux; Android 14; SM-S921B) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile"
         " Safari/537.36",
         "Chrome Mobile", "mobile",
     ),
 )  # fmt: skip
 BOTS: Final = (
-    Agent("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", None, None),
-    Agent("Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)", None, None),
-    Agent("Mozilla/5.0 (compatible; AhrefsBot/7.0; +http://ahrefs.com/robot/)", None, None),
-    Agent("facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)", None, None),
+    Browser("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", None, None),
+    Browser("Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)", None, None),
+    Browser("Mozilla/5.0 (compatible; AhrefsBot/7.0; +http://ahrefs.com/robot/)", None, None),
+    Browser("facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)", None, None),
 )
 
 NASTY: Final = (

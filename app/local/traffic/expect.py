@@ -2,8 +2,8 @@
 
 The join goes by the collector's clock, which reads somewhere between a request's sending and its answer. Where every moment
 in those intervals leads to the same end, that end is certain; where a stall made more than one possible, any of them is
-right and the event counts as unsure. Who knows the moments themselves says so (`Arrival`): then only blocks that reached
-Kinesis too late leave a doubt.
+right and the event counts as unsure. A caller that knows the moments themselves gives them (`ExpectedArrival`): then only
+blocks that reached Kinesis too late leave a doubt.
 """
 
 from collections import Counter, defaultdict
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from app.local.traffic.send import Interval, Sent, SentEvent
+from app.local.traffic.send import Interval, SentEvent, SentRequest
 from app.local.traffic.stories import Timing
 
 FLOWS: Final = ("page_views", "ad_impressions", "ad_clicks", "redirects", "engagements", "rejected")
@@ -24,7 +24,7 @@ MAX_CORNERS: Final = 10
 """Most copies of first and second events of one page view whose intervals are combined (2 to the power of)."""
 
 
-class Arrival(NamedTuple):
+class ExpectedArrival(NamedTuple):
     """When the copy of an event that counts was received, ms; from when to when where that is not known."""
 
     first_ms: int
@@ -33,7 +33,7 @@ class Arrival(NamedTuple):
     """It reached Kinesis later than the slack after that: its page view may have been decided without it (rule J3)."""
 
 
-class Fate(msgspec.Struct, frozen=True):
+class ExpectedFate(msgspec.Struct, frozen=True):
     """What may become of an event."""
 
     flow: str | None
@@ -45,7 +45,7 @@ class Fate(msgspec.Struct, frozen=True):
 class Expectations(msgspec.Struct):
     """What must be found."""
 
-    fates: dict[str, set[Fate]]
+    fates: dict[str, set[ExpectedFate]]
     """event_id -> what may become of it; one where it is certain."""
     malformed: int
     duplicates: int
@@ -92,7 +92,7 @@ class Summary(msgspec.Struct, frozen=True):
     slowest_answer_s: float
 
 
-def expect(sent: Sent, timing: Timing, arrived: Mapping[str, Arrival] | None = None) -> Expectations:
+def expect(sent: SentRequest, timing: Timing, arrived: Mapping[str, ExpectedArrival] | None = None) -> Expectations:
     """What must become of everything in `sent` on a stack that joins by `timing`.
 
     Args:
@@ -100,23 +100,23 @@ def expect(sent: Sent, timing: Timing, arrived: Mapping[str, Arrival] | None = N
         timing: the join's rules.
         arrived: event id -> when it was really received, where that is known.
     """
-    fates: dict[str, set[Fate]] = {}
+    fates: dict[str, set[ExpectedFate]] = {}
     views: dict[str, tuple[list[SentEvent], list[SentEvent]]] = defaultdict(lambda: ([], []))
     for event in sent.events.values():
         facts = event.facts
         if facts.is_bot:
-            fates[facts.event_id] = {Fate("rejected", "bot")}
+            fates[facts.event_id] = {ExpectedFate("rejected", "bot")}
         elif facts.event_type in {"page_view", "engagement"}:
             views[facts.page_view_id or ""][facts.event_type == "engagement"].append(event)
         else:
-            fates[facts.event_id] = {Fate(_FLOW_OF[facts.event_type])}
+            fates[facts.event_id] = {ExpectedFate(_FLOW_OF[facts.event_type])}
     for firsts, seconds in views.values():
         _judge(firsts, seconds, timing, fates, arrived or {})
     duplicates = sum(event.copies - 1 for event in sent.events.values())
     return Expectations(fates, len(sent.malformed), duplicates, sent.unsure_lines)
 
 
-def summarise(sent: Sent, expected: Expectations) -> Summary:
+def summarise(sent: SentRequest, expected: Expectations) -> Summary:
     """The numbers of a run."""
     return Summary(
         lines=sent.lines, requests=sent.requests, retries=sent.retries, duplicates=expected.duplicates,
@@ -131,13 +131,13 @@ def _one(bounds: tuple[int, int]) -> int | tuple[int, int]:
     return bounds[0] if bounds[0] == bounds[1] else bounds
 
 
-def _is_first(fates: Iterable[Fate]) -> bool:
+def _is_first(fates: Iterable[ExpectedFate]) -> bool:
     return any(fate.flow == "page_views" for fate in fates)
 
 
 def _judge(
-    firsts: list[SentEvent], seconds: list[SentEvent], timing: Timing, fates: dict[str, set[Fate]],
-    arrived: Mapping[str, Arrival],
+    firsts: list[SentEvent], seconds: list[SentEvent], timing: Timing, fates: dict[str, set[ExpectedFate]],
+    arrived: Mapping[str, ExpectedArrival],
 ) -> None:  # fmt: skip
     """Add the fates of one page view's events: those of every corner of their intervals, and of a block that came late."""
     events = [*firsts, *seconds]
@@ -157,20 +157,22 @@ def _judge(
                 _admit_late_block(first, second, timing, fates)
 
 
-def _moments(event: SentEvent, arrived: Mapping[str, Arrival]) -> Sequence[int]:
-    received: Interval | Arrival = arrived.get(event.facts.event_id) or event.received
+def _moments(event: SentEvent, arrived: Mapping[str, ExpectedArrival]) -> Sequence[int]:
+    received: Interval | ExpectedArrival = arrived.get(event.facts.event_id) or event.received
     return sorted({received.first_ms, received.last_ms})
 
 
-def _settle(firsts: list[SentEvent], seconds: list[SentEvent], received: dict[str, int], timing: Timing) -> dict[str, Fate]:
+def _settle(
+    firsts: list[SentEvent], seconds: list[SentEvent], received: dict[str, int], timing: Timing
+) -> dict[str, ExpectedFate]:
     """The fates of one page view's events, each received at one moment: the join in a dozen lines."""
 
     def by_time(event: SentEvent) -> tuple[int, str]:
         return received[event.facts.event_id], event.facts.event_id
 
-    found = {event.facts.event_id: Fate("page_views") for event in firsts}
+    found = {event.facts.event_id: ExpectedFate("page_views") for event in firsts}
     if not firsts:
-        return found | {event.facts.event_id: Fate("engagements", "no_first") for event in seconds}
+        return found | {event.facts.event_id: ExpectedFate("engagements", "no_first") for event in seconds}
     first = min(firsts, key=by_time).facts.event_id
     opens = received[first] - timing.reorder_s * 1000
     closes = received[first] + (timing.window_s + timing.grace_s) * 1000
@@ -178,34 +180,34 @@ def _settle(firsts: list[SentEvent], seconds: list[SentEvent], received: dict[st
     for event in seconds:
         moment = received[event.facts.event_id]
         reason = "late" if moment > closes else "no_first" if moment < opens else "extra"
-        found[event.facts.event_id] = Fate("engagements", reason)
+        found[event.facts.event_id] = ExpectedFate("engagements", reason)
     if able:
-        found[able[0].facts.event_id] = Fate(None)
-        found[first] = Fate("page_views", able[0].facts.event_id)
+        found[able[0].facts.event_id] = ExpectedFate(None)
+        found[first] = ExpectedFate("page_views", able[0].facts.event_id)
     return found
 
 
-def _admit_late_block(first: SentEvent, second: SentEvent, timing: Timing, fates: dict[str, set[Fate]]) -> None:
+def _admit_late_block(first: SentEvent, second: SentEvent, timing: Timing, fates: dict[str, set[ExpectedFate]]) -> None:
     """Admit what a block that reached Kinesis after the slack may become: its answer came late too."""
     opened, closed = first.received, second.received
     after_ms = (timing.window_s + timing.grace_s + timing.slack_s) * 1000
     if closed.last_ms > opened.first_ms + after_ms:
-        fates[first.facts.event_id].add(Fate("page_views"))
-        fates[second.facts.event_id].add(Fate("engagements", "late"))
+        fates[first.facts.event_id].add(ExpectedFate("page_views"))
+        fates[second.facts.event_id].add(ExpectedFate("engagements", "late"))
     if opened.last_ms > closed.first_ms + (timing.reorder_s + timing.slack_s) * 1000 and opened.first_ms > closed.first_ms:
-        fates[first.facts.event_id].add(Fate("page_views"))
-        fates[second.facts.event_id].add(Fate("engagements", "no_first"))
+        fates[first.facts.event_id].add(ExpectedFate("page_views"))
+        fates[second.facts.event_id].add(ExpectedFate("engagements", "no_first"))
 
 
-def _admit_any_order(firsts: list[SentEvent], seconds: list[SentEvent], fates: dict[str, set[Fate]]) -> None:
+def _admit_any_order(firsts: list[SentEvent], seconds: list[SentEvent], fates: dict[str, set[ExpectedFate]]) -> None:
     """Admit what a page view may come to when some of its blocks came after it was decided: still one end for each event."""
     if not firsts or not seconds:
         return
     for first in firsts:
-        fates[first.facts.event_id] |= {Fate("page_views")}
-        fates[first.facts.event_id] |= {Fate("page_views", second.facts.event_id) for second in seconds}
+        fates[first.facts.event_id] |= {ExpectedFate("page_views")}
+        fates[first.facts.event_id] |= {ExpectedFate("page_views", second.facts.event_id) for second in seconds}
     for second in seconds:
         fates[second.facts.event_id] |= {
-            Fate(None),
-            *(Fate("engagements", reason) for reason in ("late", "no_first", "extra")),
+            ExpectedFate(None),
+            *(ExpectedFate("engagements", reason) for reason in ("late", "no_first", "extra")),
         }

@@ -11,7 +11,7 @@ import msgspec
 from app.local.stack.stack_file import Stack
 from app.local.traffic.expect import Expectations, expect
 from app.local.traffic.schedule import requests, schedule
-from app.local.traffic.send import GIVE_UP_S, Sender, Sent
+from app.local.traffic.send import GIVE_UP_S, Sender, SentRequest
 from app.local.traffic.stories import Author, Timing
 
 LEAD_MS: Final = 200
@@ -22,7 +22,7 @@ LATEST_S: Final = 3
 """How much later than every bound of the join the last second comes, roughly."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What to send."""
 
     events: int
@@ -35,12 +35,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How long a request may be refused or unanswered before it, and the run, is given up."""
 
 
-class Run(msgspec.Struct, frozen=True):
+class TrafficRun(msgspec.Struct, frozen=True):
     """What was sent and what must become of it."""
 
     run: str
     """Start of every id of the run."""
-    sent: Sent
+    sent: SentRequest
     expected: Expectations
 
 
@@ -50,13 +50,13 @@ def timing_of(stack: Stack) -> Timing:
     return Timing(rules.join_window_s, rules.join_grace_s, rules.join_reorder_s, rules.slack_s)
 
 
-def expected_s(stack: Stack, plan: Plan) -> float:
+def expected_s(stack: Stack, plan: TrafficPlan) -> float:
     """About how many seconds the run takes on an idle stack."""
     rules = stack.settings
     return plan.events / plan.rate + rules.join_window_s + rules.join_grace_s + rules.slack_s + LATEST_S
 
 
-async def run_traffic(stack: Stack, plan: Plan, progress: Callable[[int], None] | None = None) -> Run:
+async def run_traffic(stack: Stack, plan: TrafficPlan, progress: Callable[[int], None] | None = None) -> TrafficRun:
     """Send a run to a stack, in real time: the last second comes a window, a grace and some seconds after its first.
 
     Raises:
@@ -68,4 +68,4 @@ async def run_traffic(stack: Stack, plan: Plan, progress: Callable[[int], None] 
     sender = Sender(stack.collector_url, started_at_ms, keep_bodies=plan.keep_bodies, patience_s=plan.patience_s)
     await asyncio.sleep(LEAD_MS / 1000)
     sent = await sender.run(requests(schedule(author, plan.events, plan.rate), plan.seed), progress)
-    return Run(run, sent, expect(sent, timing_of(stack)))
+    return TrafficRun(run, sent, expect(sent, timing_of(stack)))

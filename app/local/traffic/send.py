@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from app.errors import LocalStackError
-from app.local.traffic.content import Agent
+from app.local.traffic.content import Browser
 from app.local.traffic.schedule import Request
 from app.local.traffic.stories import EventFacts, Line
 
@@ -41,7 +41,7 @@ class SentEvent(msgspec.Struct):
     facts: EventFacts
     body: bytes
     """Its line as sent; empty where the run keeps no bodies."""
-    agent: Agent
+    agent: Browser
     received: Interval
     copies: int = 1
 
@@ -57,7 +57,7 @@ class SentMalformed(msgspec.Struct):
     """Attempts that failed after the request was sent: each may have been kept too."""
 
 
-class Sent(msgspec.Struct):
+class SentRequest(msgspec.Struct):
     """Everything that a run sent."""
 
     started_at_ms: int
@@ -99,9 +99,9 @@ class Sender:
         self._url = collector_url
         self._keep_bodies = keep_bodies
         self._patience_s = patience_s
-        self.sent = Sent(started_at_ms)
+        self.sent = SentRequest(started_at_ms)
 
-    async def run(self, requests: Iterable[Request], progress: Callable[[int], None] | None = None) -> Sent:
+    async def run(self, requests: Iterable[Request], progress: Callable[[int], None] | None = None) -> SentRequest:
         """Send every request when it is due and return when the last is answered.
 
         Args:

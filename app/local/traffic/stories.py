@@ -66,7 +66,7 @@ class Line(NamedTuple):
     at_s: float
     """Seconds after the run's start."""
     channel: Channel
-    agent: content.Agent
+    agent: content.Browser
     body: bytes
     facts: EventFacts | None
     """None for a malformed line."""
@@ -83,7 +83,7 @@ class Visitor(NamedTuple):
 
     visitor_id: str
     channel: Channel
-    agent: content.Agent
+    agent: content.Browser
     ip: str
     webdriver: bool
 

@@ -8,7 +8,7 @@ import zstandard
 from app.adapters.ports import ObjectStore
 from app.adapters.warehouse_port import LoadError
 from app.core.formats.flow_files import decode_output
-from app.core.formats.flows import BY_NAME, Kind
+from app.core.formats.flows import BY_NAME, ColumnKind
 from app.errors import FormatInvalid, ObjectMissing, ServiceUnavailable, WarehouseError
 
 Row = dict[str, Any]
@@ -20,18 +20,18 @@ _UTF8_MOST: Final = 4
 """Bytes of one character at most."""
 
 
-class _Meta(msgspec.Struct):
+class _CopyMeta(msgspec.Struct):
     content_length: int | None = None
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+class _CopyEntry(msgspec.Struct, forbid_unknown_fields=True):
     url: str
     mandatory: bool = False
-    meta: _Meta | None = None
+    meta: _CopyMeta | None = None
 
 
 class _Manifest(msgspec.Struct):
-    entries: list[_Entry]
+    entries: list[_CopyEntry]
 
 
 class FileRefused(WarehouseError):
@@ -112,7 +112,7 @@ def _decoded(output: str, body: bytes) -> tuple[Row, ...] | LoadError | Warehous
 
 def _too_long(output: str, rows: tuple[Row, ...]) -> LoadError | None:
     """The first text that is longer than the table takes."""
-    bounds = [(column.name, column.max_bytes) for column in BY_NAME[output].columns if column.kind is Kind.STRING]
+    bounds = [(column.name, column.max_bytes) for column in BY_NAME[output].columns if column.kind is ColumnKind.STRING]
     for line, row in enumerate(rows, 1):
         for name, most in bounds:
             text = row[name]

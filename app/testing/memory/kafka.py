@@ -12,7 +12,7 @@ Place = tuple[str, int]
 """Topic and partition."""
 
 
-class Message(NamedTuple):
+class MemoryMessage(NamedTuple):
     """A message as a consumer gets it."""
 
     offset: int
@@ -42,12 +42,12 @@ class MemoryLogs(Hooked):
         log.append(value)
         return len(log) - 1
 
-    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[MemoryMessage]:
         """At most `limit` messages from `offset` on; from the earliest one where that is gone."""
         first = max(offset, self.trimmed.get((topic, partition), 0))
         values = self.messages.get((topic, partition), [])[first : first + limit]
         times = self.append_ms.get((topic, partition), [])
-        return [Message(n, times[n], value) for n, value in enumerate(values, first)]
+        return [MemoryMessage(n, times[n], value) for n, value in enumerate(values, first)]
 
     def trim(self, topic: str, partition: int, first: int) -> None:
         """Let retention have taken everything before `first`."""

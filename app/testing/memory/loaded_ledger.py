@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from app.adapters.warehouse_port import QUERY_TIMEOUT_S, Delivered, Delivery, Quarantined, moment_ms
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.core.delivery.statements import LOADED, QUARANTINED, LogRow
 from app.core.formats.flows import DEAD_LETTERS, LEDGER, REPLAYS
 from app.errors import ServiceUnavailable
@@ -32,11 +32,11 @@ class MemoryLoadedLedger(Hooked):
         """Let delivery be done with a transaction, as quarantined."""
         self.warehouse.add(log=[LogRow(txn_id, epoch, partition, number, QUARANTINED, "", 0, _moment(stream_time_ms))])
 
-    def add_entry(self, batch_id: str, entry: Entry) -> None:
+    def add_entry(self, batch_id: str, entry: LedgerLines) -> None:
         """Add a ledger row."""
         self.add_entries([(batch_id, entry)])
 
-    def add_entries(self, entries: Iterable[tuple[str, Entry]]) -> None:
+    def add_entries(self, entries: Iterable[tuple[str, LedgerLines]]) -> None:
         """Add ledger rows, each of a batch."""
         self.warehouse.add(ledger=[entry._asdict() | {"txn_id": "t", "batch_id": batch_id} for batch_id, entry in entries])
 
@@ -61,12 +61,12 @@ class MemoryLoadedLedger(Hooked):
         await self._leave("delivery")
         return Delivery(reached, quarantined)
 
-    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[Entry]]:
+    async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerLines]]:
         """The ledger rows of each batch."""
         await self._enter("entries")
-        found: dict[str, list[Entry]] = {}
+        found: dict[str, list[LedgerLines]] = {}
         for row in self._of_batches(LEDGER.name, batch_ids):
-            found.setdefault(row["batch_id"], []).append(Entry(row["outcome"], row["lines"], row["line_set"]))
+            found.setdefault(row["batch_id"], []).append(LedgerLines(row["outcome"], row["lines"], row["line_set"]))
         await self._leave("entries")
         return found
 

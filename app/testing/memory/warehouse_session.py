@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerLines, LoadError
+from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerRow, LoadError
 from app.core.delivery import statements
 from app.core.delivery.statements import LogRow
 from app.core.formats.flows import LEDGER, Flow
@@ -119,12 +119,12 @@ class MemorySession(Hooked):
             found = [row.status for row in await self._log() if row.txn_id == txn_id]
         return found[0] if found else None
 
-    async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerLines]:
+    async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerRow]:
         """The ledger's rows of these batches."""
         async with self._statement("ledger_of"):
             rows = (*self._seen().tables[LEDGER.name], *self._rows.get(LEDGER.name, ()))
             wanted = set(batch_ids)
-            return [LedgerLines(r["batch_id"], r["txn_id"], r["line_set"]) for r in rows if r["batch_id"] in wanted]
+            return [LedgerRow(r["batch_id"], r["txn_id"], r["line_set"]) for r in rows if r["batch_id"] in wanted]
 
     async def mark_released(self, txn_id: str, load_id: str) -> None:
         """Turn a quarantined transaction into a loaded one."""

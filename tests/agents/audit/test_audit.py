@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pyroaring import BitMap
 
-from agents.audit.auditor import Auditor, RoundReport
+from agents.audit.auditor import Auditor, AuditReport
 from agents.audit.ports import AuditPorts
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.core.formats import object_keys
 from app.core.formats.batch import SealedBatch, new_batch_id, seal
 from app.core.formats.block import decode_header, frame_of
@@ -76,7 +76,7 @@ class World:
             place = item.blocks[number]
             lines = range(place.first_line, place.first_line + place.lines)
             text = base64.b64encode(BitMap(lines).serialize()).decode()
-            self.warehouse.add_entry(item.batch_id, Entry("page_views", place.lines, text))
+            self.warehouse.add_entry(item.batch_id, LedgerLines("page_views", place.lines, text))
 
     async def commit(self, item: RegistryItem, block: int, number: int, *, staged: bool = False) -> TransactionRecord:
         """A committed transaction in S3 whose ledger has one block's lines."""
@@ -126,7 +126,7 @@ def world() -> World:
     return World()
 
 
-def counts(report: RoundReport) -> dict[str, int]:
+def counts(report: AuditReport) -> dict[str, int]:
     names = (
         "judged", "completed", "waiting", "replayed", "refused", "held", "lost", "excess", "damaged", "dead_lettered",
         "other_epoch",

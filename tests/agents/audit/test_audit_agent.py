@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyroaring import BitMap
 
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.core.formats.batch import new_batch_id, seal
 from app.core.formats.registry_item import BatchState, RegistryItem
 from app.core.formats.stored_line import StoredLine
@@ -49,7 +49,9 @@ class Audit(Member):
         """A batch received long ago, all of it in the warehouse."""
         lines = [StoredLine(b'{"n":%d}' % n, b"k%d" % n, True, None, 1_000) for n in range(3)]
         item = seal(new_batch_id(1_000 + len(self.registry._items), bytes(10)), 1, 2, lines).item
-        self.ledger.add_entry(item.batch_id, Entry("page_views", 3, base64.b64encode(BitMap(range(3)).serialize()).decode()))
+        self.ledger.add_entry(
+            item.batch_id, LedgerLines("page_views", 3, base64.b64encode(BitMap(range(3)).serialize()).decode())
+        )
         await self.registry.register(item)
         return item
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from agents.bridge.bridge import BridgeWorker, Share
-from agents.bridge.shard_reader import Cluster, Outside
+from agents.bridge.shard_reader import BlockScope, ReaderPorts
 from app.clock import SystemClock
 from app.core.bridge.shards import ShardBook
-from app.core.formats.block import BlockHeader, End, Tick, decode_control, encode_block, is_control
+from app.core.formats.block import BlockHeader, End, WatermarkMessage, decode_control, encode_block, is_control
 from app.core.formats.checkpoint import Checkpoint, home_of
 from app.errors import EpochMismatch, IteratorExpired, OutcomeUnknown, ServiceUnavailable, WrongPartitionCount
 from app.testing.memory.kinesis import MemoryBlockStream
@@ -38,8 +38,8 @@ class Bridge:
         book = ShardBook(range(HOMES), HOMES, slack_ms=0)
         for checkpoint in known:
             book.learn(checkpoint)
-        share = Share(Cluster(epoch=1, partitions=2), HOMES, tick_interval_s=0.02)
-        self.worker = BridgeWorker(share, book, Outside(self.stream, self.append, self.record, SystemClock()))
+        share = Share(BlockScope(epoch=1, partitions=2), HOMES, tick_interval_s=0.02)
+        self.worker = BridgeWorker(share, book, ReaderPorts(self.stream, self.append, self.record, SystemClock()))
 
     async def append(self, partition: int, value: bytes) -> Awaitable[Any]:
         self.sent.append((partition, value))
@@ -53,7 +53,7 @@ class Bridge:
     def blocks(self) -> list[tuple[int, bytes]]:
         return [(partition, value) for partition, value in self.sent if not is_control(value)]
 
-    def controls(self, partition: int = 0) -> list[Tick | End]:
+    def controls(self, partition: int = 0) -> list[WatermarkMessage | End]:
         return [decode_control(value) for at, value in self.sent if at == partition and is_control(value)]
 
     async def until(self, condition: Callable[[], Any]) -> None:
@@ -103,8 +103,8 @@ async def test_a_new_owner_goes_on_behind_the_checkpoint() -> None:
 
 async def test_ticks_go_to_every_partition_and_their_marks_follow_the_clock_of_an_idle_shard() -> None:
     def mark() -> int:
-        ticks = [control for control in bridge.controls(1) if isinstance(control, Tick)]
-        return max((tick.marks.get(FIRST, 0) for tick in ticks), default=0)
+        ticks = [control for control in bridge.controls(1) if isinstance(control, WatermarkMessage)]
+        return max((tick.watermarks.get(FIRST, 0) for tick in ticks), default=0)
 
     async with Bridge().running() as bridge:
         await bridge.until(mark)
@@ -129,18 +129,20 @@ async def test_a_split_shard_is_ended_everywhere_then_finished_everywhere_then_i
     async def logged_record(home: int, checkpoint: Checkpoint) -> None:
         if checkpoint.finished:
             events.append("home" if home == home_of(checkpoint.shard, HOMES) else "other home")
-            assert checkpoint.told == (events[-1] == "home"), "others hear a rumour until its home has it"
+            assert checkpoint.announced == (events[-1] == "home"), "others hear a rumour until its home has it"
         await record(home, checkpoint)
 
-    outside = Outside(bridge.stream, logged_append, logged_record, SystemClock())
-    bridge.worker = BridgeWorker(Share(Cluster(1, 2), HOMES, 0.02), bridge.worker.book, outside)
+    outside = ReaderPorts(bridge.stream, logged_append, logged_record, SystemClock())
+    bridge.worker = BridgeWorker(Share(BlockScope(1, 2), HOMES, 0.02), bridge.worker.book, outside)
     await bridge.stream.put([block(1)])
     bridge.stream.split(FIRST)
     await bridge.stream.put([block(2), block(3)])
     async with bridge.running():
         await bridge.until(lambda: len(bridge.blocks()) == 3)
     assert events == ["block", "end in 0", "end in 1", "other home", "home", "block", "block"]
-    children_listed = next(n for n, c in enumerate(bridge.controls()) if isinstance(c, Tick) and len(c.open_shards) == 3)
+    children_listed = next(
+        n for n, c in enumerate(bridge.controls()) if isinstance(c, WatermarkMessage) and len(c.open_shards) == 3
+    )
     assert children_listed < bridge.controls().index(End(FIRST))
 
 
@@ -167,7 +169,7 @@ async def test_a_shard_that_kinesis_forgot_is_ended() -> None:
     stream.forget(FIRST)
     async with Bridge(stream, (Checkpoint(FIRST, "7"),)).running() as bridge:
         await bridge.until(lambda: End(FIRST) in bridge.controls(1))
-        await bridge.until(lambda: bridge.worker.book.pumping() == ["shardId-000000000001", "shardId-000000000002"])
+        await bridge.until(lambda: bridge.worker.book.reading() == ["shardId-000000000001", "shardId-000000000002"])
 
 
 @pytest.mark.parametrize("failure", [ServiceUnavailable("throttled"), OutcomeUnknown("gone"), IteratorExpired("old")])
@@ -219,7 +221,9 @@ async def test_a_broker_that_refuses_ends_the_worker() -> None:
         return answer
 
     bridge.worker = BridgeWorker(
-        Share(Cluster(1, 2), HOMES, 0.02), bridge.worker.book, Outside(bridge.stream, refuse, bridge.record, SystemClock())
+        Share(BlockScope(1, 2), HOMES, 0.02),
+        bridge.worker.book,
+        ReaderPorts(bridge.stream, refuse, bridge.record, SystemClock()),
     )
     with pytest.raises(TimeoutError):
         await bridge.worker.run()

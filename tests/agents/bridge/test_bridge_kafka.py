@@ -17,8 +17,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.adapters.kafka import ensure_topics
 from app.adapters.kinesis import KinesisBlockStream
-from app.core.etl.stream_time import ShardMarks, moved_time
-from app.core.formats.block import BlockHeader, End, Tick, decode_control, decode_header, encode_block, is_control
+from app.core.etl.stream_time import ShardWatermarks, moved_time
+from app.core.formats.block import (
+    BlockHeader,
+    End,
+    WatermarkMessage,
+    decode_control,
+    decode_header,
+    encode_block,
+    is_control,
+)
 from app.local.services import aws, kafka
 from app.settings import Settings
 from app.topics import topics_of
@@ -104,7 +112,7 @@ class Blocks:
     def values(self) -> list[bytes]:
         return [value for log in self.logs.values() for _, value in log if not is_control(value)]
 
-    def controls(self, partition: int) -> list[Tick | End]:
+    def controls(self, partition: int) -> list[WatermarkMessage | End]:
         return [decode_control(value) for _, value in self.logs[partition] if is_control(value)]
 
     def ended_everywhere(self, shard: str) -> bool:
@@ -138,7 +146,7 @@ def split(stack: Stack, shard: str) -> None:
 
 
 def stream_time(log: list[tuple[int, bytes]]) -> int:
-    shards, now = ShardMarks(), 0
+    shards, now = ShardWatermarks(), 0
     for append_ms, value in log:
         if is_control(value):
             shards.observe(decode_control(value))
@@ -186,8 +194,8 @@ async def test_a_bridge_that_is_joined_stopped_killed_and_split_delivers_every_b
             await blocks.until(lambda: blocks.ended_everywhere("shardId-000000000000"), workers[2])
 
             def children_have_marks() -> bool:
-                ticks = [c for c in blocks.controls(0) if isinstance(c, Tick)]
-                return {"shardId-000000000002", "shardId-000000000003"} <= set(ticks[-1].marks)
+                ticks = [c for c in blocks.controls(0) if isinstance(c, WatermarkMessage)]
+                return {"shardId-000000000002", "shardId-000000000003"} <= set(ticks[-1].watermarks)
 
             await blocks.until(children_have_marks, workers[2])
             reached = {partition: stream_time(log) for partition, log in blocks.logs.items()}

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from agents.delivery.deliverer import RoundReport
+from agents.delivery.deliverer import DeliveryReport
 from agents.delivery.release import Released, release
 from app.adapters.warehouse import connect, open_session
 from app.clock import SystemClock
@@ -40,7 +40,7 @@ async def test_everything_that_is_ready_is_loaded_once(warehouse: Warehouse) -> 
 
     assert len(report.loaded) == 3
     assert report.rows == 3 * 8 + 1 + 3
-    assert (report.deferred, report.quarantined, again) == (None, (), RoundReport())
+    assert (report.deferred, report.quarantined, again) == (None, (), DeliveryReport())
     assert await log_of(warehouse) == [(0, 1, "loaded"), (0, 2, "loaded"), (1, 1, "loaded")]
     for flow in OUTPUTS:
         table = f"analytics.{flow.name} WHERE txn_id = '{first.txn_id}'"
@@ -131,7 +131,7 @@ async def test_a_named_fault_of_the_only_transaction_sets_it_aside_with_the_deta
     ((detail,),) = await warehouse.query("SELECT detail FROM analytics.delivery_log")
     assert "column country" in detail
     assert f"{record.txn_id}.tsv.zst line 1" in detail
-    assert (await deliver(warehouse)) == RoundReport()
+    assert (await deliver(warehouse)) == DeliveryReport()
 
 
 async def test_an_unclear_failure_of_everything_is_deferred(warehouse: Warehouse) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pyroaring import BitMap
 
-from agents.delivery.deliverer import Deliverer, RoundReport
+from agents.delivery.deliverer import Deliverer, DeliveryReport
 from agents.delivery.load import WarehouseLoad
 from agents.delivery.release import Released, release
 from app.core.formats.flow_files import encode_output, ledger_frame
@@ -39,7 +39,7 @@ class World:
         frames = {"page_views": views, "ledger": ledger_frame([entry], "")}
         return (await put_transaction(self.place, number, frames, partition, **how)).txn_id
 
-    async def deliver(self) -> RoundReport:
+    async def deliver(self) -> DeliveryReport:
         return await self.deliverer.round([0, 1])
 
     @property
@@ -69,7 +69,7 @@ async def test_what_is_ready_is_loaded_once_up_to_the_first_that_is_not() -> Non
     await world.put(4, range(30, 32))
     await world.put(1, range(10, 12), partition=1)
     assert len((await world.deliver()).loaded) == 3
-    assert await world.deliver() == RoundReport()
+    assert await world.deliver() == DeliveryReport()
     assert world.log == [(0, 1, "loaded"), (0, 2, "loaded"), (1, 1, "loaded")]
     assert world.lines == [0, 1, 10, 11]
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from faust.types import TP
 
-from agents.delivery.deliverer import RoundReport
+from agents.delivery.deliverer import DeliveryReport
 from app import apps
 from app.core.delivery.load_plan import Failure, FailureClass
 from app.testing.memory import MemoryObjectStore
@@ -30,11 +30,11 @@ class Scripted:
         self.act: Callable[[], Awaitable[None]] | None = None
         Scripted.made.append(self)
 
-    async def round(self, partitions: Iterable[int]) -> RoundReport:
+    async def round(self, partitions: Iterable[int]) -> DeliveryReport:
         self.rounds.append(list(partitions))
         if self.act is not None:
             await self.act()
-        return RoundReport(deferred=self.deferred, pause_s=0.01 if self.deferred else 0)
+        return DeliveryReport(deferred=self.deferred, pause_s=0.01 if self.deferred else 0)
 
     async def close(self) -> None:
         self.closed = True

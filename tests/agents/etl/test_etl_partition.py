@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 
 from agents.etl.partition import COMPANY_S, HOLD_S, SMALL_BYTES, WAITING_BYTES, WAITING_LIMIT
 from app.core.formats.source import SourceMessage
-from app.core.formats.step_history import Counted
+from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import NO_PREDECESSOR, decode_step
 from app.errors import DeadLettersExceeded, EpochMismatch, StepConflict
 from app.shell.runners import QUEUE_BYTES
@@ -225,16 +225,16 @@ async def test_running_out_of_memory_is_not_tried_again(partition: Partition) ->
 
 
 async def test_stream_time_is_told_by_the_owner_only(partition: Partition) -> None:
-    def told() -> float | None:
+    def announced() -> float | None:
         return REGISTRY.get_sample_value("instream_etl_stream_time_seconds", {"partition": "0"})
 
     await partition.put([0])
     running = await partition.start()
     await partition.until(lambda: partition.source.acked == [0])
-    assert told() == 0
+    assert announced() == 0
     partition.source.inbox.close()
     await running
-    assert told() is None
+    assert announced() is None
 
 
 async def test_what_fails_even_so_ends_the_work_unacknowledged(partition: Partition) -> None:
@@ -281,4 +281,4 @@ async def test_a_declared_gap_is_a_step_of_its_own(partition: Partition) -> None
     await partition.etl.declare_gap(10)
     assert partition.journal.ranges() == [(0, 9)]
     assert decode_step(partition.journal.log[0]).alarms == ["gap"]
-    assert partition.journal.position == Counted(1, 0)
+    assert partition.journal.position == Accepted(1, 0)

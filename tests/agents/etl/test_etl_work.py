@@ -11,7 +11,7 @@ from faust.types import TP
 
 import agents.etl.agent
 from app.core.formats.dead_letter import decode_letter
-from app.core.formats.step_history import Counted, Verdict
+from app.core.formats.step_history import Accepted, StepVerdict
 from app.core.formats.step_message import StepMessage, decode_step, encode_step
 from app.errors import EpochMismatch, OutcomeUnknown, StepConflict, StoreLost, TopicRecreated
 from app.shell.runners import Inbox
@@ -83,13 +83,13 @@ class Owner:
 
 def counted_steps(logs: MemoryLogs) -> list[StepMessage]:
     """The one history, as the sink reads it."""
-    counted, steps = Counted(), []
+    accepted, steps = Accepted(), []
     for offset, message in enumerate(logs.messages.get((ROWS, 0), [])):
         step = decode_step(message)
-        verdict = counted.judge(step.number, step.predecessor)
-        assert verdict is not Verdict.GAP
-        if verdict is Verdict.COUNT:
-            counted = counted.advance(offset)
+        verdict = accepted.judge(step.number, step.predecessor)
+        assert verdict is not StepVerdict.GAP
+        if verdict is StepVerdict.ACCEPT:
+            accepted = accepted.advance(offset)
             steps.append(step)
     return steps
 
@@ -161,7 +161,7 @@ async def test_a_step_that_was_stored_but_not_answered_is_found_by_recovery(
     with pytest.raises(OutcomeUnknown, match="no answer"):
         await owner.start()
     assert owner.acked == []
-    assert worker.table.position(0).counted == Counted()
+    assert worker.table.position(0).accepted == Accepted()
     successor = await owner_of(worker, monkeypatch)
     worker.logs.messages[BLOCKS, 0].append(clicks("c", batch=2))
     successor.start()

@@ -8,7 +8,7 @@ from faust.types import TP
 from rocksdict import DbClosedError
 
 from app.core.formats.object_keys import record_key
-from app.core.formats.step_history import Counted
+from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import Changes, StepMessage, decode_step, encode_step
 from app.errors import DigestMismatch, StepConflict, StepGap, StoreLost, TopicRecreated
 from app.testing.memory import MemoryLogs
@@ -37,7 +37,7 @@ async def test_recovery_follows_the_log_and_the_owner_goes_on_from_it(worker: Wo
     log.append(step_bytes(2, 0, b" of a zombie"))
     await worker.assign(0)
     await worker.recover()
-    assert worker.table.position(0).counted == Counted(3, 2)
+    assert worker.table.position(0).accepted == Accepted(3, 2)
     assert worker.pending() == b"3"
     await worker.table.verify_recovered(0)
     message = step_bytes(4, 2)
@@ -119,7 +119,7 @@ async def test_a_stale_store_is_wiped_before_recovery(worker: Worker) -> None:
     await worker.assign(0)
     assert worker.table.persisted_offset(TP(ROWS, 0)) is None
     await worker.recover()
-    assert worker.table.position(0).counted == Counted(7, 6)
+    assert worker.table.position(0).accepted == Accepted(7, 6)
 
 
 async def test_a_store_that_ends_right_before_the_log_begins_is_not_stale(worker: Worker) -> None:
@@ -168,7 +168,7 @@ async def test_a_log_with_another_last_message_is_refused(worker: Worker) -> Non
 
 async def test_an_empty_log_is_a_first_start(worker: Worker) -> None:
     await worker.assign(0, 1)
-    assert worker.table.position(0).counted == Counted()
+    assert worker.table.position(0).accepted == Accepted()
     await worker.table.verify_recovered(0)
 
 
@@ -189,7 +189,7 @@ async def test_what_another_owner_began_meanwhile_is_no_loss(worker: Worker, mon
     await worker.assign(0)
     await worker.recover()
     await worker.table.verify_recovered(0)
-    assert worker.table.position(0).counted == Counted(1, 0)
+    assert worker.table.position(0).accepted == Accepted(1, 0)
 
 
 async def test_an_empty_log_whose_source_was_acknowledged_is_lost(worker: Worker) -> None:

@@ -68,12 +68,12 @@ async def test_blocks_that_wait_together_share_a_request(stack: Any) -> None:
         client = producer._producer.client
         send = client.send
 
-        async def counted(node: int, request: Any, **options: Any) -> Any:
+        async def accepted(node: int, request: Any, **options: Any) -> Any:
             nonlocal sent
             sent += isinstance(request, ProduceRequest)
             return await send(node, request, **options)
 
-        client.send = counted
+        client.send = accepted
         waiting = [await producer.send(topic, None, bytes(50_000), 0, None, None) for _ in range(40)]
         placed = [await one for one in waiting]
     finally:

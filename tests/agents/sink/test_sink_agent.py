@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from app.core.sink.chain import Place
+from app.core.sink.chain import ChainId
 from app.errors import StepMessageInvalid
 from tests.worlds.agent import Member, new_member, until
 from tests.worlds.sink import World
@@ -20,7 +20,7 @@ class Sink(Member):
 
     def __init__(self) -> None:
         super().__init__("sink")
-        self.log = World(Place(1, P))
+        self.log = World(ChainId(1, P))
         self.app.ports.objects = self.log.store
         self.producer.logs.messages[ROWS, P] = self.log.messages
         self.module.POLL_S = 0.01

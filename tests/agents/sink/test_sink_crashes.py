@@ -203,15 +203,15 @@ class Turns:
         self._came = asyncio.Event()
 
     def admit(self, process: Process) -> None:
-        counted = process.store.before
+        accepted = process.store.before
 
         async def before(call: str, subject: str) -> None:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             self._came.set()
             await turn
-            assert counted is not None
-            await counted(call, subject)
+            assert accepted is not None
+            await accepted(call, subject)
 
         process.store.before = before
 

@@ -6,7 +6,7 @@ import pytest
 from app.core.formats import object_keys
 from app.core.formats.step_message import encode_step
 from app.core.formats.transaction_record import Ready
-from app.core.sink.open_transaction import Arrival
+from app.core.sink.open_transaction import Reception
 from app.errors import ChainGap, DigestMismatch, EpochMismatch, StepMessageInvalid, TopicRecreated
 from tests.worlds.sink import PLACE, RULES, World
 
@@ -19,7 +19,7 @@ async def test_rows_of_every_flow_become_one_transaction() -> None:
     world.emit(page_views=1)
     sink = world.sink()
     assert await sink.open() == 0
-    assert world.feed(sink, 0) == [Arrival.COUNTED] * 2
+    assert world.feed(sink, 0) == [Reception.COUNTED] * 2
     assert sink.acknowledged == -1
     assert await sink.commit() is None
     assert sink.acknowledged == 1
@@ -77,7 +77,13 @@ async def test_a_step_of_a_zombie_leaves_no_row_and_is_answered_for() -> None:
     world.zombie()
     sink = world.sink()
     await sink.open()
-    assert world.feed(sink, 0) == [Arrival.COUNTED, Arrival.COUNTED, Arrival.IGNORED, Arrival.COUNTED, Arrival.IGNORED]
+    assert world.feed(sink, 0) == [
+        Reception.COUNTED,
+        Reception.COUNTED,
+        Reception.IGNORED,
+        Reception.COUNTED,
+        Reception.IGNORED,
+    ]
     await sink.commit()
     assert sink.acknowledged == 4
     world.check_complete()
@@ -108,7 +114,7 @@ async def test_a_successor_reads_the_last_counted_message_again_and_goes_on() ->
     world.emit(redirects=1)
     sink = world.sink()
     assert await sink.open() == 1
-    assert world.feed(sink, 1) == [Arrival.PAST, Arrival.PAST, Arrival.COUNTED]
+    assert world.feed(sink, 1) == [Reception.PAST, Reception.PAST, Reception.COUNTED]
     await sink.commit()
     world.check_complete()
 
@@ -181,7 +187,7 @@ async def test_a_missing_message_is_asked_for_again() -> None:
     world.emit(page_views=1)
     sink = world.sink()
     await sink.open()
-    assert sink.take(1, world.messages[1]) is Arrival.BEYOND
+    assert sink.take(1, world.messages[1]) is Reception.BEYOND
     assert sink.next_offset == 0
     world.feed(sink, sink.next_offset)
     await sink.commit()

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from app.cli.demo import own_stack
-from app.cli.show import Exit, JsonOption, Lines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
 from app.local.stack.life import replace_file
 from app.local.stack.stack_file import home_of_environment
 from tests.rig.chaos.plan import plan
@@ -39,7 +39,7 @@ def show(report: Report) -> None:
 def chaos(  # noqa: PLR0917 - a command's options
     minutes: Annotated[float, typer.Option(help="How long faults strike.", min=0.1)] = 10,
     seed: Annotated[int, typer.Option(help="The same seed gives the same plan and fails the same calls.")] = 1,
-    rate: Annotated[float, typer.Option(help="Lines a second.", min=1)] = 80,
+    rate: Annotated[float, typer.Option(help="ProgressLines a second.", min=1)] = 80,
     show_plan: Annotated[bool, typer.Option("--plan", help="Print what would strike when, and do nothing.")] = False,
     logs_to: Annotated[Path | None, typer.Option(help="Copy the logs and the journal of faults into this folder.")] = None,
     as_json: JsonOption = False,
@@ -53,7 +53,7 @@ def chaos(  # noqa: PLR0917 - a command's options
     if show_plan:
         print_json(plan(seed, options.seconds))
         return
-    say = Lines()
+    say = ProgressLines()
     say(f"seed {seed}: {len(plan(seed, options.seconds))} faults are planned, and one call in some fails")
     with own_stack({name: os.environ.get(name, value) for name, value in SETTINGS.items()}, say) as stack:
         home = home_of_environment()

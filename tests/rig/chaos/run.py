@@ -17,7 +17,7 @@ from app.errors import InstreamError, LocalStackError
 from app.local.services.aws_faults import Rates
 from app.local.stack.life import Home
 from app.local.stack.stack_file import Stack, read_stack
-from app.local.traffic.run import Plan, Run, run_traffic
+from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
 from app.settings import Settings, read_settings
 from tests.rig.chaos.plan import Kind, plan
 from tests.rig.chaos.report import Journal, Report
@@ -102,22 +102,24 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
     return report
 
 
-async def _load(stack: Stack, options: Options, journal: Journal, say: Say) -> Run:
+async def _load(stack: Stack, options: Options, journal: Journal, say: Say) -> TrafficRun:
     """Steady traffic for as long as faults strike and a little longer."""
-    told = 0.0
+    announced = 0.0
 
     def progress(lines: int) -> None:
-        nonlocal told
+        nonlocal announced
         now = time.monotonic()
-        if now - told >= TELL_EVERY_S:
-            told = now
+        if now - announced >= TELL_EVERY_S:
+            announced = now
             say(f"{journal.elapsed_s:5.0f} s  {lines:,} lines are acknowledged, {len(journal.struck)} faults struck")
 
     events = round(options.rate * options.seconds)
-    return await run_traffic(stack, Plan(events=events, rate=options.rate, seed=options.seed, keep_bodies=True), progress)
+    return await run_traffic(
+        stack, TrafficPlan(events=events, rate=options.rate, seed=options.seed, keep_bodies=True), progress
+    )
 
 
-async def _loaded(traffic: "asyncio.Task[Run]", report: Report) -> list[Run]:
+async def _loaded(traffic: "asyncio.Task[TrafficRun]", report: Report) -> list[TrafficRun]:
     """The run; where the collector broke its contract with a client, that is a violation and there is none."""
     try:
         return [await traffic]
@@ -198,7 +200,7 @@ async def _quarantined(settings: Settings) -> list[str]:
         return [str(row[0]) for row in await run(connection, statements.QUARANTINE)]
 
 
-async def _describe(ports: Ports, runs: Sequence[Run], home: Home, report: Report) -> None:
+async def _describe(ports: Ports, runs: Sequence[TrafficRun], home: Home, report: Report) -> None:
     """How much there was."""
     for one in runs:
         report.lines += one.sent.lines

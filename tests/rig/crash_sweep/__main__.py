@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from app.cli.show import Exit, JsonOption, Lines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
 from tests.rig.crash_sweep.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def crash_sweep(
     points = [point for point in POINTS if only in str(point)]
     if not points:
         raise typer.BadParameter(f"no crash point's name contains {only!r}", param_hint="--only")
-    say, started = Lines(), time.monotonic()
+    say, started = ProgressLines(), time.monotonic()
     result, counts = SweepResult(points=len(points)), times or [1, 2]
     try:
         for count in counts:
@@ -85,7 +85,7 @@ def crash_sweep(
         raise typer.Exit(Exit.FAILURE)
 
 
-def _life(points: "Sequence[Point]", times: int, together: int, say: Lines, result: SweepResult) -> None:
+def _life(points: "Sequence[Point]", times: int, together: int, say: ProgressLines, result: SweepResult) -> None:
     """All points on one stack, into the result."""
     from app.cli.demo import own_stack
     from app.crash.points import Armed, PlanFile
@@ -108,7 +108,7 @@ def _life(points: "Sequence[Point]", times: int, together: int, say: Lines, resu
 
 
 async def _rounds(
-    sweep: "Sweep", rounds: "list[list[Point]]", armed: "dict[Point, Armed] | None", result: SweepResult, say: Lines
+    sweep: "Sweep", rounds: "list[list[Point]]", armed: "dict[Point, Armed] | None", result: SweepResult, say: ProgressLines
 ) -> None:
     """Round after round; what came of each point, and in the end what is wrong with everything, into the result.
 

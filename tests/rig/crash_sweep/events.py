@@ -26,7 +26,7 @@ from app.core.events.parse import parse_line
 from app.core.formats.batch import new_batch_id, seal
 from app.core.formats.flows import LEDGER
 from app.core.formats.object_keys import record_key
-from app.core.sink.chain import Place, decode_record
+from app.core.sink.chain import ChainId, decode_record
 from app.errors import ObjectMissing
 from app.settings import Settings
 from app.shell.ports import Ports
@@ -157,7 +157,7 @@ async def _unloaded_file(settings: Settings, store: S3ObjectStore) -> Spoilt:
         finally:
             await session.close()
         for partition in range(settings.partitions):
-            place, number = Place(settings.epoch, partition), positions.get(partition, 0) + 1
+            place, number = ChainId(settings.epoch, partition), positions.get(partition, 0) + 1
             try:
                 record = decode_record(await store.get(record_key(*place, number)), place, number)
             except ObjectMissing:

@@ -19,7 +19,7 @@ from app.local.stack.life import Home
 from app.local.stack.probe import answers_ok, await_true
 from app.local.stack.stack_file import Stack, read_stack
 from app.local.traffic.compare import Comparison, compare
-from app.local.traffic.run import Plan, Run, run_traffic
+from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
 from app.settings import read_settings
 from tests.rig.crash_sweep.events import (
     copy_store,
@@ -76,7 +76,7 @@ class Sweep:
         self.times = times
         self._seed = 1000 * times
         self._companions: dict[Point, list[Armed]] = {}
-        self.runs: list[Run] = []
+        self.runs: list[TrafficRun] = []
         """Everything that was sent."""
 
     @property
@@ -115,7 +115,7 @@ class Sweep:
         """
         older = await self._older_store() if needs(Event.STALE_STORE, points) else None
         armed = armed or self.arm(points)
-        laps: list[asyncio.Task[Run]] = []
+        laps: list[asyncio.Task[TrafficRun]] = []
         notes: list[str] = []
         watching = {point: asyncio.create_task(self._recovery(armed[point])) for point in points}
         events = [asyncio.create_task(self._bring_about(armed[point], older)) for point in points]
@@ -141,7 +141,7 @@ class Sweep:
         Raises:
             LocalStackError: it is not all in the warehouse as it must be.
         """
-        laps: list[asyncio.Task[Run]] = []
+        laps: list[asyncio.Task[TrafficRun]] = []
         await self._traffic_until(lambda: True, laps)
         if faults := await self._settled(laps):
             raise LocalStackError("; ".join(faults))
@@ -206,7 +206,7 @@ class Sweep:
             await asyncio.sleep(POLL_S)
 
     async def _traffic_until(
-        self, is_done: Callable[[], bool], laps: list[asyncio.Task[Run]], timeout_s: float = REACH_TIMEOUT_S
+        self, is_done: Callable[[], bool], laps: list[asyncio.Task[TrafficRun]], timeout_s: float = REACH_TIMEOUT_S
     ) -> None:
         """Send laps of traffic, one at least, until something is so or the time is up."""
         deadline, next_lap = time.monotonic() + timeout_s, time.monotonic()
@@ -216,7 +216,7 @@ class Sweep:
                 return
             if now >= next_lap:
                 self._seed += 1
-                plan = Plan(events=LAP_LINES, rate=LAP_RATE, seed=self._seed, keep_bodies=True)
+                plan = TrafficPlan(events=LAP_LINES, rate=LAP_RATE, seed=self._seed, keep_bodies=True)
                 laps.append(asyncio.create_task(run_traffic(self.stack, plan)))
                 next_lap = now + LAP_EVERY_S
             await asyncio.sleep(POLL_S)
@@ -249,12 +249,12 @@ class Sweep:
                 return
             await asyncio.sleep(POLL_S)
 
-    async def _settled(self, laps: list[asyncio.Task[Run]]) -> list[str]:
+    async def _settled(self, laps: list[asyncio.Task[TrafficRun]]) -> list[str]:
         """Wait until everything that was sent is in the warehouse, and compare it; what is wrong, in words."""
         from app.cli.wait import await_coverage
 
         results = await asyncio.gather(*laps, return_exceptions=True)
-        runs = [result for result in results if isinstance(result, Run)]
+        runs = [result for result in results if isinstance(result, TrafficRun)]
         found = [f"traffic: {result}" for result in results if isinstance(result, BaseException)]
         self.runs += runs
         waited = await await_coverage(read_settings(), SETTLE_TIMEOUT_S, lambda *_: None)

@@ -12,12 +12,12 @@ import zstandard
 from pyroaring import BitMap
 
 from app.adapters.ports import BlockStream
-from app.core.audit.reconcile import Entry, read_lines
+from app.core.audit.reconcile import LedgerLines, read_lines
 from app.core.formats.block import decode_header
 from app.core.formats.flows import DUPLICATE
 from app.core.formats.registry_item import RegistryItem
 from app.errors import EnvelopeInvalid
-from app.local.traffic.expect import Arrival
+from app.local.traffic.expect import ExpectedArrival
 
 READ_LIMIT: Final = 1000
 CLOCK_MS: Final = 2
@@ -65,8 +65,8 @@ async def read_stream(stream: BlockStream) -> Reached:
 
 
 def arrivals(
-    items: Iterable[RegistryItem], raw: Mapping[str, bytes], entries: Mapping[str, Sequence[Entry]], seen: Seen
-) -> dict[str, Arrival]:
+    items: Iterable[RegistryItem], raw: Mapping[str, bytes], entries: Mapping[str, Sequence[LedgerLines]], seen: Seen
+) -> dict[str, ExpectedArrival]:
     """Event id -> when the copy that counts was received, and whether it came to Kinesis later than the slack.
 
     Which of several copies counts is for the order on the partition to say, so the ledger is asked: it is the one that is no
@@ -78,7 +78,7 @@ def arrivals(
         entries: batch -> its ledger.
         seen: what the stream says.
     """
-    found: dict[str, Arrival] = {}
+    found: dict[str, ExpectedArrival] = {}
     for item in items:
         body = raw.get(item.raw_key, b"")
         duplicates = _duplicates(entries.get(item.batch_id, ()))
@@ -89,14 +89,14 @@ def arrivals(
                 if not isinstance(line.event_id, str) or line_number in duplicates:
                     continue
                 is_late = at_ms is None or at_ms > line.received_at + seen.slack_ms - CLOCK_MS
-                known = found.get(line.event_id) or Arrival(line.received_at, line.received_at, is_late)
-                found[line.event_id] = Arrival(
+                known = found.get(line.event_id) or ExpectedArrival(line.received_at, line.received_at, is_late)
+                found[line.event_id] = ExpectedArrival(
                     min(known.first_ms, line.received_at), max(known.last_ms, line.received_at), known.is_late or is_late
                 )
     return found
 
 
-def _duplicates(entries: Iterable[Entry]) -> BitMap:
+def _duplicates(entries: Iterable[LedgerLines]) -> BitMap:
     """The lines that the ledger calls duplicates."""
     found = BitMap()
     for entry in entries:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pyroaring import BitMap
 
-from app.core.audit.reconcile import Entry, coverage, read_lines
+from app.core.audit.reconcile import LedgerLines, coverage, read_lines
 from app.core.formats.flows import FLOWS
 from app.core.formats.registry_item import RegistryItem
 from tests.rig.invariants.violation import Violation, listed
@@ -36,7 +36,7 @@ def judge_raw(
 
 
 def judge_ledger(
-    items: Mapping[str, RegistryItem], entries: Mapping[str, Sequence[Entry]], lines: FlowLines
+    items: Mapping[str, RegistryItem], entries: Mapping[str, Sequence[LedgerLines]], lines: FlowLines
 ) -> Iterator[Violation]:
     """I2: the entries of a batch are its lines, each once, and each flow's table has exactly the lines that they say.
 
@@ -61,7 +61,7 @@ def judge_ledger(
 
 
 def _judge_flow(
-    flow: str, entries: Mapping[str, Sequence[Entry]], lines: Mapping[str, Sequence[int]]
+    flow: str, entries: Mapping[str, Sequence[LedgerLines]], lines: Mapping[str, Sequence[int]]
 ) -> Iterator[Violation]:
     for batch_id in sorted(entries.keys() | lines.keys()):
         said = BitMap()

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from app.local.traffic.run import Run
+from app.local.traffic.run import TrafficRun
 from app.local.traffic.stories import Timing
 from app.settings import Settings
 from tests.rig.invariants.arrivals import Seen, arrivals, read_stream
@@ -50,7 +50,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 ALL: Final = Terms()
 
 
-async def check(settings: Settings, runs: Sequence[Run], terms: Terms = ALL, say: Say = lambda _: None) -> list[Violation]:
+async def check(
+    settings: Settings, runs: Sequence[TrafficRun], terms: Terms = ALL, say: Say = lambda _: None
+) -> list[Violation]:
     """Wait until the stack has settled (I7), judge what it holds (I1 to I4), send everything again and compare (I5).
 
     Args:
@@ -74,7 +76,7 @@ async def check(settings: Settings, runs: Sequence[Run], terms: Terms = ALL, say
 
 
 async def judge(
-    ports: Ports, runs: Sequence[Run], terms: Terms = ALL, say: Say = lambda _: None
+    ports: Ports, runs: Sequence[TrafficRun], terms: Terms = ALL, say: Say = lambda _: None
 ) -> list[Violation]:  # fmt: skip
     """I1 to I4, of a stack that has settled.
 

@@ -12,12 +12,12 @@ from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import Connection, connect
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.core.formats.flows import FLOWS, LEDGER, OUTPUTS
 from app.core.formats.object_keys import chain_prefix
 from app.core.formats.registry_item import RegistryItem
 from app.core.formats.transaction_record import TransactionRecord
-from app.core.sink.chain import Place
+from app.core.sink.chain import ChainId
 from app.errors import ObjectMissing
 from app.settings import Settings
 from tests.rig.invariants.transactions import Logged, judge_chain
@@ -57,7 +57,7 @@ class Tables(msgspec.Struct):
     """The warehouse, as one snapshot saw it."""
 
     log: list[Logged]
-    entries: dict[str, list[Entry]]
+    entries: dict[str, list[LedgerLines]]
     """Batch -> its ledger."""
     lines: dict[str, dict[str, list[int]]]
     """Flow -> batch -> the line of each row."""
@@ -98,7 +98,7 @@ async def read_chains(ports: Ports) -> tuple[list[TransactionRecord], list[Viola
     records: list[TransactionRecord] = []
     violations: list[Violation] = []
     for partition in range(ports.settings.partitions):
-        place = Place(ports.settings.epoch, partition)
+        place = ChainId(ports.settings.epoch, partition)
         found, faults = judge_chain(place, await read_below(ports.objects, chain_prefix(*place)))
         records += found
         violations += faults
@@ -112,11 +112,11 @@ async def read_tables(ports: Ports) -> Tables:
             ports, 'SELECT txn_id, "partition", number, status, "rows" FROM analytics.delivery_log WHERE epoch = %s',
             [ports.settings.epoch],
         )  # fmt: skip
-        entries: dict[str, list[Entry]] = defaultdict(list)
+        entries: dict[str, list[LedgerLines]] = defaultdict(list)
         for batch_id, *entry in await _rows(
             ports, f"SELECT batch_id, outcome, lines, line_set FROM analytics.{LEDGER.name}"
         ):
-            entries[batch_id].append(Entry(*entry))
+            entries[batch_id].append(LedgerLines(*entry))
         lines: dict[str, dict[str, list[int]]] = {flow.name: defaultdict(list) for flow in FLOWS}
         for flow, found in lines.items():
             for batch_id, line in await _rows(ports, f"SELECT batch_id, line FROM analytics.{flow}"):

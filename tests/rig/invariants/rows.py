@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 from app.adapters.warehouse import Connection
 from app.local.traffic.compare import compare
-from app.local.traffic.expect import Arrival, expect
-from app.local.traffic.run import Run
+from app.local.traffic.expect import ExpectedArrival, expect
+from app.local.traffic.run import TrafficRun
 from app.local.traffic.stories import Timing
 from tests.rig.invariants.violation import Violation
 
 
 async def judge_rows(
-    connection: Connection, runs: Sequence[Run], timing: Timing, arrived: Mapping[str, Arrival],
+    connection: Connection, runs: Sequence[TrafficRun], timing: Timing, arrived: Mapping[str, ExpectedArrival],
     totals: Mapping[str, int] | None,
 ) -> list[Violation]:  # fmt: skip
     """Compare every row of every run with what was sent.

@@ -8,7 +8,7 @@ from typing import Final
 from app.adapters.kafka import LogReader, committed_offsets
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.core.formats.object_keys import chain_prefix
-from app.core.sink.chain import Place
+from app.core.sink.chain import ChainId
 from app.errors import OutsideError
 from app.settings import Settings
 from app.topics import topics_of
@@ -42,7 +42,7 @@ async def settle(ports: Ports, timeout_s: float, say: Say) -> list[Violation]:
 
 async def _until(look: Look, deadline: float, say: Say) -> str:
     """Look until there is nothing to wait for; what there was at last, where the time is up."""
-    told = ""
+    announced = ""
     while True:
         try:
             why = await look()
@@ -50,9 +50,9 @@ async def _until(look: Look, deadline: float, say: Say) -> str:
             why = f"{type(exc).__name__}: {exc}"
         if not why or time.monotonic() > deadline:
             return why
-        if (short := why.partition(" (")[0]) != told:
+        if (short := why.partition(" (")[0]) != announced:
             say(f"waiting: {short}")
-            told = short
+            announced = short
         await asyncio.sleep(POLL_S)
 
 
@@ -99,7 +99,7 @@ async def _heads(ports: Ports) -> dict[tuple[str, int], int]:
     """Number of transactions in each chain now."""
     epoch, heads = ports.settings.epoch, {}
     for partition in range(ports.settings.partitions):
-        prefix = chain_prefix(*Place(epoch, partition))
+        prefix = chain_prefix(*ChainId(epoch, partition))
         heads[prefix, partition] = len([info async for info in ports.objects.list(prefix)])
     return heads
 

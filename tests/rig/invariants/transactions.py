@@ -10,7 +10,7 @@ import msgspec
 from app.core.delivery.statements import LOADED, QUARANTINED
 from app.core.formats.flows import OUTPUTS
 from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
-from app.core.sink.chain import Place, decode_record, manifest_of, numbers_behind
+from app.core.sink.chain import ChainId, decode_record, manifest_of, numbers_behind
 from app.errors import ChainBroken
 from tests.rig.invariants.violation import Violation, listed
 
@@ -27,7 +27,7 @@ class Logged(msgspec.Struct, frozen=True):
     rows: int
 
 
-def judge_chain(place: Place, bodies: Mapping[str, bytes]) -> tuple[list[TransactionRecord], list[Violation]]:
+def judge_chain(place: ChainId, bodies: Mapping[str, bytes]) -> tuple[list[TransactionRecord], list[Violation]]:
     """The records of a chain in order, as far as they can be followed; and what is wrong with it.
 
     Args:

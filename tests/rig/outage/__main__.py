@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.demo import own_stack
-from app.cli.show import Exit, JsonOption, Lines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
 
 if TYPE_CHECKING:
     from tests.rig.outage.run import OutageResult
@@ -37,7 +37,7 @@ def show(result: "OutageResult") -> None:
 
 def outage(
     minutes: Annotated[float, typer.Option(help="Length of the load, over all outages.", min=1)] = 10,
-    rate: Annotated[float, typer.Option(help="Lines a second.", min=1)] = 500,
+    rate: Annotated[float, typer.Option(help="ProgressLines a second.", min=1)] = 500,
     as_json: JsonOption = False,
 ) -> None:
     """Freeze the broker, AWS and the warehouse in turn under steady load, on a stack of its own.
@@ -48,7 +48,7 @@ def outage(
     from app.local.stack.life import Home
     from tests.rig.outage.run import SETTINGS, run_outages
 
-    say = Lines()
+    say = ProgressLines()
     with own_stack(SETTINGS, say) as stack:
         result = asyncio.run(run_outages(Home(Path(stack.home)), minutes, rate, say))
         if as_json:

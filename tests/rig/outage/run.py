@@ -10,7 +10,7 @@ from app.adapters.kafka import lag
 from app.errors import LocalStackError, ServiceUnavailable
 from app.local.stack.life import Home
 from app.local.stack.stack_file import Stack, read_stack
-from app.local.traffic.run import Plan, Run, run_traffic
+from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
 from app.settings import Settings, read_settings
 from app.topics import topics_of
 from tests.rig.invariants.check import Terms, check
@@ -98,7 +98,7 @@ async def run_outages(home: Home, minutes: float, rate: float, say: Say) -> Outa
     watch = MemoryWatch(home)
     watch.phase = WARM
     sampling = asyncio.create_task(watch.run())
-    plan = Plan(
+    plan = TrafficPlan(
         events=int(rate * minutes * 60), rate=rate, keep_bodies=True, patience_s=2 * part_s + CATCH_UP_S
     )  # fmt: skip
     loading = asyncio.create_task(run_traffic(_stack(home), plan))
@@ -125,7 +125,7 @@ async def run_outages(home: Home, minutes: float, rate: float, say: Say) -> Outa
 
 
 async def _pass(
-    home: Home, settings: Settings, outage: Outage, part_s: float, at_work: tuple[MemoryWatch, "asyncio.Task[Run]"]
+    home: Home, settings: Settings, outage: Outage, part_s: float, at_work: tuple[MemoryWatch, "asyncio.Task[TrafficRun]"]
 ) -> Passed:
     """One outage and half a part behind it."""
     watch, loading = at_work
@@ -144,7 +144,7 @@ async def _pass(
     return Passed(outage.name, part_s, before, at_its_end, await _behind(settings))
 
 
-async def _while_loading(loading: "asyncio.Task[Run]", seconds: float) -> None:
+async def _while_loading(loading: "asyncio.Task[TrafficRun]", seconds: float) -> None:
     """Let the load go on for so long; what ended it early is raised."""
     await asyncio.wait([loading], timeout=seconds)
     if loading.done():

@@ -8,12 +8,12 @@ from pyroaring import BitMap
 
 from app.core.audit.reconcile import (
     AuditRules,
-    Entry,
+    BatchVerdict,
     Evidence,
-    Verdict,
+    LedgerLines,
     VerdictKind,
     coverage,
-    judge,
+    judge_batch,
     pause_ms,
     read_lines,
     settled_at,
@@ -26,9 +26,9 @@ PAST = {0: RECEIVED + 300_001, 1: RECEIVED + 300_001}
 NOW = RECEIVED + 400_000
 
 
-def entry(*lines: int, outcome: str = "page_views", says: int | None = None) -> Entry:
+def entry(*lines: int, outcome: str = "page_views", says: int | None = None) -> LedgerLines:
     text = base64.b64encode(BitMap(lines).serialize()).decode()
-    return Entry(outcome, len(lines) if says is None else says, text)
+    return LedgerLines(outcome, len(lines) if says is None else says, text)
 
 
 def batch(attempts: int = 0, next_attempt_at_ms: int = 0) -> RegistryItem:
@@ -40,14 +40,14 @@ def batch(attempts: int = 0, next_attempt_at_ms: int = 0) -> RegistryItem:
     )  # fmt: skip
 
 
-def evidence(*entries: Entry, replayed: tuple[int, ...] = (), **transactions: Any) -> Evidence:
+def evidence(*entries: LedgerLines, replayed: tuple[int, ...] = (), **transactions: Any) -> Evidence:
     return Evidence(
         list(entries), frozenset(replayed), transactions.get("unloaded", {}), transactions.get("quarantined", {})
     )
 
 
-def verdict(found: Evidence, item: RegistryItem | None = None, **more: Any) -> Verdict:
-    return judge(item or batch(), found, more.get("times", PAST), RULES, more.get("now_ms", NOW))
+def verdict(found: Evidence, item: RegistryItem | None = None, **more: Any) -> BatchVerdict:
+    return judge_batch(item or batch(), found, more.get("times", PAST), RULES, more.get("now_ms", NOW))
 
 
 ALL = entry(*range(10))
@@ -67,12 +67,12 @@ FIRST_SIX = entry(*range(6))
         (3, [entry(0, 1, 2, 3)], [], 1),
         (3, [entry(0, 1, 2), entry(7)], [], 1),
         (3, [entry(0, 1, says=3), entry(2)], [0, 1], 1),
-        (3, [Entry("joined", 3, "no base64!")], [0, 1, 2], 1),
-        (3, [Entry("joined", 3, "")], [0, 1, 2], 1),
-        (3, [Entry("joined", 3, "AAAA")], [0, 1, 2], 1),
+        (3, [LedgerLines("joined", 3, "no base64!")], [0, 1, 2], 1),
+        (3, [LedgerLines("joined", 3, "")], [0, 1, 2], 1),
+        (3, [LedgerLines("joined", 3, "AAAA")], [0, 1, 2], 1),
     ],
 )
-def test_coverage(line_count: int, entries: list[Entry], missing: list[int], excess: int) -> None:
+def test_coverage(line_count: int, entries: list[LedgerLines], missing: list[int], excess: int) -> None:
     found = coverage(line_count, entries)
     assert list(found.missing) == missing
     assert len(found.excess) == excess
@@ -123,7 +123,7 @@ def test_only_partitions_that_lack_lines_are_waited_for() -> None:
 def test_the_joins_bounds_count_where_the_grace_is_shorter() -> None:
     rules = AuditRules(grace_ms=0, settle_ms=130_000)
     for time_ms, kind in ((RECEIVED + 130_000, VerdictKind.WAIT), (RECEIVED + 130_001, VerdictKind.REPLAY)):
-        assert judge(batch(), evidence(), dict.fromkeys((0, 1), time_ms), rules, NOW).kind is kind
+        assert judge_batch(batch(), evidence(), dict.fromkeys((0, 1), time_ms), rules, NOW).kind is kind
 
 
 def test_committed_and_not_yet_loaded_is_waited_for() -> None:

@@ -6,7 +6,7 @@ import sys
 import msgspec
 import pytest
 
-from app.bench.measure import Result, Run
+from app.bench.measure import BenchRun, Result
 
 
 def run_stage(stage: str, events: int) -> Result:
@@ -22,12 +22,12 @@ def run_stage(stage: str, events: int) -> Result:
     ("stage", "events", "counted"),
     [("etl-core", 2000, 2000), ("audit", 100, 100), ("delivery", 70, 70), ("collector", 100, 100)],
 )
-def test_a_stage_works_on_what_it_was_given(stage: str, events: int, counted: int) -> None:
+def test_a_stage_works_on_what_it_was_given(stage: str, events: int, accepted: int) -> None:
     result = run_stage(stage, events)
-    assert result.best.events == counted
+    assert result.best.events == accepted
     assert result.best.cpu_s > 0
 
 
 def test_the_floor_is_the_best_time_of_each_slice() -> None:
-    runs = [Run(events=2, cpu_s=9, wall_s=9, slices_s=slices) for slices in ([1.0, 5.0], [4.0, 2.0])]
+    runs = [BenchRun(events=2, cpu_s=9, wall_s=9, slices_s=slices) for slices in ([1.0, 5.0], [4.0, 2.0])]
     assert Result(stage="s", unit="event", runs=runs).floor_us == 1.5e6

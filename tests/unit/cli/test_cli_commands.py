@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from agents.audit.stored_ledger import StoredLedger
 from app.adapters.warehouse_port import Delivered, Delivery, Quarantined
 from app.cli.main import app
-from app.cli.show import Bar, Exit, Lines, print_table
+from app.cli.show import Bar, Exit, ProgressLines, print_table
 from app.cli.wait import Uncovered, Waited
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.core.formats.registry_item import RegistryItem
 from app.testing.memory import MemoryObjectStore
 
@@ -127,7 +127,7 @@ def test_a_command_without_a_stack_says_how_to_get_one(tmp_path, monkeypatch, wo
 
 
 def test_a_bar_is_lines_where_nobody_watches(capsys):
-    with Bar(Lines(), "batches are covered", every_s=0) as bar:
+    with Bar(ProgressLines(), "batches are covered", every_s=0) as bar:
         bar(1, 2000)
         bar(2, 2000, "the warehouse does not answer")
     assert capsys.readouterr().err == (
@@ -138,7 +138,7 @@ def test_a_bar_is_lines_where_nobody_watches(capsys):
 def test_a_bar_is_drawn_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with Bar(Lines(), "batches are covered") as bar:
+    with Bar(ProgressLines(), "batches are covered") as bar:
         bar(3, 7)
     drawn = capsys.readouterr().err
     assert "3/7" in drawn
@@ -165,16 +165,16 @@ def batch(batch_id: str, lines: int) -> RegistryItem:
     )
 
 
-def entry(*lines: int) -> Entry:
+def entry(*lines: int) -> LedgerLines:
     import base64
 
-    return Entry("page_views", len(lines), base64.b64encode(BitMap(lines).serialize()).decode())
+    return LedgerLines("page_views", len(lines), base64.b64encode(BitMap(lines).serialize()).decode())
 
 
 class Ledger:
     """A warehouse's ledger, in memory."""
 
-    def __init__(self, **entries: list[Entry]) -> None:
+    def __init__(self, **entries: list[LedgerLines]) -> None:
         self.held = entries
         self.dead: dict[str, dict[int, str]] = {}
         self.asked: list[list[str]] = []

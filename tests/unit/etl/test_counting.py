@@ -2,36 +2,41 @@
 
 import pytest
 
-from app.core.formats.step_history import BaseSearch, Candidate, Counted, Verdict, counted_before
+from app.core.formats.step_history import Accepted, BaseSearch, Candidate, StepVerdict, accepted_before
 from app.core.formats.step_message import NO_PREDECESSOR
 
 
 @pytest.mark.parametrize(
     ("number", "predecessor", "verdict"),
     [
-        (8, 40, Verdict.COUNT),
-        (8, 39, Verdict.IGNORE),  # a zombie that counted other messages
-        (8, NO_PREDECESSOR, Verdict.IGNORE),
-        (7, 40, Verdict.IGNORE),  # a retry of what counted already
-        (1, NO_PREDECESSOR, Verdict.IGNORE),
-        (9, 40, Verdict.GAP),
-        (9, 41, Verdict.GAP),
+        (8, 40, StepVerdict.ACCEPT),
+        (8, 39, StepVerdict.IGNORE),  # a zombie that counted other messages
+        (8, NO_PREDECESSOR, StepVerdict.IGNORE),
+        (7, 40, StepVerdict.IGNORE),  # a retry of what counted already
+        (1, NO_PREDECESSOR, StepVerdict.IGNORE),
+        (9, 40, StepVerdict.GAP),
+        (9, 41, StepVerdict.GAP),
     ],
 )
-def test_after_step_7_at_offset_40(number: int, predecessor: int, verdict: Verdict) -> None:
-    assert Counted(7, 40).judge(number, predecessor) is verdict
+def test_after_step_7_at_offset_40(number: int, predecessor: int, verdict: StepVerdict) -> None:
+    assert Accepted(7, 40).judge(number, predecessor) is verdict
 
 
 @pytest.mark.parametrize(
     ("number", "predecessor", "verdict"),
-    [(1, NO_PREDECESSOR, Verdict.COUNT), (1, 0, Verdict.IGNORE), (0, -1, Verdict.IGNORE), (2, 0, Verdict.GAP)],
+    [
+        (1, NO_PREDECESSOR, StepVerdict.ACCEPT),
+        (1, 0, StepVerdict.IGNORE),
+        (0, -1, StepVerdict.IGNORE),
+        (2, 0, StepVerdict.GAP),
+    ],
 )
-def test_before_the_first_step(number: int, predecessor: int, verdict: Verdict) -> None:
-    assert Counted().judge(number, predecessor) is verdict
+def test_before_the_first_step(number: int, predecessor: int, verdict: StepVerdict) -> None:
+    assert Accepted().judge(number, predecessor) is verdict
 
 
 def test_a_counted_message_moves_the_position_to_itself() -> None:
-    assert Counted(7, 40).advance(44) == Counted(8, 44)
+    assert Accepted(7, 40).advance(44) == Accepted(8, 44)
 
 
 def message(offset: int, number: int, predecessor: int) -> Candidate:
@@ -55,5 +60,5 @@ def test_naming_an_offset_with_the_wrong_number_is_no_proof() -> None:
 
 def test_the_base_counts_for_who_stands_before_it() -> None:
     base = message(11, 6, 9)
-    assert counted_before(base).judge(base.number, base.predecessor) is Verdict.COUNT
-    assert counted_before(base).advance(base.offset) == Counted(6, 11)
+    assert accepted_before(base).judge(base.number, base.predecessor) is StepVerdict.ACCEPT
+    assert accepted_before(base).advance(base.offset) == Accepted(6, 11)

@@ -169,5 +169,5 @@ def test_the_window_leaves_nothing_behind() -> None:
     window = run.etl._window
     assert not run.state.tables["pending"]
     assert not run.state.tables["seconds"]
-    assert not any((window.firsts, window.seconds, window.order, window.joiners, window.waiting))
+    assert not any((window.first_events, window.second_events, window.order, window.joining_keys, window.waiting))
     assert set(joins(run).values()) == {f"s{n}" for n in range(1, 9)}

@@ -12,12 +12,17 @@ import pytest
 import zstandard
 
 from app.core.formats.flow_files import concat_rows, decode_output, encode_output, frame_schema, ledger_frame, replays_frame
-from app.core.formats.flows import BY_NAME, FLOWS, OUTPUTS, Format, Kind
+from app.core.formats.flows import BY_NAME, FLOWS, OUTPUTS, ColumnKind, Format
 from app.core.formats.schemas import VERSIONS, schema_text
 from app.core.formats.step_message import LedgerEntry, Replay
 from app.errors import FormatInvalid
 
-AVRO_TYPES = {Kind.STRING: "string", Kind.TIMESTAMP: "long", Kind.INTEGER: "long", Kind.BOOLEAN: "boolean"}
+AVRO_TYPES = {
+    ColumnKind.STRING: "string",
+    ColumnKind.TIMESTAMP: "long",
+    ColumnKind.INTEGER: "long",
+    ColumnKind.BOOLEAN: "boolean",
+}
 DECOMPRESS = {
     Format.TSV_ZSTD: lambda body: zstandard.ZstdDecompressor().decompress(body),
     Format.TSV_GZIP: gzip.decompress,

@@ -14,7 +14,7 @@ from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse_port import LoadedLedger, WarehouseSession
 from app.apps import new_app
 from app.core.formats import checkpoint
-from app.core.formats.block import End, Tick, encode_control
+from app.core.formats.block import End, WatermarkMessage, encode_control
 from app.core.formats.checkpoint import Barrier, Checkpoint
 from app.core.formats.flows import PAGE_VIEWS
 from app.crash.catalogue import AFTER, BEFORE, CALLS, COMMANDS_ONLY, POINTS, read_point
@@ -29,12 +29,12 @@ from app.shell.transport import Transport
 from app.testing.memory.s3 import MemoryObjectStore
 from app.topics import topics_of
 from tables.store.engine import Engine
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 
 ROOT = Path(__file__).parents[3]
 PROTOCOLS: dict[str, type] = {
     "s3": ObjectStore, "registry": Registry, "kinesis": BlockStream, "logs": Logs, "warehouse": WarehouseSession,
-    "ledger": LoadedLedger, "rocksdb": Engine, "store": PartitionDb,
+    "ledger": LoadedLedger, "rocksdb": Engine, "store": PartitionStore,
 }  # fmt: skip
 OUTSIDE_PORTS = {
     "kafka.topics", "kafka.poll", "kafka.commit", "kafka.earliest", "kafka.highwaters", "kafka.lags", "http.answer",
@@ -90,7 +90,7 @@ def test_every_topic_that_is_written_to_has_its_points() -> None:
 
 
 def test_messages_are_told_apart() -> None:
-    assert kind_on_blocks(encode_control(Tick({}, {}))) == "tick"
+    assert kind_on_blocks(encode_control(WatermarkMessage({}, {}))) == "tick"
     assert kind_on_blocks(encode_control(End("shard"))) == "end"
     assert kind_on_blocks(b"\x01 a block") == "block"
     kinds = [

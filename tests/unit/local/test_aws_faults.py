@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 
-from app.local.services.aws_faults import Answer, AwsFaults, Kind, Rates, drawn, operation_of
+from app.local.services.aws_faults import AwsFault, AwsFaults, FaultAnswer, Rates, drawn, operation_of
 
 PUT, GET = "Kinesis.PutRecords", "Kinesis.GetRecords"
 RATES = Rates(seed=7, s3=0.05, throttled=0.2, partial=0.1, twice=0.1, dynamodb=0.02)
@@ -19,14 +19,14 @@ def test_operations_are_named_by_target_or_method():
 
 
 def test_the_same_seed_fails_the_same_calls_whatever_lies_between():
-    def faults(operations: list[str]) -> dict[str, list[Kind | None]]:
-        found: dict[str, list[Kind | None]] = {}
+    def faults(operations: list[str]) -> dict[str, list[AwsFault | None]]:
+        found: dict[str, list[AwsFault | None]] = {}
         target = AwsFaults(timeout_s=0)
         target.set(RATES)
         for operation in operations:
             before = Counter(target.struck)
             target.serve(
-                operation, b'{"Records": [{}], "ShardIterator": "i"}', lambda _: Answer(200, [], b'{"Records": [{}]}')
+                operation, b'{"Records": [{}], "ShardIterator": "i"}', lambda _: FaultAnswer(200, [], b'{"Records": [{}]}')
             )
             new = Counter(target.struck) - before
             found.setdefault(operation, []).append(next(iter(new), None))
@@ -43,10 +43,19 @@ def test_the_same_seed_fails_the_same_calls_whatever_lies_between():
 @pytest.mark.parametrize(
     ("operation", "expected"),
     [
-        ("S3.GET", {Kind.S3_ERROR: 150, Kind.S3_SLOW_DOWN: 150, Kind.S3_RESET: 100, Kind.S3_LOST: 80, Kind.S3_TIMEOUT: 20}),
-        (PUT, {Kind.THROTTLED: 2000, Kind.PARTIAL: 800, Kind.PUT_TWICE: 720}),
-        (GET, {Kind.THROTTLED: 2000, Kind.PAGE_TWICE: 800}),
-        ("DynamoDB.PutItem", {Kind.DYNAMODB_ERROR: 100, Kind.DYNAMODB_LOST: 100}),
+        (
+            "S3.GET",
+            {
+                AwsFault.S3_ERROR: 150,
+                AwsFault.S3_SLOW_DOWN: 150,
+                AwsFault.S3_RESET: 100,
+                AwsFault.S3_LOST: 80,
+                AwsFault.S3_TIMEOUT: 20,
+            },
+        ),
+        (PUT, {AwsFault.THROTTLED: 2000, AwsFault.PARTIAL: 800, AwsFault.PUT_TWICE: 720}),
+        (GET, {AwsFault.THROTTLED: 2000, AwsFault.PAGE_TWICE: 800}),
+        ("DynamoDB.PutItem", {AwsFault.DYNAMODB_ERROR: 100, AwsFault.DYNAMODB_LOST: 100}),
         ("Kinesis.ListShards", {}),
     ],
 )
@@ -61,19 +70,19 @@ def test_nothing_fails_until_told_nor_after_it_is_taken_back():
     faults = AwsFaults()
     calls = 0
 
-    def call(_: bytes) -> Answer:
+    def call(_: bytes) -> FaultAnswer:
         nonlocal calls
         calls += 1
-        return Answer(200, [], b"")
+        return FaultAnswer(200, [], b"")
 
-    assert faults.serve("S3.PUT", b"", call) == Answer(200, [], b"")
+    assert faults.serve("S3.PUT", b"", call) == FaultAnswer(200, [], b"")
     assert faults.control("POST", b'{"s3": 1}').status == 200
     assert faults.control("POST", b'{"s4": 1}').status == 400
-    assert faults.serve("S3.PUT", b"", call) != Answer(200, [], b"")
+    assert faults.serve("S3.PUT", b"", call) != FaultAnswer(200, [], b"")
     struck = json.loads(faults.control("DELETE", b"").content)
     assert sum(struck.values()) == 1
     before = calls
-    assert faults.serve("S3.PUT", b"", call) == Answer(200, [], b"")
+    assert faults.serve("S3.PUT", b"", call) == FaultAnswer(200, [], b"")
     assert calls == before + 1
     assert json.loads(faults.control("GET", b"").content) == struck
 
@@ -83,12 +92,12 @@ class Calls:
         self.bodies: list[bytes] = []
         self._content = content
 
-    def __call__(self, body: bytes) -> Answer:
+    def __call__(self, body: bytes) -> FaultAnswer:
         self.bodies.append(body)
-        return Answer(200, [], self._content)
+        return FaultAnswer(200, [], self._content)
 
 
-def strike(kind: Kind, operation: str, body: bytes, calls: Calls) -> Answer | None:
+def strike(kind: AwsFault, operation: str, body: bytes, calls: Calls) -> FaultAnswer | None:
     """Serve until the fault is of `kind`; its answer, with only its own calls in `calls`."""
     for seed in range(5000):
         rates = Rates(seed=seed, s3=1, throttled=0.3, partial=0.5, twice=1, dynamodb=1)
@@ -104,15 +113,15 @@ def strike(kind: Kind, operation: str, body: bytes, calls: Calls) -> Answer | No
 @pytest.mark.parametrize(
     ("kind", "operation", "status", "made"),
     [
-        (Kind.S3_ERROR, "S3.PUT", 500, 0),
-        (Kind.S3_SLOW_DOWN, "S3.PUT", 503, 0),
-        (Kind.S3_RESET, "S3.PUT", None, 0),
-        (Kind.S3_LOST, "S3.PUT", None, 1),
-        (Kind.S3_TIMEOUT, "S3.PUT", None, 1),
-        (Kind.DYNAMODB_ERROR, "DynamoDB.PutItem", 500, 0),
-        (Kind.DYNAMODB_LOST, "DynamoDB.PutItem", None, 1),
-        (Kind.THROTTLED, GET, 400, 0),
-        (Kind.PUT_TWICE, PUT, 200, 2),
+        (AwsFault.S3_ERROR, "S3.PUT", 500, 0),
+        (AwsFault.S3_SLOW_DOWN, "S3.PUT", 503, 0),
+        (AwsFault.S3_RESET, "S3.PUT", None, 0),
+        (AwsFault.S3_LOST, "S3.PUT", None, 1),
+        (AwsFault.S3_TIMEOUT, "S3.PUT", None, 1),
+        (AwsFault.DYNAMODB_ERROR, "DynamoDB.PutItem", 500, 0),
+        (AwsFault.DYNAMODB_LOST, "DynamoDB.PutItem", None, 1),
+        (AwsFault.THROTTLED, GET, 400, 0),
+        (AwsFault.PUT_TWICE, PUT, 200, 2),
     ],
 )
 def test_what_is_made_and_what_is_answered(kind, operation, status, made):
@@ -126,13 +135,15 @@ def test_a_partial_put_takes_some_and_says_which(count):
     body = json.dumps({"StreamName": "s", "Records": [{"Data": str(n)} for n in range(count)]}).encode()
 
     class Stream(Calls):
-        def __call__(self, taken: bytes) -> Answer:
+        def __call__(self, taken: bytes) -> FaultAnswer:
             self.bodies.append(taken)
             records = json.loads(taken)["Records"]
-            return Answer(200, [], json.dumps({"Records": [{"SequenceNumber": one["Data"]} for one in records]}).encode())
+            return FaultAnswer(
+                200, [], json.dumps({"Records": [{"SequenceNumber": one["Data"]} for one in records]}).encode()
+            )
 
     calls = Stream()
-    answer = strike(Kind.PARTIAL, PUT, body, calls)
+    answer = strike(AwsFault.PARTIAL, PUT, body, calls)
     assert answer is not None
     content = json.loads(answer.content)
     refused = [record for record in content["Records"] if "ErrorCode" in record]
@@ -145,7 +156,7 @@ def test_a_partial_put_takes_some_and_says_which(count):
 
 def test_a_page_that_comes_twice_leads_back_to_itself_and_an_empty_one_does_not():
     calls = Calls(b'{"Records": [{"Data": "x"}], "NextShardIterator": "next"}')
-    answer = strike(Kind.PAGE_TWICE, GET, b'{"ShardIterator": "this"}', calls)
+    answer = strike(AwsFault.PAGE_TWICE, GET, b'{"ShardIterator": "this"}', calls)
     assert answer is not None
     assert json.loads(answer.content)["NextShardIterator"] == "this"
     faults = AwsFaults()

@@ -6,13 +6,13 @@ import pytest
 
 from app.local.traffic.compare import Comparing, Comparison
 from app.local.traffic.content import BOTS, HUMANS
-from app.local.traffic.expect import Arrival, Fate, expect, summarise
+from app.local.traffic.expect import ExpectedArrival, ExpectedFate, expect, summarise
 from app.local.traffic.rows import payload_of, row_of, storable
-from app.local.traffic.send import Interval, Sent, SentEvent, SentMalformed
+from app.local.traffic.send import Interval, SentEvent, SentMalformed, SentRequest
 from app.local.traffic.stories import EventFacts, Timing
 
 TIMING = Timing(window_s=90, grace_s=30, reorder_s=10, slack_s=2)
-JOINED, ALONE = Fate(None), Fate("page_views")
+JOINED, ALONE = ExpectedFate(None), ExpectedFate("page_views")
 
 
 def event(event_id: str, event_type: str = "page_view", at_s: float = 0, *, view: str = "p1", answer_s: float = 0, **fields):
@@ -33,18 +33,18 @@ def second(event_id: str, at_s: float, **more):
     return event(event_id, "engagement", at_s, **more)
 
 
-def fates(*events: SentEvent) -> dict[str, set[Fate]]:
-    return expect(Sent(0, events={one.facts.event_id: one for one in events}), TIMING).fates
+def fates(*events: SentEvent) -> dict[str, set[ExpectedFate]]:
+    return expect(SentRequest(0, events={one.facts.event_id: one for one in events}), TIMING).fates
 
 
 @pytest.mark.parametrize(
     ("at_s", "first_fate", "second_fate"),
     [
-        (90, Fate("page_views", "s"), JOINED),
-        (120, Fate("page_views", "s"), JOINED),
-        (120.001, ALONE, Fate("engagements", "late")),
-        (-10, Fate("page_views", "s"), JOINED),
-        (-10.001, ALONE, Fate("engagements", "no_first")),
+        (90, ExpectedFate("page_views", "s"), JOINED),
+        (120, ExpectedFate("page_views", "s"), JOINED),
+        (120.001, ALONE, ExpectedFate("engagements", "late")),
+        (-10, ExpectedFate("page_views", "s"), JOINED),
+        (-10.001, ALONE, ExpectedFate("engagements", "no_first")),
     ],
 )
 def test_bounds_of_the_join(at_s, first_fate, second_fate):
@@ -52,32 +52,32 @@ def test_bounds_of_the_join(at_s, first_fate, second_fate):
 
 
 def test_a_view_without_a_second_and_a_second_without_a_view():
-    assert fates(event("f"), second("s", 90, view="p2")) == {"f": {ALONE}, "s": {Fate("engagements", "no_first")}}
+    assert fates(event("f"), second("s", 90, view="p2")) == {"f": {ALONE}, "s": {ExpectedFate("engagements", "no_first")}}
 
 
 def test_the_earliest_second_joins_and_the_other_is_extra():
     found = fates(event("f"), second("s2", 90), second("s1", 91))
-    assert found == {"f": {Fate("page_views", "s2")}, "s2": {JOINED}, "s1": {Fate("engagements", "extra")}}
+    assert found == {"f": {ExpectedFate("page_views", "s2")}, "s2": {JOINED}, "s1": {ExpectedFate("engagements", "extra")}}
 
 
 def test_the_earliest_of_two_firsts_joins():
     found = fates(event("f2", at_s=1), event("f1"), second("s", 90))
-    assert found == {"f1": {Fate("page_views", "s")}, "f2": {ALONE}, "s": {JOINED}}
+    assert found == {"f1": {ExpectedFate("page_views", "s")}, "f2": {ALONE}, "s": {JOINED}}
 
 
 def test_bots_never_join():
     found = fates(event("f", webdriver=True), second("s", 90))
-    assert found == {"f": {Fate("rejected", "bot")}, "s": {Fate("engagements", "no_first")}}
+    assert found == {"f": {ExpectedFate("rejected", "bot")}, "s": {ExpectedFate("engagements", "no_first")}}
 
 
 def test_a_stall_across_a_bound_admits_both_ends():
     found = fates(event("f"), second("s", 119, answer_s=2))
-    assert found["s"] == {JOINED, Fate("engagements", "late")}
-    assert found["f"] == {ALONE, Fate("page_views", "s")}
+    assert found["s"] == {JOINED, ExpectedFate("engagements", "late")}
+    assert found["f"] == {ALONE, ExpectedFate("page_views", "s")}
 
 
 def test_a_block_that_may_have_come_after_the_slack_admits_late():
-    assert fates(event("f"), second("s", 100, answer_s=23))["s"] >= {JOINED, Fate("engagements", "late")}
+    assert fates(event("f"), second("s", 100, answer_s=23))["s"] >= {JOINED, ExpectedFate("engagements", "late")}
     assert fates(event("f"), second("s", 90, answer_s=5))["s"] == {JOINED}
 
 
@@ -85,7 +85,7 @@ def test_summary_counts_copies_bots_and_rows():
     again = event("a", "ad_click", view="p9")
     again.copies = 3
     events = [event("f"), second("s", 90), event("b", webdriver=True), again]
-    sent = Sent(
+    sent = SentRequest(
         0, events={one.facts.event_id: one for one in events}, malformed=[SentMalformed(b"x", "line", False)], lines=7
     )
     summary = summarise(sent, expect(sent, TIMING))
@@ -133,7 +133,7 @@ def good_row(sent: SentEvent) -> dict[str, object]:
 
 
 def compared(events: list[SentEvent], found: dict[str, list[dict[str, object]]]) -> Comparison:
-    sent = Sent(0, events={one.facts.event_id: one for one in events})
+    sent = SentRequest(0, events={one.facts.event_id: one for one in events})
     result = Comparison(flows={}, joined=None, duplicates=None)  # type: ignore[arg-type]
     rows = {flow: [] for flow in ("page_views", "ad_clicks", "engagements", "rejected")} | found
     Comparing("r1", sent, expect(sent, TIMING), result).compare(rows)
@@ -197,7 +197,7 @@ def test_a_bot_must_be_in_rejected_with_its_rule():
 def test_malformed_lines_are_matched_by_their_mark():
     line = SentMalformed(b"r1-m5 <html>", "line", False)
     row = {"event_id": None, "kind": "malformed", "reason": "line: not JSON", "payload": "r1-m5 <html>", "received_at": 0}
-    sent = Sent(0, malformed=[line])
+    sent = SentRequest(0, malformed=[line])
     for rows, expected in (
         ([row], (0, 0, 0)),
         ([], (1, 0, 0)),
@@ -212,25 +212,25 @@ def test_malformed_lines_are_matched_by_their_mark():
 # --- with the moments known
 
 
-def arrived(event_id: str, at_s: float, *, late: bool = False) -> dict[str, Arrival]:
-    return {event_id: Arrival(round(at_s * 1000), round(at_s * 1000), late)}
+def arrived(event_id: str, at_s: float, *, late: bool = False) -> dict[str, ExpectedArrival]:
+    return {event_id: ExpectedArrival(round(at_s * 1000), round(at_s * 1000), late)}
 
 
-def known_fates(arrivals: dict[str, Arrival], *events: SentEvent) -> dict[str, set[Fate]]:
-    return expect(Sent(0, events={one.facts.event_id: one for one in events}), TIMING, arrivals).fates
+def known_fates(arrivals: dict[str, ExpectedArrival], *events: SentEvent) -> dict[str, set[ExpectedFate]]:
+    return expect(SentRequest(0, events={one.facts.event_id: one for one in events}), TIMING, arrivals).fates
 
 
 def test_a_known_moment_settles_what_a_stall_left_open():
     first, stalled = event("f"), second("s", 119, answer_s=40)
     known = known_fates(arrived("f", 0) | arrived("s", 119.5), first, stalled)
-    assert known == {"f": {Fate("page_views", "s")}, "s": {JOINED}}
+    assert known == {"f": {ExpectedFate("page_views", "s")}, "s": {JOINED}}
     known = known_fates(arrived("f", 0) | arrived("s", 121), first, stalled)
-    assert known == {"f": {ALONE}, "s": {Fate("engagements", "late")}}
+    assert known == {"f": {ALONE}, "s": {ExpectedFate("engagements", "late")}}
 
 
 def test_a_block_that_came_late_to_kinesis_may_miss_its_join_and_nothing_else():
     known = known_fates(arrived("f", 0) | arrived("s", 90, late=True), event("f"), second("s", 90))
-    assert known["f"] == {ALONE, Fate("page_views", "s")}
-    assert known["s"] == {JOINED, *(Fate("engagements", reason) for reason in ("late", "no_first", "extra"))}
+    assert known["f"] == {ALONE, ExpectedFate("page_views", "s")}
+    assert known["s"] == {JOINED, *(ExpectedFate("engagements", reason) for reason in ("late", "no_first", "extra"))}
     alone = known_fates(arrived("s", 90, late=True), second("s", 90))
-    assert alone == {"s": {Fate("engagements", "no_first")}}
+    assert alone == {"s": {ExpectedFate("engagements", "no_first")}}

@@ -13,7 +13,7 @@ import pytest
 from app.clock import SystemClock
 from app.errors import LocalStackError
 from app.local.stack.life import Home
-from app.local.stack.stack_file import RoleProcess, Stack, StackSettings
+from app.local.stack.stack_file import Stack, StackProcess, StackSettings
 from app.settings import Settings
 from tests.rig.chaos.workers import Workers
 
@@ -34,7 +34,7 @@ class World:
 
     def _write(self) -> Stack:
         url = "http://127.0.0.1:1"
-        roles = [RoleProcess(role, process.pid, "") for role, process in (("etl", self.etl), ("sink", self.sink))]
+        roles = [StackProcess(role, process.pid, "") for role, process in (("etl", self.etl), ("sink", self.sink))]
         stack = Stack(
             home=str(self.home.path), supervisor_pid=self.supervisor.pid, collector_url=url, warehouse_url=url, kafka="",
             aws_endpoint=url, bucket="b", stream="s", registry_table="r", metrics={}, processes=roles, infrastructure=[],
@@ -70,7 +70,7 @@ async def test_a_signal_goes_to_who_runs_the_role(world: World) -> None:
 
 async def test_who_does_not_run_has_no_pid_and_is_sent_nothing(world: World) -> None:
     """stack.json says 0 between a worker and its successor; a signal to 0 would end everybody in the sender's group."""
-    stopped = RoleProcess("etl", 0, "")
+    stopped = StackProcess("etl", 0, "")
     stack = msgspec.structs.replace(world.stack, processes=[stopped, *world.stack.processes[1:]])
     stack.write(world.home)
     assert (stack.pid_of("etl"), stack.pid_of("sink"), stack.pid_of("nobody")) == (None, world.sink.pid, None)

@@ -10,13 +10,13 @@ import pytest
 import zstandard
 from pyroaring import BitMap
 
-from app.core.audit.reconcile import Entry
+from app.core.audit.reconcile import LedgerLines
 from app.core.formats import object_keys
 from app.core.formats.flows import OUTPUTS
 from app.core.formats.registry_item import BlockPlace, RegistryItem
 from app.core.formats.transaction_record import OutputObject, TransactionRecord, ready_of
-from app.core.sink.chain import Place, encode_record, manifest_of
-from app.local.traffic.expect import Arrival
+from app.core.sink.chain import ChainId, encode_record, manifest_of
+from app.local.traffic.expect import ExpectedArrival
 from tests.rig.invariants.arrivals import Seen, arrivals
 from tests.rig.invariants.batches import judge_ledger, judge_raw
 from tests.rig.invariants.replays import judge_digests
@@ -41,8 +41,8 @@ def texts(violations: list[Violation]) -> str:
 # --- I2, I3
 
 
-def entry(outcome: str, *lines: int) -> Entry:
-    return Entry(outcome, len(lines), base64.b64encode(BitMap(lines).serialize()).decode())
+def entry(outcome: str, *lines: int) -> LedgerLines:
+    return LedgerLines(outcome, len(lines), base64.b64encode(BitMap(lines).serialize()).decode())
 
 
 def item(body: bytes = b"raw", lines: int = 4) -> RegistryItem:
@@ -95,7 +95,7 @@ def test_raw_files_and_registry_keep_what_was_acknowledged(raw, acknowledged, ex
 
 # --- I4
 
-PLACE = Place(1, 0)
+PLACE = ChainId(1, 0)
 
 
 def record(number: int, **changes: Any) -> TransactionRecord:
@@ -268,11 +268,11 @@ def test_arrivals_are_those_of_the_copies_that_count():
     body = frame(("a", NOW_MS), (None, NOW_MS), ("b", NOW_MS + 5))
     of = item(body, lines=3)
     assert arrivals([of], {"raw/x": body}, {}, Seen({(BATCH, 0): NOW_MS + 900}, 1000)) == {
-        "a": Arrival(NOW_MS, NOW_MS, is_late=False), "b": Arrival(NOW_MS + 5, NOW_MS + 5, is_late=False),
+        "a": ExpectedArrival(NOW_MS, NOW_MS, is_late=False), "b": ExpectedArrival(NOW_MS + 5, NOW_MS + 5, is_late=False),
     }  # fmt: skip
     duplicates = {BATCH: [entry("duplicate", 0)]}
     assert arrivals([of], {"raw/x": body}, duplicates, Seen({(BATCH, 0): NOW_MS + 1002}, 1000)) == {
-        "b": Arrival(NOW_MS + 5, NOW_MS + 5, is_late=False)
+        "b": ExpectedArrival(NOW_MS + 5, NOW_MS + 5, is_late=False)
     }
 
 

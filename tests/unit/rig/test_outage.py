@@ -13,7 +13,7 @@ import pytest
 
 from app.local.stack.environment import ROLES
 from app.local.stack.life import Home
-from app.local.stack.stack_file import RoleProcess
+from app.local.stack.stack_file import StackProcess
 from app.settings import Settings
 from tests.rig.outage import memory
 from tests.rig.outage.__main__ import show
@@ -33,7 +33,7 @@ def test_bounds_are_what_the_readme_says() -> None:
 def test_the_highest_memory_of_each_process_is_kept_by_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    processes = [RoleProcess("etl", os.getpid(), ""), RoleProcess("sink", dead.pid, "")]
+    processes = [StackProcess("etl", os.getpid(), ""), StackProcess("sink", dead.pid, "")]
     monkeypatch.setattr(memory, "read_stack", lambda _: SimpleNamespace(processes=processes))
     watch = MemoryWatch(Home(tmp_path))
     watch.phase = "one"

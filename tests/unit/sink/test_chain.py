@@ -5,29 +5,29 @@ import pytest
 
 from app.core.formats import object_keys
 from app.core.formats.flows import OUTPUTS
-from app.core.formats.step_history import Counted
+from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import LedgerEntry
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.core.sink.chain import (
+    ChainEnd,
+    ChainId,
     Holder,
     Leftover,
     LogBounds,
-    Place,
-    Position,
     Put,
+    chain_end_after,
     decode_record,
     effects_of,
     encode_record,
     judge_holder,
     judge_leftover,
     numbers_behind,
-    position_after,
     staged_by,
 )
 from app.core.sink.open_transaction import CommitRules, OpenTransaction, encode_outputs, record_of
 from app.errors import ChainBroken, ChainGap, TopicRecreated
 
-PLACE = Place(1, 3)
+PLACE = ChainId(1, 3)
 HOUR_MS = 1_700_000_000_000
 
 
@@ -47,14 +47,14 @@ def record(number: int = 7, random: str = "aa", **changes: object) -> Transactio
 
 
 def test_a_chain_without_records_begins_at_the_first_offset() -> None:
-    beginning = position_after(None)
-    assert (beginning.next_offset, beginning.read_from, beginning.counted) == (0, 0, Counted())
+    beginning = chain_end_after(None)
+    assert (beginning.next_offset, beginning.read_from, beginning.accepted) == (0, 0, Accepted())
 
 
 def test_behind_a_record_the_last_counted_message_is_read_again() -> None:
-    end = position_after(record())
-    assert (end.number, end.next_offset, end.read_from, end.counted) == (7, 21, 18, Counted(9, 18))
-    assert position_after(record(step_digest="")).read_from == 21
+    end = chain_end_after(record())
+    assert (end.number, end.next_offset, end.read_from, end.accepted) == (7, 21, 18, Accepted(9, 18))
+    assert chain_end_after(record(step_digest="")).read_from == 21
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_behind_a_record_the_last_counted_message_is_read_again() -> None:
     ],
 )
 def test_the_end_is_compared_with_the_log(log: LogBounds, error: type[Exception] | None) -> None:
-    end = position_after(record())
+    end = chain_end_after(record())
     if error is None:
         assert end.check(log) is None
     else:
@@ -99,7 +99,7 @@ def test_a_record_reads_back_only_from_its_own_place() -> None:
     body = encode_record(record())
     assert decode_record(body, PLACE, 7) == record()
     for place, number, other in (
-        (PLACE, 8, body), (Place(1, 4), 7, body), (Place(2, 3), 7, body), (PLACE, 7, b"{"), (PLACE, 7, b"{}"),
+        (PLACE, 8, body), (ChainId(1, 4), 7, body), (ChainId(2, 3), 7, body), (PLACE, 7, b"{"), (PLACE, 7, b"{}"),
         (PLACE, 7, encode_record(record(version=2))),
     ):  # fmt: skip
         with pytest.raises(ChainBroken):
@@ -132,7 +132,7 @@ def test_who_holds_a_number() -> None:
 def test_what_may_be_done_with_leftovers(holder: TransactionRecord | None, verdict: Leftover) -> None:
     staged = staged_by("jobdata/1-3-7-aa/ledger.tsv.zst")
     assert staged is not None
-    assert (staged.place, staged.number, staged.txn_id) == (PLACE, 7, "1-3-7-aa")
+    assert (staged.chain_id, staged.number, staged.txn_id) == (PLACE, 7, "1-3-7-aa")
     assert judge_leftover(staged, holder) is verdict
 
 
@@ -142,7 +142,7 @@ def test_a_key_that_is_no_staged_object(key: str) -> None:
 
 
 def test_an_open_transaction_without_rows_becomes_a_record_without_objects() -> None:
-    open_ = OpenTransaction(PLACE, Position(), 0)
+    open_ = OpenTransaction(PLACE, ChainEnd(), 0)
     made = record_of(open_, "1-3-1-aa", encode_outputs({}, [], [], "1-3-1-aa"), HOUR_MS)
     assert (made.number, made.first_offset, made.last_offset, made.step_number, made.step_offset) == (1, 0, -1, 0, -1)
     assert made.outputs == [OutputObject(output=flow.name, rows=0) for flow in OUTPUTS]
@@ -151,7 +151,7 @@ def test_an_open_transaction_without_rows_becomes_a_record_without_objects() -> 
 
 def test_the_record_names_what_its_files_hold() -> None:
     files = encode_outputs({}, [LedgerEntry("b", "joined", 1, b"x")], [], "1-3-1-aa")
-    made = record_of(OpenTransaction(PLACE, Position(), 0), "1-3-1-aa", files, HOUR_MS)
+    made = record_of(OpenTransaction(PLACE, ChainEnd(), 0), "1-3-1-aa", files, HOUR_MS)
     ledger = next(out for out in made.outputs if out.output == "ledger")
     body = next(file.body for file in files if file.output == "ledger")
     assert (ledger.rows, ledger.bytes, len(ledger.sha256)) == (1, len(body), 64)

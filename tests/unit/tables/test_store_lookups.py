@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from app.core.formats.step_message import Changes, StepMessage, encode_step
-from tables.store.partition_store import PartitionDb
+from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, RocksEngine
 
 IDS = 600_000
@@ -20,7 +20,7 @@ STORED = struct.pack(">Q", 1)
 def test_a_missing_id_is_known_by_filters_in_memory(tmp_path: Path) -> None:
     rng = random.Random(1)
     engine = RocksEngine(tmp_path / "db", Memory(8 * 1024 * 1024))
-    db = PartitionDb(engine, WINDOW_MS)
+    db = PartitionStore(engine, WINDOW_MS)
     learnt = Changes.pack("seen", 16, ((rng.randbytes(16), STORED) for _ in range(IDS)))
     db.commit(StepMessage(1, 0, 1, -1, 0, 0, 0, b"", {}, {}, [], [], [learnt]), b"", 0)
     engine.flush()
@@ -31,7 +31,7 @@ def test_a_missing_id_is_known_by_filters_in_memory(tmp_path: Path) -> None:
 
 def test_a_missing_id_is_known_by_filters_of_a_store_that_was_restored(tmp_path: Path) -> None:
     rng = random.Random(1)
-    db = PartitionDb(RocksEngine(tmp_path / "db", Memory(8 * 1024 * 1024)), WINDOW_MS)
+    db = PartitionStore(RocksEngine(tmp_path / "db", Memory(8 * 1024 * 1024)), WINDOW_MS)
     keys = [rng.randbytes(16) for _ in range(IDS)]
     for n in range(STEPS):
         learnt = Changes.pack("seen", 16, ((key, STORED) for key in keys[n::STEPS]))
@@ -41,7 +41,7 @@ def test_a_missing_id_is_known_by_filters_of_a_store_that_was_restored(tmp_path:
     db.close()
 
 
-def read_next_to_nothing(db: PartitionDb, rng: random.Random) -> None:
+def read_next_to_nothing(db: PartitionStore, rng: random.Random) -> None:
     """Ask for ids that are not there."""
     read = psutil.Process().io_counters().read_chars
     assert not any(db.get("seen", [rng.randbytes(16) for _ in range(ASKED)]))

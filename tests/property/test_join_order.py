@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.join.join_order import FIRST, SECOND, Due, id_in, rank_of, ranks_of, time_in
+from app.core.join.join_order import FIRST, SECOND, Due, id_in, join_key_of, join_keys_of, time_in
 from app.core.join.window import OpenWindow
 from app.core.rules import JoinRules
 
@@ -16,8 +16,8 @@ RULES = JoinRules(window_ms=8, grace_ms=2, reorder_ms=5)
 
 @given(EVENTS, EVENTS)
 def test_ranks_are_in_the_order_of_time_and_id(one: tuple[int, str], other: tuple[int, str]) -> None:
-    assert (rank_of(*one) < rank_of(*other)) == (one < other)
-    assert (time_in(rank_of(*one)), id_in(rank_of(*one))) == one
+    assert (join_key_of(*one) < join_key_of(*other)) == (one < other)
+    assert (time_in(join_key_of(*one)), id_in(join_key_of(*one))) == one
 
 
 @given(
@@ -36,7 +36,7 @@ def test_what_is_due_by_a_place_in_the_closing_order_has_passed(
     )
     frame = OpenWindow(RULES).frame(kind, 7, columns)
     order = sorted(events)
-    assert frame.ranks == ranks_of([time for time, _ in order], [event_id for _, event_id in order])
+    assert frame.join_keys == join_keys_of([time for time, _ in order], [event_id for _, event_id in order])
     assert [frame.digests[at] for at in range(len(frame))] == [digests[events.index(event)] for event in order]
     span_ms = 10 if kind == FIRST else 5
     assert [frame.due_ms(at) for at in range(len(frame))] == [time + span_ms for time, _ in order]
