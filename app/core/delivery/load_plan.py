@@ -11,9 +11,10 @@ from typing import Final
 
 import msgspec
 
-from app.core.delivery.statements import DETAIL_BYTES, LOADED, QUARANTINED, LogRow
+from app.core.delivery.statements import LOADED, QUARANTINED, LogRow
 from app.core.formats.flows import OUTPUTS, Flow
 from app.core.formats.object_keys import load_manifest_key
+from app.core.formats.tables import DETAIL_BYTES
 from app.core.formats.transaction_record import Ready
 
 MAX_TRANSACTIONS: Final = 256

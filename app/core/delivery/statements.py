@@ -1,6 +1,6 @@
 """Every SQL statement that delivery runs, as values.
 
-Names come only from the closed catalogue of `app.core.formats.flows`. They are quoted, because Redshift reserves some of
+Names come only from the closed catalogue of `app.core.formats.tables`. They are quoted, because Redshift reserves some of
 them (`partition`).
 COPY is literal text, for Redshift takes no bind parameters there; it names a role and never a key (rule D3).
 """
@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from app.core.formats.flows import BY_NAME, Flow, Format
+from app.core.formats.flows import Flow, Format
+from app.core.formats.tables import BY_NAME, SCHEMA
 from app.errors import ConfigurationError
 
 Parameter = str | int | datetime | None
 
-SCHEMA: Final = "analytics"
 NULL_TEXT: Final = r"\0"
 """NULL AS U+0000: no file has it, because the collector replaces it; the default `\\N` is text that a visitor could send."""
 LOADED: Final = "loaded"
 QUARANTINED: Final = "quarantined"
-DETAIL_BYTES: Final = 4096
 _SAFE_URL: Final = re.compile(r"s3://[A-Za-z0-9._-]+/[A-Za-z0-9._=/-]+")
 _SAFE_ROLE: Final = re.compile(
     r"default|arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+(,arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+)*"
@@ -57,8 +56,8 @@ class LogRow(NamedTuple):
 
 
 def table(name: str) -> str:
-    """A table of the schema, quoted; `name` is delivery_log or one of `OUTPUTS`."""
-    if name != "delivery_log" and name not in BY_NAME:
+    """A table of the schema, quoted; `name` is one of `TABLES`."""
+    if name not in BY_NAME:
         raise ConfigurationError(f"{name!r} is no table of schema {SCHEMA}")
     return f'"{SCHEMA}"."{name}"'
 

@@ -2,7 +2,7 @@ r"""The files of a transaction: a frame of rows to the bytes of its flow's forma
 
 TSV is CSV quoting with a tab between fields and LF behind every row, no header: what Redshift's `CSV DELIMITER '\t'` and
 PostgreSQL's csv format read alike. A field is quoted when it holds a tab, a quote, CR or LF, or is the empty string; NULL is
-the unquoted empty field. Avro files carry the versioned schemas of `app.core.formats.schemas`.
+the unquoted empty field. Avro files carry the schemas of `app.core.formats.avro_schema`.
 
 The same rows give the same bytes, whoever writes them: nothing comes from a clock, a random source or a file name. Only gzip
 may pack them otherwise on another kind of processor, as its library uses what each has; unpacked they are the same.
@@ -19,11 +19,12 @@ from typing import Any, Final, cast
 import fastavro
 import polars as pl
 import zstandard
+from fastavro.read import SchemaResolutionError
 from isal import igzip
 
+from app.core.formats.avro_schema import schema_of
 from app.core.formats.columns import DTYPES
 from app.core.formats.flows import BY_NAME, DEAD_LETTERS, LEDGER, REPLAYS, Column, ColumnKind, Flow, Format
-from app.core.formats.schemas import schema_of
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay
 from app.errors import FormatInvalid
 
@@ -38,6 +39,10 @@ MIN_TIMESTAMP_MS: Final = -62_135_596_800_000
 """0001-01-01 00:00:00 UTC: the years that both warehouses read from text are 1 to 9999."""
 MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
 """9999-12-31 23:59:59.999 UTC."""
+
+_UNREADABLE: Final = (
+    pl.exceptions.PolarsError, zstandard.ZstdError, SchemaResolutionError, OSError, EOFError, ValueError, KeyError
+)  # fmt: skip
 
 
 def frame_schema(output: str) -> dict[str, pl.DataType]:
@@ -115,6 +120,8 @@ def encode_output(output: str, frame: pl.DataFrame) -> bytes:
 def decode_output(output: str, body: bytes) -> pl.DataFrame:
     """The rows of a file that `encode_output` wrote.
 
+    A column that an Avro file of an older version lacks is NULL.
+
     Raises:
         FormatInvalid: the bytes are no such file.
     """
@@ -124,10 +131,10 @@ def decode_output(output: str, body: bytes) -> pl.DataFrame:
             raise EOFError("nothing there")
         if flow.format in _DECOMPRESS:
             return _read_tsv(flow, _DECOMPRESS[flow.format](body))
-        records = cast(list[dict[str, Any]], list(fastavro.reader(io.BytesIO(body))))
+        records = cast(list[dict[str, Any]], list(fastavro.reader(io.BytesIO(body), schema_of(output))))
         columns = {name: [record[name] for record in records] for name in flow.names}
         return pl.DataFrame(columns, schema=frame_schema(output))
-    except (pl.exceptions.PolarsError, zstandard.ZstdError, OSError, EOFError, ValueError, KeyError) as exc:
+    except _UNREADABLE as exc:
         raise FormatInvalid(f"{len(body)} bytes are no {flow.format.value} of {output}: {exc}") from exc
 
 

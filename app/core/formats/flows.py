@@ -1,7 +1,11 @@
 """The catalogue of what the pipeline writes: six flows, ledger, replays and dead letters, their columns and file formats.
 
-Table and column names are the public contract of schema `analytics`. The frames inside the pipeline (topic `rows`) have a
-flow's columns without `txn_id` and `loaded_at`: the sink adds the first, the warehouse the second.
+Files, Avro schemas, COPY and the warehouse's tables (`tables.py` has those that no file feeds) derive from it. Table and
+column names are the public contract of schema `analytics`: add columns, never rename. A column that is added later says in
+`since` with which version of its flow it came, and may be NULL.
+
+The frames inside the pipeline (topic `rows`) have a flow's columns without `txn_id` and `loaded_at`: the sink adds the
+first, the warehouse the second.
 """
 
 from enum import StrEnum
@@ -18,12 +22,20 @@ class ColumnKind(StrEnum):
 
 
 class Column(NamedTuple):
-    """One column of a flow."""
+    """One column of a flow or of a warehouse table."""
 
     name: str
     kind: ColumnKind = ColumnKind.STRING
     max_bytes: int = 0
     """Longest string in UTF-8 bytes; 0 for other kinds."""
+    integer_bytes: int = 8
+    """How the warehouse keeps an integer: in 2, 4 or 8 bytes."""
+    required: bool = False
+    """Whether the warehouse refuses NULL."""
+    default: str = ""
+    """SQL for the value where a file or statement does not name the column; empty for NULL."""
+    since: int = 1
+    """The version of the flow that brought the column."""
 
 
 class Format(StrEnum):
@@ -42,66 +54,86 @@ class Flow(NamedTuple):
     name: str
     format: Format
     columns: tuple[Column, ...]
+    about: str
+    """What a row is."""
+    distributed_by: str = "page_view_id"
+    """The column whose equal values the warehouse keeps on one node; empty for even distribution."""
+    sorted_by: str = "received_at"
 
     @property
     def names(self) -> tuple[str, ...]:
         """The columns' names, in file order."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def version(self) -> int:
+        """The newest of the columns' versions."""
+        return max(column.since for column in self.columns)
+
 
 def _text(max_bytes: int, *names: str) -> tuple[Column, ...]:
     return tuple(Column(name, ColumnKind.STRING, max_bytes) for name in names)
 
 
-def _integers(*names: str) -> tuple[Column, ...]:
-    return tuple(Column(name, ColumnKind.INTEGER) for name in names)
+def _integers(*names: str, size: int = 8) -> tuple[Column, ...]:
+    return tuple(Column(name, ColumnKind.INTEGER, integer_bytes=size) for name in names)
 
 
 def _times(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name, ColumnKind.TIMESTAMP) for name in names)
 
 
+def _required(*columns: Column) -> tuple[Column, ...]:
+    return tuple(column._replace(required=True) for column in columns)
+
+
 MAX_PROPERTIES_BYTES: Final = 32 * 1024
 MAX_PAYLOAD_BYTES: Final = 4 * 1024
-_PLACE: Final = (*_text(36, "batch_id"), *_integers("line"), *_text(64, "txn_id"))
+_PLACE: Final = _required(*_text(36, "batch_id"), *_integers("line", size=4), *_text(64, "txn_id"))
 _WHO: Final = (*_text(64, "event_id", "page_view_id", "visitor_id"), *_times("occurred_at", "received_at"))
 _WHERE: Final = (*_text(128, "country", "region", "city"), *_text(64, "browser", "os", "device"))
 _COMMON: Final = (*_WHO, *_WHERE, *_text(MAX_PROPERTIES_BYTES, "properties"), *_PLACE)
 _AD: Final = (
-    *_COMMON, *_text(128, "article_id", "campaign_id"), *_integers("ad_slot"),
+    *_COMMON, *_text(128, "article_id", "campaign_id"), *_integers("ad_slot", size=2),
     *_text(128, "creative_id"), *_integers("revenue_micros"),
 )  # fmt: skip
+_ENGAGED: Final = (*_integers("dwell_ms", "visible_ms"), *_integers("scroll_pct", size=2))
 
 PAGE_VIEWS: Final = Flow("page_views", Format.TSV_ZSTD, (
     *_COMMON, *_text(4096, "url", "referrer"), *_text(64, "referrer_medium"), *_text(256, "referrer_source"),
     *_text(128, "article_id", "author_id", "section", "campaign_id"), Column("joined", ColumnKind.BOOLEAN),
-    *_text(64, "engagement_id"), *_times("engaged_at"), *_integers("dwell_ms", "visible_ms", "scroll_pct"),
-    *_text(MAX_PROPERTIES_BYTES, "engagement_properties"),
+    *_text(64, "engagement_id"), *_times("engaged_at"), *_ENGAGED, *_text(MAX_PROPERTIES_BYTES, "engagement_properties"),
     *_text(1024, "article_title", "campaign_name"), *_text(128, "campaign_network"),
-))  # fmt: skip
-AD_IMPRESSIONS: Final = Flow("ad_impressions", Format.TSV_GZIP, _AD)
-AD_CLICKS: Final = Flow("ad_clicks", Format.AVRO_DEFLATE, _AD)
+), about="a first event with all fields of its second, where one joined")  # fmt: skip
+AD_IMPRESSIONS: Final = Flow("ad_impressions", Format.TSV_GZIP, _AD, about="an ad was shown on a page view")
+AD_CLICKS: Final = Flow("ad_clicks", Format.AVRO_DEFLATE, _AD, about="an ad was clicked on a page view")
 REDIRECTS: Final = Flow("redirects", Format.AVRO_DEFLATE, (
     *_COMMON, *_text(4096, "url", "referrer"), *_text(128, "article_id", "campaign_id"), *_integers("cost_micros"),
     *_text(1024, "campaign_name"), *_text(128, "campaign_network"),
-))  # fmt: skip
-ENGAGEMENTS: Final = Flow("engagements", Format.TSV_BZIP2, (
-    *_COMMON, *_integers("dwell_ms", "visible_ms", "scroll_pct"), *_text(16, "reason"),
-))  # fmt: skip
+), about="a paid redirect brought a visitor, and what it cost", distributed_by="campaign_id")  # fmt: skip
+ENGAGEMENTS: Final = Flow(
+    "engagements", Format.TSV_BZIP2, (*_COMMON, *_ENGAGED, *_text(16, "reason")),
+    about="a second event that met no first event, with the reason: no_first, late or extra",
+)  # fmt: skip
 REJECTED: Final = Flow("rejected", Format.AVRO_NULL, (
-    *_text(64, "event_id"), *_text(32, "event_type"), *_text(16, "kind"), *_text(256, "reason"),
+    *_text(64, "event_id"), *_text(32, "event_type"), *_required(*_text(16, "kind")), *_text(256, "reason"),
     *_text(1024, "user_agent"), *_text(64, "ip"), *_text(MAX_PAYLOAD_BYTES, "payload"), *_times("received_at"), *_PLACE,
-))  # fmt: skip
-LEDGER: Final = Flow("ledger", Format.TSV_ZSTD, (
-    *_text(64, "txn_id"), *_text(36, "batch_id"), *_text(32, "outcome"), *_integers("lines"), *_text(65535, "line_set"),
-))  # fmt: skip
-REPLAYS: Final = Flow("replays", Format.TSV_ZSTD, (
-    *_text(64, "txn_id"), *_text(36, "batch_id"), *_integers("block", "attempt"),
-))  # fmt: skip
+), about="a bot or a malformed line, with the rule that caught it", distributed_by="")  # fmt: skip
+LEDGER: Final = Flow("ledger", Format.TSV_ZSTD, _required(
+    *_text(64, "txn_id"), *_text(36, "batch_id"), *_text(32, "outcome"), *_integers("lines", size=4),
+    *_text(65535, "line_set"),
+), about="what became of lines of a batch: line_set is a Roaring bitmap in base64 with `lines` members",
+    distributed_by="batch_id", sorted_by="batch_id")  # fmt: skip
+REPLAYS: Final = Flow("replays", Format.TSV_ZSTD, _required(
+    *_text(64, "txn_id"), *_text(36, "batch_id"), *_integers("block", "attempt", size=4),
+), about="a block that came again and was dropped whole", distributed_by="batch_id", sorted_by="batch_id")  # fmt: skip
 
 DEAD_LETTERS: Final = Flow("dead_letters", Format.TSV_ZSTD, (
-    *_text(64, "txn_id"), *_text(36, "batch_id"), *_integers("block", "attempt", "source_offset"), *_text(1024, "reason"),
-))  # fmt: skip
+    *_required(*_text(64, "txn_id")), *_text(36, "batch_id"), *_integers("block", "attempt", size=4),
+    *_integers("source_offset"), *_text(1024, "reason"),
+), about="a block that could not be read and was set aside: its lines are in no ledger, the audit sends the batch again; "
+    "source_offset is the message's place in its partition of topic `blocks`; without a batch it was no block at all",
+    distributed_by="batch_id", sorted_by="batch_id")  # fmt: skip
 
 FLOWS: Final = (PAGE_VIEWS, AD_IMPRESSIONS, AD_CLICKS, REDIRECTS, ENGAGEMENTS, REJECTED)
 """The six flows, in the order of every listing."""

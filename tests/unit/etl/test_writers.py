@@ -12,17 +12,10 @@ import pytest
 import zstandard
 
 from app.core.formats.flow_files import concat_rows, decode_output, encode_output, frame_schema, ledger_frame, replays_frame
-from app.core.formats.flows import BY_NAME, FLOWS, OUTPUTS, ColumnKind, Format
-from app.core.formats.schemas import VERSIONS, schema_text
+from app.core.formats.flows import BY_NAME, OUTPUTS, Format
 from app.core.formats.step_message import LedgerEntry, Replay
 from app.errors import FormatInvalid
 
-AVRO_TYPES = {
-    ColumnKind.STRING: "string",
-    ColumnKind.TIMESTAMP: "long",
-    ColumnKind.INTEGER: "long",
-    ColumnKind.BOOLEAN: "boolean",
-}
 DECOMPRESS = {
     Format.TSV_ZSTD: lambda body: zstandard.ZstdDecompressor().decompress(body),
     Format.TSV_GZIP: gzip.decompress,
@@ -107,16 +100,6 @@ def test_codecs_are_those_of_the_catalogue() -> None:
         reader = fastavro.reader(io.BytesIO(encode_output(name, frame_of(name, {"event_id": "e"}))))
         assert reader.metadata["avro.codec"] == codec
         assert "logicalType" not in json.dumps(reader.writer_schema)
-
-
-@pytest.mark.parametrize("flow", [flow for flow in FLOWS if "avro" in flow.format], ids=lambda flow: flow.name)
-def test_schemas_are_the_catalogues(flow) -> None:
-    schema = json.loads(schema_text(flow.name, VERSIONS[flow.name]))
-    assert schema["name"] == flow.name
-    assert [(f["name"], f["type"]) for f in schema["fields"]] == [
-        (c.name, ["null", AVRO_TYPES[c.kind]]) for c in flow.columns
-    ]
-    assert all(field["default"] is None for field in schema["fields"])
 
 
 def test_avro_timestamps_are_milliseconds() -> None:

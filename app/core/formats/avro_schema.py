@@ -1,0 +1,41 @@
+"""The Avro schemas of the flows that are written as Avro, made from the catalogue.
+
+Warehouses map Avro fields to columns by name. Timestamps are plain longs, milliseconds since the epoch: COPY reads them with
+TIMEFORMAT 'epochmillisecs', and does not know Avro's logical types. Every field may be null and is null by default, so a
+reader of today finds NULL where a file of an older version has no such field.
+"""
+
+from functools import cache
+from typing import Any, Final
+
+import fastavro
+
+from app.core.formats.flows import BY_NAME, Column, ColumnKind
+
+NAMESPACE: Final = "instream"
+_TYPES: Final = {
+    ColumnKind.STRING: "string",
+    ColumnKind.TIMESTAMP: "long",
+    ColumnKind.INTEGER: "long",
+    ColumnKind.BOOLEAN: "boolean",
+}
+_DOCS: Final = {ColumnKind.TIMESTAMP: "milliseconds since the epoch, UTC"}
+
+
+def avro_schema(flow: str, version: int | None = None) -> dict[str, Any]:
+    """The schema of `flow` as JSON has it: of one version, the newest unless told otherwise."""
+    columns = BY_NAME[flow].columns
+    newest = BY_NAME[flow].version if version is None else version
+    fields = [_field(column) for column in columns if column.since <= newest]
+    return {"type": "record", "name": flow, "namespace": NAMESPACE, "fields": fields}
+
+
+@cache
+def schema_of(flow: str) -> Any:
+    """The schema that `flow` is written and read with, parsed by fastavro."""
+    return fastavro.parse_schema(avro_schema(flow))
+
+
+def _field(column: Column) -> dict[str, Any]:
+    field = {"name": column.name, "type": ["null", _TYPES[column.kind]], "default": None}
+    return field | {"doc": _DOCS[column.kind]} if column.kind in _DOCS else field
