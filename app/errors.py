@@ -8,9 +8,11 @@ InstreamError
 │   ├── EnvelopeInvalid
 │   ├── FrameInvalid
 │   └── StepMessageInvalid
+├── NewerFormat                   written by a newer version: the reader waits for its upgrade
 ├── HistoryBroken                 a worker must end and recover before it does anything else
 │   ├── StepConflict
 │   ├── StepGap
+│   ├── ConservationBroken
 │   ├── SourceGap
 │   ├── TopicRecreated
 │   ├── EpochMismatch
@@ -77,12 +79,30 @@ class StepMessageInvalid(FormatInvalid):
     """A message on `rows` is no step of this version."""
 
 
+class NewerFormat(InstreamError):
+    """Bytes of a version beyond the reader's own, or that hold what only a newer version knows.
+
+    Nothing is wrong with them: the reader waits, not ready, until it is upgraded, and neither skips nor rejects them.
+
+    Attributes:
+        offset: of the message in its log that the reader cannot take, where that is known.
+    """
+
+    def __init__(self, text: str, offset: int | None = None) -> None:
+        super().__init__(text)
+        self.offset = offset
+
+
 class HistoryBroken(InstreamError):
     """What this worker holds is not what the log says: it must end and recover."""
 
 
 class StepConflict(HistoryBroken):
     """Somebody else wrote to `rows` between this owner's last read and its step (rule E3)."""
+
+
+class ConservationBroken(HistoryBroken):
+    """A step does not account for each line that it took, or emits other rows than its ledger says (rule E9)."""
 
 
 class StepGap(HistoryBroken):

@@ -8,6 +8,7 @@ GATHERED = ("tests/property/test_gathered_steps.py",)
 RECOVERY = ("tests/agents/etl/test_partition_state.py", "tests/agents/etl/test_etl_work.py")
 LINES = ("tests/property/test_step_equals_oracle.py", "tests/unit/etl/test_ledger_of_steps.py")
 
+
 MUTANTS = (
     Mutant(
         "acknowledged before the step is stored",
@@ -217,8 +218,8 @@ MUTANTS = (
         "a replay is not reported",
         "A2",
         "app/core/etl/step.py",
-        "ledger=ledger.entries(), replays=intake.replays,",
-        "ledger=ledger.entries(), replays=[],",
+        "ledger=emission.ledger.entries(), replays=intake.replays,",
+        "ledger=emission.ledger.entries(), replays=[],",
         LINES,
     ),
     Mutant(

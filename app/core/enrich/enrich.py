@@ -52,6 +52,10 @@ class Origin(NamedTuple):
     city: str | None
 
 
+AGENT_COLUMNS: Final = Agent._fields[1:]
+"""What a row has of its user agent."""
+ORIGIN_COLUMNS: Final = Origin._fields[1:]
+"""What a row has of its address."""
 NO_ORIGIN: Final = Origin(None, None, None, None)
 """What most addresses say where no geo database is configured."""
 

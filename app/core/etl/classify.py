@@ -8,30 +8,36 @@ from typing import Final, NamedTuple
 from app.core.enrich.bots import WEBDRIVER
 from app.core.enrich.enrich import NO_ORIGIN, Enricher
 from app.core.etl.decode import Decoded
+from app.core.events.fields import TYPES, JoinPart
 from app.core.state.encoding import digests_of
 
 
 class LineKind(IntEnum):
-    """Where a line goes."""
+    """What becomes of a line."""
 
     MALFORMED = 0
     DUPLICATE = 1
     BOT = 2
     FIRST = 3
     SECOND = 4
-    AD_IMPRESSION = 5
-    AD_CLICK = 6
-    REDIRECT = 7
+    EMITTED = 5
+    """A row of its type's flow at once: `EMITTED` and every code above it, one for each type of `EMITTED_TYPES`."""
 
 
-_OF_TYPE: Final = {
+EMITTED_TYPES: Final = tuple(event for event in TYPES if event.part is JoinPart.NONE)
+CODES: Final = LineKind.EMITTED + len(EMITTED_TYPES)
+"""A line's code is its kind; that of an event which is emitted also tells its type."""
+_CODE_OF_PART: Final = {JoinPart.FIRST: LineKind.FIRST, JoinPart.SECOND: LineKind.SECOND}
+_CODE_OF_TYPE: Final[dict[str | None, int]] = {
     None: LineKind.MALFORMED,
-    "page_view": LineKind.FIRST,
-    "engagement": LineKind.SECOND,
-    "ad_impression": LineKind.AD_IMPRESSION,
-    "ad_click": LineKind.AD_CLICK,
-    "redirect": LineKind.REDIRECT,
+    **{event.name: int(_CODE_OF_PART[event.part]) for event in TYPES if event.part in _CODE_OF_PART},
+    **{event.name: LineKind.EMITTED + n for n, event in enumerate(EMITTED_TYPES)},
 }
+
+
+def kind_of(code: int) -> LineKind:
+    """The kind that a line's code says."""
+    return LineKind(min(code, LineKind.EMITTED))
 
 
 class Rejection(NamedTuple):
@@ -48,7 +54,7 @@ class Rejection(NamedTuple):
 class ClassifiedLines(NamedTuple):
     """What some lines are, as far as each says so itself; copies are told apart later."""
 
-    kinds: list[int]
+    codes: list[int]
     agents: Sequence[Sequence[str | None]]
     """Browser, os and device of each line."""
     places: Sequence[Sequence[str | None]]
@@ -68,22 +74,22 @@ def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
     places: Sequence[Sequence[str | None]] = ()
     if origins.count(NO_ORIGIN) < len(origins):
         networks, *places = zip(*origins, strict=True)
-    kinds: list[int] = list(map(_OF_TYPE.__getitem__, columns["event_type"]))
+    codes: list[int] = list(map(_CODE_OF_TYPE.__getitem__, columns["event_type"]))
     rejections: dict[int, Rejection] = {}
     for n in sorted({*_where(columns["webdriver"]), *_where(agent_rules), *_where(networks)}):
-        kinds[n] = LineKind.BOT
+        codes[n] = LineKind.BOT
         rule = WEBDRIVER if columns["webdriver"][n] else agent_rules[n] or networks[n] or ""
         rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None)
-    if columns["malformed"].count(None) < len(kinds):
+    if columns["malformed"].count(None) < len(codes):
         for n, reason in enumerate(columns["malformed"]):
             if reason is not None:
-                kinds[n] = LineKind.MALFORMED
+                codes[n] = LineKind.MALFORMED
                 payload = columns["payload"][n] or ""
                 rejections[n] = Rejection(reason, columns["user_agent"][n], columns["ip"][n], payload)
     event_ids = columns["event_id"]
     if None in event_ids:
         event_ids = [event_id or "" for event_id in event_ids]
-    return ClassifiedLines(kinds, agents, places, rejections, digests_of(event_ids))
+    return ClassifiedLines(codes, agents, places, rejections, digests_of(event_ids))
 
 
 def _where(conditions: Sequence[object]) -> Iterator[int]:

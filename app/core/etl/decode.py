@@ -6,19 +6,20 @@ neighbour.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 import polars as pl
 import zstandard
-from msgspec.structs import astuple
+from msgspec.structs import astuple as _astuple
 
 from app.core.events.canonical_json import storable_text
-from app.core.events.fields import EVENT_TYPES, INT64, STORED_FIELDS
+from app.core.events.fields import EVENT_TYPES, FIELDS, INT64, STORED_FIELDS
 from app.core.events.parse import read_stored_line
 from app.core.formats.block import BlockHeader, frame_of, open_frame
+from app.core.formats.flows import ColumnKind
 from app.core.formats.source import AcceptedBlock
-from app.errors import FrameInvalid
+from app.errors import FrameInvalid, NewerFormat
 
 AT_ONCE: Final = 1000
 """Lines that go from text to columns together: their objects, ten times as large as the columns, go before more are made.
@@ -30,44 +31,43 @@ _NUL: Final = b"\\u0000"
 """The one escape that the decoder takes and no stored line may hold."""
 ANY_FAILURE: Final = (Exception, pl.exceptions.PanicException)
 """What working on bad input may raise: a panic in polars is no Exception, and would pass by every `except Exception`."""
-EventType = Literal["page_view", "engagement", "ad_impression", "ad_click", "redirect"]
-Integer = Annotated[int, msgspec.Meta(ge=INT64[0], le=INT64[1])]
 
 
-class StoredEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
-    """A stored line; the fields are those of `STORED_FIELDS`, in the order in which they are written: it is read faster."""
+class StoredEvent(Protocol):
+    """A stored line: the fields of `STORED_FIELDS`, None where the line has none."""
 
-    event_type: EventType | None = None
-    event_id: str | None = None
-    page_view_id: str | None = None
-    occurred_at: Integer | None = None
-    visitor_id: str | None = None
-    url: str | None = None
-    referrer: str | None = None
-    article_id: str | None = None
-    author_id: str | None = None
-    section: str | None = None
-    campaign_id: str | None = None
-    dwell_ms: Integer | None = None
-    visible_ms: Integer | None = None
-    scroll_pct: Integer | None = None
-    ad_slot: Integer | None = None
-    creative_id: str | None = None
-    revenue_micros: Integer | None = None
-    cost_micros: Integer | None = None
-    webdriver: bool | None = None
-    properties: str | None = None
-    received_at: Integer
-    ip: str | None = None
-    user_agent: str | None = None
-    malformed: str | None = None
-    payload: str | None = None
-    payload_b64: str | None = None
+    event_type: str | None
+    event_id: str | None
+    page_view_id: str | None
+    occurred_at: int | None
+    received_at: int
+    malformed: str | None
 
 
-if set(StoredEvent.__struct_fields__) != set(STORED_FIELDS) or set(get_args(EventType)) != set(EVENT_TYPES):
-    raise RuntimeError("StoredEvent and the catalogue of fields differ")
-_decoder: Final = msgspec.json.Decoder(StoredEvent)
+_OF_KIND: Final[dict[ColumnKind, Any]] = {
+    ColumnKind.STRING: str, ColumnKind.BOOLEAN: bool,
+    ColumnKind.INTEGER: (integer := Annotated[int, msgspec.Meta(ge=INT64[0], le=INT64[1])]), ColumnKind.TIMESTAMP: integer,
+}  # fmt: skip
+
+
+_AS_WRITTEN: Final = sorted(STORED_FIELDS.items(), key=lambda field: field[0] != "event_type")
+
+
+def _stored_field(name: str, kind: ColumnKind) -> Any:
+    if name == "received_at":
+        return name, _OF_KIND[kind]
+    return name, (Literal[EVENT_TYPES] if name == "event_type" else _OF_KIND[kind]) | None, None
+
+
+_Stored: Final[Any] = msgspec.defstruct(
+    "_Stored", [_stored_field(name, kind) for name, kind in _AS_WRITTEN], gc=False, forbid_unknown_fields=True,
+    kw_only=True,
+)  # fmt: skip
+"""`StoredEvent` as it is decoded; its fields in the order in which they are written: they are read faster."""
+_decoder: Final[msgspec.json.Decoder[StoredEvent]] = msgspec.json.Decoder(_Stored)
+astuple: Final[Callable[[StoredEvent], tuple[Any, ...]]] = _astuple  # type: ignore[assignment]
+_LOOSE: Final = frozenset(EVENT_TYPES) - frozenset(FIELDS["page_view_id"].required_by)
+"""Types of events that need no page view."""
 
 
 class Decoded(NamedTuple):
@@ -118,8 +118,8 @@ def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Decoded]
                 event = _read_line(line, alone)
                 received_at = event.received_at
                 rehearse(_by_column([event], [alone]))
-            except MemoryError:
-                raise  # that is nobody's line
+            except (MemoryError, NewerFormat):
+                raise  # no fault of the line
             except ANY_FAILURE as exc:  # whatever it is, it is this line's fault, and the reason says so
                 event = malformed_line(line, f"processing: {type(exc).__name__}", received_at)
             events.append(event)
@@ -140,7 +140,7 @@ def open_block(header: BlockHeader, message: bytes, reader: zstandard.ZstdDecomp
 
 
 def _by_column(events: Sequence[StoredEvent], blocks: Sequence[AcceptedBlock]) -> Decoded:
-    return Decoded(dict(zip(StoredEvent.__struct_fields__, zip(*map(astuple, events), strict=True), strict=True)), blocks)
+    return Decoded(dict(zip(_Stored.__struct_fields__, zip(*map(astuple, events), strict=True), strict=True)), blocks)
 
 
 def _read_together(block: AcceptedBlock) -> list[StoredEvent] | None:
@@ -155,24 +155,29 @@ def _read_together(block: AcceptedBlock) -> list[StoredEvent] | None:
     # Lists of one field, scanned in C: a quarter of the time of a condition a line.
     lacking = None in [e.event_id for e in valid] or None in [e.occurred_at for e in valid]
     lacking = lacking or None in [e.event_type for e in valid]
-    if lacking or any([e.page_view_id is None and e.event_type != "redirect" for e in valid]):
+    if lacking or any([e.page_view_id is None and e.event_type not in _LOOSE for e in valid]):
         return None
     return events
 
 
 def _read_line(line: bytes, block: AcceptedBlock) -> StoredEvent:
-    """One stored line, or a malformed one in its place."""
-    fields = read_stored_line(line)
+    """One stored line, or a malformed one in its place. Raises NewerFormat, see `read_stored_line`."""
+    try:
+        fields = read_stored_line(line)
+    except NewerFormat as exc:
+        raise NewerFormat(f"offset {block.offset}, batch {block.header.batch_id}: {exc}", offset=block.offset) from exc
     floor = block.header.received_at_ms
     received_at = fields["received_at"]
     if received_at is None:
         fields["received_at"] = floor
     elif received_at < floor:
         return malformed_line(line, "received_at: before its block's", floor)
-    return StoredEvent(**fields)
+    event: StoredEvent = _Stored(**fields)
+    return event
 
 
 def malformed_line(line: bytes, reason: str, received_at_ms: int) -> StoredEvent:
     """A line that is rejected with `reason`; it says nothing of itself but its text."""
     text = storable_text(line.decode(errors="replace"))
-    return StoredEvent(received_at=received_at_ms, malformed=reason, payload=text)
+    event: StoredEvent = _Stored(received_at=received_at_ms, malformed=reason, payload=text)
+    return event

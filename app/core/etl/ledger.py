@@ -1,6 +1,6 @@
 """The ledger of a step: of each batch, which lines became what (invariant: over all steps each line exactly once)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 
@@ -19,18 +19,17 @@ class StepLedger:
 
     def add(self, rows: pl.DataFrame, outcome: str) -> None:
         """Every row of `rows` (columns `batch_id`, `line`) became `outcome`; one without a batch is none."""
-        places = zip(rows["batch_id"].to_list(), rows["line"].to_list(), strict=True)
-        by_batch: dict[str | None, list[int]] = {}
-        for batch_id, run in groupby(places, key=itemgetter(0)):
-            by_batch.setdefault(batch_id, []).extend([line for _, line in run])
-        for batch_id, lines in by_batch.items():
-            if batch_id is not None:
-                self._add(batch_id, outcome, lines)
+        for batch_id, lines in lines_by_batch(rows).items():
+            self._add(batch_id, outcome, lines)
 
     def add_part(self, part: Part, outcome: str) -> None:
         """Every line of `part` became `outcome`."""
         for batch_id, lines in part.by_batch():
             self._add(batch_id, outcome, lines)
+
+    def lines(self) -> Iterable[tuple[tuple[str, str], BitMap]]:
+        """((batch_id, outcome), lines), for each pair that has any."""
+        return self._lines.items()
 
     def entries(self) -> list[LedgerEntry]:
         """The entries, in the order in which their first lines were added."""
@@ -42,6 +41,16 @@ class StepLedger:
             self._lines[batch_id, outcome] = BitMap(lines)
         else:
             known.update(lines)
+
+
+def lines_by_batch(rows: pl.DataFrame) -> dict[str, list[int]]:
+    """The line numbers of each batch in `rows` (columns `batch_id`, `line`); rows without a batch are passed over."""
+    places = zip(rows["batch_id"].to_list(), rows["line"].to_list(), strict=True)
+    by_batch: dict[str, list[int]] = {}
+    for batch_id, run in groupby(places, key=itemgetter(0)):
+        if batch_id is not None:
+            by_batch.setdefault(batch_id, []).extend([line for _, line in run])
+    return by_batch
 
 
 def _entry(batch_id: str, outcome: str, lines: BitMap) -> LedgerEntry:

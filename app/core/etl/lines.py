@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
-from app.core.enrich.enrich import Enricher
-from app.core.etl.classify import ClassifiedLines, LineKind, Rejection, classify_lines
+from app.core.enrich.enrich import AGENT_COLUMNS, ORIGIN_COLUMNS, Enricher
+from app.core.etl.classify import CODES, ClassifiedLines, LineKind, Rejection, classify_lines
 from app.core.etl.decode import Decoded
 from app.core.etl.dedup import ValidLines, find_duplicates
 from app.core.events.fields import STORED_FIELDS
@@ -17,8 +17,6 @@ from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
 from app.core.state.tables import StateReader
 
-_OF_AGENT: Final = ("browser", "os", "device")
-_OF_ORIGIN: Final = ("country", "region", "city")
 _JUDGED: Final = frozenset({"ip", "user_agent", "webdriver", "malformed", "payload", "payload_b64"})
 """Fields that are read where lines are classified, and go no further."""
 _SCHEMA: Final = {name: DTYPES[kind] for name, kind in STORED_FIELDS.items() if name not in _JUDGED}
@@ -29,12 +27,12 @@ class StepLines(NamedTuple):
     """Every line of a step's blocks, in log order; a line's place is its position in the step."""
 
     frame: pl.DataFrame
-    """The fields that rows have, browser, os, device, country, region and city."""
+    """The fields that rows have, and what enrichment read of the user agent and the address."""
     blocks: Sequence[AcceptedBlock]
     ends: Sequence[int]
     """Of each block the position behind its last line."""
-    positions: Mapping[LineKind, Sequence[int]]
-    """The lines of each kind, ascending."""
+    positions: Mapping[int, Sequence[int]]
+    """The lines of each code that a line has, ascending."""
     rejections: Mapping[int, Rejection]
     """Of each bot and malformed line, copies among them, by its position."""
     seen: Changes | None
@@ -52,51 +50,55 @@ def sort_lines(read: Iterable[Decoded], state: StateReader, dedup_window_ms: int
     """
     frames: list[pl.DataFrame] = []
     blocks: list[AcceptedBlock] = []
-    kinds: list[int] = []
+    codes: list[int] = []
     digests: list[bytes] = []
     rejections: dict[int, Rejection] = {}
     for decoded in read:
         classified = classify_lines(decoded, enricher)
         frames.append(_frame(decoded, classified))
-        rejections.update((n + len(kinds), rejection) for n, rejection in classified.rejections.items())
+        rejections.update((n + len(codes), rejection) for n, rejection in classified.rejections.items())
         blocks += decoded.blocks
-        kinds += classified.kinds
+        codes += classified.codes
         digests += classified.digests
     ends = list(accumulate(block.header.lines for block in blocks))
-    valid: Sequence[int] = range(len(kinds))
-    if LineKind.MALFORMED in kinds:
-        valid, digests = list(compress(valid, kinds)), list(compress(digests, kinds))
+    valid: Sequence[int] = range(len(codes))
+    if LineKind.MALFORMED in codes:
+        valid, digests = list(compress(valid, codes)), list(compress(digests, codes))
     duplicates = find_duplicates(ValidLines(valid, digests, blocks, ends), state, dedup_window_ms)
     for n in duplicates.positions:
-        kinds[n] = LineKind.DUPLICATE
-    positions: list[list[int]] = [[] for _ in LineKind]
-    for n, kind in enumerate(kinds):
-        positions[kind].append(n)
-    by_kind = {kind: places for kind, places in zip(LineKind, positions, strict=True) if places}
-    return StepLines(stack(frames).rechunk(), blocks, ends, by_kind, rejections, duplicates.seen)
+        codes[n] = LineKind.DUPLICATE
+    positions: list[list[int]] = [[] for _ in range(CODES)]
+    for n, code in enumerate(codes):
+        positions[code].append(n)
+    by_code = {code: places for code, places in enumerate(positions) if places}
+    return StepLines(stack(frames).rechunk(), blocks, ends, by_code, rejections, duplicates.seen)
 
 
 def _frame(decoded: Decoded, classified: ClassifiedLines) -> pl.DataFrame:
     columns = [pl.Series(name, decoded.columns[name], dtype=dtype) for name, dtype in _SCHEMA.items()]
-    columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_AGENT, classified.agents, strict=True)]
+    columns += _texts(AGENT_COLUMNS, classified.agents)
     if classified.places:
-        columns += [pl.Series(name, values, dtype=_TEXT) for name, values in zip(_OF_ORIGIN, classified.places, strict=True)]
+        columns += _texts(ORIGIN_COLUMNS, classified.places)
     else:
-        columns += [nothing(name, _TEXT, len(classified.kinds)) for name in _OF_ORIGIN]
+        columns += [nothing(name, _TEXT, len(classified.codes)) for name in ORIGIN_COLUMNS]
     return pl.DataFrame(columns)
 
 
+def _texts(names: Sequence[str], columns: Sequence[Sequence[str | None]]) -> list[pl.Series]:
+    return [pl.Series(name, values, dtype=_TEXT) for name, values in zip(names, columns, strict=True)]
+
+
 class Part:
-    """Lines of one kind, in log order.
+    """Lines of one code, in log order.
 
     Args:
         lines: all lines of the step.
-        kind: which of them; there is at least one.
+        code: which of them; there is at least one.
     """
 
-    def __init__(self, lines: StepLines, kind: LineKind) -> None:
+    def __init__(self, lines: StepLines, code: int) -> None:
         self._lines = lines
-        self.positions = positions = lines.positions[kind]
+        self.positions = positions = lines.positions[code]
         self.blocks = lines.blocks
         self.spans = _spans(positions, lines.ends)
         """Of each block the part's own positions in it."""

@@ -1,26 +1,25 @@
 """The first half of a step: its blocks' lines become rows, or go into the window (rule J1)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 import polars as pl
 
 from app.core.enrich.enrich import Enricher
-from app.core.etl.classify import LineKind
+from app.core.etl.classify import EMITTED_TYPES, LineKind, kind_of
 from app.core.etl.decode import Decoded, read_blocks, read_carefully
 from app.core.etl.flow_rows import (
     PENDING_SCHEMA,
-    ROW_SCHEMAS,
     SECONDS_SCHEMA,
     engagement_rows,
+    event_rows,
     page_view_rows,
-    redirect_rows,
     window_columns,
 )
 from app.core.etl.lines import Part, sort_lines
 from app.core.etl.rejected_rows import bot_rows, malformed_rows
 from app.core.formats.columns import gather, pack_frame, without
-from app.core.formats.flows import AD_CLICKS, AD_IMPRESSIONS, DUPLICATE, REDIRECTS, REJECTED
+from app.core.formats.flows import DUPLICATE, REJECTED
 from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
 from app.core.join.join import AdmittedEvents, Events, JoiningFirsts, admit_events
@@ -29,8 +28,6 @@ from app.core.join.window_close import LATE
 from app.core.rules import EtlRules
 from app.core.state.encoding import digests_of, pack_time
 from app.core.state.tables import KEY_BYTES, MemoryState, StateReader
-
-_AT_ONCE: Final = {LineKind.AD_IMPRESSION: AD_IMPRESSIONS, LineKind.AD_CLICK: AD_CLICKS}
 
 
 class RoutedLines(NamedTuple):
@@ -86,25 +83,28 @@ def route_lines(
 
 def _route(read: Iterable[Decoded], known: Known, rules: EtlRules, enricher: Enricher) -> RoutedLines:
     lines = sort_lines(read, known.state, rules.dedup_window_ms, enricher)
-    parts = {kind: Part(lines, kind) for kind in lines.positions}
+    parts = {code: Part(lines, code) for code in lines.positions}
     rows: list[tuple[str, pl.DataFrame]] = []
     outcomes: list[tuple[str, Part]] = []
-    for kind, part in parts.items():
-        if kind in _AT_ONCE:
-            flow = _AT_ONCE[kind].name
-            rows.append((flow, part.frame(ROW_SCHEMAS[flow])))
-            outcomes.append((flow, part))
-        elif kind is LineKind.REDIRECT:
-            rows.append((REDIRECTS.name, redirect_rows(part, enricher)))
-            outcomes.append((REDIRECTS.name, part))
-        elif kind is LineKind.MALFORMED:
-            rows.append((REJECTED.name, malformed_rows(part)))
-            outcomes.append((REJECTED.name, part))
-        elif kind is LineKind.BOT:
-            rows.append((REJECTED.name, bot_rows(part)))
-            outcomes.append((REJECTED.name, part))
-        elif kind is LineKind.DUPLICATE:
-            outcomes.append((DUPLICATE, part))
+    for code, part in parts.items():
+        kind = kind_of(code)
+        match kind:
+            case LineKind.EMITTED:
+                flow = EMITTED_TYPES[code - LineKind.EMITTED].flow
+                rows.append((flow.name, event_rows(flow, part, enricher)))
+                outcomes.append((flow.name, part))
+            case LineKind.MALFORMED:
+                rows.append((REJECTED.name, malformed_rows(part)))
+                outcomes.append((REJECTED.name, part))
+            case LineKind.BOT:
+                rows.append((REJECTED.name, bot_rows(part)))
+                outcomes.append((REJECTED.name, part))
+            case LineKind.DUPLICATE:
+                outcomes.append((DUPLICATE, part))
+            case LineKind.FIRST | LineKind.SECOND:
+                pass  # the join takes them
+            case _:
+                assert_never(kind)
 
     first_events = _window_events(parts.get(LineKind.FIRST), PENDING_SCHEMA)
     second_events = _window_events(parts.get(LineKind.SECOND), SECONDS_SCHEMA)

@@ -25,7 +25,7 @@ from app.core.formats.step_message import DeadLetter, Replay
 from app.core.rules import EtlRules
 from app.core.state.encoding import pack_time
 from app.core.state.tables import StateReader
-from app.errors import DeadLettersExceeded, EnvelopeInvalid, EpochMismatch, FrameInvalid
+from app.errors import ConservationBroken, DeadLettersExceeded, EnvelopeInvalid, EpochMismatch, FrameInvalid
 
 _ROOM: Final = 4
 """A step takes at most this part of a message in raw lines: the rest is for its rows' other columns and the state."""
@@ -158,6 +158,8 @@ def _tell_apart(
             else:
                 blocks.append(block)
                 known[key] = pack_time(block.stored_ms)
+    if (found := len(blocks) + len(replays) + len(dead) + len(alarms)) != len(placed):
+        raise ConservationBroken(f"of {len(placed)} blocks {found} were taken, dropped, set aside or refused")
     return blocks, replays, dead, alarms
 
 

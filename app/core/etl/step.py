@@ -11,26 +11,31 @@ The shell's loop, with the log deciding in between (rule E3):
 Rows and ledger do not depend on how messages were grouped into steps: `app.core.join.join` says why.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-import polars as pl
 
 from app.core.enrich.enrich import Enricher
-from app.core.etl.flow_rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, page_view_rows, take_rows
-from app.core.etl.ledger import StepLedger
+from app.core.etl.emit import emit
 from app.core.etl.meta import EtlMeta, decode_meta, encode_meta
 from app.core.etl.route import Known, RoutedLines, route_lines
 from app.core.etl.source import Intake, how_many, take_in
-from app.core.formats.columns import pack_frame, stack
+from app.core.formats.columns import pack_frame
 from app.core.formats.dead_letter import encode_letter, head_of
-from app.core.formats.flows import ENGAGEMENTS, JOINED, PAGE_VIEWS
 from app.core.formats.source import SourceMessage
 from app.core.formats.step_message import DeadLetter, StepMessage
 from app.core.join.join_order import FIRST, SECOND
-from app.core.join.window_close import Closing, NewFrames, close_due
-from app.core.join.window_state import Prepared, StoredFrames, learn_step, load_window, prepare, window_changes
+from app.core.join.window_close import NewFrames, close_due
+from app.core.join.window_state import (
+    Prepared,
+    StoredFrames,
+    learn_step,
+    left_open,
+    load_window,
+    prepare,
+    window_changes,
+)
 from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import IllegalMove, SourceGap
@@ -196,8 +201,10 @@ class PartitionEtl:
             routed.views,
         )
         closing = close_due(window, new, intake.stream_time_ms, budget)
-        outputs, ledger = self._emit(routed, closing, frame_number)
-        stored = window_changes(window, closing, frame_number, routed.first_events, routed.second_events)
+        emission = emit(routed, closing, self._frames, frame_number, self._enricher)
+        opened = left_open(closing, frame_number, routed.first_events, routed.second_events)
+        stored = window_changes(window, closing, frame_number, opened)
+        emission.verify(intake.blocks, opened)
         self._prepared = prepare(stored, new, closing)
         meta = EtlMeta(
             stream_time_ms=intake.stream_time_ms, shards=intake.shards, closed=closing.closed, tally=intake.tally
@@ -206,9 +213,9 @@ class PartitionEtl:
             epoch=self._rules.epoch, partition=self._partition, number=place[0], predecessor=place[1],
             source_first=self._applied + 1, source_last=self._applied + len(messages),
             stream_time_ms=closing.closed.due_ms if closing.more else intake.stream_time_ms, meta=encode_meta(meta),
-            rows={flow: pack_frame(rows) for flow, rows in outputs.items()},
-            row_counts={flow: rows.height for flow, rows in outputs.items()},
-            ledger=ledger.entries(), replays=intake.replays,
+            rows={flow: pack_frame(rows) for flow, rows in emission.rows.items()},
+            row_counts=emission.row_counts,
+            ledger=emission.ledger.entries(), replays=intake.replays,
             changes=[*routed.changes, *stored],
             alarms=intake.alarms, dead_letters=intake.dead_letters,
         )  # fmt: skip
@@ -222,35 +229,6 @@ class PartitionEtl:
             head = head_of(letter, self._rules.epoch, self._partition, source.timestamp_ms, len(source.value))
             letters.append(encode_letter(head, source.value))
         return letters
-
-    def _emit(self, routed: RoutedLines, closing: Closing, frame_number: int) -> tuple[dict[str, pl.DataFrame], StepLedger]:
-        """The rows of each flow, what arrived before what closed, and the ledger of all of them."""
-        ledger = StepLedger()
-        rows: dict[str, list[pl.DataFrame]] = {}
-        for flow, part in routed.rows:
-            rows.setdefault(flow, []).append(part)
-        for outcome, lines in routed.outcomes:
-            ledger.add_part(lines, outcome)
-        if routed.late is not None:
-            rows.setdefault(ENGAGEMENTS.name, []).append(routed.late)
-            ledger.add(routed.late, ENGAGEMENTS.name)
-        joined = [place for place in closing.joined if place]
-        taken: Mapping[int, pl.DataFrame] = {}
-        if joined or closing.second_events:
-            taken = self._frames.fetch(SECOND, [*joined, *closing.second_events], (frame_number, routed.second_events))
-        if closing.first_events:
-            held = self._frames.fetch(FIRST, closing.first_events, (frame_number, routed.first_events))
-            first_events = take_rows(held, closing.first_events, PENDING_COLUMNS)
-            second_events = take_rows(taken, closing.joined, SECONDS_COLUMNS) if joined else None
-            rows.setdefault(PAGE_VIEWS.name, []).append(page_view_rows(first_events, second_events, self._enricher))
-            ledger.add(first_events, PAGE_VIEWS.name)
-            if second_events is not None:
-                ledger.add(second_events, JOINED)
-        if closing.second_events:
-            unjoined = take_rows(taken, closing.second_events, SECONDS_COLUMNS)
-            rows.setdefault(ENGAGEMENTS.name, []).append(engagement_rows(unjoined, closing.reasons))
-            ledger.add(unjoined, ENGAGEMENTS.name)
-        return {flow: stack(parts) for flow, parts in rows.items()}, ledger
 
 
 def size_of(step: StepMessage) -> int:

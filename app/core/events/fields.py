@@ -1,4 +1,4 @@
-"""The catalogue of an event's fields: their rules, who uses them, and how a stored line holds them (a public contract).
+"""The catalogue of event types and of their fields: rules, users, and how a stored line holds them (a public contract).
 
 Lengths are UTF-8 bytes of the text as stored. A check is only asked about a present value: JSON null is absent for every
 field, the empty string for every field of text.
@@ -7,6 +7,7 @@ field, the empty string for every field of text.
 import ipaddress
 import re
 from collections.abc import Callable
+from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
@@ -23,14 +24,36 @@ MAX_TIME_MS: Final = 4_133_980_800_000
 """2101-01-01T00:00:00Z, itself excluded: the year 2100 is the last."""
 INT64: Final = (-(2**63), 2**63 - 1)
 
-FLOW_OF: Final[dict[str, Flow]] = {
-    "page_view": PAGE_VIEWS,
-    "engagement": ENGAGEMENTS,
-    "ad_impression": AD_IMPRESSIONS,
-    "ad_click": AD_CLICKS,
-    "redirect": REDIRECTS,
-}
-"""The flow whose columns decide which fields of an event type have a place of their own."""
+
+class JoinPart(Enum):
+    """What events of a type are to the join."""
+
+    FIRST = "first"
+    """They wait for a second event of their page view."""
+    SECOND = "second"
+    """They join the first event of their page view."""
+    NONE = "none"
+    """They are rows of their flow at once."""
+
+
+class EventType(NamedTuple):
+    """A type of event."""
+
+    name: str
+    flow: Flow
+    """The flow whose columns decide which fields of the type have a place of their own."""
+    part: JoinPart = JoinPart.NONE
+
+
+TYPES: Final = (
+    EventType("page_view", PAGE_VIEWS, JoinPart.FIRST),
+    EventType("engagement", ENGAGEMENTS, JoinPart.SECOND),
+    EventType("ad_impression", AD_IMPRESSIONS),
+    EventType("ad_click", AD_CLICKS),
+    EventType("redirect", REDIRECTS),
+)
+"""Every type of event; exactly one is the join's first, and one its second."""
+FLOW_OF: Final[dict[str, Flow]] = {kind.name: kind.flow for kind in TYPES}
 EVENT_TYPES: Final = tuple(FLOW_OF)
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -13,11 +13,13 @@ absent, so that frames of lines can be read by column with a fixed schema:
 """
 
 import base64
+import re
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from app.core.events.canonical_json import cut_text, decode, encode, storable_text
 from app.core.events.fields import (
+    EVENT_TYPES,
     FIELDS,
     KNOWN_TO,
     MAX_TIME_MS,
@@ -36,7 +38,7 @@ from app.core.events.fields import (
 )
 from app.core.formats.flows import MAX_PROPERTIES_BYTES
 from app.core.formats.stored_line import StoredLine
-from app.errors import FormatInvalid
+from app.errors import FormatInvalid, NewerFormat
 
 __all__ = ["MAX_LINE_BYTES", "STORED_FIELDS", "StoredLine", "clean_user_agent", "parse_line", "read_stored_line"]
 
@@ -207,9 +209,12 @@ def read_stored_line(line: bytes) -> dict[str, Any]:
 
     Returns: every name of `STORED_FIELDS`, None where absent. What is not a stored line comes back as a malformed one with
         its reason, its text as payload, and those of event_id, event_type, received_at, ip and user_agent that are valid
-        (received_at is None where the line has none: the block's own then counts).
+        (received_at is None where the line has none: the block's own then counts). A field of a valid event that only a
+        newer collector knows goes into `properties`, the event's own keys first.
 
-    Guarantees: never raises on any bytes.
+    Raises:
+        NewerFormat: the line is an event of a type that this version does not know, or its properties have no room for a
+            field that this version does not know. Any other bytes give an answer.
     """
     empty: dict[str, Any] = dict.fromkeys(STORED_FIELDS)
     try:
@@ -218,11 +223,34 @@ def read_stored_line(line: bytes) -> dict[str, Any]:
             raise FormatInvalid("not an object")
     except FormatInvalid as exc:
         return {**empty, "malformed": f"line: {exc}", **_payload(line)}
+    _refuse_newer_type(stored)
     fault = _stored_fault(stored)
     if fault is None:
-        return {name: stored.get(name) for name in STORED_FIELDS}
+        known = {name: stored.get(name) for name in STORED_FIELDS}
+        unknown = {name: value for name, value in stored.items() if name not in STORED_FIELDS and value is not None}
+        return known | _with_unknown(known, unknown) if unknown else known
     kept = {name: stored[name] for name in _SURVIVING if name in stored and _CHECKS[name](stored[name]) is None}
     return {**empty, **kept, "malformed": fault, **_payload(line)}
+
+
+def _refuse_newer_type(stored: dict[str, Any]) -> None:
+    """An event of an unknown type is not rejected: the collector that stored it knew the type (rule E10)."""
+    event_type = stored.get("event_type")
+    is_name = isinstance(event_type, str) and _TYPE_NAME.fullmatch(event_type)
+    is_event = stored.get("malformed") is None and all(_CHECKS[name](stored.get(name)) is None for name in _OF_ANY_TYPE)
+    if is_name and is_event and event_type not in EVENT_TYPES:
+        raise NewerFormat(f"a stored line has event_type {event_type}, which this version does not know: upgrade the etl")
+
+
+def _with_unknown(known: dict[str, Any], unknown: dict[str, Any]) -> dict[str, str]:
+    """`properties` of an event with the fields that only a newer collector knows."""
+    if known["malformed"] is not None:
+        return {}  # its payload holds the whole line
+    own = decode(known["properties"].encode()) if known["properties"] else {}
+    text = encode({**own, **{name: value for name, value in unknown.items() if name not in own}})
+    if len(text) > MAX_PROPERTIES_BYTES:
+        raise NewerFormat(f"a stored line has unknown fields {sorted(unknown)} and no room for them: upgrade the etl")
+    return {"properties": text.decode()}
 
 
 def _stored_fault(stored: dict[str, Any]) -> str | None:
@@ -247,6 +275,8 @@ def _properties_text(value: object) -> str | None:
         return f"{exc}"
 
 
+_TYPE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_OF_ANY_TYPE: Final = ("event_id", "occurred_at", "received_at")
 _SURVIVING: Final = (*_IDENTITY, "received_at", "ip", "user_agent")
 _CHECKS: Final[dict[str, Check]] = {
     **{name: field.check for name, field in FIELDS.items()},

@@ -36,6 +36,8 @@ class Column(NamedTuple):
     """SQL for the value where a file or statement does not name the column; empty for NULL."""
     since: int = 1
     """The version of the flow that brought the column."""
+    of_second: str = ""
+    """In a first event's row: the field of its second event that the column holds."""
 
 
 class Format(StrEnum):
@@ -87,6 +89,11 @@ def _required(*columns: Column) -> tuple[Column, ...]:
     return tuple(column._replace(required=True) for column in columns)
 
 
+def _of_second(field: str, *columns: Column) -> tuple[Column, ...]:
+    """Columns that hold a field of the second event; without a name each holds the field of its own name."""
+    return tuple(column._replace(of_second=field or column.name) for column in columns)
+
+
 MAX_PROPERTIES_BYTES: Final = 32 * 1024
 MAX_PAYLOAD_BYTES: Final = 4 * 1024
 _PLACE: Final = _required(*_text(36, "batch_id"), *_integers("line", size=4), *_text(64, "txn_id"))
@@ -102,7 +109,8 @@ _ENGAGED: Final = (*_integers("dwell_ms", "visible_ms"), *_integers("scroll_pct"
 PAGE_VIEWS: Final = Flow("page_views", Format.TSV_ZSTD, (
     *_COMMON, *_text(4096, "url", "referrer"), *_text(64, "referrer_medium"), *_text(256, "referrer_source"),
     *_text(128, "article_id", "author_id", "section", "campaign_id"), Column("joined", ColumnKind.BOOLEAN),
-    *_text(64, "engagement_id"), *_times("engaged_at"), *_ENGAGED, *_text(MAX_PROPERTIES_BYTES, "engagement_properties"),
+    *_of_second("event_id", *_text(64, "engagement_id")), *_of_second("occurred_at", *_times("engaged_at")),
+    *_of_second("", *_ENGAGED), *_of_second("properties", *_text(MAX_PROPERTIES_BYTES, "engagement_properties")),
     *_text(1024, "article_title", "campaign_name"), *_text(128, "campaign_network"),
 ), about="a first event with all fields of its second, where one joined")  # fmt: skip
 AD_IMPRESSIONS: Final = Flow("ad_impressions", Format.TSV_GZIP, _AD, about="an ad was shown on a page view")

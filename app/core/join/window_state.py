@@ -131,22 +131,45 @@ class StoredFrames:
         return frames
 
 
-def window_changes(
-    window: OpenWindow, closing: Closing, number: int, first_events: pl.DataFrame | None, second_events: pl.DataFrame | None
-) -> list[Changes]:
+class LeftOpen(NamedTuple):
+    """The events that a step brings and leaves in the window; a frame without any is None."""
+
+    first_events: pl.DataFrame | None
+    second_events: pl.DataFrame | None
+
+    @property
+    def frames(self) -> list[pl.DataFrame]:
+        """The frames that there are."""
+        return [frame for frame in self if frame is not None]
+
+
+def left_open(
+    closing: Closing, number: int, first_events: pl.DataFrame | None, second_events: pl.DataFrame | None
+) -> LeftOpen:
+    """What stays of the events of frame `number`, which the step brings, less those that it closes or joins at once."""
+    decided = [*closing.second_events, *(place for place in closing.joined if place)]
+    return LeftOpen(_without(first_events, closing.first_events, number), _without(second_events, decided, number))
+
+
+def _without(events: pl.DataFrame | None, gone: Iterable[FrameRow], number: int) -> pl.DataFrame | None:
+    if events is None:
+        return None
+    kept = without(events, [row for n, row in gone if n == number])
+    return kept if kept.height else None
+
+
+def window_changes(window: OpenWindow, closing: Closing, number: int, opened: LeftOpen) -> list[Changes]:
     """What a step changes in `pending` and `seconds`.
 
     Args:
         window: the index before the step.
         closing: what the step closes.
         number: of the frames that the step brings.
-        first_events: the first events that it brings.
-        second_events: the second events that it brings without a decision on arrival.
+        opened: the events that the step brings and leaves open.
     """
     pending_puts, pending_deletes = [], []
-    closed = [row for n, row in closing.first_events if n == number]
-    if first_events is not None and first_events.height > len(closed):
-        pending_puts.append((pending_key(number), pack_frame(without(first_events, closed))))
+    if opened.first_events is not None:
+        pending_puts.append((pending_key(number), pack_frame(opened.first_events)))
     for n in {n for n, _ in closing.first_events if n != number}:
         frame = window.first_events[n]
         if frame.passed(closing.closed) == len(frame):
@@ -156,9 +179,9 @@ def window_changes(
     for n, row in [*closing.second_events, *(place for place in closing.joined if place)]:
         decided.setdefault(n, []).append(row)
     seconds_puts, seconds_deletes = [], []
-    closed = decided.pop(number, [])
-    if second_events is not None and second_events.height > len(closed):
-        seconds_puts.append((_NUMBER.pack(number) + _DATA, pack_frame(without(second_events, closed))))
+    decided.pop(number, None)
+    if opened.second_events is not None:
+        seconds_puts.append((_NUMBER.pack(number) + _DATA, pack_frame(opened.second_events)))
     for n, rows in decided.items():
         mask = window.second_events[n].decided | BitMap(rows)
         if len(mask) == len(window.second_events[n]):

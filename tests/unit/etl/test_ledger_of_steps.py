@@ -101,7 +101,8 @@ def test_a_frame_is_never_opened_beyond_its_limit(states_size: bool) -> None:
     (as_line({**event("odd"), "received_at": BASE_MS - 1}), "received_at"),
     (as_line({**event("odd"), "event_type": "ad_click", "revenue_micros": 2**63}), "revenue_micros"),
     (as_line(event("odd")).replace(b'"v1"', b"null"), "page_view_id"),
-    (as_line(event("odd")).replace(b'"page_view"', b'"other"'), "event_type"),
+    (as_line(event("odd")).replace(b'"page_view"', b'"no type"'), "event_type"),
+    (as_line({**event("odd"), "event_type": "other", "occurred_at": -1}), "event_type"),
 ])  # fmt: skip
 def test_what_is_no_stored_line_is_rejected_alone(line: bytes, reason: str) -> None:
     run = new_run().feed(log_of([block(event("a", "ad_click"), line, event("c", "ad_click"), received_at_ms=BASE_MS)]))

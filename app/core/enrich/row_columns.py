@@ -1,0 +1,82 @@
+"""The columns that enrichment computes when a row is emitted (rule J5).
+
+A flow gets the columns of an enrichment by naming them in the catalogue (`app.core.formats.flows`), beside the columns that
+the enrichment reads. So a new column takes two steps: name it in the catalogue, and let an enrichment here make it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import polars as pl
+
+from app.core.enrich.enrich import Enricher
+from app.core.enrich.urls import campaign_of, referrer_of
+from app.core.formats.columns import DTYPES
+from app.core.formats.flows import Flow
+
+Values = Sequence[Any]
+"""A column: a value a row, None for NULL."""
+
+
+class Enrichment(NamedTuple):
+    """Some columns that are made together."""
+
+    makes: tuple[str, ...]
+    reads: tuple[str, ...]
+    """Columns of the same row; the function gets them in this order."""
+    make: Callable[[Enricher, Sequence[Values]], Sequence[Values]]
+    """The columns of `makes`, in order."""
+
+
+def _campaign(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
+    """The event's own campaign or its URL's, and what the dimension table knows of it."""
+    ids = [own or campaign_of(url) for own, url in zip(*read, strict=True)]
+    known = {campaign_id: enricher.campaign(campaign_id) for campaign_id in set(ids)}
+    campaigns = [known[campaign_id] for campaign_id in ids]
+    return ids, [c.name for c in campaigns], [c.network for c in campaigns]
+
+
+def _referrer(_: Enricher, read: Sequence[Values]) -> Sequence[Values]:
+    """Where the visitor came from."""
+    came = [referrer_of(referrer, url) for referrer, url in zip(*read, strict=True)]
+    return [c.medium for c in came], [c.source for c in came]
+
+
+def _article(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
+    """The event's own author and section, or what the dimension table knows of its article."""
+    article_ids, authors, sections = read
+    known = {article_id: enricher.article(article_id) for article_id in set(article_ids)}
+    articles = [known[article_id] for article_id in article_ids]
+    return (
+        [a.author_id if own is None else own for own, a in zip(authors, articles, strict=True)],
+        [a.section if own is None else own for own, a in zip(sections, articles, strict=True)],
+        [a.title for a in articles],
+    )
+
+
+ENRICHMENTS: Final = (
+    Enrichment(("campaign_id", "campaign_name", "campaign_network"), ("campaign_id", "url"), _campaign),
+    Enrichment(("referrer_medium", "referrer_source"), ("referrer", "url"), _referrer),
+    Enrichment(("author_id", "section", "article_title"), ("article_id", "author_id", "section"), _article),
+)
+
+
+def enrichments_of(flow: Flow) -> list[Enrichment]:
+    """The enrichments whose columns a flow names, where it has all that they read."""
+    names = frozenset(flow.names)
+    return [e for e in ENRICHMENTS if names.issuperset(e.reads) and not names.isdisjoint(e.makes)]
+
+
+def enrich_rows(flow: Flow, rows: pl.DataFrame, enricher: Enricher) -> list[pl.Series]:
+    """The columns of `flow` that enrichment makes of `rows`; none where the flow names none."""
+    read: dict[str, Values] = {}
+    made: list[pl.Series] = []
+    dtypes = {column.name: DTYPES[column.kind] for column in flow.columns}
+    for enrichment in enrichments_of(flow):
+        for name in enrichment.reads:
+            if name not in read:
+                read[name] = rows[name].to_list()
+        columns = enrichment.make(enricher, [read[name] for name in enrichment.reads])
+        named = zip(enrichment.makes, columns, strict=True)
+        made += [pl.Series(name, values, dtype=dtypes[name]) for name, values in named if name in dtypes]
+    return made

@@ -1,0 +1,80 @@
+"""Whether a step accounts for every line that it took, before it may be sent (rule E9).
+
+For each batch of the step's blocks, every line is in the step's ledger or in what the step leaves in the window, and in one
+of them only. What the ledger has beyond these lines are exactly the events that closed out of frames of earlier steps. The
+rows of each flow are as many as the ledger says.
+
+A step that breaks this comes of a defect of ours: a branch that was forgotten, a frame that was not stored. Sending it would
+lose lines without a trace, because the state remembers their block and drops the copy that the audit sends.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import polars as pl
+from pyroaring import BitMap
+
+from app.core.etl.ledger import StepLedger, lines_by_batch
+from app.core.formats.flows import DUPLICATE, JOINED
+from app.core.formats.source import AcceptedBlock
+from app.errors import ConservationBroken
+
+
+def verify_lines(
+    blocks: Sequence[AcceptedBlock], ledger: StepLedger, left_open: Iterable[pl.DataFrame], closed_before: int
+) -> None:
+    """See that each line of `blocks` is accounted for once.
+
+    Args:
+        blocks: the blocks that the step takes.
+        ledger: the step's.
+        left_open: frames with columns `batch_id` and `line`: the step's own events that stay in the window.
+        closed_before: how many events of frames of earlier steps the step closes or joins.
+
+    Raises:
+        ConservationBroken: a line is missing, or is there twice.
+    """
+    accounted: dict[str, BitMap] = {}
+    count = 0
+    for (batch_id, _), lines in ledger.lines():
+        count += len(lines)
+        accounted[batch_id] = accounted[batch_id] | lines if batch_id in accounted else lines
+    for frame in left_open:
+        count += frame.height
+        for batch_id, numbers in lines_by_batch(frame).items():
+            accounted[batch_id] = accounted.get(batch_id, BitMap()) | BitMap(numbers)
+    for block in blocks:
+        header = block.header
+        taken = BitMap(range(header.first_line, header.first_line + header.lines))
+        if missing := taken - accounted.get(header.batch_id, BitMap()):
+            raise ConservationBroken(
+                f"batch {header.batch_id} block {header.block}: {len(missing)} lines are in neither ledger nor window, "
+                f"first {missing.min()}"
+            )
+    if twice := count - sum(map(len, accounted.values())):
+        raise ConservationBroken(f"{twice} lines of batches {sorted(accounted)[:3]} ... have two outcomes")
+    taken_count = sum(block.header.lines for block in blocks)
+    if count != taken_count + closed_before:
+        raise ConservationBroken(
+            f"{count} lines have an outcome, but {taken_count} were taken and {closed_before} closed out of the window"
+        )
+
+
+def verify_rows(ledger: StepLedger, rows: Mapping[str, int], joined: int, duplicates: int) -> None:
+    """See that the step emits as many rows as its ledger says.
+
+    Args:
+        ledger: the step's.
+        rows: flow -> number of its rows.
+        joined: second events that are part of a first event's row.
+        duplicates: lines that were dropped as duplicates.
+
+    Raises:
+        ConservationBroken: a flow has more or fewer rows.
+    """
+    said: Counter[str] = Counter()
+    for (_, outcome), lines in ledger.lines():
+        said[outcome] += len(lines)
+    made = Counter({**rows, JOINED: joined, DUPLICATE: duplicates})
+    if wrong := {name: (said[name], made[name]) for name in said.keys() | made.keys() if said[name] != made[name]}:
+        raise ConservationBroken(f"outcome: (lines in the ledger, rows made) differ: {wrong}")

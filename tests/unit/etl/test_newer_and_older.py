@@ -1,0 +1,103 @@
+"""What a newer version wrote is not mangled, and what an older one wrote is read (rule E10)."""
+
+import json
+from typing import Any
+
+import polars as pl
+import pytest
+
+from app.core.etl.flow_rows import PENDING_COLUMNS, PENDING_SCHEMA
+from app.core.formats.columns import pack_frame, unpack_frame
+from app.core.formats.flows import MAX_PROPERTIES_BYTES
+from app.core.formats.step_message import Changes
+from app.core.state.tables import KEY_BYTES
+from app.errors import NewerFormat
+from tests.builders.source_log import as_line, block, enricher, etl_rules, event, log_of, second, tick
+from tests.worlds.etl_run import Run, ledger_of
+
+
+def new_run() -> Run:
+    return Run(etl_rules(), enricher())
+
+
+def test_a_field_that_only_a_newer_collector_knows_is_kept_in_properties() -> None:
+    lines = (event("a", "ad_click", mood="new", depth={"x": 1}), event("b", "ad_click", properties='{"mood":"own"}', mood=2))
+    run = new_run().feed(log_of([block(*lines, event("c", "ad_click"))]))
+    kept = {row["event_id"]: row["properties"] and json.loads(row["properties"]) for row in run.rows("ad_clicks")}
+    assert kept == {"a": {"mood": "new", "depth": {"x": 1}}, "b": {"mood": "own"}, "c": None}
+
+
+def test_a_field_for_which_properties_have_no_room_waits_for_the_upgrade() -> None:
+    full = json.dumps({"a": "x" * (MAX_PROPERTIES_BYTES - 20)})
+    with pytest.raises(NewerFormat, match=r"unknown fields \['mood'\]"):
+        new_run().step(log_of([block(event("a", "ad_click", properties=full, mood="much more"))]))
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_an_event_of_a_type_that_only_a_newer_collector_knows_is_never_rejected(careful: bool) -> None:
+    run = new_run()
+    messages = log_of([block(event("a", "ad_click")), block(event("b", "video_start"), batch=2)])
+    with pytest.raises(NewerFormat, match="video_start") as raised:
+        run.step(messages, careful=careful)
+    assert raised.value.offset == 1, "the messages before it can go on"
+    run.step(messages[:1])
+    assert [row["event_id"] for row in run.rows("ad_clicks")] == ["a"]
+
+
+def test_a_malformed_line_keeps_its_reason_whatever_else_a_newer_collector_says_of_it() -> None:
+    line = {"malformed": "line: not JSON", "payload": "{", "received_at": event("x")["received_at"], "mood": 1}
+    [row] = new_run().feed(log_of([block(line)])).rows("rejected")
+    assert (row["reason"], row["payload"]) == ("line: not JSON", "{")
+
+
+def rewrite_pending(run: Run, change: Any) -> None:
+    """Store the first events anew, as another version would have written them."""
+    [(key, value)] = run.state.scan("pending")
+    frame = change(unpack_frame(value))
+    run.state.apply([Changes.pack("pending", KEY_BYTES["pending"], [(key, pack_frame(frame))])])
+    run.restart()
+
+
+CLOSES = [block(second("s", at_s=5), batch=2), tick(s=300)]
+
+
+def test_a_window_that_an_older_version_stored_closes_with_nulls() -> None:
+    run = new_run().feed(log_of([tick(s=0), block(event("f", section="news", url="https://a.example/"))]))
+    rewrite_pending(run, lambda frame: frame.drop("section", "city"))
+    run.feed(log_of(CLOSES, first=2))
+    [row] = run.rows("page_views")
+    assert (row["event_id"], row["section"], row["city"], row["url"]) == ("f", None, None, "https://a.example/")
+    assert row["joined"]
+    assert sum(ledger_of(run.steps).values()) == 2
+
+
+def test_a_window_with_values_of_a_column_that_only_a_newer_version_knows_waits_for_the_upgrade() -> None:
+    run = new_run().feed(log_of([tick(s=0), block(event("f"))]))
+    rewrite_pending(run, lambda frame: frame.with_columns(pl.lit("high").alias("mood")))
+    with pytest.raises(NewerFormat, match="mood"):
+        run.feed(log_of(CLOSES, first=2))
+
+
+def test_a_newer_column_that_holds_nothing_is_passed_over() -> None:
+    run = new_run().feed(log_of([tick(s=0), block(event("f"))]))
+    rewrite_pending(run, lambda frame: frame.with_columns(pl.lit(None, dtype=pl.String).alias("mood")))
+    run.feed(log_of(CLOSES, first=2))
+    assert [row["joined"] for row in run.rows("page_views")] == [True]
+
+
+def test_the_window_holds_what_a_first_event_brings_and_no_more() -> None:
+    brought = {
+        "event_id",
+        "page_view_id",
+        "url",
+        "section",
+        "properties",
+        "country",
+        "device",
+        "batch_id",
+        "line",
+        "received_at",
+    }
+    assert brought <= set(PENDING_SCHEMA)
+    assert not {"joined", "dwell_ms", "referrer_medium", "article_title", "engagement_id", "txn_id"} & set(PENDING_COLUMNS)
+    assert as_line(event("x"))  # what is stored has none of them either
