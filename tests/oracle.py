@@ -16,6 +16,14 @@ COMMON = ("event_id", "page_view_id", "visitor_id", "occurred_at", "received_at"
 AD = ("article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros")
 PAGE = ("url", "referrer", "article_id", "author_id", "section", "campaign_id")
 STAY = ("dwell_ms", "visible_ms", "scroll_pct")
+ENRICHED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "referrer_medium": lambda _: None,
+    "referrer_source": lambda _: None,
+    "article_title": lambda _: None,
+    "campaign_name": lambda _: None,
+    "campaign_network": lambda _: None,
+}
+"""What enrichment makes of a page view's own fields: no event names a referrer, and nothing is known of articles."""
 
 
 class Bounds(NamedTuple):
@@ -234,8 +242,8 @@ class Oracle:
                 "engagement_id": taken.fields["event_id"], "engaged_at": taken.fields["occurred_at"],
                 "engagement_properties": taken.fields.get("properties"), **{name: taken.fields.get(name) for name in STAY},
             }  # fmt: skip
-        nothing = dict.fromkeys(("referrer_medium", "referrer_source", "article_title", "campaign_name", "campaign_network"))
-        self.emit("page_views", first, PAGE, joined=taken is not None, **extra, **nothing)
+        enriched = {name: expected(first.fields) for name, expected in ENRICHED.items()}
+        self.emit("page_views", first, PAGE, joined=taken is not None, **extra, **enriched)
 
     # --- rows
 

@@ -33,7 +33,7 @@ class CommitRules(NamedTuple):
 class Reception(Enum):
     """What a message was to an open transaction."""
 
-    COUNTED = "accepted"
+    COUNTED = "counted"
     IGNORED = "ignored"
     """Written by somebody who did not know the history; the transaction answers for its offset all the same."""
     PAST = "past"

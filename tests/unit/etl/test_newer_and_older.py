@@ -36,8 +36,8 @@ def test_a_field_for_which_properties_have_no_room_waits_for_the_upgrade() -> No
 @pytest.mark.parametrize("careful", [False, True])
 def test_an_event_of_a_type_that_only_a_newer_collector_knows_is_never_rejected(careful: bool) -> None:
     run = new_run()
-    messages = log_of([block(event("a", "ad_click")), block(event("b", "video_start"), batch=2)])
-    with pytest.raises(NewerFormat, match="video_start") as raised:
+    messages = log_of([block(event("a", "ad_click")), block(event("b", "podcast_start"), batch=2)])
+    with pytest.raises(NewerFormat, match="podcast_start") as raised:
         run.step(messages, careful=careful)
     assert raised.value.offset == 1, "the messages before it can go on"
     run.step(messages[:1])

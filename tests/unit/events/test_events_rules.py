@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from app.core.events.fields import FIELDS, STORED_FIELDS
+from app.core.events.fields import EVENT_TYPES, FIELDS, STORED_FIELDS
 from app.core.events.parse import MAX_LINE_BYTES
 from tests.builders.events import AGENT, IP, NOW_MS, event, parse, reason, stored, text
 
@@ -24,7 +24,7 @@ LONG = 2**63
         ({"event_id": "é"}, "event_id: characters other than A-Za-z0-9_-"),
         ({"event_type": None}, "event_type: required"),
         ({"event_type": ""}, "event_type: required"),
-        ({"event_type": "click"}, "event_type: none of page_view, engagement, ad_impression, ad_click, redirect"),
+        ({"event_type": "click"}, f"event_type: none of {', '.join(EVENT_TYPES)}"),
         ({"event_type": ["page_view"]}, "event_type: not a string"),
         ({"event_type": True}, "event_type: not a string"),
         ({"page_view_id": None}, "page_view_id: required"),

@@ -1,0 +1,76 @@
+"""The recipes of the contributors' guide work as they stand: applied to a copy of the tree, its tests pass."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.worlds.recipes import COLUMN, FLOW, ROOT, Change, next_version, recipe
+
+PRODUCT_FILES = {
+    COLUMN: {"app/core/formats/flows.py", "app/core/enrich/row_columns.py"},
+    FLOW: {"app/core/formats/flows.py", "app/core/events/fields.py"},
+}
+"""What a change touches: the catalogue, and where its meaning is."""
+FAST = (
+    "tests/unit/formats", "tests/unit/delivery", "tests/unit/enrich", "tests/unit/events", "tests/unit/etl",
+    "tests/property/test_step_equals_oracle.py::test_any_grouping_and_any_restart_give_the_oracles_rows",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return next_version(tmp_path_factory.mktemp("next"), COLUMN, FLOW)
+
+
+def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(tree), "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / ".hypothesis")}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=tree, env=environment, capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("title", [COLUMN, FLOW])
+def test_a_recipe_touches_the_catalogue_and_one_file_more(title: str) -> None:
+    assert {change.file for change in recipe(title) if not change.file.startswith("tests/")} == PRODUCT_FILES[title]
+
+
+def test_a_recipe_whose_place_is_gone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("one\ntwo\n")
+    Change("a.py", "two\n", "three\n").apply(tmp_path)
+    assert (tmp_path / "a.py").read_text() == "one\nthree\n"
+    with pytest.raises(ValueError, match="0 times"):
+        Change("a.py", "two\n", "three\n").apply(tmp_path)
+    with pytest.raises(ValueError, match="no recipe"):
+        recipe("Add a horse")
+
+
+@pytest.mark.timeout(400)
+def test_the_fast_tests_of_the_next_version_pass(tree: Path) -> None:
+    done = run(tree, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *FAST)
+    assert done.returncode == 0, done.stdout[-3000:]
+    checked = run(tree, "-m", "ruff", "check", "--no-cache", "--output-format", "concise", "app")
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_new_column_and_the_new_flow_arrive_in_the_warehouse(tree: Path) -> None:
+    """From the bytes that a client posts to rows in the warehouse, all of the production code between in memory."""
+    done = run(tree, str(ROOT / "tests" / "worlds" / "whole_path.py"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    tables = json.loads(done.stdout)
+    assert [(row["event_id"], row["path_depth"]) for row in tables["page_views"]] == [("pv", 3)]
+    assert [(row["event_id"], row["video_id"], row["properties"]) for row in tables["video_starts"]] == [("vs", "v-1", None)]
+
+
+def test_this_version_keeps_what_it_does_not_know() -> None:
+    done = run(ROOT, str(ROOT / "tests" / "worlds" / "whole_path.py"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    tables = json.loads(done.stdout)
+    assert "path_depth" not in tables["page_views"][0]
+    [rejected] = tables["rejected"]
+    assert rejected["reason"].startswith("event_type: none of")
+    assert "v-1" in rejected["payload"]
