@@ -62,7 +62,7 @@ class WarehouseLoad:
     """Runs loads one after the other in one session, which it opens when it needs one and drops when it fails.
 
     Before the first load it compares the warehouse's columns with the catalogue, and again whenever a statement missed one:
-    what is missing is a deferral with its remedy, and loads go on once it is there.
+    what is missing is a deferral with its remedy, and loads go on once it is there (rule D5).
     """
 
     def __init__(  # `token` makes load ids unique; a simulation hands in its own

@@ -1,7 +1,7 @@
-"""The warehouse's schema: read, compared with the catalogue, and changed step by step until nothing is left to do.
+"""The warehouse's schema: read, compared with the catalogue, and changed step by step until nothing is left (rule D5).
 
-One step is one transaction, which begins with the lock of the log of changes and plans anew behind it, as a load does with
-delivery_log (rule D1): of two who change a schema at once, each step is done by one.
+One step is one transaction. It locks the log of changes first and plans anew under the lock, as a load does with
+delivery_log (rule D1): when two processes change a schema at once, each step is done by one of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ from app.sql import views
 CHANGE_TIMEOUT_S: Final = COPY_TIMEOUT_S
 """A change waits for queries that read the table; Redshift takes minutes to resize a column of a large one."""
 _CONFLICTS: Final = 10
-"""So many conflicts in a row with others who change the schema, or load, are more than chance."""
+"""So many conflicts in a row with another migration, or with a load, are more than chance."""
 _RACED: Final = frozenset({"23505", "42P06", "42P07", "40P01", "40001"})
-"""Somebody else has just made the same schema or table; deadlock; serialization."""
+"""Another process has just made the same schema or table; deadlock; serialization."""
 
 
 async def read_plan(url: str) -> SchemaPlan:
@@ -46,7 +46,7 @@ async def migrate(url: str, told: Callable[[Step], None] = lambda _: None) -> li
     Runs again without effect, and goes on where an earlier run was cut short. Effects of a step, in order, and what a crash
     right after each leaves:
       1 LOCK schema_log       nothing; the lock goes with the connection
-      2 read, plan            nothing: whatever somebody else changed meanwhile is seen here and not done again
+      2 read, plan            nothing: what another process changed meanwhile is seen here and not done again
       3 the statement         nothing, for it is rolled back; a VARCHAR that is resized stays so, for Redshift does that
                               outside of transactions: only the log does not have it
       4 INSERT schema_log     the same

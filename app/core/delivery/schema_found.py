@@ -67,7 +67,8 @@ def tables_of(rows: Iterable[Row]) -> FoundTables:
     tables: dict[str, list[FoundColumn]] = {}
     for table, kind, name, data_type, length, nullable, has_default in rows:
         if kind == _BASE_TABLE:
-            column = FoundColumn(str(name), str(data_type), length, nullable == "YES", bool(has_default))
+            bound = None if length is None else int(length)
+            column = FoundColumn(str(name), str(data_type), bound, nullable == "YES", bool(has_default))
             tables.setdefault(str(table), []).append(column)
     return tables
 

@@ -1,4 +1,4 @@
-"""What must change in a warehouse so that its schema is the catalogue's, and what nobody but an operator may change.
+"""What must change in a warehouse so that its schema is the catalogue's, and what only an operator may change (D5).
 
 A table or column that is missing is added. A VARCHAR that is too short is widened where Redshift allows it: the column has
 no default, belongs to no key, and no view reads it. Whatever would lose data, or cannot be done safely, is refused with the
@@ -90,8 +90,10 @@ def _view(found: Found, view: View) -> Step | None:
     logged = found.view_statements.get(view.name)
     if logged == view.statement:
         return None
-    why = "has another text" if logged else f"was made by nobody that {SCHEMA}.{SCHEMA_LOG.name} knows"
-    return Step(view.statement, f"view {SCHEMA}.{view.name} {why}")
+    if logged is None:
+        unknown = f"{SCHEMA}.{SCHEMA_LOG.name} does not say which text view {SCHEMA}.{view.name} has"
+        return Step(view.statement, unknown)
+    return Step(view.statement, f"view {SCHEMA}.{view.name} has another text")
 
 
 def _difference(found: Found, table: Table, column: Column) -> Step | Refusal | None:
