@@ -2,7 +2,8 @@
 
 InstreamError
 ├── ConfigurationError            what the operator set does not fit; the message names the remedy
-│   └── WrongPartitionCount
+│   ├── WrongPartitionCount
+│   └── SchemaRefused
 ├── RequestRejected               the collector's answers other than 200
 ├── FormatInvalid                 bytes that are not what their place promises
 │   ├── EnvelopeInvalid
@@ -50,6 +51,10 @@ class ConfigurationError(InstreamError):
 
 class WrongPartitionCount(ConfigurationError):
     """A topic has another number of partitions than PARTITIONS says."""
+
+
+class SchemaRefused(ConfigurationError):
+    """The warehouse's schema differs from the catalogue in what only an operator may change; nothing was changed."""
 
 
 class RequestRejected(InstreamError):

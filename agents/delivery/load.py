@@ -11,15 +11,18 @@ from app.adapters.ports import ObjectStore
 from app.adapters.warehouse_port import Connect, WarehouseSession
 from app.clock import Clock
 from app.core.delivery.load_plan import (
+    MISSING,
     Failure,
     FailureClass,
     Limits,
     OutputLoad,
     classify,
+    lacks,
     log_row,
     output_loads,
     plan_load,
 )
+from app.core.delivery.schema_found import lacking
 from app.core.formats.transaction_record import Ready
 from app.errors import OutcomeUnknown, OutsideError, WarehouseError
 from app.settings import Settings
@@ -49,13 +52,18 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class LoadStopped(Exception):
     """A statement of a load failed; nothing of it is committed unless the failure's kind is UNKNOWN."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, sqlstate: str | None = None) -> None:
         super().__init__(failure.detail)
         self.failure = failure
+        self.sqlstate = sqlstate
 
 
 class WarehouseLoad:
-    """Runs loads one after the other in one session, which it opens when it needs one and drops when it fails."""
+    """Runs loads one after the other in one session, which it opens when it needs one and drops when it fails.
+
+    Before the first load it compares the warehouse's columns with the catalogue, and again whenever a statement missed one:
+    what is missing is a deferral with its remedy, and loads go on once it is there (rule D5).
+    """
 
     def __init__(  # `token` makes load ids unique; a simulation hands in its own
         self, store: ObjectStore, connect: Connect, settings: Settings, clock: Clock, token: Callable[[], str] = new_token
@@ -66,6 +74,8 @@ class WarehouseLoad:
         self._clock = clock
         self._token = token
         self._session: WarehouseSession | None = None
+        self._compared = False
+        """Whether the warehouse had every table and column when it was last looked at."""
 
     async def close(self) -> None:
         """Close the session; an open transaction is rolled back by the warehouse."""
@@ -77,9 +87,10 @@ class WarehouseLoad:
         """Partition -> highest number decided, without the lock: where to start looking, never what to load.
 
         Raises:
-            LoadStopped: the warehouse does not answer.
+            LoadStopped: the warehouse does not answer, or lacks a table or column.
         """
         async with self._transaction() as session:
+            await self._compare(session)
             return await session.positions(self._epoch)
 
     async def load(
@@ -131,6 +142,8 @@ class WarehouseLoad:
         """
         load_id = self._new_load_id()
         async with self._transaction() as session:
+            await self._compare(session)
+        async with self._transaction() as session:
             await session.lock()
             if not await check(session):
                 return False
@@ -145,13 +158,40 @@ class WarehouseLoad:
         """An id that sorts by time and that no other deliverer has."""
         return f"{self._clock.now_ms():013d}-{self._token()}"
 
+    async def _compare(self, session: WarehouseSession) -> None:
+        """Stop where the warehouse lacks a table or column, unless it was seen to have them all."""
+        if not self._compared and (what := lacking(await session.columns())) is not None:
+            raise LoadStopped(lacks(what))
+        self._compared = True
+
+    async def _lack(self) -> Failure | None:
+        """What the warehouse lacks, now that a statement missed something; None where all is there."""
+        self._compared = False
+        try:
+            async with self._rolled_back() as session:
+                await self._compare(session)
+        except LoadStopped as stopped:
+            return stopped.failure
+        return None
+
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[WarehouseSession]:
         """The session in a transaction that ends with the block: rolled back unless it was committed.
 
         Raises:
-            LoadStopped: whatever went wrong outside, classed.
+            LoadStopped: whatever went wrong outside, classed; a table or column that is missing by its name.
         """
+        try:
+            async with self._rolled_back() as session:
+                yield session
+        except LoadStopped as stopped:
+            if stopped.sqlstate not in MISSING:
+                raise
+            raise LoadStopped(await self._lack() or stopped.failure) from stopped
+
+    @asynccontextmanager
+    async def _rolled_back(self) -> AsyncIterator[WarehouseSession]:
+        """The same, with errors classed by what they say alone."""
         try:
             if self._session is None or self._session.closed:
                 self._session = await self._connect()
@@ -161,7 +201,7 @@ class WarehouseLoad:
             finally:
                 await self._leave(session)
         except WarehouseError as exc:
-            raise LoadStopped(classify(exc.sqlstate, exc.message, named_file=False)) from exc
+            raise LoadStopped(classify(exc.sqlstate, exc.message, named_file=False), exc.sqlstate) from exc
         except OutsideError as exc:
             raise LoadStopped(Failure(FailureClass.DEFER, "outside", str(exc))) from exc
 
@@ -189,7 +229,7 @@ class WarehouseLoad:
         try:
             await session.copy(load.flow, f"s3://{self._store.bucket}/{load.manifest_key}")
         except WarehouseError as exc:
-            raise LoadStopped(await _copy_failure(session, exc, load, seen)) from exc
+            raise LoadStopped(await _copy_failure(session, exc, load, seen), exc.sqlstate) from exc
         copied = await session.copied()
         if copied != load.rows:
             detail = f"COPY counted {copied} rows of {load.flow.name}, the transactions say {load.rows}"

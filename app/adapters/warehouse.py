@@ -1,4 +1,4 @@
-"""Redshift (or its stand-in) through psycopg: connections, the session that loads, and the schema."""
+"""Redshift (or its stand-in) through psycopg: connections, and the session that loads."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ import psycopg
 
 from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerRow, LoadError
 from app.core.delivery import statements
+from app.core.delivery.schema_found import FoundTables, tables_of
 from app.core.delivery.statements import LogRow, Statement
 from app.core.formats.flows import Flow
 from app.errors import OutcomeUnknown, ServiceUnavailable, WarehouseError
-from app.sql import schema_statements
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -64,6 +64,19 @@ async def run(connection: Connection, statement: Statement, timeout_s: float | N
         raise ServiceUnavailable(f"the warehouse gave no answer in {longest_s} s to: {statement.text[:100]}") from exc
 
 
+async def ask(connection: Connection, statement: Statement, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+    """The same; an error of the warehouse is ours.
+
+    Raises:
+        WarehouseError: the warehouse refused the statement, or the connection is lost.
+        ServiceUnavailable: no answer in time.
+    """
+    try:
+        return await run(connection, statement, timeout_s)
+    except psycopg.Error as exc:
+        raise WarehouseError(exc.sqlstate, _message(exc)) from exc
+
+
 class PsycopgSession:
     """`WarehouseSession` on one connection: each call is one statement of `app.core.delivery.statements`, as it is."""
 
@@ -79,6 +92,10 @@ class PsycopgSession:
     async def lock(self) -> None:
         """Lock delivery_log."""
         await self._run(statements.LOCK)
+
+    async def columns(self) -> FoundTables:
+        """The tables of the schema with their columns."""
+        return tables_of(await self._run(statements.COLUMNS))
 
     async def positions(self, epoch: int) -> dict[int, int]:
         """Partition -> highest number in delivery_log."""
@@ -149,10 +166,7 @@ class PsycopgSession:
         await self._connection.close()
 
     async def _run(self, statement: Statement, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
-        try:
-            return await run(self._connection, statement, timeout_s)
-        except psycopg.Error as exc:
-            raise WarehouseError(exc.sqlstate, _message(exc)) from exc
+        return await ask(self._connection, statement, timeout_s)
 
 
 async def open_session(url: str, copy_iam_role: str = "default") -> PsycopgSession:
@@ -168,16 +182,3 @@ def _message(exc: psycopg.Error) -> str:
     """The error's primary message and detail; the connection's own words where the server sent none."""
     diag = exc.diag
     return " ".join(part for part in (diag.message_primary, diag.message_detail) if part) or str(exc)
-
-
-async def create_schema(url: str) -> None:
-    """Make schema `analytics` with its tables and views where they are missing; runs again without effect.
-
-    One transaction: it is there whole or not at all.
-
-    Raises:
-        ServiceUnavailable: the warehouse does not answer.
-    """
-    async with await connect(url) as connection:
-        for statement in schema_statements():
-            await connection.execute(statement.encode())

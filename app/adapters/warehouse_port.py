@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from app.core.audit.reconcile import LedgerLines
+from app.core.delivery.schema_found import FoundTables
 from app.core.delivery.statements import LogRow
 from app.core.formats.flows import Flow
 
@@ -57,6 +58,9 @@ class WarehouseSession(Protocol):
 
     async def lock(self) -> None:
         """Lock delivery_log against everybody until the transaction ends; waits for whoever has it."""
+
+    async def columns(self) -> FoundTables:
+        """The tables of schema `analytics` with their columns; without those that this user has no right to."""
 
     async def positions(self, epoch: int) -> dict[int, int]:
         """Partition -> highest number that delivery_log has of it, loaded or quarantined."""

@@ -1,49 +1,104 @@
-"""`instream init`: make what the pipeline stands on, where it is missing."""
+"""`instream init`: make what the pipeline stands on, where it is missing, and migrate the warehouse's schema."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
-from app.cli.show import JsonOption, print_json
+import typer
+
+from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
+    from app.core.delivery.schema_plan import SchemaPlan, Step
     from app.settings import Settings
 
+NOTHING_TO_DO = "the warehouse's schema is the catalogue's: nothing is to be done"
 
-async def make_all(settings: "Settings") -> list[str]:
-    """Make bucket, stream, registry table, topics and schema; what exists is left as it is. Returns: their names.
+
+async def make_all(settings: "Settings", told: "Callable[[Step], None]") -> "tuple[list[str], list[Step]]":
+    """Make bucket, stream, registry table, topics and schema; what exists is left as it is.
+
+    Returns: their names, and the changes to the schema, each of which `told` hears as soon as it is made.
 
     Raises:
         WrongPartitionCount: a topic exists with another number of partitions.
+        SchemaRefused: the schema differs in what only an operator may change.
         ServiceUnavailable: one of the services does not answer; what was made stays.
+        WarehouseError: the warehouse refused a change; those before it stay.
     """
     from app.adapters.kafka import ensure_topics  # noqa: PLC0415 - commands load what they need
     from app.adapters.kinesis import KinesisBlockStream  # noqa: PLC0415
     from app.adapters.registry import DynamoRegistry  # noqa: PLC0415
     from app.adapters.s3 import S3ObjectStore  # noqa: PLC0415
-    from app.adapters.warehouse import create_schema  # noqa: PLC0415
+    from app.adapters.warehouse_schema import migrate  # noqa: PLC0415
     from app.topics import topics_of  # noqa: PLC0415
 
     for adapter in (S3ObjectStore(settings), DynamoRegistry(settings), KinesisBlockStream(settings)):
         await adapter.ensure()
         await adapter.close()
     await ensure_topics(settings)
-    await create_schema(settings.warehouse_url)
+    changed = await migrate(settings.warehouse_url, told)
     topics = [f"topic {topic.name}" for topic in topics_of(settings)]
-    return [
+    present = [
         f"bucket {settings.bucket}", f"stream {settings.stream}", f"table {settings.registry_table}", *topics,
         "schema analytics",
     ]  # fmt: skip
+    return present, changed
 
 
-def init(as_json: JsonOption = False) -> None:
+def init(
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would change in the warehouse, and change nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Make bucket, stream, registry table, topics and warehouse schema where they are missing; safe to run again.
 
-    For a new installation; `instream up` does it for the local stack by itself.
+    Tables and columns that this version has more are added to a warehouse that is there. Nothing is removed, and what could
+    lose data is refused: then nothing at all is made. `instream up` does it for the local stack by itself.
+    Exit codes: 0 done or planned, 1 refused or failed.
     """
+    from app.adapters.warehouse_schema import read_plan  # noqa: PLC0415
     from app.settings import read_settings  # noqa: PLC0415
 
-    present = asyncio.run(make_all(read_settings()))
+    settings = read_settings()
+    planned = asyncio.run(read_plan(settings.warehouse_url))
+    if plan or planned.refused:
+        _show_plan(planned, as_json=as_json)
+        if planned.refused:
+            raise typer.Exit(Exit.FAILURE)
+        return
+    present, changed = asyncio.run(make_all(settings, lambda step: None if as_json else _say(_sql(step))))
     if as_json:
-        print_json({"present": present})
-    else:
-        print("\n".join(present))
+        print_json({"present": present, "changed": changed, "left_alone": planned.left_alone})
+        return
+    if not changed:
+        _say(NOTHING_TO_DO)
+    _say(*_left_alone(planned), *present)
+
+
+def _show_plan(plan: "SchemaPlan", *, as_json: bool) -> None:
+    if as_json:
+        print_json(plan)
+        return
+    for refusal in plan.refused:
+        _say(f"refused: {refusal.place} {refusal.reason}. At your own risk, one by one:")
+        _say(*(f"    {statement};" for statement in refusal.statements))
+    if plan.refused:
+        _say("nothing is changed while anything is refused" + ("; then these changes are made:" if plan.steps else ""))
+    _say(*(_sql(step) for step in plan.steps), *_left_alone(plan))
+    if not plan.steps and not plan.refused:
+        _say(NOTHING_TO_DO)
+
+
+def _sql(step: "Step") -> str:
+    return f"-- {step.reason}\n{step.statement};"
+
+
+def _left_alone(plan: "SchemaPlan") -> list[str]:
+    return [f"left alone: {place} is not in the catalogue" for place in plan.left_alone]
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)

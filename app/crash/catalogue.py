@@ -94,6 +94,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.get.transactions",
         "s3.head.ready",
         "warehouse.connect",
+        "warehouse.columns",  # before the first load
         "warehouse.positions",
         "warehouse.lock",
         "s3.put.loads",

@@ -1,25 +1,16 @@
-"""The warehouse's SQL as files: tables, then views; what their names' numbers order runs in that order."""
+"""The warehouse's views as SQL text; tables are made from the catalogue (`app.core.delivery.schema`)."""
 
 from importlib.resources import files
-from typing import Final
 
-SCHEMA_FILES: Final = ("01_tables.sql", "02_views.sql")
-
-
-def read(name: str) -> str:
-    """The text of one SQL file of this package."""
-    return (files(__name__) / name).read_text(encoding="utf-8")
+from app.core.delivery.schema_found import View, view_of
 
 
-def statements_of(name: str) -> list[str]:
-    """The statements of one of our SQL files, without comments.
+def views() -> tuple[View, ...]:
+    """Every view, behind those that it reads.
 
-    Our files keep to what this reads: a statement ends in `;` at the end of a line, a comment is a line of its own.
+    The file keeps to what this reads: a statement ends in `;` at the end of a line, a comment is a line of its own.
     """
-    lines = [line for line in read(name).splitlines() if line.strip() and not line.lstrip().startswith("--")]
-    return [text.strip() for text in "\n".join(lines).split(";\n") if text.strip(" \n;")]
-
-
-def schema_statements() -> list[str]:
-    """Every statement that makes the schema, in order; each may run again."""
-    return [statement.rstrip(";") for name in SCHEMA_FILES for statement in statements_of(name)]
+    text = (files(__name__) / "views.sql").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("--")]
+    statements = "\n".join([*lines, ""]).split(";\n")
+    return tuple(view_of(statement.strip()) for statement in statements if statement.strip())

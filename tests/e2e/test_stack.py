@@ -115,7 +115,9 @@ def test_the_audit_completes_what_is_covered(stack):
 def test_init_again_changes_nothing(stack):
     done = stack.instream("init", "--json")
     assert done.returncode == 0, done.stderr
-    assert "topic blocks-e1" in json.loads(done.stdout)["present"]
+    answer = json.loads(done.stdout)
+    assert "topic blocks-e1" in answer["present"]
+    assert (answer["changed"], answer["left_alone"]) == ([], [])
 
 
 def test_load_and_wait_as_commands(stack):

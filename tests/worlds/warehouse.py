@@ -15,7 +15,8 @@ import psycopg
 import pytest
 
 from app.adapters.s3 import S3ObjectStore
-from app.adapters.warehouse import connect, create_schema
+from app.adapters.warehouse import connect
+from app.adapters.warehouse_schema import migrate
 from app.core.formats import object_keys
 from app.core.formats.flow_files import encode_output, frame_schema
 from app.core.formats.flows import BY_NAME, OUTPUTS, ColumnKind
@@ -73,7 +74,7 @@ def wait_for(stack: WarehouseStack, log: Path) -> None:
 
     try:
         asyncio.run(redshift.wait_ready(stack.url()))
-        asyncio.run(create_schema(stack.url()))  # every test's database is a copy of this one
+        asyncio.run(migrate(stack.url()))  # every test's database is a copy of this one
         aws.wait_ready(stack.aws_url)
     except Exception as exc:
         raise RuntimeError(log.read_text()[-3000:]) from exc

@@ -17,6 +17,7 @@ from app.core.formats.flow_files import encode_output
 from app.errors import ServiceUnavailable, WarehouseError
 from app.testing.memory import MemoryObjectStore, MemorySession, MemoryWarehouse
 from tests.worlds.warehouse import Warehouse, rows_of
+from tests.worlds.warehouse_schema import execute
 
 MOMENT = datetime(2026, 11, 18, 11, 6, 41)  # noqa: DTZ001 - the warehouse's timestamps have no zone
 BATCH = "01900000-0000-7000-8000-000000000001"
@@ -35,6 +36,8 @@ class Case(NamedTuple):
     """The session's socket is dead: its client was killed."""
     waiting: Callable[[int], Awaitable[None]]
     """Returns once so many sessions wait for a lock."""
+    take_away: Callable[[str, str | None], Awaitable[None]]
+    """A table, or a column of it, is gone."""
 
     async def put(self, key: str, *files: bytes, **more: Any) -> str:
         """A manifest of these files of one output; its URL."""
@@ -95,7 +98,12 @@ def memory_case() -> Case:
             while len(warehouse.log_lock.waiting) < sessions:  # noqa: ASYNC110 - what is awaited has no event
                 await asyncio.sleep(0)
 
-    return Case(store, warehouse.connect, count, fail, MemorySession.drop, waiting)
+    async def take_away(table: str, column: str | None) -> None:
+        left = tuple(found for found in warehouse.tables.pop(table) if found.name != column)
+        if column is not None:
+            warehouse.tables[table] = left
+
+    return Case(store, warehouse.connect, count, fail, MemorySession.drop, waiting, take_away)
 
 
 def real_case(warehouse: Warehouse) -> Case:
@@ -114,5 +122,9 @@ def real_case(warehouse: Warehouse) -> Case:
             while (await warehouse.query(blocked))[0][0] < sessions:  # noqa: ASYNC110 - what is awaited has no event
                 await asyncio.sleep(0.02)
 
+    async def take_away(table: str, column: str | None) -> None:
+        what = f"TABLE analytics.{table}" if column is None else f"TABLE analytics.{table} DROP COLUMN {column}"
+        await execute(warehouse.settings.warehouse_url, f"{'DROP' if column is None else 'ALTER'} {what} CASCADE")
+
     open_one = partial(open_session, warehouse.settings.warehouse_url)
-    return Case(warehouse.store, open_one, count, warehouse.fail, kill, waiting)
+    return Case(warehouse.store, open_one, count, warehouse.fail, kill, waiting, take_away)

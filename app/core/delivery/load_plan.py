@@ -147,6 +147,8 @@ _DEFER_STATES: Final = {
 }  # fmt: skip
 """SQLSTATE class -> why it is tried later. A missing table or right is nobody's file: an operator mends it."""
 _INTERNAL: Final = "XX"
+MISSING: Final = frozenset({"42703", "42P01", "3F000"})
+"""The SQLSTATEs of a column, table or schema that is not there."""
 
 
 def classify(sqlstate: str | None, message: str, *, named_file: bool, output: str = "") -> Failure:
@@ -168,6 +170,11 @@ def classify(sqlstate: str | None, message: str, *, named_file: bool, output: st
     if sqlstate[:2] == _INTERNAL and output:
         return Failure(FailureClass.UNCLEAR, "internal", detail, output)
     return Failure(FailureClass.DEFER, _DEFER_STATES.get(sqlstate[:2], "other"), detail, output)
+
+
+def lacks(what: str) -> Failure:
+    """The failure of every load into a warehouse that lacks a table or column: no transaction is to blame."""
+    return Failure(FailureClass.DEFER, "schema", what)
 
 
 def is_serialization(sqlstate: str, message: str) -> bool:

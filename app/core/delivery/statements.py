@@ -1,4 +1,4 @@
-"""Every SQL statement that delivery runs, as values.
+"""Every SQL statement that delivery runs, as values; `schema.py` has those that make and change the tables.
 
 Names come only from the closed catalogue of `app.core.formats.tables`. They are quoted, because Redshift reserves some of
 them (`partition`).
@@ -139,3 +139,12 @@ def load_errors_since(query_id: int) -> Statement:
         "WHERE session = pg_backend_pid() AND query > %s ORDER BY query DESC LIMIT 1"
     )
     return Statement(text, (query_id,))
+
+
+COLUMNS: Final = Statement(
+    "SELECT c.table_name, t.table_type, c.column_name, c.data_type, c.character_maximum_length, c.is_nullable, "
+    "CASE WHEN c.column_default IS NULL THEN 0 ELSE 1 END FROM information_schema.columns c "
+    "JOIN information_schema.tables t ON t.table_schema = c.table_schema AND t.table_name = c.table_name "
+    f"WHERE c.table_schema = '{SCHEMA}' ORDER BY c.table_name, c.ordinal_position"
+)
+"""Every column of the schema's tables and views, in their order."""

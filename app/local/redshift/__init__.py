@@ -1,12 +1,12 @@
 """The stand-in for Redshift: PostgreSQL behind a proxy that speaks its protocol and executes Redshift's COPY (rule D4).
 
 What it follows: `COPY ... FROM 's3://...' ... MANIFEST` in CSV and Avro with Redshift's defaults and refusals, VARCHAR
-lengths in bytes, keys that are declared and not enforced, one snapshot a transaction, error 1023, `stl_load_errors`,
-`pg_last_copy_count()`, `getdate()`. What it does not: 1023 comes only where PostgreSQL sees two writers of one row; `LOCK`
-and everything else that is plain SQL is PostgreSQL's. It can be told to fail (`faults`).
+lengths in bytes, keys that are declared and not enforced, ALTER TABLE with its refusals, one snapshot a transaction, error
+1023, `stl_load_errors`, `pg_last_copy_count()`, `getdate()`. What it does not: 1023 comes only where PostgreSQL sees two
+writers of one row; `LOCK` and everything else that is plain SQL is PostgreSQL's. It can be told to fail (`faults`).
 
     wire            messages of the PostgreSQL protocol          copy_statement  COPY's grammar, options known and refused
-    ddl             what Redshift's CREATE TABLE adds            files           manifest and objects from S3, decompressed
+    ddl, alter      Redshift's CREATE TABLE and ALTER TABLE      files           manifest and objects from S3, decompressed
     render          rows of Avro, and of CSV that PostgreSQL would read otherwise
     load            one COPY on a client's session               session         one client
     faults          failures on demand, and their HTTP control   server          listening, bootstrap

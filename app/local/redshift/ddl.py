@@ -1,4 +1,8 @@
-"""CREATE TABLE of Redshift for PostgreSQL: what means storage is dropped, keys stay unenforced, VARCHAR counts bytes."""
+"""CREATE TABLE of Redshift for PostgreSQL: what means storage is dropped, keys stay unenforced, VARCHAR counts bytes.
+
+A primary key, distribution key or sort key leaves a constraint that always holds and names its columns, by which
+`alter` knows what Redshift does not let anybody alter.
+"""
 
 from collections.abc import Iterator
 from typing import Final
@@ -7,8 +11,12 @@ from app.local.redshift.sql_tokens import Token, literal, quote
 
 BYTES_SUFFIX: Final = "_bytes"
 """A column's check of its length in bytes is named `<column>_bytes`."""
+PRIMARY_KEY: Final = "_pkey"
+"""A table's primary key is named `<table>_pkey`."""
+DISTRIBUTION_KEY: Final = "distkey"
+SORT_KEY: Final = "sortkey"
 _DEFAULT_VARCHAR: Final = "256"
-_MAX_VARCHAR: Final = "65535"
+MAX_VARCHAR: Final = "65535"
 _VARCHARS: Final = frozenset({"VARCHAR", "TEXT", "NVARCHAR"})
 
 
@@ -29,10 +37,33 @@ def rewrite(tokens: list[Token]) -> str:
     start = next(n for n, token in enumerate(tokens) if token.upper == "(")
     end = _closing(tokens, start)
     elements = list(_elements(tokens[start + 1 : end]))
-    keys = {name for element in elements for name in _primary_key(element)}
-    columns = [_column(element, keys) for element in elements if not _is_table_key(element)]
+    primary = list(dict.fromkeys(name for element in elements for name in _primary_key(element)))
+    columns = [column_of(element, set(primary)) for element in elements if not _is_table_key(element)]
     head = " ".join(token.text for token in tokens[:start])
-    return f"{head} (\n  " + ",\n  ".join(columns) + "\n)"  # what follows the list is storage alone
+    keys = {tokens[start - 1].value + PRIMARY_KEY: primary, **_storage_keys(elements, tokens[end + 1 :])}
+    marks = [mark_of(name, names) for name, names in keys.items() if names]
+    return f"{head} (\n  " + ",\n  ".join(columns + marks) + "\n)"  # what follows the list is storage alone
+
+
+def mark_of(name: str, columns: list[str]) -> str:
+    """The constraint that says that these columns are a key; every row keeps it."""
+    return f"CONSTRAINT {quote(name)} CHECK ({' AND '.join(f'({quote(c)} IS NULL) IS NOT NULL' for c in columns)})"
+
+
+def names_in(tokens: list[Token]) -> list[str]:
+    """The names in a list in parentheses, with which `tokens` begin."""
+    return [token.value for token in tokens[: _closing(tokens, 0)] if token.kind in {"word", "quoted"}]
+
+
+def _storage_keys(elements: list[list[Token]], behind: list[Token]) -> dict[str, list[str]]:
+    """The keys that columns say they are, or that stand behind the column list."""
+    words = [token.upper for token in behind]
+    keys = {}
+    for key in (DISTRIBUTION_KEY, SORT_KEY):
+        keys[key] = [e[0].value for e in elements if any(token.upper == key.upper() for token in e[1:])]
+        if key.upper() in words:
+            keys[key] = names_in(behind[words.index(key.upper()) + 1 :])
+    return keys
 
 
 def _closing(tokens: list[Token], start: int) -> int:
@@ -69,14 +100,16 @@ def _is_table_key(element: list[Token]) -> bool:
 
 
 def _primary_key(element: list[Token]) -> list[str]:
-    """The columns that a table's primary key names."""
+    """The columns that a primary key names: the table's, or the column that says it is one."""
     words = [token.upper for token in element]
-    if not _is_table_key(element) or "PRIMARY" not in words:
+    if "PRIMARY" not in words:
         return []
+    if not _is_table_key(element):
+        return [element[0].value]
     return [token.value for token in element[words.index("(") + 1 :] if token.kind in {"word", "quoted"}]
 
 
-def _column(element: list[Token], keys: set[str]) -> str:
+def column_of(element: list[Token], keys: set[str]) -> str:
     """One column for PostgreSQL."""
     name, rest = element[0].value, element[1:]
     words = [token.upper for token in rest]
@@ -95,14 +128,19 @@ def _column(element: list[Token], keys: set[str]) -> str:
         at += taken
         bound = _DEFAULT_VARCHAR
         if words[at : at + 1] == ["("]:
-            bound = _MAX_VARCHAR if words[at + 1] == "MAX" else rest[at + 1].text
+            bound = MAX_VARCHAR if words[at + 1] == "MAX" else rest[at + 1].text
             at += 3
         out.append(f"VARCHAR({bound})")
-    if (name in keys or "PRIMARY" in words) and "NOT" not in words:
+    if name in keys and "NOT" not in words:
         out.append("NOT NULL")
     if bound:
-        out.append(f"CONSTRAINT {quote(name + BYTES_SUFFIX)} CHECK (octet_length({quote(name)}) <= {bound})")
+        out.append(bytes_check(name, bound))
     return " ".join(out)
+
+
+def bytes_check(column: str, bound: str) -> str:
+    """The constraint that a text has so many bytes at most."""
+    return f"CONSTRAINT {quote(column + BYTES_SUFFIX)} CHECK (octet_length({quote(column)}) <= {bound})"
 
 
 def _storage_or_key(words: list[str], rest: list[Token], at: int) -> int:

@@ -1,7 +1,7 @@
 """One client of the stand-in and its own session on PostgreSQL.
 
-Messages go through in both directions as they are, but for these: a COPY from S3 is executed here; CREATE TABLE is
-rewritten; PostgreSQL's serialization failures become Redshift's 1023; faults strike where they are told to.
+Messages go through in both directions as they are, but for these: a COPY from S3 is executed here; CREATE TABLE and ALTER
+TABLE are rewritten; PostgreSQL's serialization failures become Redshift's 1023; faults strike where they are told to.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from app.local.redshift import ddl, wire
+from app.local.redshift import alter, ddl, wire
 from app.local.redshift.copy_statement import CopyRefused, CopyStatement, is_copy_from_s3, parse
 from app.local.redshift.faults import ERRORS, Faults, WarehouseFault
 from app.local.redshift.files import FileRejected, LoadFailed, S3Files
@@ -167,7 +167,9 @@ class Session:
         parts = statements(sql) if _may_differ(sql) else []
         copies = [tokens for tokens in parts if is_copy_from_s3(tokens)]
         if not copies:
-            await self._forward(_rewritten(sql, parts))
+            if any(alter.is_alter_table(tokens) for tokens in parts):
+                await self._quiet.wait()  # for the status that it finds
+            await self._forward(_rewritten(sql, parts, in_transaction=self._status != _IDLE))
         elif len(parts) > 1:
             await self._forward(ddl.raising("42601", "COPY from S3 must be a statement of its own"))
         else:
@@ -193,7 +195,7 @@ class Session:
             self._next_error = wire.error_of("42601", "COPY takes no bind parameters: send it as literal text")
             text = "refused"
         else:
-            text = _rewritten(text, parts)
+            text = _rewritten(text, parts, in_transaction=self._status != _IDLE)
         return wire.message(wire.PARSE, name + b"\0" + text.encode() + b"\0" + rest)
 
     async def _struck(self, sql: str) -> bool:
@@ -258,14 +260,24 @@ class Session:
 def _may_differ(sql: str) -> bool:
     """Cheaply: whether the text may hold a statement that is not PostgreSQL's."""
     upper = sql.upper()
-    return "COPY" in upper or ("CREATE" in upper and "TABLE" in upper)
+    return "COPY" in upper or ("TABLE" in upper and ("CREATE" in upper or "ALTER" in upper))
 
 
-def _rewritten(sql: str, parts: list[list[Token]]) -> str:
-    """The text for PostgreSQL; untouched unless it creates a table."""
-    if not any(ddl.is_create_table(tokens) for tokens in parts):
+def _rewritten(sql: str, parts: list[list[Token]], *, in_transaction: bool) -> str:
+    """The text for PostgreSQL; untouched unless it creates or alters a table."""
+    if not any(ddl.is_create_table(tokens) or alter.is_alter_table(tokens) for tokens in parts):
         return sql
-    texts = [ddl.rewrite(tokens) if ddl.is_create_table(tokens) else " ".join(t.text for t in tokens) for tokens in parts]
+    texts = []
+    for tokens in parts:
+        try:
+            if ddl.is_create_table(tokens):
+                texts.append(ddl.rewrite(tokens))
+            elif alter.is_alter_table(tokens):
+                texts.append(alter.rewrite(tokens, alone=not in_transaction and len(parts) == 1))
+            else:
+                texts.append(" ".join(token.text for token in tokens))
+        except alter.AlterRefused as exc:
+            texts.append(ddl.raising(exc.sqlstate, str(exc)))
     return ";\n".join(texts)
 
 

@@ -175,7 +175,7 @@ class Supervisor:
         await ensure_topics(settings)
 
     async def _start_warehouse(self, ports: Mapping[str, int]) -> None:
-        from app.adapters import warehouse  # noqa: PLC0415
+        from app.adapters.warehouse_schema import migrate  # noqa: PLC0415
         from app.local import redshift  # noqa: PLC0415
 
         folder = self._home.data / "postgres"
@@ -187,7 +187,7 @@ class Supervisor:
         keeper = await self._keep("warehouse", command)
         url = self._variables["INSTREAM_WAREHOUSE_URL"]
         await self._first_answer(keeper, redshift.wait_ready(url))
-        await warehouse.create_schema(url)
+        await migrate(url)
 
     async def _start_worker(self, role: str, ports: Mapping[str, int]) -> None:
         command = [str(BIN / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "info"]

@@ -7,8 +7,10 @@ import msgspec
 from app.adapters.ports import ObjectStore
 from app.adapters.warehouse_port import LoadError
 from app.clock import Clock, SystemClock
+from app.core.delivery.schema_found import FoundColumn, found_as
 from app.core.delivery.statements import LogRow
 from app.core.formats.flows import OUTPUTS
+from app.core.formats.tables import TABLES
 from app.testing.memory.committed import Committed
 from app.testing.memory.copied_files import CopiedFiles, Row
 from app.testing.memory.hooks import Hooked
@@ -27,6 +29,10 @@ class MemoryWarehouse(Hooked):
         self.clock = clock or SystemClock()
         self.files = CopiedFiles(store)
         self.committed = Committed({flow.name: () for flow in OUTPUTS})
+        self.tables: dict[str, tuple[FoundColumn, ...]] = {
+            table.name: tuple(map(found_as, table.columns)) for table in TABLES
+        }
+        """The tables and columns that there are: take some away to have an older warehouse."""
         self.log_lock = TableLock()
         """Of delivery_log: reading or changing it shares it, `lock` has it alone."""
         self.load_errors: list[tuple[int, int, LoadError]] = []

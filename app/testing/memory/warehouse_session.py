@@ -9,8 +9,10 @@ import msgspec
 
 from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerRow, LoadError
 from app.core.delivery import statements
+from app.core.delivery.schema_found import FoundTables
 from app.core.delivery.statements import LogRow
 from app.core.formats.flows import LEDGER, Flow
+from app.core.formats.tables import DELIVERY_LOG
 from app.errors import OutcomeUnknown, OutsideError, ServiceUnavailable, WarehouseError
 from app.testing.memory.committed import Committed, with_released
 from app.testing.memory.copied_files import FileRefused, Row
@@ -60,7 +62,14 @@ class MemorySession(Hooked):
     async def lock(self) -> None:
         """Lock delivery_log; no snapshot begins here."""
         async with self._statement("lock"):
+            self._check_table(DELIVERY_LOG.name)
             await self._warehouse.log_lock.acquire(self, exclusive=True)
+
+    async def columns(self) -> FoundTables:
+        """The tables with their columns."""
+        async with self._statement("columns"):
+            self._seen()
+        return dict(self._warehouse.tables)
 
     async def positions(self, epoch: int) -> dict[int, int]:
         """Partition -> highest number in delivery_log."""
@@ -82,6 +91,7 @@ class MemorySession(Hooked):
         statements.copy(flow, manifest_url, "default")  # refuses what has no place in literal SQL
         async with self._statement("copy", flow.name, COPY_TIMEOUT_S):
             self._seen()
+            self._check_table(flow.name, flow.names)
             self._warehouse.copies_made += 1
             number = self._warehouse.copies_made
             try:
@@ -199,6 +209,13 @@ class MemorySession(Hooked):
         if self._gone:
             raise WarehouseError(None, "the connection is closed" if self._closed else "the connection is lost")
 
+    def _check_table(self, name: str, columns: Sequence[str] = ()) -> None:
+        if (found := self._warehouse.tables.get(name)) is None:
+            raise WarehouseError("42P01", f'relation "analytics.{name}" does not exist')
+        there = {column.name for column in found}
+        if missing := [column for column in columns if column not in there]:
+            raise WarehouseError("42703", f'column "{missing[0]}" of relation "{name}" does not exist')
+
     def _lose(self) -> None:
         self._closed = True
         self.drop()
@@ -220,6 +237,7 @@ class MemorySession(Hooked):
 
     async def _log(self) -> Sequence[LogRow]:
         """delivery_log as this transaction sees it; the snapshot is older than the wait for the lock."""
+        self._check_table(DELIVERY_LOG.name)
         seen = self._seen()
         await self._warehouse.log_lock.acquire(self, exclusive=False)
         return with_released((*seen.log, *self._logged), self._released)

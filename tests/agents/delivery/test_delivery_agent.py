@@ -134,3 +134,18 @@ async def test_an_exception_ends_the_app(delivery: Delivery) -> None:
     await delivery.revoke()
     assert [str(exc) for exc in delivery.crashes] == ["list"]
     assert not delivery.warehouse.sessions
+
+
+async def test_ready_says_which_column_is_missing_until_it_is_there(delivery: Delivery) -> None:
+    before = delivery.warehouse.tables["page_views"]
+    delivery.warehouse.tables["page_views"] = tuple(column for column in before if column.name != "url")
+    await delivery.ready()
+    await delivery.assign(MANIFESTS, 0)
+    await until(lambda: delivery.app.readiness() is not None)
+    assert delivery.app.readiness() == (
+        "warehouse, schema: the warehouse lacks column analytics.page_views.url: run `instream init`"
+    )
+    delivery.warehouse.tables["page_views"] = before
+    await until(lambda: delivery.app.readiness() is None)
+    await delivery.until_loaded(1)
+    await delivery.revoke()

@@ -135,7 +135,9 @@ async def test_a_load_locks_before_it_reads_and_lets_go_of_everything_behind_it(
     world.warehouse.before = note
     await world.deliver()
     first = calls.index("lock")
-    assert calls[:first] == ["connect", "positions", "rollback"], "where the walk begins is a transaction of its own"
+    assert calls[:first] == ["connect", "columns", "positions", "rollback"], (
+        "where the walk begins is a transaction of its own"
+    )
     assert calls[first:] == [
         "lock", "positions", "last_load_error", "copy", "copied", "copy", "copied", "insert_log", "commit", "rollback",
     ]  # fmt: skip

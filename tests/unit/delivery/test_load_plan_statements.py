@@ -59,5 +59,8 @@ def test_redshifts_create_table_becomes_postgresqls() -> None:
         'CREATE TABLE IF NOT EXISTS a . t ( "id" BIGINT IDENTITY NOT NULL, '
         '"n" VARCHAR(7) DEFAULT \'a,b\' CONSTRAINT "n_bytes" CHECK (octet_length("n") <= 7), '
         '"partition" VARCHAR(65535) CONSTRAINT "partition_bytes" CHECK (octet_length("partition") <= 65535), '
-        '"d" DECIMAL ( 5 , 2 ), "x" INT NOT NULL )'
+        '"d" DECIMAL ( 5 , 2 ), "x" INT NOT NULL, '
+        'CONSTRAINT "t_pkey" CHECK (("id" IS NULL) IS NOT NULL AND ("x" IS NULL) IS NOT NULL), '
+        'CONSTRAINT "distkey" CHECK (("n" IS NULL) IS NOT NULL), '
+        'CONSTRAINT "sortkey" CHECK (("n" IS NULL) IS NOT NULL AND ("id" IS NULL) IS NOT NULL) )'
     )
