@@ -9,7 +9,8 @@ from app.core.etl.step import SourceMessage, StepDecision
 from app.core.formats.step_history import Counted
 from app.core.formats.step_message import StepMessage, decode_step
 from app.errors import StepConflict
-from tests.worlds.inbox import Source, until
+from tests.worlds.inbox import Source
+from tests.worlds.waiting import turns, until
 
 TICK = b"tick"
 
@@ -118,5 +119,4 @@ class Partition:
         await until(condition)
 
     async def settle(self) -> None:
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await turns()

@@ -1,6 +1,5 @@
 """What the contract of a warehouse session is tested on: the twin in memory, and the stand-in through the real adapter."""
 
-import asyncio
 import json
 import os
 import socket
@@ -16,7 +15,8 @@ from app.core.delivery.statements import LOADED, LogRow
 from app.core.formats.flow_files import encode_output
 from app.errors import ServiceUnavailable, WarehouseError
 from app.testing.memory import MemoryObjectStore, MemorySession, MemoryWarehouse
-from tests.worlds.warehouse import Warehouse, rows_of
+from tests.worlds.waiting import until
+from tests.worlds.warehouse import Warehouse, rows_of, until_locked_out
 
 MOMENT = datetime(2026, 11, 18, 11, 6, 41)  # noqa: DTZ001 - the warehouse's timestamps have no zone
 BATCH = "01900000-0000-7000-8000-000000000001"
@@ -50,8 +50,7 @@ class Case(NamedTuple):
 
     async def until_given(self, session: WarehouseSession) -> None:
         """The lock, however long whoever is gone takes to be noticed; let go of again."""
-        async with asyncio.timeout(30):
-            await session.lock()
+        await session.lock()
         await session.rollback()
 
 
@@ -91,9 +90,7 @@ def memory_case() -> Case:
         setattr(warehouse, side, hook)
 
     async def waiting(sessions: int) -> None:
-        async with asyncio.timeout(10):
-            while len(warehouse.log_lock.waiting) < sessions:  # noqa: ASYNC110 - what is awaited has no event
-                await asyncio.sleep(0)
+        await until(lambda: len(warehouse.log_lock.waiting) >= sessions)
 
     return Case(store, warehouse.connect, count, fail, MemorySession.drop, waiting)
 
@@ -109,10 +106,7 @@ def real_case(warehouse: Warehouse) -> Case:
             ours.shutdown(socket.SHUT_RDWR)
 
     async def waiting(sessions: int) -> None:
-        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        async with asyncio.timeout(30):
-            while (await warehouse.query(blocked))[0][0] < sessions:  # noqa: ASYNC110 - what is awaited has no event
-                await asyncio.sleep(0.02)
+        await until_locked_out(warehouse, sessions)
 
     open_one = partial(open_session, warehouse.settings.warehouse_url)
     return Case(warehouse.store, open_one, count, warehouse.fail, kill, waiting)

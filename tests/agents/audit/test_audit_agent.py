@@ -13,7 +13,8 @@ from app.core.formats.batch import new_batch_id, seal
 from app.core.formats.registry_item import BatchState, RegistryItem
 from app.errors import ServiceUnavailable
 from app.testing.memory import MemoryBlockStream, MemoryLoadedLedger, MemoryObjectStore, MemoryRegistry
-from tests.worlds.agent import Member, new_member, until
+from tests.worlds.agent import Member, new_member
+from tests.worlds.waiting import until
 
 TURNS = "audit-e1"
 
