@@ -4,13 +4,11 @@ from pathlib import Path
 
 from app.adapters.warehouse_schema import migrate, read_plan
 from app.core.delivery.schema_plan import SchemaPlan
-from app.core.formats.tables import SCHEMA_LOG, TABLES
+from app.core.formats.tables import TABLES
 from app.sql import views
 from tests.worlds.warehouse import Warehouse
-from tests.worlds.warehouse_schema import VERSION_1, empty_warehouse, make_version_1
+from tests.worlds.warehouse_schema import ADDED_SINCE, VERSION_1, empty_warehouse, make_version_1
 
-ADDED_SINCE: dict[str, list[str]] = {SCHEMA_LOG.name: list(SCHEMA_LOG.names)}
-"""Table -> the columns that the catalogue has got since version 1; whoever adds one adds it here."""
 _COLUMNS = (
     "SELECT c.table_name, c.column_name, c.data_type, c.character_maximum_length, c.is_nullable, c.column_default "
     "FROM information_schema.columns c "
