@@ -144,9 +144,9 @@ class InstreamApp(faust.App):
     def _new_transport(self) -> Transport:
         if self.ports.points is None:
             return Transport(self.conf.broker_consumer, self)
-        from app.crash.kafka import transport_with  # noqa: PLC0415 - in tests of recovery alone
+        from app.shell import crash_transport  # noqa: PLC0415 - in tests of recovery alone
 
-        return transport_with(self.ports.points, self.settings)(self.conf.broker_consumer, self)
+        return crash_transport.Transport(self.conf.broker_consumer, self)
 
     def _create_directories(self) -> None:
         self.conf.tabledir.mkdir(parents=True, exist_ok=True)

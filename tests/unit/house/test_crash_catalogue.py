@@ -18,12 +18,13 @@ from app.core.formats.block import End, WatermarkMessage, encode_control
 from app.core.formats.checkpoint import Barrier, Checkpoint
 from app.core.formats.flows import PAGE_VIEWS
 from app.crash.catalogue import AFTER, BEFORE, CALLS, COMMANDS_ONLY, POINTS, read_point
-from app.crash.kafka import kind_on_blocks, kind_on_checkpoints, kinds_of
 from app.crash.points import EXIT_CODE, Armed, CrashPoints, PlanFile
 from app.crash.proxies import PORTS, around, between, connecting
 from app.errors import ConfigurationError
 from app.local.stack.keeper import AT_ONCE, Backoff
 from app.settings import Settings
+from app.shell import crash_transport
+from app.shell.crash_transport import kind_on_blocks, kind_on_checkpoints, kinds_of
 from app.shell.ports import Ports
 from app.shell.transport import Transport
 from app.testing.memory.s3 import MemoryObjectStore
@@ -216,6 +217,18 @@ def test_a_worker_refuses_a_plan_that_it_cannot_follow(content: bytes, reason: s
     world.plan.path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=reason):
         new_app("sink", Settings(crash_plan=world.plan.path))
+
+
+def test_turned_on_the_driver_makes_clients_that_pass_the_points(world: World) -> None:
+    """A driver that makes plain ones would pass no point of Kafka, and every test of them would wait for nothing."""
+    world.plan.arm([])
+    app = new_app("sink", Settings(crash_plan=world.plan.path))
+    producer, consumer = app.producer, app.consumer
+    thread = consumer._new_consumer_thread()
+    assert [type(client) for client in (app.transport, producer, consumer, thread)] == [
+        crash_transport.Transport, crash_transport.Producer, crash_transport.Consumer, crash_transport.ConsumerThread,
+    ]  # fmt: skip
+    assert all(client._points is app.ports.points for client in (producer, consumer, thread))
 
 
 def test_what_is_reached_is_noted_once_a_process(world: World) -> None:
