@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from app.local.services.aws_faults import AwsFault as AwsKind
-from tests.rig.chaos.plan import AwsFault
+from app.local.services.aws_faults import AwsFault
+from tests.rig.chaos.plan import Kind
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
-STATE = (AwsFault.STATE_DELETED, AwsFault.STATE_TRUNCATED, AwsFault.STATE_ROLLED_BACK)
-WAREHOUSE = tuple(kind for kind in AwsFault if kind.value.startswith("warehouse"))
+STATE = (Kind.STATE_DELETED, Kind.STATE_TRUNCATED, Kind.STATE_ROLLED_BACK)
+WAREHOUSE = tuple(kind for kind in Kind if kind.value.startswith("warehouse"))
 
 
 def test_forty_seconds_of_chaos_break_nothing() -> None:
@@ -22,12 +22,12 @@ def test_forty_seconds_of_chaos_break_nothing() -> None:
     assert report["violations"] == [], done.stderr
     assert done.returncode == 0
     faults = report["faults"]
-    for kind in (AwsFault.TERM, AwsFault.KILL, AwsFault.ZOMBIE, AwsFault.BROKER, AwsFault.REBALANCE, AwsFault.S3_OUTAGE):
+    for kind in (Kind.TERM, Kind.KILL, Kind.ZOMBIE, Kind.BROKER, Kind.REBALANCE, Kind.S3_OUTAGE):
         assert faults[kind] > 0, faults
-    for kind in (AwsKind.S3_ERROR, AwsKind.S3_SLOW_DOWN, AwsKind.S3_RESET, AwsKind.S3_LOST, AwsKind.THROTTLED):
+    for kind in (AwsFault.S3_ERROR, AwsFault.S3_SLOW_DOWN, AwsFault.S3_RESET, AwsFault.S3_LOST, AwsFault.THROTTLED):
         assert faults[kind] > 0, faults
-    assert faults[AwsKind.PARTIAL] + faults[AwsKind.PUT_TWICE] + faults[AwsKind.PAGE_TWICE] > 3, faults
-    assert faults[AwsFault.SPLIT] + faults[AwsFault.MERGE] > 0, faults
+    assert faults[AwsFault.PARTIAL] + faults[AwsFault.PUT_TWICE] + faults[AwsFault.PAGE_TWICE] > 3, faults
+    assert faults[Kind.SPLIT] + faults[Kind.MERGE] > 0, faults
     assert sum(faults[kind] for kind in STATE) > 0, faults
     assert sum(faults[kind] > 0 for kind in WAREHOUSE) >= 2, faults
     assert report["lines"] > 2000
