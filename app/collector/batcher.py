@@ -13,6 +13,7 @@ from app.collector import metrics
 from app.collector.budget import MemoryBudget, Reservation
 from app.collector.clock_guard import ClockGuard
 from app.collector.resender import Resender, put_blocks
+from app.core.backoff import Backoff
 from app.core.formats.batch import ID_RANDOM_BYTES, MAX_BATCH_LINES, SealedBatch, new_batch_id, seal
 from app.core.formats.stored_line import StoredLine
 from app.errors import OutsideError, RequestRejected
@@ -20,8 +21,7 @@ from app.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-FIRST_DELAY_S: Final = 0.05
-MAX_DELAY_S: Final = 2.0
+BACKOFF: Final = Backoff(first_s=0.05, longest_s=2.0)
 RETRY_AFTER_S: Final = 2
 SEAL_INLINE_BYTES: Final = 64 * 1024
 """A smaller batch is sealed in less time than a thread takes to wake."""
@@ -190,17 +190,17 @@ class Batcher:
 
     async def _insist(self, service: str, call: Callable[[], Awaitable[None]]) -> None:
         """Repeat a harmless call with backoff until it succeeds; the caller's timeout ends it."""
-        delay_s = FIRST_DELAY_S
+        failures = 0
         while True:
             try:
                 return await call()
             except OutsideError as exc:
+                failures += 1
                 metrics.PUT_FAILURES.labels(service).inc()
                 log.warning("batch not stored yet", service=service, error=str(exc), retriable=exc.retriable)
                 if not exc.retriable:
                     raise
-            await asyncio.sleep(delay_s * (0.5 + self._world.random_bytes(1)[0] / 510))
-            delay_s = min(delay_s * 2, MAX_DELAY_S)
+            await asyncio.sleep(BACKOFF.pause_s(failures, self._world.random_bytes(1)[0] / 255))
 
     async def _put(self, batch: _Gathering, sealed: SealedBatch, held: Reservation) -> None:
         """Put the blocks to Kinesis, and answer once that has ended, whatever its end; at the deadline at the latest."""

@@ -21,7 +21,7 @@ from app.crash.catalogue import AFTER, BEFORE, CALLS, COMMANDS_ONLY, POINTS, rea
 from app.crash.points import EXIT_CODE, Armed, CrashPoints, PlanFile
 from app.crash.proxies import PORTS, around, between, connecting
 from app.errors import ConfigurationError
-from app.local.stack.keeper import AT_ONCE, Backoff
+from app.local.stack.keeper import AT_ONCE, Deaths
 from app.settings import Settings
 from app.shell import crash_transport
 from app.shell.crash_transport import kind_on_blocks, kind_on_checkpoints, kinds_of
@@ -323,9 +323,9 @@ async def test_a_listing_that_is_left_early_does_not_come_to_its_end(world: Worl
 
 
 def test_a_death_at_a_point_does_not_slow_the_next_start() -> None:
-    backoff = Backoff()
-    assert [backoff.delay_after(1.0, EXIT_CODE) for _ in range(10)] == [0.0] * 10
-    assert [backoff.delay_after(1.0, 1) for _ in range(AT_ONCE + 1)] == [0.0] * AT_ONCE + [1.0]
+    deaths = Deaths()
+    assert [deaths.delay_after(1.0, EXIT_CODE) for _ in range(10)] == [0.0] * 10
+    assert [deaths.delay_after(1.0, 1) for _ in range(AT_ONCE + 1)] == [0.0] * AT_ONCE + [1.0]
 
 
 def test_points_are_read_by_their_names() -> None:
