@@ -108,6 +108,12 @@ class InstreamApp(faust.App):
             key_serializer="raw", value_serializer="raw",
         )  # fmt: skip
 
+    @property
+    def group(self) -> str:
+        """The name of the consumer group."""
+        name: str = self.conf.id
+        return name
+
     async def reposition(self, tp: TP, offset: int) -> None:
         """Read and commit `tp` from `offset` on (`app.shell.transport.Consumer.reposition`)."""
         await self._consumer_of_ours.reposition(tp, offset)

@@ -94,7 +94,7 @@ MUTANTS = (
         "a new owner does not wait for the former one's checkpoints",
         "T1",
         "agents/bridge/ownership.py",
-        "            await self._catch_up(owned)\n",
+        "        await self._catch_up(owned)\n",
         "",
         OWNERSHIP,
     ),

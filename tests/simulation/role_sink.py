@@ -19,7 +19,7 @@ class Sink(MemberRole):
         self._producer = Producer(process)
         rows = world.topics.rows.name
         self.member = Member(process, world.groups["sink"], (rows,), self._ports, world.settings)
-        runners = PartitionRunners(self.member, rows, self._work)  # type: ignore[arg-type]
+        runners = PartitionRunners(self.member, rows, self._work)
         self.member.serve(runners.give)
         process.spawn(self._sweep(), "sweep")
 
