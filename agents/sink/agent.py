@@ -49,10 +49,10 @@ def _sink_of(partition: int) -> SinkPartition:
         logs = await app.logs()
         return LogBounds(*await logs.bounds(_topics.rows.name, partition))
 
-    connections = SinkPorts(
+    ports = SinkPorts(
         app.ports.objects, announce, bounds, app.ports.clock, random_hex=lambda: secrets.token_hex(RANDOM_BYTES)
     )
-    return SinkPartition(ChainId(app.settings.epoch, partition), commit_rules(app.settings), connections)
+    return SinkPartition(ChainId(app.settings.epoch, partition), commit_rules(app.settings), ports)
 
 
 @asynccontextmanager

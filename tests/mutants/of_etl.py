@@ -21,13 +21,13 @@ MUTANTS = (
         "local state written before the log",
         "E3",
         "agents/etl/partition.py",
-        "            offset = await self._journal.append(message)\n"
+        "            offset = await self._ports.append(self._inbox.partition, message)\n"
         '        with STEP_SECONDS.labels("commit").time():\n'
-        "            self._journal.commit(step, message, offset)\n",
-        "            offset = self._journal.counted().offset + 1\n"
+        "            self._ports.state.commit(step, message, offset)\n",
+        "            offset = self._accepted().offset + 1\n"
         '        with STEP_SECONDS.labels("commit").time():\n'
-        "            self._journal.commit(step, message, offset)\n"
-        "            await self._journal.append(message)\n",
+        "            self._ports.state.commit(step, message, offset)\n"
+        "            await self._ports.append(self._inbox.partition, message)\n",
         LOOP,
     ),
     Mutant(

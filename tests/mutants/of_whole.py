@@ -327,8 +327,8 @@ MUTANTS = (
     Mutant(
         "an owner numbers its steps by another partition's store",
         "E2",
-        "agents/etl/owner.py",
-        "        return self._ports.state.position(self._partition).accepted\n",
+        "agents/etl/partition.py",
+        "        return self._ports.state.position(self._inbox.partition).accepted\n",
         "        return self._ports.state.position(0).accepted\n",
         ETL,
     ),

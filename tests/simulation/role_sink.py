@@ -32,11 +32,11 @@ class Sink(MemberRole):
         async def bounds() -> LogBounds:
             return LogBounds(*await self._ports.logs.bounds(topics.rows.name, inbox.partition))
 
-        connections = SinkPorts(
+        ports = SinkPorts(
             self._ports.objects, announce, bounds, self._process.clock, lambda: self._process.random.randbytes(4).hex(),
             self._process.sleep,
         )  # fmt: skip
-        await serve(inbox, SinkPartition(ChainId(1, inbox.partition), commit_rules(self._world.settings), connections))
+        await serve(inbox, SinkPartition(ChainId(1, inbox.partition), commit_rules(self._world.settings), ports))
 
     async def _sweep(self) -> None:
         while True:

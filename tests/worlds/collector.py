@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from app.clock import SystemClock
+from app.collector.batcher import CollectorPorts
 from app.collector.server import COLLECTOR, create_app, new_runner
 from app.core.formats.block import decode_header, frame_of, open_frame
 from app.core.formats.registry_item import RegistryItem
@@ -46,6 +47,7 @@ class CollectorWorld:
         self.store = MemoryObjectStore()
         self.registry = MemoryRegistry()
         self.stream = MemoryBlockStream(shards=2)
+        self.ports = CollectorPorts(self.store, self.registry, self.stream, SystemClock(), os.urandom)
         self.calls: list[str] = []
         """Names of the calls that changed something, in order."""
         for twin in (self.store, self.registry, self.stream):
@@ -57,7 +59,7 @@ class CollectorWorld:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["CollectorWorld"]:
-        app = create_app(self.settings, self.store, self.registry, self.stream, SystemClock(), os.urandom)
+        app = create_app(self.settings, self.ports)
         self.app = app
         self.runner = new_runner(app, self.settings)
         await self.runner.setup()

@@ -171,10 +171,10 @@ async def test_a_body_that_does_not_come_is_503_and_one_that_breaks_off_leaves_n
 def test_a_collector_that_nobody_could_post_to_does_not_start():
     world = CollectorWorld(write_keys={})
     with pytest.raises(ConfigurationError, match="INSTREAM_WRITE_KEYS"):
-        create_app(world.settings, world.store, world.registry, world.stream, None, None)
+        create_app(world.settings, world.ports)
     world = CollectorWorld(trusted_proxies=("here",))
     with pytest.raises(ConfigurationError, match="INSTREAM_TRUSTED_PROXIES"):
-        create_app(world.settings, world.store, world.registry, world.stream, None, None)
+        create_app(world.settings, world.ports)
 
 
 async def test_the_stored_line_has_the_arrival_time(world):
