@@ -225,7 +225,7 @@ class Supervisor:
         waiting = asyncio.ensure_future(answer)
         try:
             while not waiting.done():
-                if keeper.backoff.deaths >= AT_ONCE:
+                if keeper.deaths.in_a_row >= AT_ONCE:
                     raise LocalStackError(f"{keeper.spec.name} dies again and again; {_end_of(keeper.spec.log)}")
                 await asyncio.wait({waiting}, timeout=0.2)
             waiting.result()
