@@ -171,10 +171,10 @@ def test_leftovers_are_ended_only_where_they_are_the_recorded_ones():
             Started("sink", stranger.pid, psutil.Process(stranger.pid).create_time() - 60),
         ]
         life = Life(state=State.READY, supervisor=Started("supervisor", 1, 0.0), processes=records)
-        assert end_leftovers(life, patience_s=5) == ["etl"]
+        assert end_leftovers(life) == ["etl"]
         assert not psutil.pid_exists(recorded.pid)
         assert stranger.poll() is None
-        assert end_leftovers(life, patience_s=5) == []
+        assert end_leftovers(life) == []
     finally:
         for process in (recorded, stranger):
             process.kill()
