@@ -8,6 +8,7 @@ InstreamError
 │   ├── EnvelopeInvalid
 │   ├── FrameInvalid
 │   └── StepMessageInvalid
+├── NewerFormat                   written by a newer version: the reader waits for its upgrade
 ├── HistoryBroken                 a worker must end and recover before it does anything else
 │   ├── StepConflict
 │   ├── StepGap
@@ -75,6 +76,13 @@ class FrameInvalid(FormatInvalid):
 
 class StepMessageInvalid(FormatInvalid):
     """A message on `rows` is no step of this version."""
+
+
+class NewerFormat(InstreamError):
+    """Bytes of a version beyond the reader's own, or that hold what only a newer version knows.
+
+    Nothing is wrong with them: the reader waits, not ready, until it is upgraded, and neither skips nor rejects them.
+    """
 
 
 class HistoryBroken(InstreamError):

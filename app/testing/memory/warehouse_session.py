@@ -85,7 +85,7 @@ class MemorySession(Hooked):
             self._warehouse.copies_made += 1
             number = self._warehouse.copies_made
             try:
-                rows = await self._warehouse.files.rows(flow.name, manifest_url)
+                rows = await self._warehouse.files.rows(flow.name, flow.version, manifest_url)
             except FileRefused as exc:
                 self._warehouse.load_errors.append((self._number, number, exc.error))
                 raise
