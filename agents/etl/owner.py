@@ -9,6 +9,7 @@ from agents.etl.partition import EtlPartition
 from app.clock import Clock
 from app.core.enrich.enrich import Enricher
 from app.core.etl.step import PartitionEtl
+from app.core.formats.decoding import placed
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import StepMessage
 from app.core.rules import EtlRules
@@ -16,7 +17,7 @@ from app.core.state.tables import StateReader
 from app.errors import TopicRecreated
 from app.shell.gc_tuning import spare_what_lives
 from app.shell.runners import Inbox
-from tables.store.partition_store import StorePosition
+from tables.store.position import StorePosition
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +26,7 @@ class OwnedState(Protocol):
     """The stores of a worker's partitions: `tables.partition_state.PartitionState`."""
 
     async def verify_recovered(self, partition: int) -> None:
-        """See that recovery has read the log to its end. Raises StoreLost, StepConflict."""
+        """See that recovery has read the log to its end. Raises NewerFormat, StoreLost, StepConflict."""
 
     def position(self, partition: int) -> StorePosition:
         """How far the partition's store goes."""
@@ -75,13 +76,18 @@ class RowsJournal:
 
 
 async def own_partition(inbox: Inbox, rules: EtlRules, enricher: Enricher, ports: EtlPorts) -> None:
-    """Own one partition: begin where the store ends, then step until it is revoked."""
+    """Own one partition: begin where the store ends, then step until it is revoked.
+
+    Raises:
+        NewerFormat: what is next, in its state, its log or its source, is of a newer version (rule E10).
+    """
     partition, state = inbox.partition, ports.state
     await state.verify_recovered(partition)
     position = state.position(partition)
     wanted = position.source_last + 1
     first = await first_available(partition, wanted, ports)
-    core = PartitionEtl.load(partition, rules, enricher, state.reader(partition), position.meta, position.source_last)
+    with placed(f"state of {inbox.tp.topic}[{partition}]"):
+        core = PartitionEtl.load(partition, rules, enricher, state.reader(partition), position.meta, position.source_last)
     etl_partition = EtlPartition(core, inbox, RowsJournal(partition, ports), ports.clock)
     if first > wanted:
         log.error("source messages are gone", partition=partition, first_missing=wanted, first_available=first)

@@ -21,7 +21,7 @@ Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, 
 acknowledged if what they stand for is durable; a gap is sought back (rule E4). Runners start for every owned partition, idle
 ones too, after recovery. On revoke and stop every inbox closes: what waits in it is dropped, the work in flight may finish
 (the app bounds that), and what was not acknowledged comes again to the next owner. An exception in `work` ends the worker
-(rule E6).
+(rule E6); NewerFormat makes its partition wait for an upgrade while the others go on (rule E10).
 """
 
 import asyncio
@@ -32,7 +32,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from faust.types import TP
 
+from app.errors import NewerFormat
 from app.shell.seeker import Seeker
+from app.shell.upgrade import UpgradeWaits
 
 if TYPE_CHECKING:
     from app.shell.faust_app import InstreamApp
@@ -87,6 +89,8 @@ class Inbox:
         """The offset that `take` hands out next; None before `start_at`."""
         self._done_below = 0
         self.closing = False
+        self.standing = False
+        """Nothing is taken any more; the watchdog finds nothing in that."""
 
     @property
     def partition(self) -> int:
@@ -147,8 +151,15 @@ class Inbox:
 
     async def put(self, event: Any) -> None:
         """Add an event; waits while the queue is full."""
-        if not self.closing:
+        if not (self.closing or self.standing):
             await self._queue.put(event)
+
+    async def stand(self) -> None:
+        """Take nothing any more: what comes is dropped, unacknowledged. Returns when closing."""
+        self.standing = True
+        self._discard()
+        while not self.closing:
+            await self._queue.get()
 
     def close(self) -> None:
         """Drop what waits and end `take`."""
@@ -195,6 +206,7 @@ class PartitionRunners:
         self._depth = depth
         self._inboxes: dict[int, Inbox] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._upgrades = UpgradeWaits(app.role)
         app.when_assigned(self._on_assigned)
         app.when_leaving(self.drain)
         app.watchdog.watch(self.positions)
@@ -207,8 +219,9 @@ class PartitionRunners:
             await self._inbox(message.tp).put(event)
 
     def positions(self) -> dict[TP, int]:
-        """Owned partitions and the offset that each takes next."""
-        return {inbox.tp: inbox.next_offset for inbox in self._inboxes.values() if inbox.next_offset is not None}
+        """Owned partitions and the offset that each takes next, without those that wait for an upgrade."""
+        going = [inbox for inbox in self._inboxes.values() if not inbox.standing]
+        return {inbox.tp: inbox.next_offset for inbox in going if inbox.next_offset is not None}
 
     async def drain(self) -> None:
         """Close every inbox and wait for the work in flight."""
@@ -235,12 +248,14 @@ class PartitionRunners:
                 self._tasks[tp.partition] = asyncio.ensure_future(self._run(self._inbox(tp)))
 
     def _readiness(self) -> str | None:
+        if (reason := self._upgrades.reason()) is not None:
+            return reason
         loading = sorted(partition for partition in self._tasks if self._inboxes[partition].next_offset is None)
         return f"loading partitions {loading}" if loading else None
 
     async def _run(self, inbox: Inbox) -> None:
         try:
-            await self._work(inbox)
+            await self._work_or_wait(inbox)
             if not inbox.closing:
                 raise RuntimeError(f"the work on {inbox.tp} ended although it is still owned")
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -248,3 +263,15 @@ class PartitionRunners:
         except BaseException as exc:  # a panic in polars is no Exception
             log.exception("partition failed", topic=inbox.tp.topic, partition=inbox.partition)
             await self._app.crash(exc)
+
+    async def _work_or_wait(self, inbox: Inbox) -> None:
+        """Work; where a newer version's bytes are next, wait until the partition is lost or the process upgraded."""
+        try:
+            await self._work(inbox)
+        except NewerFormat as exc:
+            place = f"{inbox.tp.topic}[{inbox.partition}]"
+            self._upgrades.begin(place, exc)
+            try:
+                await inbox.stand()
+            finally:
+                self._upgrades.end(place)
