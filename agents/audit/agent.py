@@ -29,6 +29,7 @@ async def open_auditor() -> AsyncIterator[Auditor]:
 rounds: Final = AuditRounds(app, open_auditor)
 app.when_assigned(rounds.begin)
 app.when_leaving(rounds.end)
+app.ready_when(rounds.waits_for)
 
 
 @app.agent(turns)  # type: ignore[untyped-decorator]

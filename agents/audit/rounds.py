@@ -22,6 +22,11 @@ class AuditRounds:
         self._open_auditor = open_auditor
         self._turn = TP(topics_of(process.settings).audit.name, 0)
         self._task: asyncio.Task[None] | None = None
+        self._auditor: Auditor | None = None
+
+    def waits_for(self) -> str | None:
+        """What /ready answers."""
+        return None if self._auditor is None else self._auditor.waits_for()
 
     async def begin(self, assignment: frozenset[TP]) -> None:
         """Go round by round if the turn is ours."""
@@ -35,13 +40,17 @@ class AuditRounds:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+            self._auditor = None
 
     async def _go(self) -> None:
         try:
-            async with self._open_auditor() as auditor:
+            async with self._open_auditor() as self._auditor:
                 while True:
-                    await auditor.round()
+                    await self._auditor.round()
                     await asyncio.sleep(self._process.settings.audit_interval_s)
         except Exception as exc:
             log.exception("audit failed")
             await self._process.crash(exc)
+        finally:
+            if self._auditor is not None:
+                self._auditor.close()

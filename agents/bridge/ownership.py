@@ -9,14 +9,16 @@ import structlog
 from faust.types import TP
 
 from agents.bridge.bridge import BridgeWorker, Share
-from agents.bridge.shard_reader import Append, BlockScope, ReaderPorts, Record
+from agents.bridge.shard_reader import ROLE, Append, BlockScope, ReaderPorts, Record
 from app.adapters.ports import BlockStream
 from app.clock import Clock
 from app.core.bridge.shards import ShardBook
 from app.core.formats.checkpoint import Barrier, Checkpoint, decode
-from app.errors import WorkerStalled
+from app.core.formats.decoding import placed
+from app.errors import NewerFormat, WorkerStalled
 from app.shell.role_process import RoleProcess
 from app.shell.seeker import Seeker
+from app.shell.upgrade import UpgradeWaits
 from app.topics import topics_of
 
 log = structlog.get_logger(__name__)
@@ -86,6 +88,7 @@ class Ownership:
         self._barriers: dict[str, asyncio.Event] = {}
         self._next_offsets: dict[TP, int] = {}
         self._seekers: dict[TP, Seeker] = {}
+        self._upgrades = UpgradeWaits(ROLE)
 
     async def begin(self, assignment: frozenset[TP]) -> None:
         """Start the share of these partitions."""
@@ -100,6 +103,7 @@ class Ownership:
         self._barriers.clear()
         self._next_offsets.clear()
         self._seekers.clear()
+        self._upgrades.clear()
         if task is None:
             return
         if worker is None:
@@ -114,12 +118,16 @@ class Ownership:
     async def in_order(self, event: Any) -> bool:
         """Whether a message of topic `checkpoints` may be taken; over a gap the partition is sought back.
 
+        Behind one that a newer bridge wrote none is: its partition waits for this bridge's upgrade (rule E10).
+
         A lost word of a finished shard is said by nobody again: its children would never be pumped.
 
         Raises:
             SourceGap: a message never comes.
         """
         tp, offset = TP(event.message.tp.topic, event.message.tp.partition), event.message.offset
+        if _place(tp) in self._upgrades:
+            return False
         if tp not in self._next_offsets:
             wanted = await self._kafka.begins_at(tp.partition)
             self._next_offsets.setdefault(tp, wanted)
@@ -130,26 +138,38 @@ class Ownership:
         seeker.came()
         return True
 
-    def take(self, event: Any) -> None:
-        """Note a message of topic `checkpoints` that is `in_order`: into the table, and to the worker that runs."""
-        message = decode(event.value)
-        tp, offset = event.message.tp, event.message.offset
+    def take(self, event: Any) -> bool:
+        """Note a message of topic `checkpoints` that is `in_order`: into the table, and to the worker that runs.
+
+        Returns: whether it is done with; otherwise it is, or its shard's checkpoint in the table, of a newer version.
+        """
+        tp, offset = TP(event.message.tp.topic, event.message.tp.partition), event.message.offset
+        furthest = None
+        try:
+            with placed(f"{_place(tp)}@{offset}"):
+                message = decode(event.value)
+                if isinstance(message, Checkpoint):
+                    furthest = self._table.advance(tp.partition, message)
+        except NewerFormat as exc:
+            self._upgrades.begin(_place(tp), exc)
+            return False
         self._next_offsets[tp] = max(offset + 1, self._next_offsets.get(tp, 0))
-        if isinstance(message, Checkpoint):
-            furthest = self._table.advance(tp.partition, message)
-            if self._worker is not None:
-                self._worker.book.learn(furthest)
-        elif message.token in self._barriers:
+        if furthest is not None and self._worker is not None:
+            self._worker.book.learn(furthest)
+        elif isinstance(message, Barrier) and message.token in self._barriers:
             self._barriers[message.token].set()
+        return True
 
     def positions(self) -> dict[TP, int]:
-        """Owned partitions and the offset that the agent takes next, for the watchdog."""
-        return dict(self._next_offsets)
+        """Owned partitions and the offset that the agent takes next, for the watchdog; none that wait for an upgrade."""
+        return {tp: offset for tp, offset in self._next_offsets.items() if _place(tp) not in self._upgrades}
 
     def waiting_for(self) -> str | None:
         """What /ready answers."""
         if self._task is None:
             return None  # more workers than partitions: a spare is as ready as it gets
+        if (reason := self._upgrades.reason()) is not None:
+            return reason
         return "checkpoints" if self._worker is None else self._worker.waiting_for()
 
     async def _serve(self, owned: frozenset[int]) -> None:
@@ -162,6 +182,8 @@ class Ownership:
             self._worker = BridgeWorker(self._share(), book, self._ports())
             log.info("bridge serves", partitions=sorted(owned))
             await self._worker.run()
+        except NewerFormat as exc:  # in the table; nothing runs until the process is upgraded, or loses its partitions
+            self._upgrades.begin(f"table {self._topic.name}", exc)
         except Exception as exc:
             log.exception("bridge failed")
             await self._process.crash(exc)
@@ -176,10 +198,14 @@ class Ownership:
         met = [self._barriers.setdefault(token, asyncio.Event()) for token in tokens.values()]
         for partition, token in tokens.items():
             await self._kafka.mark(partition, Barrier(token))
+        waiting = asyncio.ensure_future(asyncio.gather(*[event.wait() for event in met]))
         try:
-            await asyncio.wait_for(asyncio.gather(*[event.wait() for event in met]), self._process.settings.stall_timeout_s)
-        except TimeoutError as exc:
-            raise WorkerStalled(f"the end of {self._topic.name} {sorted(owned)} is not reached") from exc
+            done, _ = await asyncio.wait([waiting], timeout=self._process.settings.stall_timeout_s)
+            if not done and self._upgrades.reason() is None:
+                raise WorkerStalled(f"the end of {self._topic.name} {sorted(owned)} is not reached")
+            await waiting  # for the upgrade, if it must
+        finally:
+            waiting.cancel()
 
     def _share(self) -> Share:
         settings = self._process.settings
@@ -190,3 +216,7 @@ class Ownership:
     def _ports(self) -> ReaderPorts:
         ports = self._process.ports
         return ReaderPorts(ports.blocks, self._kafka.append, self._kafka.record, ports.clock)
+
+
+def _place(tp: TP) -> str:
+    return f"{tp.topic}[{tp.partition}]"

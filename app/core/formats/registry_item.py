@@ -105,7 +105,8 @@ def decode_item(stored: Mapping[str, Any]) -> RegistryItem:
         FormatInvalid: they are none of a batch.
         NewerFormat: a newer version registered it.
     """
-    what = f"registry item {stored.get('batch_id')}"
+    named = stored.get("batch_id")
+    what = f"registry item {named.get('S') if isinstance(named, Mapping) else named}"
     with reading(what):
         version = _read_number(stored["version"]) if "version" in stored else 1
         refuse_newer(what, version, ITEM_VERSION)
