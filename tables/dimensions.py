@@ -3,6 +3,9 @@
 A message's key is the id (UTF-8), its value a JSON object, e.g. `{"title": ..., "author_id": ..., "section": ...}` or
 `{"name": ..., "network": ...}`; an empty value deletes. They are recovered before work starts and stay up to date while
 it runs. They decide what a row says, never whether there is one: what cannot be read is ignored, with a log line.
+
+Versions (rule E10): a message names none. Anybody may write one, each attribute stands for itself, and one that this reader
+does not know is not used.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +17,8 @@ from faust.stores.memory import Store
 from faust.tables.globaltable import GlobalTable
 from faust.types import TP
 
+from app.core.formats.decoding import read, reading
+from app.errors import FormatInvalid
 from app.shell.faust_app import InstreamApp
 from app.topics import TopicSpec
 
@@ -28,10 +33,21 @@ def read_attributes(value: bytes) -> dict[str, str]:
     """The attributes in a message's value; those that are null are absent, other scalars become text.
 
     Raises:
-        msgspec.MsgspecError: the value is no JSON object of scalars.
-        UnicodeDecodeError: it is not UTF-8.
+        FormatInvalid: the value is no JSON object of scalars.
     """
-    return {name: str(found) for name, found in _decoder.decode(value).items() if found is not None}
+    return {name: str(found) for name, found in read(_decoder, value, "dimension").items() if found is not None}
+
+
+def read_id(key: bytes | None) -> str:
+    """The id in a message's key.
+
+    Raises:
+        FormatInvalid: there is no key, or it is not UTF-8.
+    """
+    if key is None:
+        raise FormatInvalid("dimension without a key")
+    with reading("key of a dimension"):
+        return key.decode()
 
 
 class DimensionStore(Store[str, Attributes]):
@@ -49,12 +65,12 @@ class DimensionStore(Store[str, Attributes]):
 
     def _take(self, message: Any) -> None:
         try:
-            key = message.key.decode()
+            key = read_id(message.key)
             if message.value:
                 self.data[key] = read_attributes(message.value)
             else:
                 self.data.pop(key, None)
-        except (AttributeError, UnicodeDecodeError, msgspec.MsgspecError) as exc:
+        except FormatInvalid as exc:
             log.warning("dimension ignored", topic=message.topic, offset=message.offset, key=message.key, error=str(exc))
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:

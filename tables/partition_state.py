@@ -17,10 +17,12 @@ from faust.types import TP
 
 from app.core.formats.step_message import StepMessage
 from app.crash.proxies import around
-from app.errors import StepGap
+from app.errors import FormatInvalid, StepGap
 from app.shell.faust_app import InstreamApp
 from app.topics import topics_of
-from tables.store.partition_store import PartitionStore, StorePosition
+from tables.store.engine import Engine
+from tables.store.partition_store import PartitionStore
+from tables.store.position import StorePosition
 from tables.store.rocksdb import Memory, open_engine
 from tables.store.store_check import StoreCheck
 from tables.store.write_buffer import GATHERED_BYTES
@@ -125,10 +127,28 @@ class RowsStore(faust_rocksdb.Store):
     def _open_for_partition(self, partition: int) -> Any:
         if partition not in self._owned:
             raise KeyError(f"{self._rows}[{partition}] is not assigned to this worker")
-        points = self._instream.ports.points
-        engine = around(points, "rocksdb", open_engine(Path(self.partition_path(partition)), self._memory))
+        try:
+            store = self._open_store(partition)
+        except FormatInvalid as exc:
+            log.error("store is damaged, it is wiped and rebuilt", partition=partition, error=str(exc), alarm=True)
+            self._open_engine(partition).wipe()
+            store = self._open_store(partition)
+        return around(self._instream.ports.points, "store", store)
+
+    def _open_engine(self, partition: int) -> Engine:
+        return open_engine(Path(self.partition_path(partition)), self._memory)
+
+    def _open_store(self, partition: int) -> PartitionStore:
+        engine = self._open_engine(partition)
         gathered_bytes = min(GATHERED_BYTES, GATHERED_BYTES_OF_ALL // len(self._owned))
-        return around(points, "store", PartitionStore(engine, self._settings.dedup_window_ms, gathered_bytes))
+        try:
+            return PartitionStore(
+                around(self._instream.ports.points, "rocksdb", engine), self._settings.dedup_window_ms, gathered_bytes,
+                f"{self._rows}[{partition}]",
+            )  # fmt: skip
+        except FormatInvalid:
+            engine.close()
+            raise
 
     def _close(self, partitions: Iterable[int]) -> None:
         """Close these stores, those that are open; one that cannot be closed keeps no other from it."""
@@ -210,6 +230,7 @@ class PartitionState(Table[bytes, bytes]):
         """See that recovery has read the log to its end; `work` on a partition starts with this.
 
         Raises:
+            NewerFormat: a newer version wrote what is next.
             StoreLost: the log is trimmed and too short to tell where its history begins.
             StepConflict: somebody else has written meanwhile: recover again.
         """

@@ -18,12 +18,17 @@ turns = app.source_topic(topics.audit.name, topics.audit.partitions)
 async def open_auditor(_: list[int]) -> AsyncIterator[Auditor]:
     """The auditor of one turn."""
     async with open_ports(app.ports) as ports:
-        yield Auditor(ports, app.settings)
+        auditor = Auditor(ports, app.settings)
+        try:
+            yield auditor
+        finally:
+            auditor.close()
 
 
 rounds: Final = OwnedLoop(app, topics.audit, open_auditor, Auditor.run)
 app.when_assigned(rounds.begin)
 app.when_leaving(rounds.end)
+app.ready_when(lambda: None if rounds.worker is None else rounds.worker.waits_for())
 
 
 @app.agent(turns)  # type: ignore[untyped-decorator]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 from pyroaring import BitMap
 
 from agents.audit.ports import AuditPorts
-from agents.audit.stored_ledger import BatchLines, StoredLedger
+from agents.audit.stored_ledger import BatchLines, Behind, StoredLedger
 from app.adapters.warehouse_port import Delivery
 from app.core.audit.reconcile import (
     AuditRules,
@@ -28,16 +28,15 @@ from app.core.audit.reconcile import (
 )
 from app.core.formats.batch import cut_again
 from app.core.formats.registry_item import RegistryItem
-from app.errors import ChainBroken, FormatInvalid, ObjectMissing, OutsideError
+from app.errors import ChainBroken, FormatInvalid, NewerFormat, ObjectMissing, OutsideError
 from app.settings import Settings
+from app.shell.upgrade import UpgradeWaits, remedy
 
 log = structlog.get_logger(__name__)
 
+ROLE: Final = "audit"
 CHUNK: Final = 200
 """Batches judged together: one query each for their ledger and their replays."""
-BEHIND_MOST: Final = 30
-"""Transactions of a partition, committed and not loaded, that are looked into: five minutes of a sink. With more, delivery
-lags, and what the partition lacks is waited for."""
 COUNTED: Final = 1000
 """Most transactions behind delivery that are counted for a report."""
 NAMED: Final = 20
@@ -72,6 +71,8 @@ class AuditReport(msgspec.Struct, kw_only=True):
     """Finding (held, lost, excess, damaged, dead_lettered, other_epoch) -> batch ids, at most 20."""
     held_by: list[str] = []
     """Quarantined transactions that hold batches."""
+    upgrade: str = ""
+    """What a newer version wrote, so that batches cannot be judged before the audit is upgraded (rule E10)."""
 
     @property
     def still_open(self) -> int:
@@ -102,6 +103,15 @@ class Auditor:
         self._ports = ports
         self._settings = settings
         self._stored = StoredLedger(ports.store, settings.epoch)
+        self._upgrades = UpgradeWaits(ROLE)
+
+    def waits_for(self) -> str | None:
+        """What /ready answers: which upgrade the last round waits for; None where none."""
+        return self._upgrades.reason()
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._upgrades.clear()
 
     async def run(self) -> None:
         """Round after round, AUDIT_INTERVAL_S between them, until it is cancelled.
@@ -117,27 +127,48 @@ class Auditor:
 
         Order, chunk by chunk: open batches, then how far delivery is, then ledgers, then what lies behind delivery: what
         moves in between can only show a batch as more complete than it was judged. A service that does not answer ends the
-        round; the report says which.
+        round; the report says which. So does what a newer version wrote, but for a registry item, which only its own batch
+        waits for.
         """
         rules = audit_rules(self._settings, grace_s)
         report = AuditReport()
         lagging: set[int] = set()
         try:
-            before_ms = self._ports.clock.now_ms() - rules.grace_ms
-            some: list[RegistryItem] = []
+            async for some in self._open_batches(self._ports.clock.now_ms() - rules.grace_ms, report):
+                lagging |= await self._judge_some(some, rules, report)
+        except (OutsideError, ChainBroken) as exc:
+            report.wait_for(f"{type(exc).__name__}: {exc}")
+        except NewerFormat as exc:
+            _wait_for_upgrade(exc, report)
+        if lagging:
+            await self._name_laggards(frozenset(lagging), report)
+        self._note_upgrade(report)
+        _publish(report)
+        return report
+
+    async def _open_batches(self, before_ms: int, report: AuditReport) -> AsyncIterator[list[RegistryItem]]:
+        """Our open batches received up to a moment, in chunks; the registry tells at the end what it could not read."""
+        some: list[RegistryItem] = []
+        try:
             async for item in self._ports.registry.open_batches(before_ms + 1):
                 if self._is_ours(item, report):
                     some.append(item)
                 if len(some) == CHUNK:
-                    lagging |= await self._judge_some(some, rules, report)
+                    yield some
                     some = []
-            lagging |= await self._judge_some(some, rules, report)
-        except (OutsideError, ChainBroken) as exc:
-            report.wait_for(f"{type(exc).__name__}: {exc}")
-        if lagging:
-            await self._name_laggards(frozenset(lagging), report)
-        _publish(report)
-        return report
+        except NewerFormat as exc:
+            _wait_for_upgrade(exc, report)
+        except FormatInvalid as exc:
+            report.wait_for(str(exc))
+            log.error("registry item cannot be read", reason=str(exc), alarm=True)
+        yield some
+
+    def _note_upgrade(self, report: AuditReport) -> None:
+        """Let /ready, the log and the metric say which upgrade the round waits for."""
+        if report.upgrade:
+            self._upgrades.begin("audit round", NewerFormat(report.upgrade))
+        else:
+            self._upgrades.end("audit round")
 
     def _is_ours(self, item: RegistryItem, report: AuditReport) -> bool:
         if item.epoch == self._settings.epoch:
@@ -153,7 +184,7 @@ class Auditor:
         delivery = await self._ports.warehouse.delivery(self._settings.epoch)
         stream_times_ms = {partition: reached.stream_time_ms for partition, reached in delivery.partitions.items()}
         evidence = await self._gather(items, delivery)
-        behind = _Behind(self._stored, delivery)
+        behind = Behind(self._stored, delivery)
         lagging: set[int] = set()
         for item in items:
             now_ms = self._ports.clock.now_ms()
@@ -263,37 +294,21 @@ class Auditor:
             behind = {"delivery": waiting, **await self._ports.lags(partitions)}
         except (OutsideError, ChainBroken) as exc:
             report.wait_for(f"{type(exc).__name__}: {exc}")
+        except NewerFormat as exc:
+            _wait_for_upgrade(exc, report)
         roles = [f"{role} ({count} behind)" for role, count in behind.items() if count]
         report.wait_for(f"partitions {sorted(partitions)}: {', '.join(roles) or 'bridge'}")
-
-
-class _Behind:
-    """What is committed and not loaded, read once a partition and chunk: each batch of it asks for much the same."""
-
-    def __init__(self, stored: StoredLedger, delivery: Delivery) -> None:
-        self._stored = stored
-        self._delivery = delivery
-        self._known: dict[int, dict[str, BatchLines] | None] = {}
-
-    async def of(self, partitions: set[int]) -> tuple[dict[str, BatchLines], frozenset[int]]:
-        """txn_id -> lines, of these partitions; and those of which too much is waiting to be looked into."""
-        found: dict[str, BatchLines] = {}
-        far = set()
-        for partition in sorted(partitions):
-            if partition not in self._known:
-                number = self._delivery.number(partition)
-                self._known[partition] = await self._stored.behind(partition, number, BEHIND_MOST)
-            if (lines := self._known[partition]) is None:
-                far.add(partition)
-            else:
-                found |= lines
-        return found, frozenset(far)
 
 
 def audit_rules(settings: Settings, grace_s: float | None = None) -> AuditRules:
     """The times that decide, from the settings. Lines of a batch arrive up to a linger after its first."""
     grace_ms = round((settings.audit_grace_s if grace_s is None else grace_s) * 1000)
     return AuditRules(grace_ms, settings.join.settle_ms + settings.linger_ms)
+
+
+def _wait_for_upgrade(exc: NewerFormat, report: AuditReport) -> None:
+    report.upgrade = report.upgrade or str(exc)
+    report.wait_for(remedy(ROLE, exc))
 
 
 def _of_batch(transactions: Mapping[str, BatchLines], batch_id: str) -> dict[str, BitMap]:

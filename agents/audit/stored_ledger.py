@@ -9,6 +9,7 @@ from prometheus_client import Counter
 from pyroaring import BitMap
 
 from app.adapters.ports import ObjectStore
+from app.adapters.warehouse_port import Delivery
 from app.core.audit.reconcile import read_lines
 from app.core.formats import object_keys
 from app.core.formats.flow_files import decode_output
@@ -25,6 +26,10 @@ BatchLines = dict[str, BitMap]
 KEPT: Final = 1024
 """Transactions whose lines are kept in memory; their files never change."""
 
+BEHIND_MOST: Final = 30
+"""Transactions of a partition, committed and not loaded, that are looked into: five minutes of a sink. With more, delivery
+lags, and what the partition lacks is waited for."""
+
 
 class StoredLedger:
     """Reads ledger files of one epoch, each once."""
@@ -39,6 +44,7 @@ class StoredLedger:
 
         Raises:
             ChainBroken: the chain has a gap, or a record cannot be read.
+            NewerFormat: a newer sink wrote a record.
             ServiceUnavailable: S3 does not answer.
         """
         numbers = await self.numbers_behind(partition, number, most + 1)
@@ -74,11 +80,12 @@ class StoredLedger:
 
     async def _lines(self, record: TransactionRecord) -> BatchLines | None:
         """The lines in a transaction's ledger file; a file that is gone or damaged has none (None) and is alarmed."""
-        output = next(output for output in record.outputs if output.output == LEDGER.name)
+        output = record.output(LEDGER.name)
         if output.data_key is None or output.staged_key is None:
             return {}
         try:
-            return _by_batch(decode_output(LEDGER.name, await self._first_of(output.data_key, output.staged_key)))
+            body = await self._first_of(output.data_key, output.staged_key)
+            return _by_batch(decode_output(LEDGER.name, body, output.columns_version))
         except (ObjectMissing, FormatInvalid) as exc:
             UNREADABLE.inc()
             log.error("ledger file of a committed transaction is unreadable", txn_id=record.txn_id, error=str(exc))
@@ -92,6 +99,30 @@ class StoredLedger:
             except ObjectMissing:
                 continue
         return await self._objects.get(data_key)
+
+
+class Behind:
+    """What is committed and not loaded, read once a partition and chunk: each batch of it asks for much the same."""
+
+    def __init__(self, stored: StoredLedger, delivery: Delivery) -> None:
+        """Read nothing yet; `delivery` is how far the warehouse is."""
+        self._stored = stored
+        self._delivery = delivery
+        self._known: dict[int, dict[str, BatchLines] | None] = {}
+
+    async def of(self, partitions: set[int]) -> tuple[dict[str, BatchLines], frozenset[int]]:
+        """txn_id -> lines, of these partitions; and those of which too much is waiting to be looked into."""
+        found: dict[str, BatchLines] = {}
+        far = set()
+        for partition in sorted(partitions):
+            if partition not in self._known:
+                number = self._delivery.number(partition)
+                self._known[partition] = await self._stored.behind(partition, number, BEHIND_MOST)
+            if (lines := self._known[partition]) is None:
+                far.add(partition)
+            else:
+                found |= lines
+        return found, frozenset(far)
 
 
 def _by_batch(ledger: pl.DataFrame) -> BatchLines:

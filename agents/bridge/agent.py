@@ -43,7 +43,6 @@ async def keep_checkpoints(stream: Any) -> None:
     """Take each checkpoint into the table, wait for its changelog, acknowledge."""
     async for event in stream.noack().events():
         current = partial(app.is_current, event.message.generation_id)
-        if current() and await ownership.in_order(event) and current():
-            ownership.take(event)
+        if current() and await ownership.in_order(event) and current() and ownership.take(event):
             await table.settle()
             event.ack()

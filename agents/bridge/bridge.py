@@ -64,7 +64,10 @@ class BridgeWorker:
         self._ticked = False
 
     def waiting_for(self) -> str | None:
-        """None once a tick is in every partition; else what it waits for."""
+        """None once a tick is in every partition, and no shard waits for an upgrade; else what it waits for."""
+        for reader, _ in self._readers.values():
+            if (reason := reader.upgrades.reason()) is not None:
+                return reason
         return None if self._ticked else "the list of shards"
 
     async def run(self) -> None:
@@ -147,6 +150,7 @@ class BridgeWorker:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         for (reader, _), result in zip(going, results, strict=True):
             self.book.stopped(reader.shard)
+            reader.upgrades.clear()
             _forget(reader.shard)
             if isinstance(result, asyncio.CancelledError):
                 log.warning("a read or send was cut off; it comes again", shard=reader.shard)

@@ -10,15 +10,17 @@ import structlog
 from faust.types import TP
 
 from agents.bridge.bridge import BridgeWorker, Share
-from agents.bridge.shard_reader import Append, BlockScope, ReaderPorts
+from agents.bridge.shard_reader import ROLE, Append, BlockScope, ReaderPorts
 from app.adapters.kafka import reads_next
 from app.adapters.ports import BlockStream, Logs
 from app.core.bridge.shards import ShardBook
 from app.core.formats.checkpoint import Barrier, Checkpoint, decode
-from app.errors import WorkerStalled
+from app.core.formats.decoding import placed
+from app.errors import NewerFormat, WorkerStalled
 from app.shell.owned_loop import OwnedLoop
 from app.shell.ports import ClockPorts, RoleProcess
 from app.shell.seeker import Repositions, Seeker
+from app.shell.upgrade import UpgradeWaits
 from app.topics import topics_of
 
 log = structlog.get_logger(__name__)
@@ -86,16 +88,20 @@ class Ownership(OwnedLoop[BridgeWorker]):
         self._barriers: dict[str, asyncio.Event] = {}
         self._next_offsets: dict[TP, int] = {}
         self._seekers: dict[TP, Seeker] = {}
+        self._upgrades = UpgradeWaits(ROLE)
 
     async def end(self) -> None:
         """Stop all pumps, checkpoint, and let go."""
         self._barriers.clear()
         self._next_offsets.clear()
         self._seekers.clear()
+        self._upgrades.clear()
         await super().end()
 
     async def in_order(self, event: Any) -> bool:
         """Whether a message of topic `checkpoints` may be taken; over a gap the partition is sought back.
+
+        Behind one that a newer bridge wrote none is: its partition waits for this bridge's upgrade (rule E10).
 
         If the `finished` message of a shard is skipped, nobody sends it again, and the child shards are never read.
 
@@ -103,6 +109,8 @@ class Ownership(OwnedLoop[BridgeWorker]):
             SourceGap: a message never comes.
         """
         tp, offset = TP(event.message.tp.topic, event.message.tp.partition), event.message.offset
+        if _place(tp) in self._upgrades:
+            return False
         if tp not in self._next_offsets:
             wanted = await reads_next(await self._bridge.logs(), self._bridge.group, tp.topic, tp.partition)
             self._next_offsets.setdefault(tp, wanted)
@@ -113,26 +121,38 @@ class Ownership(OwnedLoop[BridgeWorker]):
         seeker.came()
         return True
 
-    def take(self, event: Any) -> None:
-        """Note a message of topic `checkpoints` that is `in_order`: into the table, and to the worker that runs."""
-        message = decode(event.value)
-        tp, offset = event.message.tp, event.message.offset
+    def take(self, event: Any) -> bool:
+        """Note a message of topic `checkpoints` that is `in_order`: into the table, and to the worker that runs.
+
+        Returns: whether it is done with; otherwise it is, or its shard's checkpoint in the table, of a newer version.
+        """
+        tp, offset = TP(event.message.tp.topic, event.message.tp.partition), event.message.offset
+        furthest = None
+        try:
+            with placed(f"{_place(tp)}@{offset}"):
+                message = decode(event.value)
+                if isinstance(message, Checkpoint):
+                    furthest = self._table.advance(tp.partition, message)
+        except NewerFormat as exc:
+            self._upgrades.begin(_place(tp), exc)
+            return False
         self._next_offsets[tp] = max(offset + 1, self._next_offsets.get(tp, 0))
-        if isinstance(message, Checkpoint):
-            furthest = self._table.advance(tp.partition, message)
-            if self.worker is not None:
-                self.worker.book.learn(furthest)
-        elif message.token in self._barriers:
+        if furthest is not None and self.worker is not None:
+            self.worker.book.learn(furthest)
+        elif isinstance(message, Barrier) and message.token in self._barriers:
             self._barriers[message.token].set()
+        return True
 
     def positions(self) -> dict[TP, int]:
-        """Owned partitions and the offset that the agent takes next, for the watchdog."""
-        return dict(self._next_offsets)
+        """Owned partitions and the offset that the agent takes next, for the watchdog; none that wait for an upgrade."""
+        return {tp: offset for tp, offset in self._next_offsets.items() if _place(tp) not in self._upgrades}
 
     def waiting_for(self) -> str | None:
         """What /ready answers."""
         if not self.owned():
             return None  # more workers than partitions: a spare is as ready as it gets
+        if (reason := self._upgrades.reason()) is not None:
+            return reason
         return "checkpoints" if self.worker is None else self.worker.waiting_for()
 
     @asynccontextmanager
@@ -141,7 +161,12 @@ class Ownership(OwnedLoop[BridgeWorker]):
         await self._catch_up(owned)
         settings, ports = self._bridge.settings, self._bridge.ports
         book = ShardBook(frozenset(owned), settings.checkpoint_partitions, round(settings.slack_s * 1000))
-        for checkpoint in self._table.of(owned):
+        try:
+            checkpoints = self._table.of(owned)
+        except NewerFormat as exc:  # nothing runs until the process is upgraded, or loses its partitions
+            self._upgrades.begin(f"table {self._topic.name}", exc)
+            await asyncio.Event().wait()
+        for checkpoint in checkpoints:
             book.learn(checkpoint)
         scope = BlockScope(settings.epoch, settings.partitions)
         share = Share(scope, settings.checkpoint_partitions, settings.tick_interval_s)
@@ -158,7 +183,15 @@ class Ownership(OwnedLoop[BridgeWorker]):
         met = [self._barriers.setdefault(token, asyncio.Event()) for token in tokens.values()]
         for partition, token in tokens.items():
             await self._record(partition, Barrier(token))
+        waiting = asyncio.ensure_future(asyncio.gather(*[event.wait() for event in met]))
         try:
-            await asyncio.wait_for(asyncio.gather(*[event.wait() for event in met]), self._bridge.settings.stall_timeout_s)
-        except TimeoutError as exc:
-            raise WorkerStalled(f"the end of {self._topic.name} {owned} is not reached") from exc
+            done, _ = await asyncio.wait([waiting], timeout=self._bridge.settings.stall_timeout_s)
+            if not done and self._upgrades.reason() is None:
+                raise WorkerStalled(f"the end of {self._topic.name} {owned} is not reached")
+            await waiting  # for the upgrade, if it must
+        finally:
+            waiting.cancel()
+
+
+def _place(tp: TP) -> str:
+    return f"{tp.topic}[{tp.partition}]"

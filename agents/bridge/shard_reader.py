@@ -1,7 +1,7 @@
 """One pump a shard: read Kinesis, append to Kafka, wait for the broker, and only then call it read (rules T1, T2)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -14,7 +14,9 @@ from app.core.backoff import Backoff
 from app.core.bridge.shards import Phase, ShardAnswer, ShardBook
 from app.core.formats.block import BlockHeader, decode_header
 from app.core.formats.checkpoint import Checkpoint
-from app.errors import EnvelopeInvalid, EpochMismatch, IteratorExpired, OutsideError, WrongPartitionCount
+from app.core.formats.decoding import placed
+from app.errors import EnvelopeInvalid, EpochMismatch, IteratorExpired, NewerFormat, OutsideError, WrongPartitionCount
+from app.shell.upgrade import UpgradeWaits
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,7 @@ IDLE_S: Final = 0.25
 """... and the time between reads that find nothing."""
 BACKOFF: Final = Backoff(first_s=2 * IDLE_S, longest_s=5.0)
 """After reads that failed."""
+ROLE: Final = "bridge"
 
 RECORDS: Final = Counter("instream_bridge_records_total", "Kinesis records that Kafka acknowledged")
 BYTES: Final = Counter("instream_bridge_bytes_total", "Bytes of Kinesis records that Kafka acknowledged")
@@ -63,6 +66,9 @@ class ShardReader:
     1. GetRecords. Nothing has happened.
     2. Append every block of the answer and wait for the broker. The next pump appends them again: replays (rule E7).
     3. Tell the book. It lets the worker checkpoint and claim a mark; lost with the process, hence the same as 2.
+
+    A block that a newer collector wrote stays where it is, and so do the checkpoint and the mark before it, until this
+    bridge is upgraded (rule E10): it is read again every few seconds.
     """
 
     def __init__(self, shard: str, book: ShardBook, cluster: BlockScope, ports: ReaderPorts) -> None:
@@ -73,6 +79,7 @@ class ShardReader:
         self._iterator: str | None = None
         self._failures = 0
         self._stopping = asyncio.Event()
+        self.upgrades = UpgradeWaits(ROLE)
 
     def stop(self) -> None:
         """Let `run` return after the turn in flight."""
@@ -114,24 +121,47 @@ class ShardReader:
         except OutsideError as exc:
             return self._back_off(exc)
         self._failures = 0
-        await self._deliver(page.records)
+        done = await self._deliver(page.records)
+        if done < len(page.records):
+            return self._stay(page, done, asked_at_ms)
+        self.upgrades.end(self.shard)
         self._iterator = page.next_iterator
         self._book.answered(self.shard, _answer(page, asked_at_ms, known_closed))
         BEHIND_MS.labels(self.shard).set(page.behind_ms)
         busy = bool(page.records) or page.behind_ms > 0
         return max(0.0, (READ_EVERY_S if busy else IDLE_S) - (self._clock.monotonic_s() - started_s))
 
-    async def _deliver(self, records: list[StreamRecord]) -> None:
-        """Append every block and wait until the broker has all of them (rule T1)."""
+    def _stay(self, page: RecordPage, done: int, asked_at_ms: int) -> float:
+        """Stay behind the first `done` records of a page; seconds until the next try."""
+        self._iterator = None
+        if done:
+            last = page.records[done - 1]
+            behind_ms = max(1, page.behind_ms)
+            answer = ShardAnswer(asked_at_ms, False, last.sequence, last.arrival_ms, behind_ms, has_next=True)
+            self._book.answered(self.shard, answer)
+        return BACKOFF.longest_s
+
+    async def _deliver(self, records: Sequence[StreamRecord]) -> int:
+        """Append every block and wait until the broker has all of them (rule T1).
+
+        Returns: how many records are done with: those before the first that a newer version wrote.
+        """
         acks = []
-        for record in records:
-            header = self._read(record)
+        done = len(records)
+        for n, record in enumerate(records):
+            try:
+                header = self._read(record)
+            except NewerFormat as exc:
+                self.upgrades.begin(self.shard, exc)
+                done = n
+                break
             if header is not None:
                 acks.append(await self._append(header.partition, record.data))
                 BYTES.inc(len(record.data))
         if acks:
             await asyncio.gather(*acks)
         RECORDS.inc(len(acks))
+        return done
 
     def _read(self, record: StreamRecord) -> BlockHeader | None:
         """The block's header, or None for a record to pass over.
@@ -139,10 +169,14 @@ class ShardReader:
         What is no block at all is passed over, with an alarm: a stranger who writes to the stream must not stop it, and what
         should have been a block is missed by the audit. So is a block of an earlier epoch: the epoch is raised only with no
         open batches, and a new epoch's bridge reads the stream from its oldest record.
+
+        Raises:
+            NewerFormat: it is a newer collector's block.
         """
         place = {"shard": self.shard, "sequence": record.sequence}
         try:
-            header = decode_header(record.data)
+            with placed(f"{self.shard}@{record.sequence}"):
+                header = decode_header(record.data)
         except EnvelopeInvalid as exc:
             REFUSED.labels("not a block").inc()
             log.error("not a block", reason=str(exc), alarm=True, **place)

@@ -23,8 +23,9 @@ from app.core.delivery.load_plan import (
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import Ready, ready_of
 from app.core.sink.chain import ChainId, decode_record, numbers_behind
-from app.errors import ChainBroken, OutsideError
+from app.errors import ChainBroken, NewerFormat, OutsideError
 from app.settings import Settings
+from app.shell.upgrade import UpgradeWaits, remedy
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,9 @@ DEFERRALS: Final = Counter("instream_delivery_deferrals_total", "Loads tried aga
 IN_A_ROW: Final = Gauge("instream_delivery_deferrals_in_a_row", "Deferrals since the last load; 0 when all is well.")
 CHAIN: Final = "chain"
 """The reason of a deferral that no load had anything to do with."""
+UPGRADE: Final = "upgrade"
+"""... and of one that ends with delivery's upgrade."""
+ROLE: Final = "delivery"
 WAIT_S: Final = Histogram(
     "instream_delivery_wait_seconds", "From a transaction's commit in S3 to its load.",
     buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 900, 3600),
@@ -73,6 +77,7 @@ class Deliverer:
         self._positions: dict[int, int] | None = None
         self._deferrals = 0
         self._deferred: Failure | None = None
+        self._upgrades = UpgradeWaits(ROLE)
 
     @property
     def deferred(self) -> Failure | None:
@@ -85,6 +90,7 @@ class Deliverer:
 
     async def close(self) -> None:
         """Close the warehouse session."""
+        self._upgrades.clear()
         await self._load.close()
 
     async def round(self, partitions: Iterable[int]) -> DeliveryReport:
@@ -125,7 +131,7 @@ class Deliverer:
         """The ready transactions behind `position`, up to the first that is not: number n + 1 waits for n (rule S3).
 
         The listing begins with the record of `position`, so that a warehouse that is ahead of the bucket is noticed. A
-        chain that contradicts itself holds up its own partition only, and says so.
+        chain that contradicts itself, or goes on with a newer version's record, holds up its own partition only and says so.
         """
         place, start = ChainId(self._epoch, partition), max(position - 1, 0)
         listed = self._store.list(
@@ -147,6 +153,10 @@ class Deliverer:
         except ChainBroken as exc:
             log.error("chain is broken, its partition waits", partition=partition, error=str(exc))
             return out, Failure(FailureClass.DEFER, CHAIN, str(exc))
+        except NewerFormat as exc:
+            self._upgrades.begin(str(place), exc)
+            return out, Failure(FailureClass.DEFER, UPGRADE, remedy(ROLE, exc))
+        self._upgrades.end(str(place))
         return out, None
 
     # --- what becomes of it
@@ -237,7 +247,7 @@ class Deliverer:
             return report
         DEFERRALS.labels(failure.reason).inc()
         pause = DEFERRAL_BACKOFF.pause_s(self._deferrals, self._chance.random())
-        if failure.reason == CHAIN:  # the other partitions' loads went well and need not wait longer each time
+        if failure.reason in {CHAIN, UPGRADE}:  # the other partitions' loads went well and need not wait longer each time
             pause = min(pause, self._interval_s)
         log.warning("load deferred", reason=failure.reason, detail=failure.detail, in_a_row=self._deferrals, pause_s=pause)
         return msgspec.structs.replace(report, deferred=failure, pause_s=pause)

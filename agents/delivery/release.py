@@ -104,8 +104,8 @@ async def _record(store: ObjectStore, txn_id: str) -> TransactionRecord:
 
 async def _own_lines(store: ObjectStore, record: TransactionRecord) -> dict[str, Any]:
     """Batch -> the lines that the transaction's ledger answers for."""
-    ledger = next(output for output in record.outputs if output.output == LEDGER.name)
+    ledger = record.output(LEDGER.name)
     if ledger.data_key is None:
         return {}
-    frame = decode_output(LEDGER.name, await store.get(ledger.data_key))
+    frame = decode_output(LEDGER.name, await store.get(ledger.data_key), ledger.columns_version)
     return lines_of(frame.select("batch_id", "line_set").iter_rows())

@@ -9,6 +9,7 @@ from agents.etl.partition import EtlPartition, StepState
 from app.clock import Clock
 from app.core.enrich.enrich import Enricher
 from app.core.etl.step import PartitionEtl
+from app.core.formats.decoding import placed
 from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import TopicRecreated
@@ -22,7 +23,7 @@ class OwnedState(StepState, Protocol):
     """The stores of a worker's partitions: `tables.partition_state.PartitionState`."""
 
     async def verify_recovered(self, partition: int) -> None:
-        """See that recovery has read the log to its end. Raises StoreLost, StepConflict."""
+        """See that recovery has read the log to its end. Raises NewerFormat, StoreLost, StepConflict."""
 
     def reader(self, partition: int) -> StateReader:
         """What a step of the partition may look up."""
@@ -42,13 +43,18 @@ class EtlPorts(NamedTuple):
 
 
 async def own_partition(inbox: Inbox, rules: EtlRules, enricher: Enricher, ports: EtlPorts) -> None:
-    """Own one partition: begin where the store ends, then step until it is revoked."""
+    """Own one partition: begin where the store ends, then step until it is revoked.
+
+    Raises:
+        NewerFormat: what is next, in its state, its log or its source, is of a newer version (rule E10).
+    """
     partition, state = inbox.partition, ports.state
     await state.verify_recovered(partition)
     position = state.position(partition)
     wanted = position.source_last + 1
     first = await first_available(partition, wanted, ports)
-    core = PartitionEtl.load(partition, rules, enricher, state.reader(partition), position.meta, position.source_last)
+    with placed(f"state of {inbox.tp.topic}[{partition}]"):
+        core = PartitionEtl.load(partition, rules, enricher, state.reader(partition), position.meta, position.source_last)
     etl_partition = EtlPartition(core, inbox, ports)
     if first > wanted:
         log.error("source messages are gone", partition=partition, first_missing=wanted, first_available=first)

@@ -10,6 +10,9 @@ Ordered effects of a step, one step in flight a partition (rule E3):
 2. The store takes it with everything it changes in one batch, if its offset is the next one; otherwise somebody else wrote
    (StepConflict): the worker ends and recovers. A crash after it: the source is read again, and dropped as applied.
 3. The core goes on from it, and the source messages are acknowledged. The commits are a hint only (rule E4).
+
+A message that a newer version wrote is no failure: what comes before it is stepped, and then the partition waits for the
+ETL's upgrade (rule E10).
 """
 
 import asyncio
@@ -25,9 +28,9 @@ from app.core.etl.step import StepDecision
 from app.core.formats.source import SourceMessage
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import StepMessage, encode_step
-from app.errors import DeadLettersExceeded, HistoryBroken
+from app.errors import DeadLettersExceeded, HistoryBroken, NewerFormat
 from app.shell.runners import Inbox
-from tables.store.partition_store import StorePosition
+from tables.store.position import StorePosition
 
 log = structlog.get_logger(__name__)
 
@@ -145,9 +148,8 @@ class EtlPartition:
                 await self._gather()
                 if self._inbox.closing or not self._waiting:
                     continue
-            taken = self._waiting[: self._core.take(self._waiting)]
-            decision = self._decide(taken)
-            if not decision.pressing and self._may_hold(len(taken)):
+            taken, decision = self._next_step()
+            if not decision.pressing and self._may_hold(taken):
                 continue
             await self._make_durable(decision)
 
@@ -202,6 +204,25 @@ class EtlPartition:
             self._held_since_s = now_s
         return now_s - self._held_since_s < HOLD_S
 
+    def _next_step(self) -> tuple[int, StepDecision]:
+        """The step that the waiting messages make, and how many of them it takes: those before a newer version's.
+
+        Raises:
+            NewerFormat: the first of them, or the state, is of a newer version.
+        """
+        readable: Sequence[SourceMessage] = self._waiting
+        while True:
+            taken = readable[:1]
+            try:
+                taken = readable[: self._core.take(readable)]
+                return len(taken), self._decide(taken)
+            except NewerFormat as exc:
+                if len(readable) <= 1 or not taken:
+                    tp = self._inbox.tp
+                    place = f"{tp.topic}[{tp.partition}]"
+                    raise NewerFormat(f"{place}@{taken[0].offset}: {exc}" if taken else f"state of {place}: {exc}") from exc
+                readable = readable[: len(readable) // 2]  # found in a few tries: it may be any, or a line in one
+
     def _decide(self, messages: Sequence[SourceMessage]) -> StepDecision:
         """Ask the core; a step that fails twice is decided line by line (rule E6)."""
         accepted = self._accepted()
@@ -209,7 +230,7 @@ class EtlPartition:
             for attempt in (1, 2):
                 try:
                     return self._core.decide(messages, accepted.number + 1, accepted.offset)
-                except (HistoryBroken, DeadLettersExceeded, MemoryError):
+                except (HistoryBroken, DeadLettersExceeded, NewerFormat, MemoryError):
                     raise  # not to be mended by trying again
                 except ANY_FAILURE:
                     log.exception("step failed", partition=self._inbox.partition, attempt=attempt, messages=len(messages))
@@ -236,7 +257,7 @@ class EtlPartition:
 
 def _source(event: Any) -> SourceMessage:
     message = event.message
-    return SourceMessage(message.offset, round(message.timestamp * 1000), event.value)
+    return SourceMessage(message.offset, round(message.timestamp * 1000), event.value or b"")  # a null is no block either
 
 
 def _observe(step: StepMessage, message: bytes) -> None:

@@ -36,7 +36,7 @@ from app.core.sink.chain import (
     numbers_behind,
     staged_by,
 )
-from app.errors import ChainBroken, ObjectMissing, OutcomeUnknown, ServiceUnavailable
+from app.errors import ChainBroken, NewerFormat, ObjectMissing, OutcomeUnknown, ServiceUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +80,7 @@ class ChainStore:
 
         Raises:
             ChainBroken: a number is missing, or the record cannot be read.
+            NewerFormat: a newer sink committed it.
         """
         known, leap = after, PAGE
         while await self._goes_on_behind(known + leap):
@@ -98,6 +99,7 @@ class ChainStore:
 
         Raises:
             ChainBroken: what lies there is not its record.
+            NewerFormat: a newer sink committed it.
         """
         try:
             body = await self._insist(lambda: self.objects.get(object_keys.record_key(*self.chain_id, number)))
@@ -216,8 +218,8 @@ async def sweep(objects: ObjectStore, now_ms: int, sleep: Sleep = asyncio.sleep)
             continue
         try:
             verdict = await _sweep_one(ChainStore(objects, whose.chain_id, sleep), whose, [info.key for info in infos])
-        except ChainBroken as exc:
-            log.error("staged objects of a broken chain stay", txn_id=txn, error=str(exc))
+        except (ChainBroken, NewerFormat) as exc:
+            log.error("staged objects of a chain that cannot be read stay", txn_id=txn, error=str(exc))
             verdict = Leftover.KEEP
         verdicts[verdict] += 1
         SWEPT.labels(verdict.value).inc(len(infos))

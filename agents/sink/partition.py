@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -17,9 +17,11 @@ from agents.sink.chain_store import ChainStore, Sleep, timed
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
 from app.core.formats import object_keys
+from app.core.formats.decoding import placed
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.core.sink.open_transaction import CommitRules, OpenTransaction, Reception, encode_outputs, record_of
+from app.errors import NewerFormat
 from app.settings import Settings
 from app.shell.runners import Inbox
 
@@ -99,6 +101,11 @@ class SinkPartition:
         """The offset that `take` needs next."""
         return self._open.next_offset
 
+    @property
+    def holds_messages(self) -> bool:
+        """Whether messages are taken that no transaction answers for yet."""
+        return self._open.next_offset > self._end.next_offset
+
     async def open(self) -> int:
         """Find the chain's end, roll it forward, and go on behind it (rules S3, S5).
 
@@ -109,6 +116,7 @@ class SinkPartition:
             ChainGap: the log lacks messages that no transaction answers for.
             TopicRecreated: the chain answers for messages that the log never had.
             ChainBroken: the chain contradicts itself.
+            NewerFormat: a newer sink committed its end.
         """
         return await self._go_on_behind(await self._chain.find_end())
 
@@ -202,12 +210,28 @@ async def serve(inbox: Inbox, sink: SinkPartition) -> None:
 
     Messages are acknowledged only once a finished transaction answers for them (S3). What is open on revoke is dropped:
     it comes again to the next owner (S5).
+
+    Raises:
+        NewerFormat: the next message, or the chain's end, is of a newer version; what came before it is committed (E10).
     """
     await inbox.start_at(await sink.open())
     while not inbox.closing:
         for event in await inbox.take(timeout_s=POLL_S, limit=1):
-            if sink.take(event.message.offset, event.value) is Reception.BEYOND:
+            if await _take(inbox, sink, event) is Reception.BEYOND:
                 await inbox.start_at(sink.next_offset)
         if sink.due() and not inbox.closing and (displaced := await sink.commit()):
             await inbox.start_at(displaced.read_from)
         inbox.ack(through=sink.acknowledged)
+
+
+async def _take(inbox: Inbox, sink: SinkPartition, event: Any) -> Reception:
+    """Take a message. Raises NewerFormat: before that, what is open is committed, for nothing more will come to it."""
+    offset = event.message.offset
+    try:
+        with placed(f"{inbox.tp.topic}[{inbox.partition}]@{offset}"):
+            return sink.take(offset, event.value or b"")
+    except NewerFormat:
+        if sink.holds_messages and not inbox.closing:
+            await sink.commit()
+            inbox.ack(through=sink.acknowledged)
+        raise

@@ -1,7 +1,6 @@
 """The registry of batches: a DynamoDB table with a sparse index of the open ones.
 
-    batch_id (S, partition key), epoch, line_count, byte_count (N), sha256, raw_key (S), blocks (L of L of N),
-    received_at (N), state (S), attempts, next_attempt_at (N), open_epoch (N, only while the batch is open)
+Its items are those of `app.core.formats.registry_item`, with partition key batch_id.
 
 Index `open-by-time`: partition key open_epoch, sort key received_at. Removing open_epoch takes a batch out of it.
 """
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session
-from app.core.formats.registry_item import BatchState, BlockPlace, RegistryItem, move
-from app.errors import IllegalMove
+from app.core.formats.registry_item import BatchState, RegistryItem, decode_item, encode_item, move
+from app.errors import FormatInvalid, IllegalMove, NewerFormat
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,34 +53,49 @@ class DynamoRegistry:
         """
         await self._write(
             f"PutItem {item.batch_id}",
-            partial(self._client.put_item, Item=_stored(item), ConditionExpression="attribute_not_exists(batch_id)"),
+            partial(self._client.put_item, Item=encode_item(item), ConditionExpression="attribute_not_exists(batch_id)"),
         )
 
     async def get(self, batch_id: str) -> RegistryItem | None:
-        """The batch, by a consistent read."""
+        """The batch, by a consistent read.
+
+        Raises:
+            NewerFormat: a newer version registered it.
+            FormatInvalid: what the table has is no batch.
+        """
         call = partial(self._client.get_item, TableName=self._table, Key={"batch_id": {"S": batch_id}}, ConsistentRead=True)
         try:
             answer = await self._threads.run(call)
         except BOTO_ERRORS as exc:
             raise failure(f"GetItem {batch_id}", exc) from exc
-        return _read(answer["Item"]) if "Item" in answer else None
+        return decode_item(answer["Item"]) if "Item" in answer else None
 
     async def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
         """Open batches received before the bound: of the epoch before, so that one left behind is seen, then of this one.
 
         The index follows the table within a moment: a batch just completed may still be among them.
+
+        Raises:
+            NewerFormat: a newer version registered one of them; raised behind those that can be read.
+            FormatInvalid: one of them is no batch; likewise.
         """
+        queries = []
         for epoch in range(max(1, self._epoch - 1), self._epoch + 1):
             values = {":epoch": {"N": str(epoch)}, ":before": {"N": str(received_before_ms)}}
-            query = partial(
+            queries.append(partial(
                 self._client.query, TableName=self._table, IndexName=OPEN_INDEX, ExpressionAttributeValues=values,
                 KeyConditionExpression="open_epoch = :epoch AND received_at < :before", ScanIndexForward=True,
-            )  # fmt: skip
-            async for item in self._pages("Query", query):
-                yield item
+            ))  # fmt: skip
+        async for item in self._pages("Query", *queries):
+            yield item
 
     async def all_batches(self) -> AsyncIterator[RegistryItem]:
-        """Every batch, in no order, by consistent scan."""
+        """Every batch, in no order, by consistent scan.
+
+        Raises:
+            NewerFormat: a newer version registered one of them; raised behind those that can be read.
+            FormatInvalid: one of them is no batch; likewise.
+        """
         scan = partial(self._client.scan, TableName=self._table, ConsistentRead=True)
         async for item in self._pages("Scan", scan):
             yield item
@@ -143,19 +157,27 @@ class DynamoRegistry:
             raise failure(what, exc) from exc
         return True
 
-    async def _pages(self, what: str, call: "partial[Any]") -> AsyncIterator[RegistryItem]:
-        """Every item of a paginated read; an empty page is not the end."""
-        start: dict[str, Any] = {}
-        while True:
-            try:
-                answer: Mapping[str, Any] = await self._threads.run(call, **start)
-            except BOTO_ERRORS as exc:
-                raise failure(f"{what} {self._table}", exc) from exc
-            for stored in answer.get("Items", []):
-                yield _read(stored)
-            if not answer.get("LastEvaluatedKey"):
-                return
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+    async def _pages(self, what: str, *calls: "partial[Any]") -> AsyncIterator[RegistryItem]:
+        """Every item of paginated reads; an empty page is not the end. What cannot be read is raised at the end of all."""
+        unreadable: FormatInvalid | NewerFormat | None = None
+        for call in calls:
+            start: dict[str, Any] | None = {}
+            while start is not None:
+                try:
+                    answer: Mapping[str, Any] = await self._threads.run(call, **start)
+                except BOTO_ERRORS as exc:
+                    raise failure(f"{what} {self._table}", exc) from exc
+                for stored in answer.get("Items", []):
+                    try:
+                        item = decode_item(stored)
+                    except (FormatInvalid, NewerFormat) as exc:
+                        unreadable = exc if unreadable is None or isinstance(exc, NewerFormat) else unreadable
+                        continue
+                    yield item
+                last = answer.get("LastEvaluatedKey")
+                start = {"ExclusiveStartKey": last} if last else None
+        if unreadable is not None:
+            raise unreadable
 
     def _create(self) -> None:
         try:
@@ -181,49 +203,3 @@ class DynamoRegistry:
             if error_code(exc) != _EXISTS:
                 raise
         self._client.get_waiter("table_exists").wait(TableName=self._table, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
-
-
-def _number(value: int) -> dict[str, str]:
-    return {"N": str(value)}
-
-
-def _stored(item: RegistryItem) -> dict[str, Any]:
-    """The item's attributes as DynamoDB types them."""
-    places = ((b.partition, b.first_line, b.lines, b.byte_start, b.byte_len) for b in item.blocks)
-    stored: dict[str, Any] = {
-        "batch_id": {"S": item.batch_id},
-        "epoch": _number(item.epoch),
-        "line_count": _number(item.line_count),
-        "byte_count": _number(item.byte_count),
-        "sha256": {"S": item.sha256},
-        "raw_key": {"S": item.raw_key},
-        "blocks": {"L": [{"L": [_number(n) for n in place]} for place in places]},
-        "received_at": _number(item.received_at_ms),
-        "state": {"S": item.state.value},
-        "attempts": _number(item.attempts),
-        "next_attempt_at": _number(item.next_attempt_at_ms),
-    }
-    if item.state is BatchState.OPEN:
-        stored["open_epoch"] = _number(item.epoch)
-    return stored
-
-
-def _read(stored: Mapping[str, Any]) -> RegistryItem:
-    """The item whose attributes DynamoDB gave."""
-
-    def number(name: str) -> int:
-        return int(stored[name]["N"])
-
-    return RegistryItem(
-        batch_id=stored["batch_id"]["S"],
-        epoch=number("epoch"),
-        line_count=number("line_count"),
-        byte_count=number("byte_count"),
-        sha256=stored["sha256"]["S"],
-        raw_key=stored["raw_key"]["S"],
-        blocks=[BlockPlace(*(int(n["N"]) for n in place["L"])) for place in stored["blocks"]["L"]],
-        received_at_ms=number("received_at"),
-        state=BatchState(stored["state"]["S"]),
-        attempts=number("attempts"),
-        next_attempt_at_ms=number("next_attempt_at"),
-    )

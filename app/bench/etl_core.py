@@ -29,7 +29,8 @@ from app.core.rules import EtlRules
 from app.core.state.encoding import pack_time
 from app.errors import BenchmarkWrong
 from app.settings import Settings
-from tables.store.partition_store import PartitionStore, StorePosition
+from tables.store.partition_store import PartitionStore
+from tables.store.position import StorePosition
 from tables.store.rocksdb import Memory, RocksEngine
 
 PHASES: Final = {

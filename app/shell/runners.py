@@ -21,7 +21,7 @@ Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, 
 acknowledged if what they stand for is durable; a gap is sought back (rule E4). Runners start for every owned partition, idle
 ones too, after recovery. On revoke and stop every inbox closes: what waits in it is dropped, the work in flight may finish
 (the app bounds that), and what was not acknowledged comes again to the next owner. An exception in `work` ends the worker
-(rule E6).
+(rule E6); NewerFormat makes its partition wait for an upgrade while the others go on (rule E10).
 """
 
 import asyncio
@@ -31,10 +31,12 @@ from typing import Any, Final, Protocol
 
 from faust.types import TP
 
+from app.errors import NewerFormat
 from app.shell.hooks import AssignedHook, LeavingHook, Member
 from app.shell.owned_loop import crash_on_failure, finish
 from app.shell.ports import ClockPorts
 from app.shell.seeker import Repositions, Seeker
+from app.shell.upgrade import UpgradeWaits
 
 QUEUE_DEPTH: Final = 256
 """Messages that wait in an inbox at most."""
@@ -59,6 +61,10 @@ class Watches(Protocol):
 
 class RunnersProcess(InboxProcess, Member, Protocol):
     """The process whose partitions are run, whatever runs it: `app.shell.faust_app.InstreamApp`, or a simulation."""
+
+    @property
+    def role(self) -> str:
+        """What the process does."""
 
     @property
     def watchdog(self) -> Watches:
@@ -116,6 +122,8 @@ class Inbox:
         """The offset that `take` hands out next; None before `start_at`."""
         self._done_below = 0
         self.closing = False
+        self.standing = False
+        """Nothing is taken any more; the watchdog finds nothing in that."""
 
     @property
     def partition(self) -> int:
@@ -176,8 +184,15 @@ class Inbox:
 
     async def put(self, event: Any) -> None:
         """Add an event; waits while the queue is full."""
-        if not self.closing:
+        if not (self.closing or self.standing):
             await self._queue.put(event)
+
+    async def stand(self) -> None:
+        """Take nothing any more: what comes is dropped, unacknowledged. Returns when closing."""
+        self.standing = True
+        self._discard()
+        while not self.closing:
+            await self._queue.get()
 
     def close(self) -> None:
         """Drop what waits and end `take`."""
@@ -224,6 +239,7 @@ class PartitionRunners:
         self._depth = depth
         self._inboxes: dict[int, Inbox] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._upgrades = UpgradeWaits(process.role)
         process.when_assigned(self._on_assigned)
         process.when_leaving(self.drain)
         process.watchdog.watch(self.positions)
@@ -236,8 +252,9 @@ class PartitionRunners:
             await self._inbox(message.tp).put(event)
 
     def positions(self) -> dict[TP, int]:
-        """Owned partitions and the offset that each takes next."""
-        return {inbox.tp: inbox.next_offset for inbox in self._inboxes.values() if inbox.next_offset is not None}
+        """Owned partitions and the offset that each takes next, without those that wait for an upgrade."""
+        going = [inbox for inbox in self._inboxes.values() if not inbox.standing]
+        return {inbox.tp: inbox.next_offset for inbox in going if inbox.next_offset is not None}
 
     async def drain(self) -> None:
         """Close every inbox and wait for the work in flight."""
@@ -260,10 +277,24 @@ class PartitionRunners:
                 self._tasks[tp.partition] = asyncio.ensure_future(work)
 
     def _readiness(self) -> str | None:
+        if (reason := self._upgrades.reason()) is not None:
+            return reason
         loading = sorted(partition for partition in self._tasks if self._inboxes[partition].next_offset is None)
         return f"loading partitions {loading}" if loading else None
 
     async def _run(self, inbox: Inbox) -> None:
-        await self._work(inbox)
+        await self._work_or_wait(inbox)
         if not inbox.closing:
             raise RuntimeError(f"the work on {inbox.tp} ended although it is still owned")
+
+    async def _work_or_wait(self, inbox: Inbox) -> None:
+        """Work; where a newer version's bytes are next, wait until the partition is lost or the process upgraded."""
+        try:
+            await self._work(inbox)
+        except NewerFormat as exc:
+            place = f"{inbox.tp.topic}[{inbox.partition}]"
+            self._upgrades.begin(place, exc)
+            try:
+                await inbox.stand()
+            finally:
+                self._upgrades.end(place)

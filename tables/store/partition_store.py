@@ -13,22 +13,26 @@ A store that follows the log and is not looked into gathers steps, and writes th
     2 the rest, position and offset in one batch
     3 all is flushed
 What was gathered and not written is in the log, behind the position that is on disk.
+
+What a newer version wrote, into the store or to the log, is where this store stops: it changes nothing more, and whoever
+wants to work on the partition is told so (rule E10).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-import msgspec
 import structlog
 
-from app.core.formats.step_history import Accepted, BaseSearch, Candidate, StepVerdict, accepted_before
+from app.core.formats.decoding import placed
+from app.core.formats.step_history import BaseSearch, Candidate, StepVerdict, accepted_before
 from app.core.formats.step_message import NO_PREDECESSOR, Changes, StepMessage, decode_followed, digest_of
-from app.core.state.tables import EXPIRING
-from app.errors import StepConflict, StepGap, StoreLost
+from app.core.state.tables import EXPIRING, refuse_unknown_tables
+from app.errors import NewerFormat, StepConflict, StepGap, StoreLost
 from tables.store.engine import Engine
 from tables.store.entries import TAGS, last_changes, sorted_puts
 from tables.store.expiring import Expiring
 from tables.store.generations import Generations
+from tables.store.position import StorePosition, decode_position, encode_position
 from tables.store.write_buffer import GATHERED_BYTES, Gathered
 
 log = structlog.get_logger(__name__)
@@ -39,19 +43,6 @@ _DEFAULT: Final = "default"
 _WINDOW: Final = "window"
 
 
-class StorePosition(msgspec.Struct, frozen=True, array_like=True):
-    """How far a store goes: what the last counted step left."""
-
-    accepted: Accepted = Accepted()
-    digest: bytes = b""
-    """Of the last counted message (rule E5)."""
-    source_last: int = -1
-    """Offset on `blocks` up to which the source is applied."""
-    stream_time_ms: int = 0
-    meta: bytes | None = None
-    """The ETL's own state between steps."""
-
-
 class PartitionStore:
     """The open store of one partition: a `StateReader` that applies steps.
 
@@ -59,15 +50,22 @@ class PartitionStore:
         engine: The partition's database, open; the store closes it.
         window_ms: The dedup window.
         gathered_bytes: Of changes that it holds back while it only follows the log.
+        log_name: The partition of `rows`, for messages.
+
+    Raises:
+        FormatInvalid: its position is none.
     """
 
-    def __init__(self, engine: Engine, window_ms: int, gathered_bytes: int = GATHERED_BYTES) -> None:
+    def __init__(self, engine: Engine, window_ms: int, gathered_bytes: int = GATHERED_BYTES, log_name: str = "rows") -> None:
         self._engine = engine
+        self._log_name = log_name
+        self._newer: NewerFormat | None = None
+        """Why nothing more is taken."""
         self._expiring = Expiring(engine, Generations(window_ms))
         if _WINDOW not in engine.families():
             engine.create(_WINDOW)
         stored, rows = engine.get(_DEFAULT, [_POSITION, _ROWS])
-        self.position = StorePosition() if stored is None else msgspec.msgpack.decode(stored, type=StorePosition)
+        self.position = StorePosition() if stored is None else self._read_position(stored)
         self.rows_offset = NO_PREDECESSOR if rows is None else int.from_bytes(rows, "big")
         """Last offset on `rows` that this store has read or written; it never goes back."""
         self._search: BaseSearch | None = None
@@ -76,6 +74,14 @@ class PartitionStore:
         self._gathered = Gathered(gathered_bytes)
         if self.empty:  # what was ingested before the first position was written
             self._expiring.drop(list(self._expiring.generations))
+
+    def _read_position(self, stored: bytes) -> StorePosition:
+        try:
+            with placed(f"store of {self._log_name}"):
+                return decode_position(stored)
+        except NewerFormat as exc:
+            self._newer = exc
+            return StorePosition()
 
     @property
     def empty(self) -> bool:
@@ -86,9 +92,12 @@ class PartitionStore:
         """See that everything below `end`, the log's highwater, has been read.
 
         Raises:
+            NewerFormat: it cannot be read further by this version.
             StoreLost: it was read, but the log is trimmed and too short to tell where its history begins (rule E5).
             StepConflict: somebody has written since (rule E3).
         """
+        if self._newer is not None:
+            raise self._newer
         if self._search is not None:
             raise StoreLost(f"no message before {end} names another, and there is no store: raise INSTREAM_EPOCH")
         if self.rows_offset != end - 1:
@@ -125,13 +134,23 @@ class PartitionStore:
     def follow(self, message: bytes, offset: int) -> None:
         """Take the next message of `rows` as rule E2 says. A message at or before `rows_offset` changes nothing.
 
+        Nor does one of a newer version, or any behind it: `verify_read_to` says so.
+
         Raises:
             StepGap: the message's number is beyond the next one; nothing changed, this store must be wiped.
             StepMessageInvalid: it is no step.
         """
-        if offset <= self.rows_offset:
+        if offset <= self.rows_offset or self._newer is not None:
             return
-        step = decode_followed(message)
+        try:
+            self._read(message, offset)
+        except NewerFormat as exc:
+            log.error("a newer version wrote a step, the store stops before it", reason=str(exc))
+            self._newer = exc
+
+    def _read(self, message: bytes, offset: int) -> None:
+        with placed(f"{self._log_name}@{offset}"):
+            step = decode_followed(message)
         if self.empty and (self._search is not None or offset > 0):
             self._search_base(Candidate(offset, step.number, step.predecessor, message))
             return
@@ -158,6 +177,8 @@ class PartitionStore:
                 f"{self.position.accepted.number}"
             )
         if verdict is StepVerdict.ACCEPT:
+            with placed(f"{self._log_name}@{offset}"):
+                refuse_unknown_tables(step.changes)
             self._follow(step, digest_of(message), offset)
         else:
             self._write_gathered()
@@ -228,7 +249,7 @@ class PartitionStore:
                 batch.delete(_WINDOW, key)
             else:
                 batch.put(_WINDOW, key, value)
-        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))
+        batch.put(_DEFAULT, _POSITION, encode_position(position))
         batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
         self._engine.write(batch)
         self.position, self.rows_offset = position, offset

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
 
 from app.adapters.ports import Registry
 from app.adapters.registry import OPEN_INDEX, DynamoRegistry
-from app.core.formats.registry_item import BatchState, BlockPlace, RegistryItem
-from app.errors import IllegalMove, ServiceUnavailable
+from app.core.formats.registry_item import BatchState, BlockPlace, RegistryItem, decode_item, encode_item
+from app.errors import FormatInvalid, IllegalMove, NewerFormat, ServiceUnavailable
 from app.local.stack.ports import own_port
 from app.settings import Settings
 from app.testing.memory import MemoryRegistry
@@ -120,6 +121,44 @@ async def test_listings_go_beyond_a_page_of_a_megabyte_whatever_the_ties(registr
         assert 0 < first["Count"] < len(items)
 
 
+async def put_as_it_is(registry: Registry, attributes: dict[str, Any]) -> None:
+    """An item as another version, or somebody else, leaves it in the table."""
+    if isinstance(registry, MemoryRegistry):
+        registry.stored.append(attributes)
+    else:
+        registry._client.put_item(TableName=registry._table, Item=attributes)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"version": {"N": "2"}}, NewerFormat),
+        ({"version": {"N": "2"}, "blocks": {"S": "elsewhere"}}, NewerFormat),
+        ({"state": {"S": "gone"}}, FormatInvalid),
+        ({"blocks": {"L": [{"N": "1"}]}}, FormatInvalid),
+        ({"line_count": {"N": "1.5"}}, FormatInvalid),
+        ({"sha256": {"N": "1"}}, FormatInvalid),
+    ],
+)
+async def test_an_item_that_cannot_be_read_is_told_behind_the_others(
+    registry: Registry, change: dict[str, Any], error: type[Exception]
+) -> None:
+    """One item must not keep the audit from the others."""
+    await registry.register(batch("b1", received_at_ms=3000))
+    await put_as_it_is(registry, encode_item(batch("b0", received_at_ms=1000)) | change)
+    for listing in (registry.open_batches(ALL_MS), registry.all_batches()):
+        assert (await anext(listing)).batch_id == "b1"
+        with pytest.raises(error, match="b0"):
+            await anext(listing)
+
+
+async def test_an_item_of_before_there_were_versions_is_read(registry: Registry) -> None:
+    older = {name: value for name, value in encode_item(batch("b0")).items() if name != "version"}
+    await put_as_it_is(registry, {**older, "later": {"S": "ignored"}})
+    assert decode_item(older) == batch("b0")
+    assert [item async for item in registry.open_batches(ALL_MS)] == [batch("b0")]
+
+
 async def test_the_epoch_before_is_seen_and_the_items_are_as_agreed(aws_settings: Settings) -> None:
     registry = DynamoRegistry(aws_settings.model_copy(update={"epoch": 2}))
     await registry.ensure()
@@ -130,8 +169,8 @@ async def test_the_epoch_before_is_seen_and_the_items_are_as_agreed(aws_settings
     assert await open_ids(registry) == ["left behind", "now"]
     stored = registry._client.get_item(TableName=aws_settings.registry_table, Key={"batch_id": {"S": "now"}})["Item"]
     assert set(stored) == {
-        "batch_id", "epoch", "line_count", "byte_count", "sha256", "raw_key", "blocks", "received_at", "state", "attempts",
-        "next_attempt_at", "open_epoch",
+        "batch_id", "version", "epoch", "line_count", "byte_count", "sha256", "raw_key", "blocks", "received_at", "state",
+        "attempts", "next_attempt_at", "open_epoch",
     }  # fmt: skip
     assert stored["blocks"]["L"][1] == {"L": [{"N": "1"}, {"N": "10"}, {"N": "10"}, {"N": "100"}, {"N": "100"}]}
     described = registry._client.describe_table(TableName=aws_settings.registry_table)["Table"]

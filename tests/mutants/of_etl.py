@@ -35,8 +35,8 @@ MUTANTS = (
         "the step-number rule is left out in recovery",
         "E2",
         "tables/store/partition_store.py",
-        "if verdict is StepVerdict.ACCEPT:\n            self._follow(step, digest_of(message), offset)\n",
-        "if verdict in StepVerdict:\n            self._follow(step, digest_of(message), offset)\n",
+        "        if verdict is StepVerdict.ACCEPT:\n            with placed(",
+        "        if verdict in StepVerdict:\n            with placed(",
         HISTORY,
     ),
     Mutant(
@@ -67,9 +67,9 @@ MUTANTS = (
         "a step's position is written apart from what it changes",
         "E3",
         "tables/store/partition_store.py",
-        "        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))\n",
+        "        batch.put(_DEFAULT, _POSITION, encode_position(position))\n",
         "        self._engine.write(batch)\n        batch = self._engine.batch()\n"
-        "        batch.put(_DEFAULT, _POSITION, msgspec.msgpack.encode(position))\n",
+        "        batch.put(_DEFAULT, _POSITION, encode_position(position))\n",
         HISTORY,
     ),
     Mutant(

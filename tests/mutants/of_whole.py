@@ -202,9 +202,8 @@ MUTANTS = (
         "a running worker hears of its own shards only",
         "T2",
         "agents/bridge/ownership.py",
-        "            if self.worker is not None:\n                self.worker.book.learn(furthest)\n",
-        "            if self.worker is not None and self.worker.book.owns(furthest.shard):\n"
-        "                self.worker.book.learn(furthest)\n",
+        "        if furthest is not None and self.worker is not None:\n",
+        "        if furthest is not None and self.worker is not None and self.worker.book.owns(furthest.shard):\n",
         BRIDGE,
     ),
     Mutant(
@@ -319,7 +318,7 @@ MUTANTS = (
     Mutant(
         "the audit looks behind delivery where it was at first",
         "A2",
-        "agents/audit/auditor.py",
+        "agents/audit/stored_ledger.py",
         "                number = self._delivery.number(partition)\n",
         "                number = 0\n",
         AUDIT,

@@ -116,6 +116,7 @@ class Member:
 
     def __init__(self, process: Process, group: "Group", topics: tuple[str, ...], ports: Any, settings: Any) -> None:
         self.process = process
+        self.role = process.role
         self.ports = ports
         self.settings = settings
         self.topics = topics

@@ -71,7 +71,6 @@ class Bridge(MemberRole):
 
     async def _take(self, event: Event) -> None:
         current = partial(self.member.is_current, event.message.generation_id)
-        if current() and await self.ownership.in_order(event) and current():
-            self.ownership.take(event)
+        if current() and await self.ownership.in_order(event) and current() and self.ownership.take(event):
             await self._table.settle()
             event.ack()

@@ -11,7 +11,8 @@ from app.core.formats.step_message import StepMessage
 from app.core.rules import EtlRules
 from app.errors import StepGap
 from app.shell.runners import Inbox, PartitionRunners
-from tables.store.partition_store import PartitionStore, StorePosition
+from tables.store.partition_store import PartitionStore
+from tables.store.position import StorePosition
 from tables.store.store_check import StoreCheck
 from tests.builders.visitors import ENRICHER
 from tests.simulation.kafka_client import Member, MemberRole, Producer

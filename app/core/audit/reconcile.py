@@ -10,7 +10,9 @@ import msgspec
 from pyroaring import BitMap
 
 from app.core.backoff import Backoff
+from app.core.formats.decoding import read_bitmap
 from app.core.formats.registry_item import BlockPlace, RegistryItem
+from app.errors import FormatInvalid
 
 LONGEST_PAUSE_S: Final = 3_600
 SHORTEST_PAUSE_MS: Final = 1_000
@@ -63,9 +65,8 @@ def coverage(line_count: int, entries: Iterable[LedgerLines]) -> Coverage:
 def read_lines(line_set: str) -> BitMap | None:
     """The lines of a ledger entry; None where its text is no bitmap."""
     try:
-        packed = base64.b64decode(line_set, validate=True)
-        return BitMap.deserialize(packed) if packed else None
-    except (binascii.Error, ValueError):
+        return read_bitmap(base64.b64decode(line_set, validate=True), "line set")
+    except (binascii.Error, ValueError, FormatInvalid):
         return None
 
 

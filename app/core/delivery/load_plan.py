@@ -83,16 +83,19 @@ class _ManifestEntry(msgspec.Struct, frozen=True):
 
 
 def output_loads(transactions: Sequence[Ready], load_id: str, bucket: str) -> list[OutputLoad]:
-    """The COPYs of a load in the catalogue's order, each with its merged manifest; outputs without rows have none."""
+    """The COPYs of a load in the catalogue's order, each with its merged manifest; outputs without rows have none.
+
+    Files whose columns are of another version need a COPY of their own (rule E10): it lists the columns that they have.
+    """
     loads = []
     for flow in OUTPUTS:
         objects = [o for txn in transactions for o in txn.outputs if o.output == flow.name and o.rows > 0]
-        if not objects:
-            continue
-        entries = [_ManifestEntry(f"s3://{bucket}/{o.data_key}", True, _ManifestMeta(o.bytes)) for o in objects]
-        manifest = msgspec.json.encode({"entries": entries})
-        rows = sum(o.rows for o in objects)
-        loads.append(OutputLoad(flow, load_manifest_key(load_id, flow.name), manifest, rows))
+        for version in sorted({o.columns_version for o in objects}):
+            some = [o for o in objects if o.columns_version == version]
+            entries = [_ManifestEntry(f"s3://{bucket}/{o.data_key}", True, _ManifestMeta(o.bytes)) for o in some]
+            manifest = msgspec.json.encode({"entries": entries})
+            key = load_manifest_key(load_id, flow.name, version)
+            loads.append(OutputLoad(flow.at(version), key, manifest, sum(o.rows for o in some)))
     return loads
 
 

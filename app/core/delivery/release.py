@@ -1,12 +1,11 @@
 """Whether a quarantined transaction may still be loaded: no line twice in the ledger (rule D2)."""
 
 import base64
-import binascii
 from collections.abc import Iterable
 
 from pyroaring import BitMap
 
-from app.errors import FormatInvalid
+from app.core.formats.decoding import read_bitmap, reading
 
 
 def lines_of(entries: Iterable[tuple[str, str]]) -> dict[str, BitMap]:
@@ -17,10 +16,8 @@ def lines_of(entries: Iterable[tuple[str, str]]) -> dict[str, BitMap]:
     """
     lines: dict[str, BitMap] = {}
     for batch_id, text in entries:
-        try:
-            members = BitMap.deserialize(base64.b64decode(text, validate=True))
-        except (ValueError, binascii.Error) as exc:
-            raise FormatInvalid(f"line_set of batch {batch_id} is no bitmap: {exc}") from exc
+        with reading(f"line_set of batch {batch_id}"):
+            members = read_bitmap(base64.b64decode(text, validate=True), "bitmap")
         lines[batch_id] = lines.get(batch_id, BitMap()) | members
     return lines
 

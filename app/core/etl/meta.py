@@ -1,4 +1,8 @@
-"""What the ETL keeps between two steps besides its tables: msgpack, carried by every step message."""
+"""What the ETL keeps between two steps besides its tables: msgpack, carried by every step message.
+
+Versions (rule E10): it names its version. A field that a reader does not know makes it a newer one, because the next step
+writes the meta anew and would drop it.
+"""
 
 from typing import Final
 
@@ -6,6 +10,7 @@ import msgspec
 
 from app.core.etl.stream_time import ShardWatermarks
 from app.core.formats.dead_letter import Tally
+from app.core.formats.decoding import read, read_versioned, refuse_unknown
 from app.core.join.join_order import UNKNOWN, Due
 from app.errors import StepMessageInvalid
 
@@ -24,6 +29,7 @@ class EtlMeta(msgspec.Struct, frozen=True):
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(EtlMeta)
+_fields: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 
 
 def encode_meta(meta: EtlMeta) -> bytes:
@@ -35,14 +41,11 @@ def decode_meta(packed: bytes | None) -> EtlMeta:
     """The meta in `packed`; a fresh one for None, before the first step.
 
     Raises:
-        StepMessageInvalid: the bytes are no meta of this version.
+        StepMessageInvalid: the bytes are no meta.
+        NewerFormat: they are the meta of a newer version.
     """
     if packed is None:
         return EtlMeta()
-    try:
-        meta = _decoder.decode(packed)
-    except msgspec.DecodeError as exc:
-        raise StepMessageInvalid(f"meta cannot be read: {exc}") from exc
-    if meta.version != META_VERSION:
-        raise StepMessageInvalid(f"meta of version {meta.version}, not {META_VERSION}")
+    meta = read_versioned(_decoder, packed, "meta", META_VERSION, StepMessageInvalid)
+    refuse_unknown("meta with field", read(_fields, packed, "meta", StepMessageInvalid), EtlMeta.__struct_fields__)
     return meta

@@ -32,8 +32,13 @@ def avro_schema(flow: str, version: int | None = None) -> dict[str, Any]:
 
 @cache
 def schema_of(flow: str) -> Any:
-    """The schema that `flow` is written and read with, parsed by fastavro."""
-    return fastavro.parse_schema(avro_schema(flow))
+    """The schema that `flow` is written and read with, parsed by fastavro: the same text in every process.
+
+    fastavro leaves the keys of a field in the order of a set, which is another one in each process.
+    """
+    parsed: Any = fastavro.parse_schema(avro_schema(flow))
+    parsed["fields"] = [dict(sorted(field.items())) for field in parsed["fields"]]
+    return parsed
 
 
 def _field(column: Column) -> dict[str, Any]:

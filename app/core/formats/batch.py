@@ -3,6 +3,9 @@
 Lines are grouped by partition, in order of arrival inside each; a line's number is its place after that grouping. A block
 is a contiguous range of lines of one partition, compressed into one zstd frame of NDJSON with LF after every line; the raw
 file is the frames one after the other, itself a valid .zst file. `cut_again` makes the same blocks from the raw file.
+
+Versions (rule E10): a raw file is cut as its registry item says, and that names the version of both. What a line may hold is
+for its reader to judge (`app.core.etl.decode`); here its received_at is read, and nothing else.
 """
 
 import hashlib
@@ -15,6 +18,7 @@ import msgspec
 import zstandard
 
 from app.core.formats.block import MAX_FRAME_BYTES, MAX_RAW_BYTES, BlockHeader, encode_block, open_frame
+from app.core.formats.decoding import Moment, reading
 from app.core.formats.object_keys import raw_key
 from app.core.formats.registry_item import BlockPlace, RegistryItem
 from app.core.formats.stored_line import StoredLine
@@ -159,7 +163,7 @@ def _compress(part: list[StoredLine]) -> Iterator[tuple[list[StoredLine], bytes]
 
 
 class _Received(msgspec.Struct):
-    received_at: int
+    received_at: Moment
 
 
 _received: Final = msgspec.json.Decoder(_Received)
@@ -187,7 +191,8 @@ def cut_again(raw: bytes, item: RegistryItem, attempt: int) -> list[bytes]:
         next_line += place.lines
         next_byte += place.byte_len
         frame = raw[place.byte_start : next_byte]
-        blocks.append(encode_block(_header(item, number, attempt, _earliest(frame, place.lines)), frame))
+        with reading(f"{item.batch_id} block {number} of the registry"):
+            blocks.append(encode_block(_header(item, number, attempt, _earliest(frame, place.lines)), frame))
     if (next_line, next_byte) != (item.line_count, item.byte_count):
         raise FormatInvalid(f"{item.batch_id}: blocks cover {next_line} lines and {next_byte} bytes, not the whole file")
     return blocks
@@ -198,7 +203,5 @@ def _earliest(frame: bytes, lines: int) -> int:
     text = open_frame(frame)
     if text.count(b"\n") != lines or not text.endswith(b"\n"):
         raise FrameInvalid(f"frame does not hold {lines} lines")
-    try:
+    with reading("frame with a line without received_at", FrameInvalid):
         return min(received.received_at for received in _received.decode_lines(text))
-    except msgspec.DecodeError as exc:
-        raise FrameInvalid(f"frame holds a line without received_at: {exc}") from exc

@@ -8,6 +8,12 @@ Its envelope is the same bytes in both; the bridge copies it and reads no more t
 
 Integers are big-endian and unsigned; batch_id is the UUID's 16 bytes; received_at is in ms since the epoch. A control
 message has the version byte `CONTROL_VERSION` and a msgpack body.
+
+Versions (rule E10): a block's is its first byte, below 128. A later version keeps these 53 bytes as they are, and puts what
+it adds behind them, so that a reader can tell a newer block from a foreign message: it is newer where everything but the
+version is what a batch has, a UUIDv7 included. A control message's first byte is 128 + its version, and its body keeps
+beginning with a tag. A field that a reader does not know makes the message a newer one, because time must not pass by half
+of a message.
 """
 
 import struct
@@ -17,16 +23,20 @@ from typing import Final
 import msgspec
 import zstandard
 
+from app.core.formats.decoding import LATEST_MS, NO_MESSAGE, read_tagged, refuse_newer, tag_of
 from app.errors import EnvelopeInvalid, FrameInvalid
 
 BLOCK_VERSION: Final = 1
-CONTROL_VERSION: Final = 129
+_CONTROL: Final = 128
+"""Added to the version of a control message."""
+CONTROL_VERSION: Final = _CONTROL + 1
 MAX_FRAME_BYTES: Final = 512 * 1024
 MAX_RAW_BYTES: Final = 1024 * 1024
 _HEADER: Final = struct.Struct(">BI16sIIIIIIQ")
 HEADER_BYTES: Final = _HEADER.size
 _MOST_LINES: Final = 2**31
-_LATEST_MS: Final = 253_402_300_799_999  # the end of the year 9999, as far as a timestamp goes
+_UUID_VERSION: Final = 7
+_UUID_VARIANT: Final = 0b10
 _UNSTATED: Final = 2**64 - 1  # how zstandard says that a frame does not state its size
 _MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024  # as every zstd decoder must support (RFC 8878, 3.1.1.1.2)
 
@@ -64,20 +74,32 @@ def encode_block(header: BlockHeader, frame: bytes) -> bytes:
     return packed + frame
 
 
-def decode_header(message: bytes) -> BlockHeader:
+def decode_header(message: bytes | None) -> BlockHeader:
     """The header of a block's envelope.
 
     Raises:
-        EnvelopeInvalid: `message` is too short, of another version, or says what no batch can have.
+        EnvelopeInvalid: `message` is missing or too short, begins as no block does, or says what no batch can have.
+        NewerFormat: it is a block of a newer version.
     """
-    if len(message) < HEADER_BYTES or message[0] != BLOCK_VERSION:
+    if message is None:
+        raise EnvelopeInvalid(NO_MESSAGE)
+    if len(message) < HEADER_BYTES or not _begins_block(message):
         raise EnvelopeInvalid(f"not a version {BLOCK_VERSION} block: {len(message)} bytes, starts {message[:4].hex()}")
-    _, epoch, batch, block, blocks, first, lines, partition, attempt, received = _HEADER.unpack_from(message)
-    if not lines or first + lines > _MOST_LINES or block >= blocks or received > _LATEST_MS:
+    version, epoch, batch, block, blocks, first, lines, partition, attempt, received = _HEADER.unpack_from(message)
+    if not lines or first + lines > _MOST_LINES or block >= blocks or received > LATEST_MS:
         raise EnvelopeInvalid(
             f"no batch has block {block} of {blocks} with lines {first} to {first + lines - 1}, received at {received}"
         )
+    refuse_newer("block", version, BLOCK_VERSION)
     return BlockHeader(epoch, str(uuid.UUID(bytes=batch)), block, blocks, first, lines, partition, attempt, received)
+
+
+def _begins_block(message: bytes) -> bool:
+    """Whether a message of a header's length may be a block of this version or of a newer one."""
+    version = message[0]
+    if version > BLOCK_VERSION:
+        return version < _CONTROL and message[11] >> 4 == _UUID_VERSION and message[13] >> 6 == _UUID_VARIANT
+    return version > 0
 
 
 def frame_of(message: bytes) -> bytes:
@@ -140,7 +162,7 @@ class End(msgspec.Struct, frozen=True, tag="end", array_like=True):
 
 Control = WatermarkMessage | End
 """What a control message can be."""
-_control_decoder: msgspec.msgpack.Decoder[WatermarkMessage | End] = msgspec.msgpack.Decoder(WatermarkMessage | End)
+_control_decoder: Final[msgspec.msgpack.Decoder[WatermarkMessage | End]] = msgspec.msgpack.Decoder(WatermarkMessage | End)
 
 
 def encode_control(control: Control) -> bytes:
@@ -149,19 +171,24 @@ def encode_control(control: Control) -> bytes:
 
 
 def is_control(message: bytes) -> bool:
-    """Whether a message on `blocks` carries time instead of events."""
-    return message[:1] == bytes([CONTROL_VERSION])
+    """Whether a message on `blocks` carries time instead of events, or begins as a newer version of such a message does."""
+    return message[:1] >= bytes([_CONTROL])
 
 
-def decode_control(message: bytes) -> Control:
+def decode_control(message: bytes | None) -> Control:
     """The tick or END in `message`.
 
     Raises:
         EnvelopeInvalid: `message` is neither.
+        NewerFormat: it is a control message of a newer version.
     """
-    if not is_control(message):
+    if message is None:
+        raise EnvelopeInvalid(NO_MESSAGE)
+    if not is_control(message) or message[0] == _CONTROL:
         raise EnvelopeInvalid(f"not a control message: starts {message[:4].hex()}")
-    try:
-        return _control_decoder.decode(message[1:])
-    except msgspec.DecodeError as exc:
-        raise EnvelopeInvalid(f"control message cannot be read: {exc}") from exc
+    body = message[1:]
+    if message[0] > CONTROL_VERSION:
+        if tag_of(body) is None:
+            raise EnvelopeInvalid(f"not a control message: starts {message[:4].hex()}")
+        refuse_newer("control message", message[0] - _CONTROL, CONTROL_VERSION - _CONTROL)
+    return read_tagged(_control_decoder, body, "control message", CONTROL_VERSION - _CONTROL, EnvelopeInvalid)

@@ -10,6 +10,9 @@ again, and that copy is taken if it can be read. The step says which messages it
 on topic `dead-letters` are for people: after a crash one may lie there twice, or once more than the step says, and is known
 by its partition and offset.
 
+Versions (rule E10): a letter's head names its version. A field that a reader does not know is ignored: heads are for people,
+and nothing is made of them.
+
 A partition where too many messages are dead letters is a defect of ours or somebody's attack: its tally, which travels in
 `app.core.etl.meta.EtlMeta`, then stops the worker, every time it starts, until an operator has looked.
 """
@@ -18,9 +21,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from app.core.formats.decoding import NO_MESSAGE, read_versioned
 from app.core.formats.step_message import DeadLetter
 from app.errors import FormatInvalid
 
+LETTER_VERSION: Final = 1
 REASON_CHARACTERS: Final = 250
 MAX_LETTER_BYTES: Final = 1024 * 1024
 """A block is half of that; what a stranger wrote may be longer, and is cut."""
@@ -56,6 +61,7 @@ class DeadLetterLimit(NamedTuple):
 class LetterHead(msgspec.Struct, frozen=True, kw_only=True):
     """The first line of a message on topic `dead-letters`: JSON, then LF, then the message as it was."""
 
+    version: int = LETTER_VERSION
     reason: str
     epoch: int
     partition: int
@@ -83,17 +89,20 @@ def encode_letter(head: LetterHead, body: bytes) -> bytes:
     return msgspec.json.encode(head) + b"\n" + body[:MAX_LETTER_BYTES]
 
 
-def decode_letter(message: bytes) -> Letter:
+_head_decoder: Final = msgspec.json.Decoder(LetterHead)
+
+
+def decode_letter(message: bytes | None) -> Letter:
     """The dead letter in a message.
 
     Raises:
         FormatInvalid: it is none.
+        NewerFormat: it is one of a newer version.
     """
+    if message is None:
+        raise FormatInvalid(f"dead letter: {NO_MESSAGE}")
     first, newline, body = message.partition(b"\n")
-    try:
-        head = msgspec.json.decode(first, type=LetterHead)
-    except msgspec.DecodeError as exc:
-        raise FormatInvalid(f"not a dead letter: {exc}") from exc
+    head = read_versioned(_head_decoder, first, "dead letter", LETTER_VERSION)
     if not newline:
         raise FormatInvalid("not a dead letter: nothing follows its head")
     return Letter(head, body)

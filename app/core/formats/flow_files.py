@@ -13,18 +13,21 @@ import bz2
 import gzip
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import fastavro
 import polars as pl
 import zstandard
 from fastavro.read import SchemaResolutionError
+from fastavro.schema import SchemaParseException, UnknownType
 from isal import igzip
 
 from app.core.formats.avro_schema import schema_of
-from app.core.formats.columns import DTYPES
-from app.core.formats.flows import BY_NAME, DEAD_LETTERS, LEDGER, REPLAYS, Column, ColumnKind, Flow, Format
+from app.core.formats.columns import DTYPES, nothing, schema_in
+from app.core.formats.decoding import reading, refuse_newer, refuse_unknown
+from app.core.formats.flows import BY_NAME, DEAD_LETTERS, FLOWS, LEDGER, REPLAYS, Column, ColumnKind, Flow, Format
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay
 from app.errors import FormatInvalid
 
@@ -40,9 +43,7 @@ MIN_TIMESTAMP_MS: Final = -62_135_596_800_000
 MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
 """9999-12-31 23:59:59.999 UTC."""
 
-_UNREADABLE: Final = (
-    pl.exceptions.PolarsError, zstandard.ZstdError, SchemaResolutionError, OSError, EOFError, ValueError, KeyError
-)  # fmt: skip
+_FLOW_NAMES: Final = frozenset(flow.name for flow in FLOWS)
 
 
 def frame_schema(output: str) -> dict[str, pl.DataType]:
@@ -56,7 +57,8 @@ def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFr
     A column that a stream lacks is NULL: its step was written before the column was added. `txn_id` is filled in.
 
     Raises:
-        FormatInvalid: a stream cannot be read, or holds a column or type that the flow does not have.
+        FormatInvalid: a stream cannot be read, or holds a column of another type than the flow's.
+        NewerFormat: a stream holds a column that the flow does not have yet.
     """
     schema = frame_schema(output)
     frames = [_read_stream(output, stream, schema) for stream in streams]
@@ -64,6 +66,18 @@ def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFr
     made = {name: pl.lit(None, dtype=kind) for name, kind in schema.items() if name not in rows.columns}
     made["txn_id"] = pl.lit(txn_id, dtype=pl.String)
     return rows.select(made[name].alias(name) if name in made else pl.col(name) for name in schema)
+
+
+def refuse_unknown_rows(rows: Mapping[str, bytes]) -> None:
+    """See that the catalogue has every flow and column of a step's rows (flow -> Arrow IPC stream).
+
+    Raises:
+        NewerFormat: it does not: a newer ETL wrote them, and without its column a row would not be whole (rule E10).
+        FormatInvalid: a stream cannot be read.
+    """
+    refuse_unknown("step with rows of flow", rows, _FLOW_NAMES)
+    for name, stream in rows.items():
+        refuse_unknown(f"step with rows of {name} that have column", schema_in(stream), BY_NAME[name].names)
 
 
 def ledger_frame(entries: Sequence[LedgerEntry], txn_id: str) -> pl.DataFrame:
@@ -117,34 +131,50 @@ def encode_output(output: str, frame: pl.DataFrame) -> bytes:
     return _avro(flow, frame)
 
 
-def decode_output(output: str, body: bytes) -> pl.DataFrame:
+def decode_output(output: str, body: bytes, version: int | None = None) -> pl.DataFrame:
     """The rows of a file that `encode_output` wrote.
 
-    A column that an Avro file of an older version lacks is NULL.
+    Args:
+        output: name of one of `app.core.formats.flows.OUTPUTS`.
+        body: the file.
+        version: of the columns that it has, as its record says; None for today's. Columns that came later are NULL.
 
     Raises:
         FormatInvalid: the bytes are no such file.
+        NewerFormat: its columns are of a newer version.
     """
     flow = BY_NAME[output]
-    try:
+    refuse_newer(f"file with columns of {output}", version or flow.version, flow.version)
+    with reading(f"{flow.format.value} of {output}, {len(body)} bytes,"), _avro_errors():
         if not body:
             raise EOFError("nothing there")
         if flow.format in _DECOMPRESS:
-            return _read_tsv(flow, _DECOMPRESS[flow.format](body))
+            held = flow.at(version or flow.version)
+            return _with_all_columns(flow, _read_tsv(held, _DECOMPRESS[flow.format](body)))
         records = cast(list[dict[str, Any]], list(fastavro.reader(io.BytesIO(body), schema_of(output))))
         columns = {name: [record[name] for record in records] for name in flow.names}
         return pl.DataFrame(columns, schema=frame_schema(output))
-    except _UNREADABLE as exc:
-        raise FormatInvalid(f"{len(body)} bytes are no {flow.format.value} of {output}: {exc}") from exc
+
+
+@contextmanager
+def _avro_errors() -> Iterator[None]:
+    try:
+        yield
+    except (SchemaParseException, SchemaResolutionError, UnknownType) as exc:  # they derive from Exception alone
+        raise ValueError(str(exc)) from exc
+
+
+def _with_all_columns(flow: Flow, held: pl.DataFrame) -> pl.DataFrame:
+    schema = frame_schema(flow.name)
+    return pl.DataFrame([held[n] if n in held.columns else nothing(n, kind, held.height) for n, kind in schema.items()])
 
 
 def _read_stream(output: str, stream: bytes, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    try:
+    with reading(f"rows of {output}"):
         frame = pl.read_ipc_stream(io.BytesIO(stream))
-    except (pl.exceptions.PolarsError, OSError) as exc:
-        raise FormatInvalid(f"rows of {output} are no Arrow IPC stream: {exc}") from exc
-    if wrong := {name: kind for name, kind in frame.schema.items() if schema.get(name) != kind}:
-        raise FormatInvalid(f"rows of {output} have columns or types that it does not: {wrong}")
+    refuse_unknown(f"rows of {output} with column", frame.columns, schema)
+    if wrong := {name: kind for name, kind in frame.schema.items() if schema[name] != kind}:
+        raise FormatInvalid(f"rows of {output} have columns of another type: {wrong}")
     return frame
 
 
@@ -170,11 +200,10 @@ def _tsv(flow: Flow, frame: pl.DataFrame) -> bytes:
 
 
 def _read_tsv(flow: Flow, text: bytes) -> pl.DataFrame:
-    schema = frame_schema(flow.name)
     if not text:
-        return pl.DataFrame(schema=schema)
+        return pl.DataFrame(schema={column.name: DTYPES[column.kind] for column in flow.columns})
     kinds = {
-        column.name: pl.String() if column.kind is ColumnKind.TIMESTAMP else schema[column.name] for column in flow.columns
+        column.name: pl.String() if column.kind is ColumnKind.TIMESTAMP else DTYPES[column.kind] for column in flow.columns
     }
     frame = pl.read_csv(text, separator="\t", has_header=False, schema=kinds, quote_char='"')
     times = [

@@ -72,6 +72,10 @@ class Flow(NamedTuple):
         """The newest of the columns' versions."""
         return max(column.since for column in self.columns)
 
+    def at(self, version: int) -> "Flow":
+        """The flow as it was at a version: without the columns that came later."""
+        return self._replace(columns=tuple(column for column in self.columns if column.since <= version))
+
 
 def _text(max_bytes: int, *names: str) -> tuple[Column, ...]:
     return tuple(Column(name, ColumnKind.STRING, max_bytes) for name in names)

@@ -70,9 +70,9 @@ def ready_key(txn: str, committed_at_ms: int) -> str:
     return f"manifests/{hour_path(committed_at_ms)}/{txn}/ready.json"
 
 
-def load_manifest_key(load_id: str, output: str) -> str:
-    """The merged manifest of one output in one warehouse load."""
-    return f"loads/{load_id}/{output}.manifest"
+def load_manifest_key(load_id: str, output: str, version: int = 1) -> str:
+    """The merged manifest of one output in one warehouse load, of files whose columns are of one version."""
+    return f"loads/{load_id}/{output}.manifest" if version == 1 else f"loads/{load_id}/{output}.v{version}.manifest"
 
 
 def is_txn_id(text: str) -> bool:

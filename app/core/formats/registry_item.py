@@ -1,10 +1,25 @@
-"""A batch as the registry knows it, and its lifecycle."""
+"""A batch as the registry knows it, and its lifecycle.
 
+The item's attributes as DynamoDB types them:
+
+    batch_id (S), version, epoch, line_count, byte_count (N), sha256, raw_key (S), blocks (L of L of N), received_at (N),
+    state (S), attempts, next_attempt_at (N), open_epoch (N, only while the batch is open)
+
+Versions (rule E10): the item names its version; one that names none is of version 1. An attribute that a reader does not
+know is ignored, and stays: items are changed attribute by attribute and never written anew.
+"""
+
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any, Final
 
 import msgspec
 
-from app.errors import IllegalMove
+from app.core.formats.decoding import reading, refuse_newer
+from app.errors import FormatInvalid, IllegalMove
+
+ITEM_VERSION: Final = 1
+_MOST: Final = 2**63
 
 
 class BatchState(StrEnum):
@@ -59,3 +74,70 @@ class RegistryItem(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     """Replays by the audit that Kinesis took whole."""
     next_attempt_at_ms: int = 0
+
+
+def encode_item(item: RegistryItem) -> dict[str, Any]:
+    """The attributes of `item`."""
+    places = ((b.partition, b.first_line, b.lines, b.byte_start, b.byte_len) for b in item.blocks)
+    stored: dict[str, Any] = {
+        "batch_id": {"S": item.batch_id},
+        "version": _number(ITEM_VERSION),
+        "epoch": _number(item.epoch),
+        "line_count": _number(item.line_count),
+        "byte_count": _number(item.byte_count),
+        "sha256": {"S": item.sha256},
+        "raw_key": {"S": item.raw_key},
+        "blocks": {"L": [{"L": [_number(n) for n in place]} for place in places]},
+        "received_at": _number(item.received_at_ms),
+        "state": {"S": item.state.value},
+        "attempts": _number(item.attempts),
+        "next_attempt_at": _number(item.next_attempt_at_ms),
+    }
+    if item.state is BatchState.OPEN:
+        stored["open_epoch"] = _number(item.epoch)
+    return stored
+
+
+def decode_item(stored: Mapping[str, Any]) -> RegistryItem:
+    """The item with these attributes.
+
+    Raises:
+        FormatInvalid: they are none of a batch.
+        NewerFormat: a newer version registered it.
+    """
+    named = stored.get("batch_id")
+    what = f"registry item {named.get('S') if isinstance(named, Mapping) else named}"
+    with reading(what):
+        version = _read_number(stored["version"]) if "version" in stored else 1
+        refuse_newer(what, version, ITEM_VERSION)
+        if version < 1:
+            raise FormatInvalid(f"{what} of version {version}")
+        return RegistryItem(
+            batch_id=_read_text(stored["batch_id"]),
+            epoch=_read_number(stored["epoch"]),
+            line_count=_read_number(stored["line_count"]),
+            byte_count=_read_number(stored["byte_count"]),
+            sha256=_read_text(stored["sha256"]),
+            raw_key=_read_text(stored["raw_key"]),
+            blocks=[BlockPlace(*map(_read_number, place["L"])) for place in stored["blocks"]["L"]],
+            received_at_ms=_read_number(stored["received_at"]),
+            state=BatchState(_read_text(stored["state"])),
+            attempts=_read_number(stored["attempts"]),
+            next_attempt_at_ms=_read_number(stored["next_attempt_at"]),
+        )
+
+
+def _number(value: int) -> dict[str, str]:
+    return {"N": str(value)}
+
+
+def _read_number(attribute: Mapping[str, Any]) -> int:
+    number = int(attribute["N"])
+    if not 0 <= number < _MOST:
+        raise ValueError(f"{number} is out of range")
+    return number
+
+
+def _read_text(attribute: Mapping[str, Any]) -> str:
+    text: str = attribute["S"]
+    return text

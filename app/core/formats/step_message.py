@@ -2,6 +2,10 @@
 
 A message is the 4 magic bytes, then a msgpack array. Rows travel as Arrow IPC streams, one a flow, with the flow's columns
 less `txn_id`; changes to the state as packed columns, one a state table.
+
+Versions (rule E10): the fourth magic byte is the version, a digit. A field, a flow, a column or a state table that a reader
+does not know makes the message a newer one, because everything in it counts, once. Columns that a stream lacks were added to
+their flow after it was written, and are NULL.
 """
 
 import struct
@@ -14,11 +18,15 @@ from typing import Final, TypeVar
 import msgspec
 from xxhash import xxh3_128_digest
 
+from app.core.formats.decoding import NO_MESSAGE, Count, Integer, Moment, read, refuse_longer, refuse_newer
 from app.errors import StepMessageInvalid
 
-Step = TypeVar("Step")
+Step = TypeVar("Step", bound="StepMessage")
 
-MAGIC: Final = b"STP1"
+STEP_VERSION: Final = 1
+_NAME: Final = b"STP"
+MAGIC: Final = b"%s%d" % (_NAME, STEP_VERSION)
+_VERSIONS: Final = frozenset(b"%d" % version for version in range(1, 10))
 NO_PREDECESSOR: Final = -1
 
 
@@ -28,7 +36,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
     batch_id: str
     outcome: str
     """One of `app.core.formats.flows.OUTCOMES`."""
-    lines: int
+    lines: Count
     line_set: bytes
     """The lines' 0-based numbers in the batch: a Roaring bitmap in the portable serialisation, `lines` members."""
 
@@ -37,20 +45,20 @@ class Replay(msgspec.Struct, frozen=True, array_like=True):
     """A block that the state knew already: dropped whole, without ledger entries (rule E7)."""
 
     batch_id: str
-    block: int
-    attempt: int
+    block: Count
+    attempt: Count
 
 
 class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
     """A source message that cannot be read: set aside whole, without ledger entries (rule E8)."""
 
-    offset: int
+    offset: Count
     """Where it lies on `blocks`."""
     reason: str
     batch_id: str | None = None
     """None where it is no envelope; block and attempt too."""
-    block: int | None = None
-    attempt: int | None = None
+    block: Count | None = None
+    attempt: Count | None = None
 
 
 class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
@@ -83,6 +91,20 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
         vars(packed)["columns"] = keys, values  # whoever packs them reads them again when the step is durable
         return packed
 
+    def verify(self) -> None:
+        """See that the columns fit each other.
+
+        Raises:
+            StepMessageInvalid: they do not.
+        """
+        width, ends = self.key_bytes, self.value_ends
+        fits = width > 0 and not len(self.keys) % width and not len(self.deletes) % width and not len(ends) % _END.size
+        if not fits or len(self.keys) // width != len(ends) // _END.size:
+            raise StepMessageInvalid(f"changes of table {self.table!r}: keys and values do not fit each other")
+        last = _END.unpack(ends[-_END.size :])[0] if ends else 0
+        if last != len(self.values) or not (self.value_bytes or self._ends == sorted(self._ends)):
+            raise StepMessageInvalid(f"changes of table {self.table!r}: the ends of values do not ascend to the last one")
+
     @property
     def size_bytes(self) -> int:
         """What it takes packed."""
@@ -98,8 +120,12 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
         keys, values = cut_evenly(self.keys, self.key_bytes), self.values
         if self.value_bytes:
             return keys, cut_evenly(values, self.value_bytes)
-        ends = memoryview(self.value_ends).cast("I").tolist()
+        ends = self._ends
         return keys, [values[start:end] for start, end in zip([0, *ends][:-1], ends, strict=True)]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return memoryview(self.value_ends).cast("I").tolist()
 
     @cached_property
     def value_bytes(self) -> int:
@@ -118,16 +144,16 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
 class StepMessage(msgspec.Struct, frozen=True, array_like=True):
     """One step of one partition: the emitted rows, the ledger, and every mutation of the state."""
 
-    epoch: int
-    partition: int
-    number: int
+    epoch: Count
+    partition: Count
+    number: Count
     """1 for a partition's first step, then without a gap among the messages that count."""
-    predecessor: int
+    predecessor: Integer
     """Offset on `rows` of the last message that counted; `NO_PREDECESSOR` for the first."""
-    source_first: int
-    source_last: int
+    source_first: Integer
+    source_last: Integer
     """Offsets on `blocks` that this step took, both included; source_last = source_first - 1 where it took none."""
-    stream_time_ms: int
+    stream_time_ms: Moment
     """The partition's stream time after this step; 0 while it is not known. Whatever was due before it is emitted by this
     step or an earlier one: where a step leaves over what is due, it claims no more than how far it closed."""
     meta: bytes
@@ -168,6 +194,7 @@ def _ends_of_all(values: Sequence[bytes]) -> bytes:
     return struct.pack(f"<{count}I", *accumulate(map(len, values)))
 
 
+_END: Final = struct.Struct("<I")
 _CUT_AT_ONCE: Final = 64
 
 
@@ -200,31 +227,38 @@ def encode_step(step: StepMessage) -> bytes:
     return MAGIC + _encoder.encode(step)
 
 
-def decode_step(message: bytes) -> StepMessage:
+def decode_step(message: bytes | None) -> StepMessage:
     """The step in `message`.
 
     Raises:
-        StepMessageInvalid: the message is not one of this version.
+        StepMessageInvalid: the message is no step.
+        NewerFormat: it is a step of a newer version.
     """
     return _decoded(message, _decoder)
 
 
-def decode_followed(message: bytes) -> FollowedStep:
+def decode_followed(message: bytes | None) -> FollowedStep:
     """The step in `message`, for who follows the state.
 
     Raises:
-        StepMessageInvalid: the message is not one of this version.
+        StepMessageInvalid: the message is no step.
+        NewerFormat: it is a step of a newer version.
     """
     return _decoded(message, _followed_decoder)
 
 
-def _decoded(message: bytes, decoder: msgspec.msgpack.Decoder[Step]) -> Step:
-    if message[:4] != MAGIC:
+def _decoded(message: bytes | None, decoder: msgspec.msgpack.Decoder[Step]) -> Step:
+    if message is None:
+        raise StepMessageInvalid(f"step message: {NO_MESSAGE}")
+    if message[: len(_NAME)] != _NAME or message[len(_NAME) : len(MAGIC)] not in _VERSIONS:
         raise StepMessageInvalid(f"not a step message: starts {message[:4].hex()}")
-    try:
-        return decoder.decode(memoryview(message)[4:])
-    except msgspec.DecodeError as exc:
-        raise StepMessageInvalid(f"step message cannot be read: {exc}") from exc
+    refuse_newer("step message", int(message[len(_NAME) : len(MAGIC)]), STEP_VERSION)
+    body = memoryview(message)[len(MAGIC) :]
+    step = read(decoder, body, "step message", StepMessageInvalid)
+    refuse_longer("step message", body, len(step.__struct_fields__))
+    for change in step.changes:
+        change.verify()
+    return step
 
 
 def digest_of(message: bytes) -> bytes:

@@ -6,6 +6,9 @@
 
 A number is the source offset of the first block of the step that stored the frame. Which first events of a frame are closed
 needs no table: exactly those up to `Meta.closed`. A frame goes when its last event is closed or decided.
+
+Versions (rule E10): a frame names its columns. One that a reader does not know makes it a newer one's, because the event's
+row would lack it; columns that came after it was stored are NULL.
 """
 
 import struct
@@ -15,15 +18,24 @@ from typing import Final, NamedTuple
 import polars as pl
 from pyroaring import BitMap
 
-from app.core.formats.columns import pack_frame, unpack_frame, without
+from app.core.formats.columns import DTYPES, pack_frame, schema_in, unpack_frame, without
+from app.core.formats.decoding import read_bitmap, reading, refuse_unknown
+from app.core.formats.flows import ENGAGEMENTS, PAGE_VIEWS
 from app.core.formats.step_message import Changes
 from app.core.join.join_order import FIRST, SECOND, Due
 from app.core.join.window import FRAME_COLUMNS, Frame, OpenWindow
 from app.core.join.window_close import Closing, FrameRow, NewFrames
 from app.core.rules import JoinRules
 from app.core.state.tables import KEY_BYTES, StateReader
-from app.errors import HistoryBroken
+from app.errors import FormatInvalid, HistoryBroken
 
+_TABLES: Final = {FIRST: "pending", SECOND: "seconds"}
+_OF_INDEX: Final[dict[str, pl.DataType]] = {"digest": pl.Binary(), "size": pl.Int64()}
+_KNOWN: Final = {
+    kind: {**{column.name: DTYPES[column.kind] for column in flow.columns}, **_OF_INDEX}
+    for kind, flow in ((FIRST, PAGE_VIEWS), (SECOND, ENGAGEMENTS))
+}
+"""By kind the columns that a stored frame may have: of the events' flow, and of the index."""
 _NUMBER: Final = struct.Struct(">Q")
 _DATA: Final = b"d"
 _MASK: Final = b"m"
@@ -36,24 +48,51 @@ def pending_key(number: int) -> bytes:
 
 
 def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow:
-    """The index of everything that the tables hold open; reads all of `pending` and `seconds` once."""
+    """The index of everything that the tables hold open; reads all of `pending` and `seconds` once.
+
+    Raises:
+        FormatInvalid: what the tables hold cannot be read.
+        NewerFormat: a newer ETL stored it.
+    """
     window = OpenWindow(rules)
     window.closed = closed
     for key, value in state.scan("pending"):
-        window.add(window.frame(FIRST, _number(key), unpack_frame(value, FRAME_COLUMNS)))
+        window.add(_index(window, FIRST, _number(key), value))
     data: dict[int, bytes] = {}
     masks: dict[int, bytes] = {}
     for key, value in state.scan("seconds"):
         (data if key[-1:] == _DATA else masks)[_number(key)] = value
     for number, value in data.items():
-        mask = BitMap.deserialize(masks[number]) if number in masks else None
-        window.add(window.frame(SECOND, number, unpack_frame(value, FRAME_COLUMNS)), mask)
+        mask = read_bitmap(masks[number], "mask in table seconds") if number in masks else None
+        window.add(_index(window, SECOND, number, value), mask)
     digests = list({digest for frame in window.first_events.values() for digest in frame.digests[frame.at :]})
     for start in range(0, len(digests), _LOADED_AT_ONCE):
         asked = digests[start : start + _LOADED_AT_ONCE]
         found = [(digest, view) for digest, view in zip(asked, state.get("views", asked), strict=True) if view is not None]
         window.learn_joining_keys([digest for digest, _ in found], [view for _, view in found])
     return window
+
+
+def read_frame(kind: int, packed: bytes, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """A stored frame of events of a kind, or some of its columns.
+
+    Raises:
+        FormatInvalid: it is no such frame.
+        NewerFormat: it has a column that this reader does not know.
+    """
+    what, known = f"frame in table {_TABLES[kind]}", _KNOWN[kind]
+    schema = schema_in(packed)
+    refuse_unknown(f"{what} with column", schema, known)
+    if wrong := [name for name, dtype in schema.items() if dtype != known[name]]:
+        raise FormatInvalid(f"{what} has columns of another type: {', '.join(wrong)}")
+    return unpack_frame(packed, columns)
+
+
+def _index(window: OpenWindow, kind: int, number: int, packed: bytes) -> Frame:
+    """The index of a stored frame."""
+    columns = read_frame(kind, packed, FRAME_COLUMNS)
+    with reading(f"frame {number} in table {_TABLES[kind]}"):
+        return window.frame(kind, number, columns)
 
 
 class Prepared(NamedTuple):
@@ -78,7 +117,7 @@ def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prep
         for known in prepared:
             if known.frame.kind == kind and known.frame.number == _number(key) and known.packed == value:
                 return known.frame
-        return window.frame(kind, _number(key), unpack_frame(value, FRAME_COLUMNS))
+        return _index(window, kind, _number(key), value)
 
     window.close(closed)
     if (views := by_table.get("views")) is not None:
@@ -96,7 +135,7 @@ def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prep
             if key[-1:] == _DATA:
                 window.add(frame_of(SECOND, key, value))
             else:
-                window.decide(_number(key), BitMap.deserialize(value))
+                window.decide(_number(key), read_bitmap(value, "mask in table seconds"))
 
 
 class StoredFrames:
@@ -116,6 +155,8 @@ class StoredFrames:
 
         Raises:
             HistoryBroken: the tables lack a frame that the index knows.
+            FormatInvalid: a frame cannot be read.
+            NewerFormat: a newer ETL stored it.
         """
         numbers = sorted({number for number, _ in places})
         frames = {number: kept for number in numbers if (kept := self._kept[kind].get(number)) is not None}
@@ -124,7 +165,7 @@ class StoredFrames:
         for number, value in zip(asked, self._state.get(table, [_NUMBER.pack(n) + tag for n in asked]), strict=True):
             if value is None:
                 raise HistoryBroken(f"table {table} has lost frame {number}, which is still open")
-            frames[number] = unpack_frame(value)
+            frames[number] = read_frame(kind, value)
         self._kept[kind] = dict(frames)
         if own[1] is not None and own[0] in numbers:
             frames[own[0]] = own[1]

@@ -14,7 +14,7 @@ import msgspec
 
 from app.core.formats import object_keys
 from app.core.formats.step_history import Accepted
-from app.core.formats.transaction_record import RECORD_VERSION, OutputObject, TransactionRecord, ready_of
+from app.core.formats.transaction_record import OutputObject, TransactionRecord, read_record, ready_of
 from app.errors import ChainBroken, ChainGap, TopicRecreated
 
 SWEEP_AGE_MS: Final = 86_400_000
@@ -109,14 +109,10 @@ def decode_record(body: bytes, chain_id: ChainId, number: int) -> TransactionRec
     """The record in `body`, which was read under `number` of the chain of `place`.
 
     Raises:
-        ChainBroken: it is no record of a version that we know, or of another number or chain.
+        ChainBroken: it is no record, or of another number or chain.
+        NewerFormat: it is a record of a newer version.
     """
-    try:
-        record = msgspec.json.decode(body, type=TransactionRecord)
-    except msgspec.DecodeError as exc:
-        raise ChainBroken(f"record {number} of {chain_id} cannot be read: {exc}") from exc
-    if record.version != RECORD_VERSION:
-        raise ChainBroken(f"record {number} of {chain_id} has version {record.version}, this program knows {RECORD_VERSION}")
+    record = read_record(body, f"record {number} of {chain_id}", ChainBroken)
     if (record.epoch, record.partition, record.number) != (*chain_id, number):
         raise ChainBroken(f"record {number} of {chain_id} says it is {record.txn_id}")
     return record

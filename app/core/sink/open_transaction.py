@@ -6,10 +6,18 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 import polars as pl
+from msgspec import UNSET
 
 from app.core.formats import object_keys
-from app.core.formats.flow_files import concat_rows, dead_letters_frame, encode_output, ledger_frame, replays_frame
-from app.core.formats.flows import DEAD_LETTERS, LEDGER, OUTPUTS, REPLAYS
+from app.core.formats.flow_files import (
+    concat_rows,
+    dead_letters_frame,
+    encode_output,
+    ledger_frame,
+    refuse_unknown_rows,
+    replays_frame,
+)
+from app.core.formats.flows import BY_NAME, DEAD_LETTERS, LEDGER, OUTPUTS, REPLAYS
 from app.core.formats.step_history import StepVerdict
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay, StepMessage, decode_step, digest_of
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
@@ -70,6 +78,7 @@ class OpenTransaction:
 
         Raises:
             StepMessageInvalid: it is no step message.
+            NewerFormat: a newer ETL wrote it.
             EpochMismatch: it is a step of another epoch or partition.
             DigestMismatch: the chain's last step has another content in the log (rule S5).
             ChainGap: its number is beyond the next: counting messages are missing though offsets are not (rule E2).
@@ -85,6 +94,8 @@ class OpenTransaction:
         verdict = self.accepted.judge(step.number, step.predecessor)
         if verdict is StepVerdict.GAP:
             raise ChainGap(f"offset {offset} holds step {step.number}, behind step {self.accepted.number} nothing counts")
+        if verdict is StepVerdict.ACCEPT:
+            refuse_unknown_rows(step.rows)
         self.last_offset = offset
         self.held_bytes += len(message)
         if verdict is StepVerdict.IGNORE:
@@ -171,4 +182,5 @@ def _object_of(file: Encoded, txn: str, committed_at_ms: int) -> OutputObject:
         staged_key=object_keys.staged_key(txn, file.output),
         data_key=object_keys.data_key(file.output, txn, committed_at_ms),
         manifest_key=object_keys.manifest_key(file.output, txn, committed_at_ms),
+        version=UNSET if (version := BY_NAME[file.output].version) == 1 else version,
     )  # fmt: skip

@@ -13,15 +13,33 @@ A source offset is that of the first block of the step that stored the frame.
 Stored time is 8 bytes, big-endian milliseconds: max(stream time, the block's received_at). Tables in `EXPIRING` start every
 value with it. An entry whose stored time + dedup window is below the asking block's stream time has expired and counts as
 absent, whether or not it has been removed yet (rule E7).
+
+Versions (rule E10): a key or value that gets another form goes into a table of another name; a table that a reader does not
+know makes its step a newer one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
+from app.core.formats.decoding import refuse_unknown
 from app.core.formats.step_message import Changes
+from app.errors import StepMessageInvalid
 
 KEY_BYTES: Final = {"seen": 16, "blocks": 20, "views": 16, "pending": 8, "seconds": 9}
 EXPIRING: Final = frozenset({"seen", "blocks", "views"})
+
+
+def refuse_unknown_tables(changes: Iterable[Changes]) -> None:
+    """See that every change is to a table of these.
+
+    Raises:
+        NewerFormat: it is not: a newer ETL has another table.
+        StepMessageInvalid: the keys are not of the table's width.
+    """
+    for change in changes:
+        refuse_unknown("step with changes of table", [change.table], KEY_BYTES)
+        if change.key_bytes != KEY_BYTES[change.table]:
+            raise StepMessageInvalid(f"keys of table {change.table} have {change.key_bytes} bytes")
 
 
 class StateReader(Protocol):

@@ -15,6 +15,8 @@ import zstandard
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from app.core.formats.decoding import read
+from app.errors import FormatInvalid
 from app.local.redshift import wire
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -64,6 +66,9 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True):
     entries: list[ManifestEntry]
 
 
+_manifest_decoder: Final = msgspec.json.Decoder(Manifest)
+
+
 class S3Place(NamedTuple):
     """An object's bucket and key."""
 
@@ -102,9 +107,9 @@ class S3Files:
         """
         body = b"".join(self._read(url, None) or ())
         try:
-            return msgspec.json.decode(body, type=Manifest).entries
-        except msgspec.DecodeError as exc:
-            raise LoadFailed(wire.error_of("XX000", f"Manifest file is not in correct json format: {url}: {exc}")) from exc
+            return read(_manifest_decoder, body, url).entries
+        except FormatInvalid as exc:
+            raise LoadFailed(wire.error_of("XX000", f"Manifest file is not in correct json format: {exc}")) from exc
 
     def pieces(self, entry: ManifestEntry, compression: str | None) -> Iterator[bytes] | None:
         """The decompressed content of a file, or None where it is missing and may be.

@@ -7,6 +7,7 @@ import zstandard
 
 from app.adapters.ports import ObjectStore
 from app.adapters.warehouse_port import LoadError
+from app.core.formats.decoding import read
 from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import BY_NAME, ColumnKind
 from app.errors import FormatInvalid, ObjectMissing, ServiceUnavailable, WarehouseError
@@ -34,6 +35,9 @@ class _Manifest(msgspec.Struct):
     entries: list[_CopyEntry]
 
 
+_manifest_decoder: Final = msgspec.json.Decoder(_Manifest)
+
+
 class FileRefused(WarehouseError):
     """A file's content is to blame, and the load-error table says so."""
 
@@ -47,10 +51,10 @@ class CopiedFiles:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._decoded: dict[tuple[str, bytes], tuple[Row, ...] | LoadError | WarehouseError] = {}
+        self._decoded: dict[tuple[str, int, bytes], tuple[Row, ...] | LoadError | WarehouseError] = {}
 
-    async def rows(self, output: str, manifest_url: str) -> list[Row]:
-        """The rows of every file in a manifest, in its order.
+    async def rows(self, output: str, version: int, manifest_url: str) -> list[Row]:
+        """The rows of every file in a manifest, in its order; their columns are of a version.
 
         Raises:
             FileRefused: a file's content does not fit its table.
@@ -58,14 +62,14 @@ class CopiedFiles:
         """
         body = await self._read(manifest_url, None, mandatory=True)
         try:
-            entries = msgspec.json.decode(body or b"", type=_Manifest).entries
-        except msgspec.DecodeError as exc:
-            raise WarehouseError(_INTERNAL, f"Manifest file is not in correct json format: {manifest_url}: {exc}") from exc
+            entries = read(_manifest_decoder, body or b"", manifest_url).entries
+        except FormatInvalid as exc:
+            raise WarehouseError(_INTERNAL, f"Manifest file is not in correct json format: {exc}") from exc
         rows: list[Row] = []
         for entry in entries:
             length = entry.meta.content_length if entry.meta else None
             if (file := await self._read(entry.url, length, mandatory=entry.mandatory)) is not None:
-                rows += self._decode(output, file, entry.url)
+                rows += self._decode(output, version, file, entry.url)
         return rows
 
     async def _read(self, url: str, length: int | None, *, mandatory: bool) -> bytes | None:
@@ -84,10 +88,10 @@ class CopiedFiles:
             raise WarehouseError(_INTERNAL, f"File size mismatch: {url} has {len(body)} bytes, the manifest says {length}")
         return body
 
-    def _decode(self, output: str, body: bytes, url: str) -> tuple[Row, ...]:
-        if (output, body) not in self._decoded:
-            self._decoded[output, body] = _decoded(output, body)
-        found = self._decoded[output, body]
+    def _decode(self, output: str, version: int, body: bytes, url: str) -> tuple[Row, ...]:
+        if (output, version, body) not in self._decoded:
+            self._decoded[output, version, body] = _decoded(output, version, body)
+        found = self._decoded[output, version, body]
         if isinstance(found, LoadError):
             raise FileRefused(output, found._replace(filename=url))
         if isinstance(found, WarehouseError):
@@ -95,13 +99,13 @@ class CopiedFiles:
         return found
 
 
-def _decoded(output: str, body: bytes) -> tuple[Row, ...] | LoadError | WarehouseError:
+def _decoded(output: str, version: int, body: bytes) -> tuple[Row, ...] | LoadError | WarehouseError:
     """The rows, or what the warehouse says of the file."""
     text = BY_NAME[output].format.value.startswith("tsv")
     if text and not body:
         return ()
     try:
-        frame = decode_output(output, body)
+        frame = decode_output(output, body, version)
     except FormatInvalid as exc:
         if text and isinstance(exc.__cause__, zstandard.ZstdError | OSError | EOFError):
             return WarehouseError(_INTERNAL, f"Failed to decompress: {exc}")

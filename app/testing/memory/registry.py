@@ -1,11 +1,12 @@
 """The registry of batches in memory."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import msgspec
 
-from app.core.formats.registry_item import BatchState, RegistryItem, move
-from app.errors import IllegalMove
+from app.core.formats.registry_item import BatchState, RegistryItem, decode_item, move
+from app.errors import FormatInvalid, IllegalMove, NewerFormat
 from app.testing.memory.hooks import Hooked
 
 
@@ -14,6 +15,8 @@ class MemoryRegistry(Hooked):
 
     def __init__(self) -> None:
         self._items: dict[str, RegistryItem] = {}
+        self.stored: list[Mapping[str, Any]] = []
+        """Further items, by their attributes: what another version, or somebody else, put into the table."""
 
     async def register(self, item: RegistryItem) -> None:
         """Add a batch in state open; registering it again changes nothing."""
@@ -31,17 +34,23 @@ class MemoryRegistry(Hooked):
     async def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
         """Open batches received before the bound, oldest first; as they are when the first is asked for."""
         await self._enter("open_batches")
-        items = [i for i in self._items.values() if i.state is BatchState.OPEN and i.received_at_ms < received_before_ms]
-        for item in sorted(items, key=lambda item: (item.epoch, item.received_at_ms)):
+        items, unreadable = self._all()
+        waiting = [i for i in items if i.state is BatchState.OPEN and i.received_at_ms < received_before_ms]
+        for item in sorted(waiting, key=lambda item: (item.epoch, item.received_at_ms)):
             yield item
         await self._leave("open_batches")
+        if unreadable is not None:
+            raise unreadable
 
     async def all_batches(self) -> AsyncIterator[RegistryItem]:
         """Every batch."""
         await self._enter("all_batches")
-        for item in list(self._items.values()):
+        items, unreadable = self._all()
+        for item in items:
             yield item
         await self._leave("all_batches")
+        if unreadable is not None:
+            raise unreadable
 
     async def complete(self, batch_id: str) -> BatchState:
         """Move open -> complete; the state found before.
@@ -66,6 +75,17 @@ class MemoryRegistry(Hooked):
         if attempt > item.attempts:
             self._items[batch_id] = msgspec.structs.replace(item, attempts=attempt, next_attempt_at_ms=next_at_ms)
         await self._leave("record_attempt", batch_id)
+
+    def _all(self) -> tuple[list[RegistryItem], FormatInvalid | NewerFormat | None]:
+        """Every item that can be read; why one of the others cannot."""
+        items = list(self._items.values())
+        unreadable: FormatInvalid | NewerFormat | None = None
+        for attributes in self.stored:
+            try:
+                items.append(decode_item(attributes))
+            except (FormatInvalid, NewerFormat) as exc:
+                unreadable = exc if unreadable is None or isinstance(exc, NewerFormat) else unreadable
+        return items, unreadable
 
     def _registered(self, batch_id: str) -> RegistryItem:
         if batch_id not in self._items:

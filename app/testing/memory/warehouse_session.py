@@ -92,7 +92,7 @@ class MemorySession(Hooked):
             self._database.copies_made += 1
             number = self._database.copies_made
             try:
-                rows = await self._database.files.rows(flow.name, manifest_url)
+                rows = await self._database.files.rows(flow.name, flow.version, manifest_url)
             except FileRefused as exc:
                 self._database.load_errors.append((self._number, number, exc.error))
                 raise

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agents.audit.auditor import BEHIND_MOST, CHUNK
+from agents.audit.auditor import CHUNK
+from agents.audit.stored_ledger import BEHIND_MOST
 from app.core.formats import object_keys
 from app.core.formats.flows import LEDGER
 from app.core.formats.registry_item import RegistryItem

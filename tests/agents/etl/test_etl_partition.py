@@ -10,7 +10,7 @@ from agents.etl.partition import COMPANY_S, HOLD_S, SMALL_BYTES, WAITING_BYTES, 
 from app.core.formats.source import SourceMessage
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import NO_PREDECESSOR, decode_step
-from app.errors import DeadLettersExceeded, EpochMismatch, StepConflict
+from app.errors import DeadLettersExceeded, EpochMismatch, NewerFormat, StepConflict
 from app.shell.runners import QUEUE_BYTES
 from tests.worlds.etl_partition import TICK, Partition
 from tests.worlds.waiting import LoopTime
@@ -287,3 +287,38 @@ async def test_a_declared_gap_is_a_step_of_its_own(partition: Partition) -> None
     assert partition.journal.ranges() == [(0, 9)]
     assert decode_step(partition.journal.log[0]).alarms == ["gap"]
     assert partition.journal.accepted == Accepted(1, 0)
+
+
+async def test_what_comes_before_a_newer_message_is_stepped_and_it_is_named(partition: Partition) -> None:
+    """Whatever message or line of a group it is: no step has it, none is careful, and nothing is acknowledged from it on."""
+
+    def fail(_: bool) -> None:
+        if newer in partition.core.asked[-1][0]:
+            raise NewerFormat("block of version 2, this reader knows versions up to 1")
+
+    newer = 7
+    partition.core.fails = fail
+    await partition.put(range(12))
+    with pytest.raises(NewerFormat, match=r"^blocks-e1\[0\]@7: block of version 2"):
+        await (await partition.start())
+    assert partition.journal.ranges()[-1][1] == newer - 1
+    assert not any(careful for *_, careful in partition.core.asked)
+    assert max(partition.source.acked) == newer - 1
+
+
+async def test_a_newer_state_is_no_messages_fault(partition: Partition) -> None:
+    def fail(_: bool) -> None:
+        raise NewerFormat("frame in table pending with column 'later'")
+
+    partition.core.started, partition.core.more, partition.core.fails = True, 1, fail
+    with pytest.raises(NewerFormat, match=r"^state of blocks-e1\[0\]: frame in table pending"):
+        await (await partition.start())
+    assert partition.journal.log == []
+
+
+async def test_a_message_without_a_value_is_taken_for_one_that_cannot_be_read(partition: Partition) -> None:
+    running = await partition.start()
+    await partition.source.inbox.put(partition.source.event(0, None))  # type: ignore[arg-type]
+    await partition.until(lambda: partition.source.acked == [0])
+    partition.source.inbox.close()
+    await running

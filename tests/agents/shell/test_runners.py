@@ -180,6 +180,8 @@ async def test_whoever_leaves_second_waits_for_the_first(tmp_path: Path) -> None
 class Owner:
     """The app around the runners of a topic with one partition."""
 
+    role = "etl"
+
     def __init__(self, work: Work) -> None:
         self.source = Source()
         self.ports, self.reposition, self.watchdog = self.source.ports, self.source.reposition, self

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.core.etl.meta import EtlMeta, decode_meta, encode_meta
 from app.core.etl.stream_time import ShardWatermarks, moved_time
 from app.core.formats.block import End, WatermarkMessage
 from app.core.join.join_order import Due
-from app.errors import StepMessageInvalid
+from app.errors import NewerFormat, StepMessageInvalid
 
 LATE = 10**9
 
@@ -86,7 +87,19 @@ def test_meta_goes_round() -> None:
     assert decode_meta(encode_meta(meta)).closed.event_id == "e1"
 
 
-@pytest.mark.parametrize("packed", [b"", b"\xc1", encode_meta(EtlMeta(version=2))])
+@pytest.mark.parametrize("packed", [b"", b"\xc1", encode_meta(EtlMeta(version=0))])
 def test_meta_of_another_form_is_refused(packed: bytes) -> None:
     with pytest.raises(StepMessageInvalid):
         decode_meta(packed)
+
+
+def test_meta_of_a_newer_version_is_told_from_one_that_cannot_be_read() -> None:
+    newer = msgspec.msgpack.encode({"version": 2, "stream_time_ms": "another form"})
+    with pytest.raises(NewerFormat, match="meta of version 2, this reader knows versions up to 1"):
+        decode_meta(newer)
+
+
+def test_a_field_that_the_reader_would_drop_makes_meta_newer() -> None:
+    fields = msgspec.msgpack.decode(encode_meta(EtlMeta()))
+    with pytest.raises(NewerFormat, match="'later'"):
+        decode_meta(msgspec.msgpack.encode({**fields, "later": 1}))

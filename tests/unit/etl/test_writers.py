@@ -5,16 +5,26 @@ import bz2
 import gzip
 import io
 import json
+import subprocess
+import sys
 
 import fastavro
 import polars as pl
 import pytest
 import zstandard
 
-from app.core.formats.flow_files import concat_rows, decode_output, encode_output, frame_schema, ledger_frame, replays_frame
+from app.core.formats.flow_files import (
+    concat_rows,
+    decode_output,
+    encode_output,
+    frame_schema,
+    ledger_frame,
+    refuse_unknown_rows,
+    replays_frame,
+)
 from app.core.formats.flows import BY_NAME, OUTPUTS, Format
 from app.core.formats.step_message import LedgerEntry, Replay
-from app.errors import FormatInvalid
+from app.errors import FormatInvalid, NewerFormat
 
 DECOMPRESS = {
     Format.TSV_ZSTD: lambda body: zstandard.ZstdDecompressor().decompress(body),
@@ -144,9 +154,16 @@ def test_a_step_from_before_a_column_was_added_has_nulls_there() -> None:
     assert concat_rows("rejected", [stream_of(old)], "t")["ip"].to_list() == [None]
 
 
-@pytest.mark.parametrize(
-    "stream", [b"nothing", stream_of(pl.DataFrame({"unknown": [1]})), stream_of(pl.DataFrame({"event_id": [1]}))]
-)
+def test_a_column_that_the_flow_does_not_have_yet_is_a_newer_step_s() -> None:
+    stream = stream_of(pl.DataFrame({"event_id": ["e"], "unknown": [1]}))
+    for take in (lambda: concat_rows("rejected", [stream], "t"), lambda: refuse_unknown_rows({"rejected": stream})):
+        with pytest.raises(NewerFormat, match=r"rejected .*column 'unknown'"):
+            take()
+    with pytest.raises(NewerFormat, match="flow 'refunds'"):
+        refuse_unknown_rows({"refunds": stream})
+
+
+@pytest.mark.parametrize("stream", [b"nothing", stream_of(pl.DataFrame({"event_id": [1]}))])
 def test_rows_that_are_not_the_flows_are_refused(stream: bytes) -> None:
     with pytest.raises(FormatInvalid):
         concat_rows("rejected", [stream], "t")
@@ -161,3 +178,19 @@ def test_ledger_and_replays() -> None:
     assert replays.to_dicts() == [{"txn_id": "t", "batch_id": "b", "block": 3, "attempt": 1}]
     assert ledger_frame([], "t").schema == frame_schema("ledger")
     assert replays_frame([], "t").schema == frame_schema("replays")
+
+
+def test_every_process_writes_the_same_bytes() -> None:
+    """Python's hashes differ from process to process, and with them the order of what comes out of a set."""
+    script = (
+        "import sys; from app.core.formats.flow_files import encode_output, frame_schema; import polars as pl; "
+        "[sys.stdout.buffer.write(encode_output(name, pl.DataFrame(schema=frame_schema(name)))) for name in sys.argv[1:]]"
+    )
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", script, "ad_clicks", "rejected"], env={"PYTHONHASHSEED": seed}, capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(made) == 1

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from app.core.formats import object_keys
-from app.core.formats.flows import OUTPUTS
+from app.core.formats.flows import BY_NAME, OUTPUTS
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import LedgerEntry
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
@@ -25,7 +25,7 @@ from app.core.sink.chain import (
     staged_by,
 )
 from app.core.sink.open_transaction import CommitRules, OpenTransaction, encode_outputs, record_of
-from app.errors import ChainBroken, ChainGap, TopicRecreated
+from app.errors import ChainBroken, ChainGap, NewerFormat, TopicRecreated
 
 PLACE = ChainId(1, 3)
 HOUR_MS = 1_700_000_000_000
@@ -100,10 +100,29 @@ def test_a_record_reads_back_only_from_its_own_place() -> None:
     assert decode_record(body, PLACE, 7) == record()
     for place, number, other in (
         (PLACE, 8, body), (ChainId(1, 4), 7, body), (ChainId(2, 3), 7, body), (PLACE, 7, b"{"), (PLACE, 7, b"{}"),
-        (PLACE, 7, encode_record(record(version=2))),
+        (PLACE, 7, encode_record(record(version=0))), (PLACE, 7, body.replace(b"1-3-7-aa", b"1-3-7-\xffa", 1)),
+        (PLACE, 7, body.replace(b'"data_key":"data', b'"dbta_key":"data')),
+        (PLACE, 7, body.replace(b'"redirects"', b'"rejected"', 1)),
     ):  # fmt: skip
         with pytest.raises(ChainBroken):
             decode_record(other, place, number)
+
+
+def test_a_record_of_a_newer_version_is_told_from_one_that_cannot_be_read() -> None:
+    """It may differ in everything but its version; and an output or a column of which this reader knows nothing is newer."""
+    body, newest = encode_record(record()), BY_NAME["ledger"].version
+    for newer, why in (
+        (encode_record(record(version=2)), "record 7 of partition 3 of epoch 1 of version 2, this reader knows .* up to 1"),
+        (b'{"version":2,"txn_id":7}', "version 2"),
+        (body.replace(b'"redirects"', b'"refunds"'), "'refunds'"),
+        (body.replace(b'"staged_key":"jobdata', b'"version":%d,"staged_key":"jobdata' % (newest + 1)), "columns of ledger"),
+    ):  # fmt: skip
+        with pytest.raises(NewerFormat, match=why):
+            decode_record(newer, PLACE, 7)
+
+
+def test_a_field_that_the_reader_does_not_know_is_ignored() -> None:
+    assert decode_record(encode_record(record())[:-1] + b',"later":[1]}', PLACE, 7) == record()
 
 
 def test_a_listing_has_every_number() -> None:

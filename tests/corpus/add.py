@@ -1,0 +1,22 @@
+"""Write the samples that are missing: `python -m tests.corpus.add [FORMAT ...]`."""
+
+import sys
+
+from tests.corpus.formats import FORMATS
+from tests.corpus.plain import plain
+from tests.corpus.samples import Sample, read_samples, write_sample
+
+
+def main(names: list[str]) -> None:
+    """Write a sample of today's version of each format that has none."""
+    there = {(sample.format, sample.version) for sample in read_samples() if ":" not in sample.about}
+    for name in names or FORMATS:
+        made = FORMATS[name]
+        if made.write is not None and (name, made.version) not in there:
+            data = made.write()
+            path = write_sample(Sample(name, made.version, "the fixed values", data, plain(made.read(data))))
+            sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
