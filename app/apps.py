@@ -9,10 +9,10 @@ from typing import Any, Final
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # before anyone imports polars: workers scale by processes
 
+from app.adapters import kafka_clients
 from app.errors import ConfigurationError
 from app.settings import Settings, read_settings
 from app.shell.faust_app import InstreamApp
-from app.shell.transport import BATCH_BYTES
 
 ROLES: Final = ("bridge", "etl", "sink", "delivery", "audit")
 _built: dict[str, InstreamApp] = {}
@@ -21,11 +21,10 @@ _built: dict[str, InstreamApp] = {}
 def new_app(role: str, settings: Settings) -> InstreamApp:
     """A Faust app of `role`, configured by `settings` alone: consumer group `instream-<role>-e<epoch>`, own datadir.
 
-    The timings answer a killed worker within 7 s and a join within 3 s (Kafka 4.3): session 6 s, heartbeat 1 s.
+    What concerns Kafka's clients is in `app.adapters.kafka_clients`.
     """
     return InstreamApp(
         role, settings,
-        broker=[f"kafka://{server.strip()}" for server in settings.kafka.split(",")],
         datadir=settings.data_dir_of(role).absolute(),
         Worker="app.shell.worker_process:InstreamWorker",
         autodiscover=False, topic_allow_declare=False, topic_disable_leader=True,
@@ -34,10 +33,7 @@ def new_app(role: str, settings: Settings) -> InstreamApp:
         key_serializer="raw", value_serializer="raw",
         agent_supervisor="mode.CrashingSupervisor",
         stream_wait_empty=False, stream_buffer_maxsize=64,
-        broker_session_timeout=6, broker_heartbeat_interval=1.0, broker_rebalance_timeout=30, broker_request_timeout=20,
-        broker_commit_interval=1.0, producer_request_timeout=30.0,
-        producer_max_batch_size=BATCH_BYTES,
-        producer_max_request_size=settings.max_message_bytes, consumer_max_fetch_size=settings.max_message_bytes,
+        **kafka_clients.faust(settings),
         web_enabled=False, web_bind=settings.web_host, web_port=settings.web_port or 6066,
         canonical_url=f"http://{settings.web_host}/{role}/{os.getpid()}",
     )  # fmt: skip

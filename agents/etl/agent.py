@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from agents.etl.owner import EtlPorts, own_partition
 from app.adapters.enrichment import open_enricher
+from app.adapters.kafka_clients import APPEND_TIMEOUT_S as CLIENT_TIMEOUT_S
 from app.adapters.ports import Logs
 from app.apps import etl as app
 from app.core.enrich.enrich import Enricher
@@ -23,8 +24,8 @@ from app.topics import topics_of
 from tables.dimensions import Dimension
 from tables.partition_state import PartitionState
 
-APPEND_TIMEOUT_S: Final = 35.0
-"""Longest wait for the broker; a little more than the producer's own 30 s."""
+APPEND_TIMEOUT_S: Final = CLIENT_TIMEOUT_S + 5.0
+"""Longest wait for the broker; a little more than the producer's own."""
 KAFKA_OVERHEAD_BYTES: Final = 4096
 """What a record batch with one message needs besides it."""
 

@@ -61,7 +61,7 @@ async def _sweeping(partition: int) -> AsyncIterator[None]:
     if partition != SWEEPING_PARTITION:
         yield
         return
-    task = asyncio.ensure_future(crash_on_failure(app, _sweep_daily(), what="sweep"))
+    task = asyncio.ensure_future(crash_on_failure(app, _sweep_daily, what="sweep"))
     try:
         yield
     finally:

@@ -18,6 +18,8 @@ from aiokafka.errors import (
     for_code,
 )
 
+from app.adapters import kafka_clients
+from app.adapters.kafka_clients import REQUEST_TIMEOUT_S
 from app.adapters.ports import Logs
 from app.errors import ConfigurationError, ServiceUnavailable, WrongPartitionCount
 from app.settings import Settings
@@ -27,7 +29,6 @@ log = structlog.get_logger(__name__)
 
 START_PATIENCE_S: Final = 30.0
 """How long a starting process waits for the brokers, and for its topics to have leaders."""
-REQUEST_TIMEOUT_MS: Final = 20_000
 _TOPIC_EXISTS: Final = 36
 _EPOCH_OF: Final = re.compile(r"(?:blocks|rows)-e(\d+)")
 
@@ -37,7 +38,7 @@ async def _admin(settings: Settings, patience_s: float = START_PATIENCE_S) -> As
     """A connected admin client; waits up to `patience_s` for a broker that answers."""
     deadline_s = asyncio.get_running_loop().time() + patience_s
     while True:
-        client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        client = AIOKafkaAdminClient(**kafka_clients.admin(settings))
         try:
             await client.start()
             break
@@ -179,8 +180,6 @@ class LogReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._servers = settings.kafka
-        self._fetch_bytes = settings.max_message_bytes
         self._consumer: Any = None
         self._lock = asyncio.Lock()
 
@@ -195,15 +194,12 @@ class LogReader:
 
     async def start(self) -> None:
         """Connect."""
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._servers, group_id=None, enable_auto_commit=False, auto_offset_reset="none",
-            max_partition_fetch_bytes=self._fetch_bytes, request_timeout_ms=REQUEST_TIMEOUT_MS,
-        )  # fmt: skip
+        self._consumer = AIOKafkaConsumer(**kafka_clients.log_reader(self._settings))
         try:
             await self._consumer.start()
         except KafkaError as exc:
             await self._consumer.stop()
-            raise ServiceUnavailable(f"no Kafka broker answers at {self._servers}") from exc
+            raise ServiceUnavailable(f"no Kafka broker answers at {self._settings.kafka}") from exc
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -242,7 +238,7 @@ class LogReader:
             try:
                 self._consumer.assign([tp])
                 self._consumer.seek(tp, offset)
-                message = await asyncio.wait_for(self._consumer.getone(tp), REQUEST_TIMEOUT_MS / 1000)
+                message = await asyncio.wait_for(self._consumer.getone(tp), REQUEST_TIMEOUT_S)
             except (KafkaError, TimeoutError) as exc:
                 raise ServiceUnavailable(f"{topic}[{partition}] cannot be read at {offset}: {exc!r}") from exc
         return message.value if message.offset == offset else None

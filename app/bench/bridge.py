@@ -7,6 +7,8 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 
 from agents.bridge.shard_reader import BlockScope, ReaderPorts, ShardReader
+from app.adapters import kafka_clients
+from app.adapters.kafka import LogReader
 from app.bench.cluster import cluster
 from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
 from app.bench.plan import BenchPlan
@@ -16,7 +18,6 @@ from app.core.bridge.shards import Listed, ShardBook
 from app.core.formats.checkpoint import Checkpoint
 from app.errors import BenchmarkWrong
 from app.settings import Settings
-from app.shell.transport import BATCH_BYTES
 from app.testing.memory import MemoryBlockStream
 from app.topics import topics_of
 
@@ -43,10 +44,7 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Ben
     topic, clock = topics_of(settings).blocks.name, SystemClock()
     stream = MemoryBlockStream(shards=1)
     await stream.put(blocks)
-    producer: Any = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka, max_request_size=16 << 20, max_batch_size=BATCH_BYTES, acks="all",
-        enable_idempotence=True,
-    )  # fmt: skip
+    producer: Any = AIOKafkaProducer(**kafka_clients.producer(settings))
     await producer.start()
     acknowledged = 0
 
@@ -63,7 +61,7 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Ben
         book.survey({shard.shard_id: Listed(shard.parents, None)}, clock.now_ms())
         for found in book.unrecorded():
             book.learn(Checkpoint(found))
-        before = await _end(producer, topic)
+        before = await _end(settings, topic)
         reader = ShardReader(
             shard.shard_id, book, BlockScope(epoch=1, partitions=PARTITIONS), ReaderPorts(stream, append, record, clock)
         )
@@ -73,7 +71,7 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Ben
         for _ in range(turns):
             await reader.turn()
         meter.stop()
-        acknowledged = await _end(producer, topic) - before
+        acknowledged = await _end(settings, topic) - before
     finally:
         await producer.stop()
     if acknowledged != len(blocks):
@@ -85,16 +83,7 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Ben
     )  # fmt: skip
 
 
-async def _end(producer: Any, topic: str) -> int:
+async def _end(settings: Settings, topic: str) -> int:
     """How many messages partition 0 has had."""
-    from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415
-
-    host, port = next(iter(producer.client.cluster.brokers()))[1:3]
-    consumer: Any = AIOKafkaConsumer(bootstrap_servers=f"{host}:{port}")
-    await consumer.start()
-    try:
-        part = TopicPartition(topic, 0)
-        ends: dict[Any, int] = await consumer.end_offsets([part])
-        return ends[part]
-    finally:
-        await consumer.stop()
+    async with LogReader(settings) as logs:
+        return (await logs.end_offsets(topic, [0]))[0]

@@ -14,13 +14,13 @@ from typing import Any, Final
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from app.adapters import kafka_clients
 from app.bench.cluster import BenchCluster, Worker, cluster
 from app.bench.measure import BenchRun
 from app.bench.plan import BenchPlan
 from app.bench.traffic import RATE_PER_S, PartitionTraffic, Shape
 from app.core.formats.step_message import StepMessage, decode_step
 from app.errors import BenchmarkWrong
-from app.shell.transport import BATCH_BYTES
 from app.topics import topics_of
 
 PARTITIONS: Final = 4
@@ -112,9 +112,7 @@ def _run_once(plan: BenchPlan) -> BenchRun:
 async def _preload(world: BenchCluster, plan: BenchPlan) -> Loaded:
     topic, loaded = topics_of(world.settings).blocks.name, Loaded()
     start_ms = int(time.time() * 1000) - 1000 * (plan.events // RATE_PER_S + QUIET_S + 60)
-    producer: Any = AIOKafkaProducer(
-        bootstrap_servers=world.settings.kafka, max_request_size=16 << 20, max_batch_size=BATCH_BYTES, acks="all"
-    )
+    producer: Any = AIOKafkaProducer(**kafka_clients.producer(world.settings))
     await producer.start()
     try:
         for partition in range(PARTITIONS):
@@ -140,7 +138,7 @@ async def _preload(world: BenchCluster, plan: BenchPlan) -> Loaded:
 async def _read_steps(world: BenchCluster, loaded: Loaded, worker: Worker) -> list[tuple[float, StepMessage]]:
     """Every step with the broker's time of it, in the order of time, once all are there."""
     topic, ends = topics_of(world.settings).rows.name, loaded.ends
-    consumer: Any = AIOKafkaConsumer(bootstrap_servers=world.settings.kafka, fetch_max_bytes=64 << 20)
+    consumer: Any = AIOKafkaConsumer(**kafka_clients.log_reader(world.settings))
     await consumer.start()
     try:
         parts = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
@@ -172,8 +170,8 @@ async def _read_steps(world: BenchCluster, loaded: Loaded, worker: Worker) -> li
 async def _probe(world: BenchCluster, loaded: Loaded) -> float:
     """Milliseconds from the send of a block with one event to its rows, with nothing else to do: the median."""
     topics = topics_of(world.settings)
-    producer: Any = AIOKafkaProducer(bootstrap_servers=world.settings.kafka)
-    consumer: Any = AIOKafkaConsumer(bootstrap_servers=world.settings.kafka, fetch_max_wait_ms=5)
+    producer: Any = AIOKafkaProducer(**kafka_clients.producer(world.settings))
+    consumer: Any = AIOKafkaConsumer(**kafka_clients.log_reader(world.settings, fetch_max_wait_ms=5))
     await producer.start()
     await consumer.start()
     try:

@@ -8,6 +8,7 @@ and when partitions go, what is in hand may finish for as long as the app waits 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -61,7 +62,7 @@ class OwnedLoop(Generic[Worker]):
         topic = self._topic
         self._owned = frozenset(tp for tp in assignment if tp.topic == topic.name and tp.partition < topic.partitions)
         if self._owned:
-            work = self._work(sorted(tp.partition for tp in self._owned))
+            work = partial(self._work, sorted(tp.partition for tp in self._owned))
             self._task = asyncio.ensure_future(crash_on_failure(self._process, work, topic=topic.name))
 
     async def end(self) -> None:
@@ -96,10 +97,10 @@ class OwnedLoop(Generic[Worker]):
                     self.worker = None
 
 
-async def crash_on_failure(process: Crashes, work: Awaitable[None], **where: object) -> None:
-    """Await `work`; its exception ends the process. `where` says in the log what failed."""
+async def crash_on_failure(process: Crashes, work: Callable[[], Awaitable[None]], **where: object) -> None:
+    """Do `work`; its exception ends the process. `where` says in the log what failed."""
     try:
-        await work
+        await work()
     except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as exc:  # a panic in polars is no Exception

@@ -27,6 +27,7 @@ ones too, after recovery. On revoke and stop every inbox closes: what waits in i
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 from faust.types import TP
@@ -273,8 +274,9 @@ class PartitionRunners:
     async def _on_assigned(self, assignment: frozenset[TP]) -> None:
         for tp in sorted(assignment):
             if tp.topic == self._topic and tp.partition not in self._tasks:
-                work = crash_on_failure(self._process, self._run(self._inbox(tp)), topic=tp.topic, partition=tp.partition)
-                self._tasks[tp.partition] = asyncio.ensure_future(work)
+                work = partial(self._run, self._inbox(tp))
+                running = crash_on_failure(self._process, work, topic=tp.topic, partition=tp.partition)
+                self._tasks[tp.partition] = asyncio.ensure_future(running)
 
     def _readiness(self) -> str | None:
         if (reason := self._upgrades.reason()) is not None:

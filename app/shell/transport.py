@@ -6,40 +6,36 @@ The consumer also remembers what was acknowledged: whether the broker hears of i
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+from app.adapters import kafka_clients
+from app.adapters.kafka_clients import POLL_S
 
 Fetched = Mapping[TP, Sequence[Any]]
 """Records by partition, at least one of each."""
 
-BATCH_BYTES: Final = 1_000_000
-"""Most that the producer puts into one batch of a partition; a larger message is a batch of its own. The clients' usual
-16 KB is less than one block, and a request for each block costs the bridge twice as much as all else that it does with it.
-Every topic allows batches of 1 MiB: a broker's default."""
-
 
 class Producer(driver.Producer):
-    """Producer whose retries neither double nor reorder messages, acknowledged by every replica in sync."""
+    """Producer with our settings in the place of Faust's."""
 
     def _settings_extra(self) -> Mapping[str, Any]:
-        return {"enable_idempotence": True, "acks": "all"}
-
-
-POLL_S: Final = 0.2
-"""Longest wait for messages. Faust polls for 1 s and lets the broker hold a fetch for 1.5 s, and everything else asked of
-the consumer's thread or connection waits for both: recovery, commits, seeks. With this a worker joins seconds sooner."""
+        app: Any = self.app  # ours
+        return kafka_clients.producer(app.settings)
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread of the Kafka client, whose fetches do not hold up its other requests."""
+    """The thread of the Kafka client, which is made with our settings; Faust has options for some of them only."""
 
-    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
-        consumer: Any = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = round(POLL_S * 1000)  # read when it starts; Faust has no setting for it
-        return consumer
+    def _create_worker_consumer(self, _: driver.Transport) -> AIOKafkaConsumer:
+        app: Any = self.app  # ours
+        has_tables = app.conf.table_standby_replicas > 0 or bool(app.tables.changelog_topics)
+        assignor = app.assignor if has_tables else RoundRobinPartitionAssignor  # as Faust chooses
+        return AIOKafkaConsumer(**kafka_clients.group_member(app.settings, app.group, assignor))
 
     async def put_back(self, records: Fetched) -> None:
         """See that what was fetched comes again; called in this thread."""

@@ -49,9 +49,9 @@ MUTANTS = (
     Mutant(
         "a newer column of the window is dropped with its values",
         "E10",
-        "app/core/etl/flow_rows.py",
-        "if frame[name].null_count() < frame.height]",
-        "if frame[name].null_count() < 0]",
+        "app/core/join/window_state.py",
+        '    refuse_unknown(f"{what} with column", schema, known)\n',
+        "    schema = {name: dtype for name, dtype in schema.items() if name in known}\n",
         NEWER,
     ),
 )

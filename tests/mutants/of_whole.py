@@ -135,8 +135,8 @@ MUTANTS = (
         "who begins learns of his own shards only",
         "T2",
         "agents/bridge/ownership.py",
-        "        for checkpoint in self._table.of(owned):\n            book.learn(checkpoint)\n",
-        "        for checkpoint in self._table.of(owned):\n"
+        "        for checkpoint in checkpoints:\n            book.learn(checkpoint)\n",
+        "        for checkpoint in checkpoints:\n"
         "            if book.owns(checkpoint.shard):\n"
         "                book.learn(checkpoint)\n",
         BRIDGE,
@@ -221,10 +221,22 @@ MUTANTS = (
         "        await self._catch_up(owned)\n"
         "        settings, ports = self._bridge.settings, self._bridge.ports\n"
         "        book = ShardBook(frozenset(owned), settings.checkpoint_partitions, round(settings.slack_s * 1000))\n"
-        "        for checkpoint in self._table.of(owned):\n            book.learn(checkpoint)\n",
+        "        try:\n"
+        "            checkpoints = self._table.of(owned)\n"
+        "        except NewerFormat as exc:  # nothing runs until the process is upgraded, or loses its partitions\n"
+        '            self._upgrades.begin(f"table {self._topic.name}", exc)\n'
+        "            await asyncio.Event().wait()\n"
+        "        for checkpoint in checkpoints:\n"
+        "            book.learn(checkpoint)\n",
         "        settings, ports = self._bridge.settings, self._bridge.ports\n"
         "        book = ShardBook(frozenset(owned), settings.checkpoint_partitions, round(settings.slack_s * 1000))\n"
-        "        for checkpoint in self._table.of(owned):\n            book.learn(checkpoint)\n"
+        "        try:\n"
+        "            checkpoints = self._table.of(owned)\n"
+        "        except NewerFormat as exc:  # nothing runs until the process is upgraded, or loses its partitions\n"
+        '            self._upgrades.begin(f"table {self._topic.name}", exc)\n'
+        "            await asyncio.Event().wait()\n"
+        "        for checkpoint in checkpoints:\n"
+        "            book.learn(checkpoint)\n"
         "        await self._catch_up(owned)\n",
         BRIDGE,
     ),

@@ -15,7 +15,6 @@ from app.core.events.canonical_json import utf8_length
 from app.core.events.fields import TYPED_FIELDS, TYPES, JoinPart
 from app.core.formats.columns import DTYPES, gather, nothing, stack
 from app.core.formats.flows import BY_NAME, ENGAGEMENTS, PAGE_VIEWS, Flow
-from app.errors import NewerFormat
 
 ROW_BYTES: Final = 400
 """Rough size of a row without its long texts."""
@@ -77,15 +76,8 @@ def take_rows(
 
 
 def _with_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """These columns of a frame of the window; a column that its writer did not know yet is NULL (rule E10).
-
-    Raises:
-        NewerFormat: the frame has a column that this version does not know, with values in it.
-    """
+    """These columns of a frame of the window; a column that its writer did not know yet is NULL (rule E10)."""
     held = frozenset(frame.columns)
-    unknown = [name for name in held.difference(_WINDOW_DTYPES) if frame[name].null_count() < frame.height]
-    if unknown:
-        raise NewerFormat(f"events in the window have columns {sorted(unknown)}, which this version does not know")
     if held.issuperset(names):
         return frame[names]
     height = frame.height

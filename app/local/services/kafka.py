@@ -15,8 +15,10 @@ import uuid
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from app.adapters import kafka_clients
 from app.errors import LocalStackError
 from app.local.services.java import java_binary, kafka_jars
+from app.settings import Settings
 
 HEAP: Final = ("-Xms128m", "-Xmx512m")
 FAST_START: Final = (
@@ -29,6 +31,7 @@ FAST_START: Final = (
 MESSAGE_MARGIN_BYTES: Final = 1024 * 1024
 """What a record batch needs around the largest message."""
 FORMAT_TIMEOUT_S: Final = 60
+PROBE_TIMEOUT_MS: Final = 5_000
 
 
 class KafkaPorts(NamedTuple):
@@ -87,11 +90,13 @@ async def wait_ready(port: int, timeout_s: float = 60) -> None:
     from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 - slow to import
     from aiokafka.errors import KafkaError  # noqa: PLC0415
 
+    options = kafka_clients.admin(Settings(kafka=f"127.0.0.1:{port}"), PROBE_TIMEOUT_MS)
+
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     while True:
         if await _accepts(port):
-            client = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", request_timeout_ms=5_000)
+            client = AIOKafkaAdminClient(**options)
             try:
                 await client.start()
                 if (await client.describe_cluster())["brokers"]:

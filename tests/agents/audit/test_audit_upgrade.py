@@ -73,7 +73,7 @@ async def test_an_item_that_is_no_batch_is_told_and_keeps_no_other_from_being_ju
 
 async def test_ready_says_what_to_upgrade_and_the_rounds_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with new_member("audit", tmp_path, monkeypatch, partitions=2, audit_interval_s=0.001, audit_grace_s=0):
-        audit: Any = Audit()
+        audit: Any = Audit(monkeypatch)
         item = await audit.batch()
         audit.registry.stored.append(encode_item(item) | {"version": {"N": "2"}})
         await audit.assign(TURNS, 0)

@@ -62,7 +62,7 @@ async def test_a_shard_that_begins_with_a_newer_block_is_at_its_beginning_after_
 
 @pytest.fixture
 def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
-    settings = {"partitions": 2, "checkpoint_partitions": HOMES, "tick_interval_s": 0.01, "stall_timeout_s": 0.05}
+    settings = {"partitions": 2, "checkpoint_partitions": HOMES, "tick_interval_s": 0.01, "stall_timeout_s": 1}
     with new_member("bridge", tmp_path, monkeypatch, **settings):
         yield Bridge()
 

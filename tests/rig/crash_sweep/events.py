@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 
 from agents.audit.ports import open_ports
 from agents.audit.replay import replay
+from app.adapters import kafka_clients
 from app.adapters.kafka import LogReader
 from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
@@ -200,7 +201,7 @@ async def make_stale(settings: Settings, pid: int, data: Path, older: Path) -> N
     topic = topics_of(settings).rows.name
     async with LogReader(settings) as logs:
         ends = await logs.end_offsets(topic, range(settings.partitions))
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    client = AIOKafkaAdminClient(**kafka_clients.admin(settings))
     await client.start()
     try:
         await client.delete_records(

@@ -1,6 +1,7 @@
 """What is owned is worked on once, what is in hand when it goes may finish, and no failure goes unseen."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -144,6 +145,15 @@ async def test_partitions_that_go_while_a_worker_is_opened_cancel_the_opening() 
     owner.may_open.set()
     await turns()
     assert (owner.workers, owner.crashes) == ([], [])
+
+
+async def test_partitions_that_go_before_the_loop_has_begun_leave_nothing_behind(recwarn: pytest.WarningsRecorder) -> None:
+    owner = Owner()
+    await owner.loop.begin(owning(0))
+    await owner.loop.end()
+    await turns()
+    gc.collect()
+    assert (owner.workers, owner.crashes, list(recwarn)) == ([], [], [])
 
 
 async def test_what_is_given_anew_waits_for_the_end_of_the_former_work() -> None:
