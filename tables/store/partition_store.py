@@ -123,7 +123,7 @@ class PartitionStore:
     # --- following the log (recovery, standbys)
 
     def follow(self, message: bytes, offset: int) -> None:
-        """Take the next message of `rows` as rule E2 says. A message at or before `rows_offset` changes nothing.
+        """Take the next message of `rows` by rules E2 and E5. A message at or before `rows_offset` changes nothing.
 
         Raises:
             StepGap: the message's number is beyond the next one; nothing changed, this store must be wiped.

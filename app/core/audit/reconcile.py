@@ -1,4 +1,4 @@
-"""What the audit decides: whether the ledger covers a batch, and what to do about one that it does not (rules A1, A2)."""
+"""The audit's decisions: whether the ledger covers a batch, and what to do if it does not (rules A1, A2, D2)."""
 
 import base64
 import binascii

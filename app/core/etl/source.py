@@ -1,4 +1,4 @@
-"""What a step takes from the log: how many messages, and what they are (rules E1, E6, E7, E8, T4)."""
+"""What a step takes from the log: how many messages, and what they are (rules E1, E6, E7, E8, J1, T4)."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple

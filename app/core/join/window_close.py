@@ -1,4 +1,4 @@
-"""What closes in a step: each first with its second, and the seconds that nobody takes (rules J2, J3).
+"""What closes in a step: each first with its second, and the seconds that nobody takes (rules J2, J3, E6).
 
 Everything due before stream time closes in one total order: due time, firsts before seconds, event id. Where the order is
 needed is at the end of a message's room only: what is left over lies behind everything that was closed. Otherwise who joins

@@ -1,4 +1,4 @@
-"""The window as the tables keep it, and its index made from them.
+"""The window as the tables keep it, and its index made from them (rules J2, J3).
 
     pending  number                 Arrow IPC of the first events that a step left open
     seconds  number, `d`            Arrow IPC of the second events that a step left without a decision

@@ -1,8 +1,8 @@
 """The sink's transaction chain: where it ends, who holds a number, and everything that follows from a record.
 
 Per partition of `rows` the commit records form a chain without a gap in its numbers, each answering for the offsets behind
-its predecessor's (rule S1). Nothing here acts: `agents.sink.chain_store` carries the effects out,
-`agents.sink.agent` runs the loop.
+its predecessor's (rules S1 to S5). Nothing here acts: `agents.sink.chain_store` carries the effects out,
+`agents.sink.partition` runs the loop.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The sink's open transaction: which messages it takes, when it is due, and the files and record it becomes (rule S1)."""
+"""The sink's open transaction: the messages that it takes, when it is due, its files and its record (rules S1, S2, S5)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
