@@ -1,129 +1,133 @@
 """Every setting: one frozen, validated object, read once from the environment (prefix `INSTREAM_`).
 
+Every number has a lowest and a highest value; a bound says why it is there where that is not obvious. A variable with the
+prefix that is declared neither here nor in `app.local.stack.settings` is refused (`app.variables`).
+
 AWS credentials, region and endpoint are not ours: boto3 reads `AWS_*` and `AWS_ENDPOINT_URL` itself. Moving from the local
 stack to AWS is a change of environment, not of code.
 """
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Final, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, model_validator
 
 from app.core.rules import JoinRules
-from app.errors import ConfigurationError
+from app.setting_types import BucketName, Host, IamRole, Networks, Origins, Servers, StreamName, TableName, WriteKeys
+from app.variables import MOST_PORT, Variables, read
+from app.warehouse_url import WarehouseUrl
 
-KeyKind = Literal["browser", "server"]
+MIB: Final = 1024**2
+GIB: Final = 1024**3
+LEAST_S: Final = 0.001
+"""Times are counted in whole milliseconds."""
+HOUR_S: Final = 3600
+DAY_S: Final = 24 * HOUR_S
+MOST_PARTITIONS: Final = 1024
+MINUTE_MS: Final = 60_000
 
 
-class Settings(BaseSettings):
+class Settings(Variables):
     """The pipeline's settings; each is documented where it is declared."""
 
-    model_config = SettingsConfigDict(env_prefix="INSTREAM_", frozen=True, extra="ignore")
-
-    # --- where this installation keeps its run state
-    home: Path = Path(".instream")
-    """Run state of the local stack, and each worker's RocksDB below `data/<role>`."""
+    # --- where this installation keeps its run state; HOME is declared in `app.variables`
     data_dir: Path | None = None
     """Where a worker keeps its RocksDB; one stable directory a process. Default: HOME/data/<role>."""
 
     # --- the cluster
-    epoch: int = Field(1, ge=1)
+    epoch: int = Field(1, ge=1, le=1_000_000)
     """Raised, with no open batches, for a new Kafka cluster or another number of partitions."""
-    partitions: int = Field(32, ge=1, le=1024)
+    partitions: int = Field(32, ge=1, le=MOST_PARTITIONS)
     """Partitions of `blocks`, `rows` and `manifests`; fixed for an epoch."""
     checkpoint_partitions: int = Field(8, ge=1, le=256)
     """Partitions of topic `checkpoints`: how many bridge workers can share the shards."""
-    kafka: str = "127.0.0.1:9092"
+    kafka: Servers = "127.0.0.1:9092"
     """Bootstrap servers, `host:port`, comma separated."""
-    replication_factor: int = Field(3, ge=1)
+    replication_factor: int = Field(3, ge=1, le=15)
     """Replicas of each topic; 1 on the local stack."""
-    min_insync_replicas: int = Field(2, ge=1)
+    min_insync_replicas: int = Field(2, ge=1, le=15)
     """Replicas that must have a message before it is acknowledged; 1 on the local stack."""
-    max_message_bytes: int = Field(16 * 1024 * 1024, ge=4 * 1024 * 1024)
+    max_message_bytes: int = Field(16 * MIB, ge=4 * MIB, le=256 * MIB)
     """Largest Kafka message; a step that would be larger goes on in the next one."""
 
     # --- AWS names
-    bucket: str = "instream"
+    bucket: BucketName = "instream"
     """S3 bucket of raw files, staged and final data, transactions and manifests."""
-    stream: str = "instream"
+    stream: StreamName = "instream"
     """Kinesis stream that carries the blocks."""
-    registry_table: str = "instream-registry"
+    registry_table: TableName = "instream-registry"
     """DynamoDB table of batches."""
 
     # --- time (seconds)
-    join_window_s: float = Field(90, gt=0)
+    join_window_s: float = Field(90, ge=LEAST_S, le=DAY_S)
     """A second event is fired this long after its first."""
-    join_grace_s: float = Field(30, ge=0)
+    join_grace_s: float = Field(30, ge=0, le=DAY_S)
     """How much later than the window a second may still be received and join."""
-    join_reorder_s: float = Field(10, ge=0)
+    join_reorder_s: float = Field(10, ge=0, le=DAY_S)
     """How much earlier than its first a second may be received and join."""
-    slack_s: float = Field(10, ge=0)
+    slack_s: float = Field(10, ge=0, le=DAY_S)
     """How long after its receipt a block may reach Kinesis without being late."""
-    dedup_window_s: float = Field(604_800, gt=0)
+    dedup_window_s: float = Field(604_800, ge=1, le=365 * DAY_S)
     """How long an event id is remembered; older blocks are refused."""
-    commit_interval_s: float = Field(10, gt=0)
+    commit_interval_s: float = Field(10, ge=LEAST_S, le=DAY_S)
     """The sink commits a transaction at least this often while there are rows."""
-    commit_bytes: int = Field(64 * 1024 * 1024, ge=1)
+    commit_bytes: int = Field(64 * MIB, ge=1, le=GIB)
     """... or when this many bytes of row messages have gathered."""
-    idle_commit_interval_s: float = Field(60, gt=0)
+    idle_commit_interval_s: float = Field(60, ge=LEAST_S, le=DAY_S)
     """How often a partition without rows commits an empty transaction, so that its stream time is seen to move."""
-    delivery_interval_s: float = Field(5, gt=0)
+    delivery_interval_s: float = Field(5, ge=LEAST_S, le=DAY_S)
     """How often delivery looks for ready transactions; topic `manifests` wakes it sooner."""
-    audit_interval_s: float = Field(60, gt=0)
+    audit_interval_s: float = Field(60, ge=LEAST_S, le=DAY_S)
     """How often the audit judges open batches."""
-    audit_grace_s: float = Field(300, ge=0)
+    audit_grace_s: float = Field(300, ge=0, le=365 * DAY_S)
     """How old an open batch must be before it is judged."""
-    tick_interval_s: float = Field(1, gt=0)
+    tick_interval_s: float = Field(1, ge=LEAST_S, le=HOUR_S)
     """How often a bridge worker publishes its marks."""
-    stall_timeout_s: float = Field(120, gt=0)
+    stall_timeout_s: float = Field(120, ge=1, le=DAY_S)
     """A worker whose input waits this long without progress exits and is restarted."""
 
-    restart_healthy_s: float = Field(60, gt=0)
-    """Local stack: a process that ran this long has recovered, its earlier deaths no longer delay its next start."""
-
     # --- input that cannot be read
-    dead_letter_share: float = Field(0.05, gt=0, le=1)
+    dead_letter_share: float = Field(0.05, ge=0.001, le=1)
     """The ETL stops when more than this share of a partition's last blocks, about 1,000, cannot be read; 1: never."""
-    dead_letter_least: int = Field(10, ge=1)
+    dead_letter_least: int = Field(10, ge=1, le=1000)
     """... but not before so many of them could not be read."""
 
-    state_cache_bytes: int = Field(64 * 1024 * 1024, ge=8 * 1024 * 1024)
+    state_cache_bytes: int = Field(64 * MIB, ge=8 * MIB, le=1024 * GIB)
     """Memory of an ETL worker's RocksDB for its partitions: blocks and write buffers. Filters add 1.4 bytes an id."""
 
     # --- collector
-    collector_host: str = "127.0.0.1"
-    collector_port: int = Field(8000, ge=0, le=65535)
+    collector_host: Host = "127.0.0.1"
+    """Where the collector listens."""
+    collector_port: int = Field(8000, ge=0, le=MOST_PORT)
     """Port of the collector's HTTP server."""
-    write_keys: Annotated[dict[str, KeyKind], NoDecode] = {}
+    write_keys: WriteKeys = Field(default={}, repr=False)
     """`key:browser,key:server,...`: who may post, and whether the key's events may name their own ip and user_agent."""
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ("*",)
+    allowed_origins: Origins = ("*",)
     """Origins that browsers may post from, comma separated; `*` for any."""
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    trusted_proxies: Networks = ()
     """Networks (CIDR) whose X-Forwarded-For is believed, comma separated."""
-    linger_ms: int = Field(1000, ge=0)
+    linger_ms: int = Field(1000, ge=0, le=MINUTE_MS)
     """How long a batch waits for more requests."""
-    batch_bytes: int = Field(4 * 1024 * 1024, ge=1)
+    batch_bytes: int = Field(4 * MIB, ge=1, le=256 * MIB)
     """... or until it has this many bytes."""
-    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1)
+    max_body_bytes: int = Field(4 * MIB, ge=1, le=256 * MIB)
     """Largest request body as sent; more is 413."""
-    max_decompressed_bytes: int = Field(16 * 1024 * 1024, ge=1)
+    max_decompressed_bytes: int = Field(16 * MIB, ge=1, le=GIB)
     """Largest request body after gzip; more is 413."""
     max_lines: int = Field(10_000, ge=1, le=60_000)
     """Most lines in one request; more is 413."""
-    request_timeout_s: float = Field(30, gt=0)
+    request_timeout_s: float = Field(30, ge=LEAST_S, le=HOUR_S)
     """Longest time for a request's body to arrive, and for its batch to become durable."""
-    max_buffered_bytes: int = Field(128 * 1024 * 1024, ge=1)
+    max_buffered_bytes: int = Field(128 * MIB, ge=1, le=1024 * GIB)
     """Bytes of events in memory, waiting or in flight; more is 503 with Retry-After."""
-    max_clock_skew_s: float = Field(5, gt=0)
-    """A collector further than this off S3's clock answers 503."""
+    max_clock_skew_s: float = Field(5, ge=1, le=HOUR_S)
+    """A collector further than this off S3's clock answers 503. S3 tells its time in whole seconds."""
 
     # --- warehouse
-    warehouse_url: str = "postgresql://instream@127.0.0.1:5439/instream"
-    """Redshift, or its stand-in, as a libpq URL."""
-    copy_iam_role: str = "default"
+    warehouse_url: WarehouseUrl = Field(default="postgresql://instream@127.0.0.1:5439/instream", repr=False)
+    """Redshift, or its stand-in, as a libpq URL. It may hold a password: `app.warehouse_url.redacted_url` shows it."""
+    copy_iam_role: IamRole = "default"
     """ARN of the role with which Redshift reads the bucket, or `default`."""
 
     # --- enrichment
@@ -133,29 +137,14 @@ class Settings(BaseSettings):
     """Extra file of known crawler networks: `CIDR name` a line, `#` for comments."""
 
     # --- operation
-    web_host: str = "127.0.0.1"
+    web_host: Host = "127.0.0.1"
     """Where /health, /ready and /metrics listen."""
-    web_port: int = Field(0, ge=0, le=65535)
+    web_port: int = Field(0, ge=0, le=MOST_PORT)
     """Port of /health, /ready and /metrics; 0 takes a free one."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """`auto`: console on a terminal, JSON otherwise."""
     crash_plan: Path | None = None
     """For tests of recovery alone: a file that names the call at which a process ends itself (`app.crash.points`)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        """Comma-separated texts become what they stand for."""
-        out = dict(values)
-        for name in ("allowed_origins", "trusted_proxies"):
-            if isinstance(text := out.get(name), str):
-                out[name] = tuple(part.strip() for part in text.split(",") if part.strip())
-        if isinstance(text := out.get("write_keys"), str):
-            pairs = [part.strip().rpartition(":") for part in text.split(",") if part.strip()]
-            if any(not key for key, _, _ in pairs):
-                raise ValueError("INSTREAM_WRITE_KEYS: give key:browser or key:server, comma separated")
-            out["write_keys"] = {key: kind for key, _, kind in pairs}
-        return out
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -188,19 +177,16 @@ class Settings(BaseSettings):
         return self.data_dir or self.home / "data" / role
 
 
+LOCAL_STACK_NAMES: Final = frozenset({"aws_port", "kafka_jars", "kafka_port", "restart_healthy_s", "warehouse_port"})
+"""Declared in `app.local.stack.settings`; they may be in the environment of any process of a local stack."""
+KNOWN_NAMES: Final = LOCAL_STACK_NAMES | Settings.model_fields.keys()
+"""Every setting there is, in lower case without the prefix."""
+
+
 def read_settings() -> Settings:
     """The settings of this process.
 
     Raises:
-        ConfigurationError: a variable does not validate; the text names each variable and what is wrong with it.
+        ConfigurationError: a value is refused, or a variable is no setting; the text names each and the remedy.
     """
-    try:
-        return Settings()
-    except ValidationError as exc:
-        raise ConfigurationError("settings do not fit: " + "; ".join(map(_fault, exc.errors()))) from exc
-
-
-def _fault(error: ErrorDetails) -> str:
-    """One line on one fault: the variable, and what is wrong with it; our own messages name their variable themselves."""
-    message = error["msg"].removeprefix("Value error, ")
-    return f"INSTREAM_{str(error['loc'][0]).upper()}: {message}" if error["loc"] else message
+    return read(Settings, KNOWN_NAMES)

@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from app.console_log import console_renderer
 from app.settings import Settings
 
 Readiness = Callable[[], str | None]
@@ -29,9 +30,7 @@ def configure_logging(settings: Settings, role: str, level: int = logging.INFO) 
     Console lines on a terminal, JSON lines otherwise (`settings.log_format`). Safe to call again.
     """
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
-    )
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer() if as_json else console_renderer()
     tail = [structlog.processors.format_exc_info] if as_json else []
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,

@@ -11,7 +11,8 @@ from app.core.delivery import statements
 from app.core.delivery.schema_found import FoundTables, tables_of
 from app.core.delivery.statements import LogRow, Statement
 from app.core.formats.flows import Flow
-from app.errors import OutcomeUnknown, ServiceUnavailable, WarehouseError
+from app.errors import ConfigurationError, OutcomeUnknown, ServiceUnavailable, WarehouseError
+from app.warehouse_url import REMEDY, is_warehouse_url, redacted_url
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -32,15 +33,19 @@ async def connect(url: str) -> Connection:
     because Redshift's sessions do not keep them as psycopg expects (rule D3).
 
     Raises:
+        ConfigurationError: the URL is malformed.
         ServiceUnavailable: the warehouse does not answer; nothing happened.
     """
+    if not is_warehouse_url(url):  # psycopg's error would show it
+        raise ConfigurationError(f"INSTREAM_WAREHOUSE_URL: {REMEDY}")
     try:
         return await psycopg.AsyncConnection.connect(
             url, autocommit=False, prepare_threshold=None, client_encoding="utf8", connect_timeout=CONNECT_TIMEOUT_S,
             application_name="instream", **_KEEPALIVE,
         )  # fmt: skip
     except psycopg.OperationalError as exc:
-        raise ServiceUnavailable(f"the warehouse does not answer: {exc}") from exc
+        reason = " ".join(str(exc).split())
+        raise ServiceUnavailable(f"the warehouse at {redacted_url(url)} does not answer: {reason}") from exc
 
 
 async def run(connection: Connection, statement: Statement, timeout_s: float | None = None) -> list[tuple[Any, ...]]:

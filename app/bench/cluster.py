@@ -22,6 +22,7 @@ from app.local.services.aws import HEALTH_PATH
 from app.local.stack.environment import process_environment
 from app.local.stack.ports import claim_free
 from app.settings import Settings
+from app.variables import take_on
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
@@ -104,7 +105,7 @@ def cluster(partitions: int, *, aws: bool = True) -> Iterator[BenchCluster]:
             "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
             "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
         }  # fmt: skip
-        os.environ.update(variables)
+        take_on(variables)
         settings = Settings(home=folder)
         kafka.prepare(folder / "kafka", kafka.KafkaPorts(broker_port, _free_port()), settings.max_message_bytes)
         try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from app.cli.options import OLDEST_S, number
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ async def run_round(settings: "Settings", grace_s: float | None) -> "AuditReport
 
 def audit(
     grace: Annotated[
-        float | None, typer.Option(help="Judge batches older than this many seconds [default: AUDIT_GRACE_S, 300].", min=0)
+        float | None, number("Judge batches older than this many seconds [default: AUDIT_GRACE_S, 300].", 0, OLDEST_S)
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.options import MOST_LINES, MOST_RATE, number, whole
 from app.cli.show import JsonOption, ProgressLines, print_json, print_table
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ ALL = "all"
 
 def bench(  # noqa: PLR0913, PLR0917 - the options of a command
     stage: Annotated[str, typer.Argument(help="etl-core, etl, sink, collector, ..., or all: each once, small.")] = ALL,
-    events: Annotated[int | None, typer.Option(help="How much a run works on; small by default.", min=1)] = None,
-    block_lines: Annotated[int, typer.Option(help="ProgressLines in a block.", min=1)] = 500,
-    state_keys: Annotated[int, typer.Option(help="Ids that the ETL's state knows beforehand.", min=0)] = 0,
-    repeats: Annotated[int | None, typer.Option(help="Runs; the best and the median are shown.", min=1)] = None,
-    rate: Annotated[float, typer.Option(help="ProgressLines a second, for stage `stack`.", min=1)] = 500,
+    events: Annotated[int | None, whole("How much a run works on; small by default.", 1, MOST_LINES)] = None,
+    block_lines: Annotated[int, whole("Lines in a block.", 1, 60_000)] = 500,
+    state_keys: Annotated[int, whole("Ids that the ETL's state knows beforehand.", 0, 1_000_000_000)] = 0,
+    repeats: Annotated[int | None, whole("Runs; the best and the median are shown.", 1, 1000)] = None,
+    rate: Annotated[float, number("Lines a second, for stage `stack`.", 1, MOST_RATE)] = 500,
     real_time: Annotated[
         bool, typer.Option("--real-time", help="Stage `stack` at the default window and intervals.")
     ] = False,
@@ -39,9 +40,12 @@ def bench(  # noqa: PLR0913, PLR0917 - the options of a command
     from app.bench.plan import BenchPlan  # noqa: PLC0415
     from app.bench.report import COLUMNS, details_of, rows_of  # noqa: PLC0415
     from app.bench.stages import STAGES, run_stage  # noqa: PLC0415
+    from app.settings import read_settings  # noqa: PLC0415
+    from app.variables import shown  # noqa: PLC0415
 
     if stage != ALL and stage not in STAGES:
-        raise typer.BadParameter(f"no such stage; there are {', '.join(STAGES)} and {ALL}")
+        raise typer.BadParameter(f"{shown(stage)} is no stage; there are {', '.join(STAGES)} and {ALL}")
+    read_settings()  # refused here rather than in the middle of a stage
     say, results = ProgressLines(), list[Result]()
     for name in STAGES if stage == ALL else [stage]:
         say(f"{name}: running")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from app.cli.options import folder, whole
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ async def read_letters(settings: "Settings", last: int) -> "list[Letter]":
 
 
 def dead_letters(
-    last: Annotated[int, typer.Option(help="Letters of each partition to show at most, the newest.", min=1)] = 100,
-    save: Annotated[Path | None, typer.Option(help="Write each message as it was into this folder.")] = None,
+    last: Annotated[int, whole("Letters of each partition to show at most, the newest.", 1, 1_000_000)] = 100,
+    save: Annotated[Path | None, typer.Option(help="Write each message as it was into this folder.", parser=folder)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the ETL could not read: the reason, and where it lies on topic `blocks`.

@@ -10,6 +10,7 @@ import typer
 from agents.delivery.release import Release, Released, release
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect, open_session, run
+from app.cli.options import given
 from app.cli.show import say_why
 from app.clock import SystemClock
 from app.core.delivery import statements
@@ -52,7 +53,7 @@ def quarantined(as_json: Annotated[bool, typer.Option("--json", help="Print as J
 
 @app.command("release")
 def release_transaction(
-    txn_id: Annotated[str, typer.Argument(help="The transaction, as `quarantined` prints it.")],
+    txn_id: Annotated[str, typer.Argument(help="The transaction, as `quarantined` prints it.", parser=given)],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Load a quarantined transaction whose fault is mended; one that is loaded already stays as it is.

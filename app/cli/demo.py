@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from app.cli.load import send
+from app.cli.options import MOST_LINES, MOST_RATE, number, whole
 from app.cli.show import Bar, Exit, JsonOption, ProgressLines, end_in_order_when_told, print_json, print_table
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ REAL_TIME_RATE: Final = 1000
 WHOSE: Final = {"all": "all lines", "page views": "page views", "without join": "lines that wait for no join"}
 """How the latencies are called."""
 WAIT_S: Final = 120
-FREE_PORTS: Final = ("INSTREAM_COLLECTOR_PORT", "INSTREAM_KAFKA_PORT", "INSTREAM_AWS_PORT", "INSTREAM_WAREHOUSE_PORT")
 
 
 class DemoResult(msgspec.Struct, kw_only=True):
@@ -87,12 +87,13 @@ def own_stack(settings: dict[str, str], say: ProgressLines) -> "Iterator[Stack]"
     """
     from app.local.stack.control import down, up  # noqa: PLC0415
     from app.local.stack.life import Home  # noqa: PLC0415
+    from app.local.stack.settings import PORT_VARIABLES  # noqa: PLC0415
     from app.local.stack.stack_file import enter, environment  # noqa: PLC0415
 
     end_in_order_when_told()
     home = Home(Path(tempfile.mkdtemp(prefix="instream-demo-")))
     has_failed = False
-    with environment({"INSTREAM_HOME": str(home.path)} | dict.fromkeys(FREE_PORTS, "0") | settings):
+    with environment({"INSTREAM_HOME": str(home.path)} | dict.fromkeys(PORT_VARIABLES.values(), "0") | settings):
         try:
             stack = up(home, say)
             enter(home)
@@ -141,8 +142,8 @@ def show(result: DemoResult) -> None:
 
 
 def demo(
-    events: Annotated[int, typer.Option(help="ProgressLines to send.", min=1)] = 60_000,
-    rate: Annotated[float | None, typer.Option(help="ProgressLines a second while new page views begin.", min=1)] = None,
+    events: Annotated[int, whole("Lines to send.", 1, MOST_LINES)] = 60_000,
+    rate: Annotated[float | None, number("Lines a second while new page views begin.", 1, MOST_RATE)] = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="The true join window of 90 s; takes minutes.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -3,8 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from app.cli.options import MOST_LINES, MOST_RATE, SEEDS, number, whole
 from app.cli.show import Bar, JsonOption, ProgressLines, print_json, print_table
 from app.errors import LocalStackError
 
@@ -51,9 +50,9 @@ def show_summary(summary: "Summary") -> None:
 
 
 def load(
-    events: Annotated[int, typer.Option(help="ProgressLines to send, resent ones included.", min=1)] = 10_000,
-    rate: Annotated[float, typer.Option(help="ProgressLines a second while new page views begin.", min=1)] = 500,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same traffic, under new ids.")] = 1,
+    events: Annotated[int, whole("Lines to send, resent ones included.", 1, MOST_LINES)] = 10_000,
+    rate: Annotated[float, number("Lines a second while new page views begin.", 1, MOST_RATE)] = 500,
+    seed: Annotated[int, whole("The same seed gives the same traffic, under new ids.", *SEEDS)] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Send realistic traffic to the running stack: duplicates, bots, malformed lines, late and missing seconds, nasty texts.

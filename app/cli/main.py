@@ -3,6 +3,7 @@
 import sys
 
 import typer
+from typer.exceptions import TyperException
 
 from app.cli.audit import audit
 from app.cli.bench import bench
@@ -44,7 +45,7 @@ def sink(context: typer.Context) -> None:
     """Look after the sink's transaction chains (`instream sink --help`)."""
     from app.cli.sink import app as commands  # noqa: PLC0415 - loads Kafka's and S3's clients
 
-    commands(context.args, prog_name="instream sink")
+    _run(commands, context.args, "instream sink")
 
 
 @app.command("delivery", context_settings=GROUP)
@@ -52,13 +53,25 @@ def delivery(context: typer.Context) -> None:
     """Look after what the warehouse refused (`instream delivery --help`)."""
     from app.cli.delivery import app as commands  # noqa: PLC0415
 
-    commands(context.args, prog_name="instream delivery")
+    _run(commands, context.args, "instream delivery")
+
+
+def _run(commands: typer.Typer, words: list[str], name: str) -> None:
+    """Run the commands of a group."""
+    if code := commands(words, prog_name=name, standalone_mode=False):
+        raise typer.Exit(code)
 
 
 def main() -> None:
-    """Run the command line; errors of ours are one line on stderr and exit code 1, interruptions 130."""
+    """Run the command line. An error is one line on stderr; exit code 1, of a wrong use 2, of an interruption 130."""
     try:
-        app(prog_name="instream")
+        sys.exit(app(prog_name="instream", standalone_mode=False))
+    except TyperException as exc:
+        if reason := " ".join(exc.format_message().split()):  # nothing where the help was shown instead
+            context = getattr(exc, "ctx", None)
+            command = context.command_path if context else "instream"
+            print(f"{command}: {reason} (see `{command} --help`)", file=sys.stderr)
+        sys.exit(Exit.USAGE)
     except InstreamError as exc:
         say_why(exc)
         sys.exit(Exit.FAILURE)

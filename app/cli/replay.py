@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from app.cli.options import given
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ async def send_again(settings: "Settings", batch_ids: "Collection[str] | None") 
 
 
 def replay(
-    batch: Annotated[list[str] | None, typer.Argument(help="Batch ids, as the collector answered them.")] = None,
+    batch: Annotated[
+        list[str] | None, typer.Argument(help="Batch ids, as the collector answered them.", parser=given)
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every batch that is registered.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -102,7 +102,10 @@ def log_to_stderr() -> None:
 
     import structlog  # noqa: PLC0415
 
+    from app.console_log import draw_without_locals  # noqa: PLC0415
+
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that does not answer is told once, by us
+    draw_without_locals(colors=sys.stderr.isatty())
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
@@ -111,14 +114,15 @@ def log_to_stderr() -> None:
 
 def say_why(exc: InstreamError, what: str = "instream") -> None:
     """Say on stderr in one line why a command failed, and where a service failed it without a stack, how to get one."""
-    from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415 - commands load what they need
-
-    reason, home = str(exc), home_of_environment()
+    reason = str(exc)
     if isinstance(exc, OutsideError):  # a client library's own words, of several lines
         reason = " ".join(reason.split())
-    leads_nowhere = isinstance(exc, OutsideError) or "AWS_ENDPOINT_URL" in reason
-    if leads_nowhere and not home.stack_file.exists():
-        reason += f"; or is this for a local stack? None is up in {home.path}: run `instream up`"
+    if isinstance(exc, OutsideError) or "AWS_ENDPOINT_URL" in reason:
+        from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415 - commands load what they need
+
+        home = home_of_environment()
+        if not home.stack_file.exists():
+            reason += f"; or is this for a local stack? None is up in {home.path}: run `instream up`"
     print(f"{what}: {reason}", file=sys.stderr)
 
 

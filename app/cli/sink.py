@@ -11,6 +11,7 @@ from agents.sink.chain_store import ChainStore
 from app.adapters.kafka import LogReader
 from app.adapters.ports import ObjectStore
 from app.adapters.s3 import S3ObjectStore
+from app.cli.options import given, whole
 from app.cli.show import say_why
 from app.clock import SystemClock
 from app.core.formats import object_keys
@@ -19,7 +20,7 @@ from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.accept_gap import Acceptance, Resumption, ResumptionSearch, bridge_record
 from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.errors import ChainBroken, InstreamError
-from app.settings import Settings, read_settings
+from app.settings import MOST_PARTITIONS, Settings, read_settings
 from app.topics import topics_of
 
 app = typer.Typer(
@@ -45,8 +46,8 @@ def sink() -> None:
 
 @app.command("accept-gap")
 def accept_gap(
-    partition: Annotated[int, typer.Option(min=0, help="Partition of `rows` whose sink stopped.")],
-    reason: Annotated[str, typer.Option(help="Who accepts the loss, and why; kept in the record for good.")],
+    partition: Annotated[int, whole("Partition of `rows` whose sink stopped.", 0, MOST_PARTITIONS - 1)],
+    reason: Annotated[str, typer.Option(help="Who accepts the loss, and why; kept in the record for good.", parser=given)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Commit a record that bridges the gap on one partition, so that its sink goes on behind it.
@@ -57,10 +58,8 @@ def accept_gap(
     settings = read_settings()
     if partition >= settings.partitions:
         raise typer.BadParameter(f"there are partitions 0 to {settings.partitions - 1}", param_hint="--partition")
-    if not reason.strip():
-        raise typer.BadParameter("say who accepts the loss and why", param_hint="--reason")
     try:
-        result = asyncio.run(_accept(settings, partition, reason.strip()))
+        result = asyncio.run(_accept(settings, partition, reason))
     except InstreamError as exc:
         say_why(exc, "gap not accepted")
         raise typer.Exit(FAILURE) from exc

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
+from app.cli.options import LONGEST_WAIT_S, number
 from app.cli.show import Bar, Exit, JsonOption, ProgressLines, print_json
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ async def await_coverage(settings: "Settings", timeout_s: float, show: "Callable
 
 
 def wait(
-    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", min=0)] = 300, as_json: JsonOption = False
+    timeout: Annotated[float, number("Seconds to wait at most.", 0, LONGEST_WAIT_S)] = 300, as_json: JsonOption = False
 ) -> None:
     """Wait until every batch registered now is in the warehouse, line by line.
 

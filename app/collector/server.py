@@ -52,7 +52,7 @@ def create_app(  # noqa: PLR0913, PLR0917 - the collector's whole world, given o
     """The application; serve it with `new_runner`, which leaves decompression to it.
 
     Raises:
-        ConfigurationError: no write key is set, or a trusted proxy is no network.
+        ConfigurationError: no write key is set.
     """
     if not settings.write_keys:
         raise ConfigurationError("INSTREAM_WRITE_KEYS is empty: nobody could post; set e.g. demo:browser,demo-server:server")

@@ -13,6 +13,7 @@ from app.adapters.warehouse import connect
 from app.cli.wait import Waited, await_coverage
 from app.local.stack.life import Home
 from app.local.stack.probe import answers_ok, await_true
+from app.local.stack.settings import PORT_VARIABLES
 from app.local.stack.stack_file import Stack, read_stack
 from app.local.traffic.compare import Comparison, compare
 from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
@@ -21,9 +22,7 @@ from app.settings import read_settings
 TROUBLE = re.compile(r'"level": "(warning|error|critical)"|"event": "process started again"|^\w*(Error|Exception)\b|FATAL')
 TOLD_LINES = 25
 INSTREAM = Path(sys.executable).with_name("instream")
-ANY_PORTS = dict.fromkeys(
-    ("INSTREAM_COLLECTOR_PORT", "INSTREAM_KAFKA_PORT", "INSTREAM_AWS_PORT", "INSTREAM_WAREHOUSE_PORT"), "0"
-)
+ANY_PORTS = dict.fromkeys(PORT_VARIABLES.values(), "0")
 COMPRESSED = ANY_PORTS | {
     "INSTREAM_JOIN_WINDOW_S": "5",
     "INSTREAM_JOIN_GRACE_S": "4",

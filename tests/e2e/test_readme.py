@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from app.adapters.warehouse import connect
-from app.settings import Settings
 from tests.e2e.live_stack import ANY_PORTS, INSTREAM, LiveStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
@@ -73,16 +72,6 @@ async def test_the_queries_of_the_readme(stack: LiveStack) -> None:
 def test_a_command_that_the_readme_names(words: str) -> None:
     done = subprocess.run([INSTREAM, *shlex.split(words), "--help"], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stderr
-
-
-def test_settings_that_the_readme_names_exist() -> None:
-    section = README.split("## Settings")[1].split("\n## ")[0]
-    in_table = re.findall(r"^\| (`[^|]+`) \|", section, flags=re.MULTILINE)
-    names = {name for cell in in_table for name in re.findall(r"`([A-Z_]+)`", cell)}
-    names |= set(re.findall(r"INSTREAM_([A-Z_]+)", README))
-    assert len(names) > 15
-    assert {name.lower() for name in names - {"HOME"}} <= Settings.model_fields.keys()
-    assert "home" in Settings.model_fields
 
 
 def test_places_that_the_readme_links_exist() -> None:

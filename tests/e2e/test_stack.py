@@ -68,6 +68,8 @@ def test_up_again_leaves_everything_as_it_is(stack):
     assert json.loads(done.stdout)["processes"] == [
         {"role": process.role, "pid": process.pid, "log": process.log} for process in before.processes
     ]
+    assert "INSTREAM_WRITE_KEYS" in before.environment
+    assert "demo:browser" not in done.stdout + done.stderr
     assert "the stack is up" in done.stderr
 
 

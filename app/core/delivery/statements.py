@@ -21,9 +21,10 @@ NULL_TEXT: Final = r"\0"
 LOADED: Final = "loaded"
 QUARANTINED: Final = "quarantined"
 _SAFE_URL: Final = re.compile(r"s3://[A-Za-z0-9._-]+/[A-Za-z0-9._=/-]+")
-_SAFE_ROLE: Final = re.compile(
+SAFE_ROLE: Final = re.compile(
     r"default|arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+(,arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+)*"
 )
+"""What may stand in a COPY as its role."""
 _FORMATS: Final = {
     Format.TSV_ZSTD: r"CSV DELIMITER '\t' ZSTD TIMEFORMAT 'auto'",
     Format.TSV_GZIP: r"CSV DELIMITER '\t' GZIP TIMEFORMAT 'auto'",
@@ -68,7 +69,7 @@ def copy(flow: Flow, manifest_url: str, iam_role: str) -> Statement:
     Raises:
         ConfigurationError: bucket or role hold characters that do not belong in literal SQL.
     """
-    if not _SAFE_URL.fullmatch(manifest_url) or not _SAFE_ROLE.fullmatch(iam_role):
+    if not _SAFE_URL.fullmatch(manifest_url) or not SAFE_ROLE.fullmatch(iam_role):
         raise ConfigurationError(f"not fit for a COPY statement: {manifest_url!r}, role {iam_role!r}")
     role = "default" if iam_role == "default" else f"'{iam_role}'"
     columns = ", ".join(f'"{name}"' for name in flow.names)

@@ -15,6 +15,7 @@ writers of one row; `LOCK` and everything else that is plain SQL is PostgreSQL's
 import sys
 
 from app.local.services.postgres import await_session
+from app.warehouse_url import redacted_url
 
 HOST = "127.0.0.1"
 
@@ -34,4 +35,4 @@ def command(
 
 async def wait_ready(url: str, timeout_s: float = 30) -> None:
     """Return once the stand-in at `url` answers. Raises LocalStackError: it did not within `timeout_s`."""
-    await await_session(url, f"the warehouse at {url}", timeout_s)
+    await await_session(url, f"the warehouse at {redacted_url(url)}", timeout_s)

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import signal
 
+from app.console_log import draw_without_locals
 from app.local.redshift.server import StandIn
 
 
@@ -19,6 +20,7 @@ def main() -> None:
     parser.add_argument("--control-port", type=int, help="HTTP port on 127.0.0.1 that takes faults")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
+    draw_without_locals(colors=False)
     host, _, port = arguments.backend.rpartition(":")
     stand_in = StandIn((host, int(port)), arguments.user, arguments.database)
     asyncio.run(_serve(stand_in, arguments.host, arguments.port, arguments.control_port))

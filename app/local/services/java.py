@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from app.errors import LocalStackError
+from app.local.stack.settings import read_local_settings
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[3]
-JARS_VARIABLE: Final = "INSTREAM_KAFKA_JARS"
 REMEDY: Final = "run `make setup`, and where that does not help `make clean` before it"
 
 
@@ -32,9 +32,10 @@ def kafka_jars() -> Path:
     """The folder of Kafka's jars: `.kafka` of this checkout, or what `INSTREAM_KAFKA_JARS` names.
 
     Raises:
+        ConfigurationError: a setting in the environment does not fit.
         LocalStackError: the folder has no Kafka in it.
     """
-    folder = Path(os.environ.get(JARS_VARIABLE) or PROJECT_ROOT / ".kafka").resolve()
+    folder = (read_local_settings().kafka_jars or PROJECT_ROOT / ".kafka").resolve()
     if not any(folder.glob("kafka_2.13-*.jar")):
         raise LocalStackError(f"Kafka's jars are missing from {folder}: {REMEDY}")
     return folder

@@ -21,6 +21,8 @@ from app.local.stack.life import Home, Life, Started, State, end_leftovers, find
 from app.local.stack.spare import SPARE
 from app.local.stack.stack_file import Stack, read_stack
 from app.settings import read_settings
+from app.variables import in_capitals
+from app.warehouse_url import redacted_url
 
 Say = Callable[[str], None]
 """Shows one line of progress."""
@@ -152,14 +154,14 @@ def status(home: Home) -> Status:
     processes.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
     return Status(
         state=state, home=str(home.path), failure=life.failure if life else None,
-        collector_url=stack.collector_url if stack else None, warehouse_url=stack.warehouse_url if stack else None,
-        processes=processes,
+        collector_url=stack.collector_url if stack else None,
+        warehouse_url=redacted_url(stack.warehouse_url) if stack else None, processes=processes,
     )  # fmt: skip
 
 
 def _spawn_supervisor(home: Home, lock_fd: int) -> Started:
     """Start the daemon: own session, no descriptor of ours but the lock, everything it says in HOME."""
-    environment = dict(os.environ) | {"INSTREAM_HOME": str(home.path)}
+    environment = in_capitals(os.environ) | {"INSTREAM_HOME": str(home.path)}
     environment.pop("INSTREAM_LOG_FORMAT", None)
     with (home.path / "supervisor.log").open("wb") as log_file:
         process = subprocess.Popen(

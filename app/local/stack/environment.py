@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Final
 
 from app.local.stack.ports import HOST, Service
+from app.local.stack.settings import PORT_VARIABLES
+from app.variables import PREFIX, in_capitals
 
 ROLES: Final = ("collector", "bridge", "etl", "sink", "delivery", "audit")
 """In the order of the events' way, which is also the order in which they are stopped."""
 WORKERS: Final = ROLES[1:]
 SERVICES: Final = (
-    Service("collector", "INSTREAM_COLLECTOR_PORT", 8000),
-    Service("kafka", "INSTREAM_KAFKA_PORT", 9092),
-    Service("aws", "INSTREAM_AWS_PORT", 4566),
-    Service("warehouse", "INSTREAM_WAREHOUSE_PORT", 5439),
+    Service("collector", PORT_VARIABLES["collector"], 8000),
+    Service("kafka", PORT_VARIABLES["kafka"], 9092),
+    Service("aws", PORT_VARIABLES["aws"], 4566),
+    Service("warehouse", PORT_VARIABLES["warehouse"], 5439),
     Service("kafka-controller"),
     Service("postgres"),
     Service("warehouse-control"),
@@ -56,7 +58,8 @@ def stack_variables(home: Path, ports: Mapping[str, int], caller: Mapping[str, s
         ports: port of each of `SERVICES`.
         caller: the environment of whoever said `up`.
     """
-    own = {name: value for name, value in caller.items() if name.startswith("INSTREAM_") and name not in _OURS}
+    given = in_capitals(caller)
+    own = {name: value for name, value in given.items() if name.startswith(PREFIX) and name not in _OURS}
     quiet_hosts = [part for part in (caller.get("NO_PROXY") or caller.get("no_proxy") or "").split(",") if part]
     no_proxy = ",".join(dict.fromkeys([*quiet_hosts, HOST, "localhost"]))
     return LOCAL_VALUES | own | _AWS | {
@@ -72,7 +75,7 @@ def stack_variables(home: Path, ports: Mapping[str, int], caller: Mapping[str, s
 
 def process_environment(caller: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of a process: the caller's, less what would lead it elsewhere, with the stack's `variables`."""
-    kept = {name: value for name, value in caller.items() if not name.startswith(("INSTREAM_", "AWS_", "PG"))}
+    kept = {name: value for name, value in in_capitals(caller).items() if not name.startswith((PREFIX, "AWS_", "PG"))}
     return kept | dict(variables)
 
 

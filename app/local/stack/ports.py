@@ -65,20 +65,20 @@ def claim_free() -> Claim:
     raise LocalStackError(f"no free port between {FREE_RANGE.start} and {FREE_RANGE.stop}")
 
 
-def claim_ports(services: Iterable[Service], environment: Mapping[str, str]) -> dict[str, Claim]:
+def claim_ports(services: Iterable[Service], set_ports: Mapping[str, int]) -> dict[str, Claim]:
     """A claimed port for every service, by its name.
 
     Args:
         services: what is to listen.
-        environment: where a service's `variable` may set its port; 0 asks for any free one.
+        set_ports: service -> the port that its variable sets; 0 asks for any free one.
 
     Raises:
-        LocalStackError: a port that is set is taken or no port number; nothing stays claimed.
+        LocalStackError: a port that is set is taken; nothing stays claimed.
     """
     claims: dict[str, Claim] = {}
     try:
         for service in services:
-            claims[service.name] = _claim_for(service, environment)
+            claims[service.name] = _claim_for(service, set_ports.get(service.name))
     except LocalStackError:
         release(claims.values())
         raise
@@ -91,20 +91,15 @@ def release(claims: Iterable[Claim]) -> None:
         held.holder.close()
 
 
-def _claim_for(service: Service, environment: Mapping[str, str]) -> Claim:
-    text = environment.get(service.variable, "") if service.variable else ""
-    if text:
-        if not text.isascii() or not text.isdigit() or int(text) > 65535:
-            raise LocalStackError(f"{service.variable}={text} is no port number")
-        if int(text):
-            holder = claim(int(text))
-            if holder is None:
-                raise LocalStackError(
-                    f"port {text} ({service.variable}, {service.name}) is taken: free it, set another, or unset the variable"
-                )
-            return Claim(int(text), holder, moved=False)
-        return claim_free()
-    if service.usual is None:
+def _claim_for(service: Service, port: int | None) -> Claim:
+    if port:
+        holder = claim(port)
+        if holder is None:
+            raise LocalStackError(
+                f"port {port} ({service.variable}, {service.name}) is taken: free it, set another, or unset the variable"
+            )
+        return Claim(port, holder, moved=False)
+    if port == 0 or service.usual is None:
         return claim_free()
     holder = claim(service.usual)
     return Claim(service.usual, holder, moved=False) if holder else claim_free()._replace(moved=True)

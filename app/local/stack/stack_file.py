@@ -4,13 +4,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 
 from app.errors import LocalStackError
 from app.local.stack.life import Home, replace_file
+from app.local.stack.settings import read_local_settings
 from app.settings import Settings
+from app.variables import take_on
+from app.warehouse_url import redacted_url
 
 
 class StackProcess(msgspec.Struct, frozen=True):
@@ -93,6 +95,14 @@ class Stack(msgspec.Struct, kw_only=True):
         return pid
 
 
+def without_secrets(stack: Stack) -> Stack:
+    """The stack as it may be shown: without write keys, and no password in the warehouse's URL."""
+    url = redacted_url(stack.warehouse_url)
+    environment = stack.environment | {"INSTREAM_WAREHOUSE_URL": url}
+    environment.pop("INSTREAM_WRITE_KEYS", None)
+    return msgspec.structs.replace(stack, environment=environment, warehouse_url=url)
+
+
 def read_stack(home: Home) -> Stack | None:
     """The stack that runs in `home`, or None where stack.json is absent."""
     try:
@@ -102,15 +112,19 @@ def read_stack(home: Home) -> Stack | None:
 
 
 def home_of_environment() -> Home:
-    """HOME as the environment says it (`INSTREAM_HOME`, default `.instream`)."""
-    return Home(Path(os.environ.get("INSTREAM_HOME") or ".instream"))
+    """HOME as the environment says it (`INSTREAM_HOME`, default `.instream`).
+
+    Raises:
+        ConfigurationError: a setting of the local stack does not fit, or a variable is no setting.
+    """
+    return Home(read_local_settings().home)
 
 
 @contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Within the block the process has these variables too; afterwards its environment is what it was."""
     before = dict(os.environ)
-    os.environ.update(settings)
+    take_on(settings)
     try:
         yield
     finally:
@@ -127,5 +141,5 @@ def enter(home: Home) -> bool:
         environment = json.loads(home.stack_file.read_bytes())["environment"]
     except FileNotFoundError:
         return False
-    os.environ.update(environment)
+    take_on(environment)
     return True

@@ -43,6 +43,7 @@ from app.local.stack.keeper import AT_ONCE, Keeper, ProcessSpec
 from app.local.stack.life import Home, Life, State, end_leftovers, started
 from app.local.stack.ports import HOST, Claim, claim_ports, release
 from app.local.stack.probe import answers_ok, await_true
+from app.local.stack.settings import read_local_settings
 from app.local.stack.spare import SPARE, Spare
 from app.local.stack.stack_file import Stack, StackProcess, StackSettings
 from app.settings import Settings, read_settings
@@ -142,7 +143,7 @@ class Supervisor:
         self._record()
 
     def _take_ports(self) -> dict[str, int]:
-        self._claims = claim_ports(SERVICES, self._caller)
+        self._claims = claim_ports(SERVICES, read_local_settings().set_ports)
         for service in SERVICES:
             if self._claims[service.name].moved:
                 port = self._claims[service.name].port
@@ -201,7 +202,7 @@ class Supervisor:
         spec = ProcessSpec(
             name=name, command=command, environment=self._environment | dict(extra or {}), folder=self._home.path,
             log=self._home.logs / f"{name}.log", fatal=fatal, stop_signal=stop_signal,
-            healthy_s=read_settings().restart_healthy_s,
+            healthy_s=read_local_settings().restart_healthy_s,
         )  # fmt: skip
         keeper = Keeper(spec, self._clock, self._record, self._fail)
         self._keepers[name] = keeper

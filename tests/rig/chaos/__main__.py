@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from app.cli.demo import own_stack
+from app.cli.options import LONGEST_MINUTES, MOST_RATE, SEEDS, number, whole
 from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
 from app.local.stack.life import replace_file
 from app.local.stack.stack_file import home_of_environment
@@ -37,9 +38,9 @@ def show(report: Report) -> None:
 
 
 def chaos(  # noqa: PLR0917 - a command's options
-    minutes: Annotated[float, typer.Option(help="How long faults strike.", min=0.1)] = 10,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same plan and fails the same calls.")] = 1,
-    rate: Annotated[float, typer.Option(help="ProgressLines a second.", min=1)] = 80,
+    minutes: Annotated[float, number("How long faults strike.", 0.1, LONGEST_MINUTES)] = 10,
+    seed: Annotated[int, whole("The same seed gives the same plan and fails the same calls.", *SEEDS)] = 1,
+    rate: Annotated[float, number("Lines a second.", 1, MOST_RATE)] = 80,
     show_plan: Annotated[bool, typer.Option("--plan", help="Print what would strike when, and do nothing.")] = False,
     logs_to: Annotated[Path | None, typer.Option(help="Copy the logs and the journal of faults into this folder.")] = None,
     as_json: JsonOption = False,

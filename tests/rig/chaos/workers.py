@@ -17,9 +17,9 @@ from app.local.stack.keeper import Keeper, ProcessSpec
 from app.local.stack.life import Home
 from app.local.stack.ports import HOST, Claim, claim_free
 from app.local.stack.probe import answers_ok
+from app.local.stack.settings import read_local_settings
 from app.local.stack.stack_file import Stack, read_stack
 from app.local.stack.supervisor import BIN
-from app.settings import read_settings
 
 DEATH_S: Final = 10.0
 """Longest time that a killed process takes to be gone."""
@@ -132,7 +132,7 @@ class Workers:
         await self._keep(ProcessSpec(
             name=name, command=[str(BIN / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "info"],
             environment=self._environment | own, folder=self._home.path, log=self._home.logs / f"{name}.log",
-            healthy_s=read_settings().restart_healthy_s,
+            healthy_s=read_local_settings().restart_healthy_s,
         ))  # fmt: skip
 
     async def remove(self, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from app.cli.options import whole
 from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
 from tests.rig.crash_sweep.outcome import Outcome
 
@@ -54,8 +55,8 @@ class SweepResult(msgspec.Struct, kw_only=True):
 
 def crash_sweep(
     only: Annotated[str, typer.Option(help="Only points whose name contains this.")] = "",
-    together: Annotated[int, typer.Option(help="How many roles die in one round at most.", min=1)] = 6,
-    times: Annotated[list[int] | None, typer.Option(help="How often in a row; give it again for more than one.")] = None,
+    together: Annotated[int, whole("How many roles die in one round at most.", 1, 6)] = 6,
+    times: Annotated[list[int] | None, whole("How often in a row; give it again for more than one.", 1, 10)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Kill every worker at every crash point on a stack of its own, once and twice in a row, and compare every row.

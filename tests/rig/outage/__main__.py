@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.demo import own_stack
+from app.cli.options import LONGEST_MINUTES, MOST_RATE, number
 from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def show(result: "OutageResult") -> None:
 
 
 def outage(
-    minutes: Annotated[float, typer.Option(help="Length of the load, over all outages.", min=1)] = 10,
-    rate: Annotated[float, typer.Option(help="ProgressLines a second.", min=1)] = 500,
+    minutes: Annotated[float, number("Length of the load, over all outages.", 1, LONGEST_MINUTES)] = 10,
+    rate: Annotated[float, number("Lines a second.", 1, MOST_RATE)] = 500,
     as_json: JsonOption = False,
 ) -> None:
     """Freeze the broker, AWS and the warehouse in turn under steady load, on a stack of its own.

@@ -49,7 +49,7 @@ def test_a_taken_usual_port_moves_and_says_so(taken_port):
 
 def test_a_taken_set_port_is_an_error_that_names_the_variable(taken_port):
     with pytest.raises(LocalStackError, match=rf"port {taken_port} \(PORT, collector\) is taken"):
-        claim_ports([Service("collector", "PORT", 8000)], {"PORT": str(taken_port)})
+        claim_ports([Service("collector", "PORT", 8000)], {"collector": taken_port})
 
 
 def test_a_failed_claim_gives_the_others_up(taken_port):
@@ -57,16 +57,10 @@ def test_a_failed_claim_gives_the_others_up(taken_port):
     release([free])
     services = [Service("one", "ONE"), Service("two", "TWO")]
     with pytest.raises(LocalStackError):
-        claim_ports(services, {"ONE": str(free.port), "TWO": str(taken_port)})
+        claim_ports(services, {"one": free.port, "two": taken_port})
     again = claim(free.port)
     assert again is not None
     again.close()
-
-
-@pytest.mark.parametrize("text", ["http", "-1", "65536", "8000 "])
-def test_what_is_no_port_number_is_refused(text):
-    with pytest.raises(LocalStackError, match="is no port number"):
-        claim_ports([Service("collector", "PORT", 8000)], {"PORT": text})
 
 
 def test_a_claim_keeps_other_stacks_away_and_lets_the_service_listen():
@@ -82,7 +76,7 @@ def test_a_claim_keeps_other_stacks_away_and_lets_the_service_listen():
 
 
 def test_zero_asks_for_any_free_port():
-    claims = claim_ports([Service("collector", "PORT", 8000)], {"PORT": "0"})
+    claims = claim_ports([Service("collector", "PORT", 8000)], {"collector": 0})
     release(claims.values())
     assert claims["collector"].port in FREE_RANGE
     assert not claims["collector"].moved
