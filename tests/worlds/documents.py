@@ -12,6 +12,7 @@ DOCUMENTS = ("README.md", "CHANGELOG.md", "app/ARCHITECTURE.md", "app/core/RULES
 TOP_LEVEL = ("app", "agents", "tables", "tests", "compose", ".github", ".ci")
 """The folders of the tree; a code span that begins with one and a slash is a path."""
 _FENCE = re.compile(r"^ *```.*?^ *```$", flags=re.MULTILINE | re.DOTALL)
+_GONE = re.compile(r"^### (?:Removed|Fixed)\n.*?(?=^##|\Z)", flags=re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _PATH = re.compile(rf"(?:{'|'.join(map(re.escape, TOP_LEVEL))})/[\w./*<>-]*|Makefile|[\w-]+\.(?:toml|txt|md)")
@@ -29,8 +30,14 @@ class Place(NamedTuple):
 
 
 def read(document: str) -> str:
-    """A document without its code blocks."""
-    return _FENCE.sub("", (ROOT / document).read_text())
+    """A document without its code blocks, and without the parts of a changelog that tell of what is gone."""
+    return _GONE.sub("", _FENCE.sub("", (ROOT / document).read_text()))
+
+
+def shell_lines(document: str) -> list[str]:
+    """The lines of a document's code blocks of commands, without their comments."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def spans(document: str) -> list[str]:

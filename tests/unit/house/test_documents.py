@@ -9,7 +9,19 @@ import typer.main
 from app.cli.delivery import app as delivery_commands
 from app.cli.main import app as commands
 from app.cli.sink import app as sink_commands
-from tests.worlds.documents import DOCUMENTS, ROOT, TOP_LEVEL, Place, fault_of, links, place_in, read, spans, symbols
+from tests.worlds.documents import (
+    DOCUMENTS,
+    ROOT,
+    TOP_LEVEL,
+    Place,
+    fault_of,
+    links,
+    place_in,
+    read,
+    shell_lines,
+    spans,
+    symbols,
+)
 
 PLACES = [(document, place) for document in DOCUMENTS for span in spans(document) if (place := place_in(span)) is not None]
 ARCHITECTURE = "app/ARCHITECTURE.md"
@@ -37,7 +49,8 @@ def test_a_place_exists(document: str, place: Place) -> None:
 
 def test_a_member_that_is_named_without_its_file_exists() -> None:
     known = {name for file in CODE if not file.is_relative_to(ROOT / "tests") for name in symbols(file)}
-    named = [(document, span) for document in DOCUMENTS for span in spans(document) if re.fullmatch(r"[A-Z]\w*[a-z]\w*\.\w+", span)]
+    member = re.compile(r"[A-Z]\w*[a-z]\w*\.\w+")
+    named = [(document, span) for document in DOCUMENTS for span in spans(document) if member.fullmatch(span)]
     assert named
     assert [(document, span) for document, span in named if span not in known] == []
 
@@ -55,7 +68,7 @@ def test_links_lead_somewhere(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_and_targets_exist(document: str) -> None:
     known = {"": names_of(commands), "sink": names_of(sink_commands), "delivery": names_of(delivery_commands)}
-    for span in spans(document):
+    for span in [*spans(document), *shell_lines(document)]:
         words = [word for word in span.removeprefix(".venv/bin/").split() if re.fullmatch(r"[a-z-]+", word)]
         if words[:1] == ["instream"] and len(words) > 1:
             assert words[1] in known[""], f"{document}: `{span}` is no command"
