@@ -1,18 +1,28 @@
 """Fixtures that tests of several folders share."""
 
+import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import botocore.loaders
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as in the workers (app.apps), and before anybody imports polars
 from app.shell.gc_tuning import collect_seldom
+from tests.worlds.waiting import LoopTime
 from tests.worlds.warehouse import kept_warehouse, warehouse, warehouse_stack
 
 __all__ = ["few_collections", "kept_warehouse", "quick_aws_clients", "quiet_logs", "warehouse", "warehouse_stack"]
+
+# Of an example it counts what it shows, not how long it takes: that is the machine's.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+STACK_HANGS_S = 1800
+"""The setting `timeout` of a test on the stack, in which several waits of `HANGS_S` may follow each other."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
@@ -29,6 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = next((name for fixture, name in shared.items() if fixture in fixtures), None)
         if group == "warehouse":
             item.add_marker("stack")
+        if item.get_closest_marker("stack"):
+            item.add_marker(pytest.mark.timeout(STACK_HANGS_S))
         if group is None and item.get_closest_marker("stack") and item.path.parent.name != "e2e":
             group = "broker"
         if group is not None:
@@ -38,6 +50,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes are named by their parameter: what they hold may differ between two processes, as gzip's time does."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture
+async def loop_time() -> AsyncIterator[LoopTime]:
+    """The time of the test's event loop, which stands."""
+    standing = LoopTime(asyncio.get_running_loop())
+    yield standing
+    standing.go_on()
 
 
 @pytest.fixture(scope="session", autouse=True)

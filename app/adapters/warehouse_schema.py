@@ -4,7 +4,7 @@ One step is one transaction. It locks the log of changes first and plans anew un
 delivery_log (rule D1): when two processes change a schema at once, each step is done by one of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from app.core.delivery.schema_found import Found, Row, View, tables_of, view_of,
 from app.core.delivery.schema_plan import SchemaPlan, Step, plan_schema
 from app.core.delivery.statements import Statement
 from app.core.formats.tables import SCHEMA, SCHEMA_LOG
-from app.errors import SchemaRefused, ServiceUnavailable, WarehouseError
+from app.errors import SchemaRefused, WarehouseError
 from app.sql import views
 
 CHANGE_TIMEOUT_S: Final = COPY_TIMEOUT_S
@@ -56,7 +56,8 @@ async def migrate(url: str, told: Callable[[Step], None] = lambda _: None) -> li
     Raises:
         SchemaRefused: something differs that only an operator may change; nothing is changed before that is known.
         ServiceUnavailable: the warehouse does not answer.
-        WarehouseError: the warehouse refused a statement, which the text names; the steps before it stay.
+        WarehouseError: the warehouse refused a statement, which the text names, or the connection is lost; the steps before
+            it stay.
     """
     done: list[Step] = []
     conflicts = 0
@@ -68,7 +69,7 @@ async def migrate(url: str, told: Callable[[Step], None] = lambda _: None) -> li
                 conflicts += 1
                 if not _is_conflict(exc) or conflicts == _CONFLICTS:
                     raise
-                await connection.rollback()
+                await _end(connection.rollback())
                 continue
             conflicts = 0
             if not steps:
@@ -83,7 +84,7 @@ async def _go_on(connection: Connection, url: str) -> Sequence[Step]:
     if SCHEMA_LOG.name not in tables_of(await ask(connection, statements.COLUMNS)):
         steps = _first(await _plan(connection))
     else:
-        await connection.rollback()  # what was read is older than the lock
+        await _end(connection.rollback())  # what was read is older than the lock
         await ask(connection, Statement(f"LOCK TABLE {statements.table(SCHEMA_LOG.name)}"))  # 1
         steps = (await _plan(connection)).steps[:1]  # 2
     for step in steps:
@@ -93,7 +94,7 @@ async def _go_on(connection: Connection, url: str) -> Sequence[Step]:
             await _change(connection, step)  # 3
     for step in steps:
         await ask(connection, Statement(schema.LOG_CHANGE, (version("instream"), step.statement, step.reason)))  # 4
-    await _commit(connection)  # 5
+    await _end(connection.commit())  # 5
     return steps
 
 
@@ -126,13 +127,12 @@ async def _run_alone(url: str, step: Step) -> None:
         await _change(connection, step)
 
 
-async def _commit(connection: Connection) -> None:
+async def _end(ending: Awaitable[None]) -> None:
+    """End a transaction. Where COMMIT is not answered, the next run finds out what became of it."""
     try:
-        await connection.commit()
+        await ending
     except psycopg.Error as exc:
-        if exc.sqlstate is not None:
-            raise WarehouseError(exc.sqlstate, str(exc)) from exc
-        raise ServiceUnavailable(f"the warehouse did not answer to COMMIT, run it again: {exc}") from exc
+        raise WarehouseError(exc.sqlstate, str(exc)) from exc
 
 
 def _is_conflict(exc: WarehouseError) -> bool:

@@ -20,7 +20,7 @@ from app.errors import LocalStackError
 from app.local.services import kafka
 from app.local.services.aws import HEALTH_PATH
 from app.local.stack.environment import process_environment
-from app.local.stack.ports import claim_free
+from app.local.stack.ports import own_port
 from app.settings import Settings
 from app.variables import take_on
 
@@ -32,7 +32,7 @@ class Worker:
     """A faust worker on the core of its own."""
 
     def __init__(self, role: str, home: Path, variables: dict[str, str]) -> None:
-        self._port = _free_port()
+        self._port = own_port()
         home.mkdir(parents=True)
         mine = {"INSTREAM_HOME": str(home), "INSTREAM_WEB_PORT": str(self._port), "INSTREAM_LOG_FORMAT": "json"}
         with (home / "log").open("wb") as log:
@@ -97,7 +97,7 @@ def cluster(partitions: int, *, aws: bool = True) -> Iterator[BenchCluster]:
     """Start what a worker needs; gone afterwards, with its folder."""
     with tempfile.TemporaryDirectory(prefix="instream-bench-", ignore_cleanup_errors=True) as name:
         folder, processes = Path(name), list[subprocess.Popen[bytes]]()
-        broker_port, aws_port = _free_port(), _free_port()
+        broker_port, aws_port = own_port(), own_port()
         variables = {
             "INSTREAM_KAFKA": f"127.0.0.1:{broker_port}", "INSTREAM_PARTITIONS": str(partitions),
             "INSTREAM_REPLICATION_FACTOR": "1", "INSTREAM_MIN_INSYNC_REPLICAS": "1", "POLARS_MAX_THREADS": "1",
@@ -107,7 +107,7 @@ def cluster(partitions: int, *, aws: bool = True) -> Iterator[BenchCluster]:
         }  # fmt: skip
         take_on(variables)
         settings = Settings(home=folder)
-        kafka.prepare(folder / "kafka", kafka.KafkaPorts(broker_port, _free_port()), settings.max_message_bytes)
+        kafka.prepare(folder / "kafka", kafka.KafkaPorts(broker_port, own_port()), settings.max_message_bytes)
         try:
             commands = [kafka.command(folder / "kafka")]
             if aws:
@@ -132,12 +132,6 @@ async def _make_bucket(settings: Settings) -> None:
     objects = S3ObjectStore(settings)
     await objects.ensure()
     await objects.close()
-
-
-def _free_port() -> int:
-    claimed = claim_free()
-    claimed.holder.close()
-    return claimed.port
 
 
 def _answers(url: str) -> bool:

@@ -17,10 +17,11 @@ from typing import Final
 
 import psutil
 
-from app.bench.cluster import ROOT, _await, _free_port
+from app.bench.cluster import ROOT, _await
 from app.bench.measure import WORK_CORE, BenchRun, pin
 from app.bench.plan import BenchPlan
 from app.errors import BenchmarkWrong
+from app.local.stack.ports import own_port
 
 SINGLE_CONNECTIONS: Final = 1500
 BATCH_CONNECTIONS: Final = 300
@@ -155,7 +156,7 @@ def _run_once(plan: BenchPlan, requests: int, lines: int, connections: int) -> B
     connections = min(connections, requests)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
-    port = _free_port()
+    port = own_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "app.bench.collector_server", str(port)], cwd=ROOT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, text=True,

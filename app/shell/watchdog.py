@@ -105,7 +105,7 @@ class Watchdog(Service):
 
     async def _look_at_consumer(self) -> bool:
         """Whether the consumer's thread, which fetches and commits, is dead."""
-        now_s = self._app.ports.clock.monotonic_s()
+        now_s = self._now_s()
         try:
             if self._asked is None or self._asked[0].done():
                 self._asked = (self._app.ask_consumer(), now_s)
@@ -118,7 +118,7 @@ class Watchdog(Service):
         return True
 
     async def _look_at_recovery(self, progress: Hashable) -> None:
-        now_s = self._app.ports.clock.monotonic_s()
+        now_s = self._now_s()
         self._moved.clear()  # nobody works on partitions meanwhile
         self._committed.clear()
         if self._recovering is None or self._recovering[0] != progress:
@@ -135,7 +135,7 @@ class Watchdog(Service):
         if not positions:
             return False
         ends = await self._ends(positions)
-        now_s = self._app.ports.clock.monotonic_s()
+        now_s = self._now_s()
         for tp, position in positions.items():
             lag = max(0, ends[tp] - position)
             LAG.labels(tp.topic, tp.partition).set(lag)
@@ -162,7 +162,7 @@ class Watchdog(Service):
             tp: max(firsts.get(tp, 0), of_group.get((tp.topic, tp.partition), 0)) for tp in acknowledged.keys() | prompt
         }
         wanted = acknowledged | await self._ends(prompt)
-        now_s = self._app.ports.clock.monotonic_s()
+        now_s = self._now_s()
         for tp, offset in committed.items():
             stood_s = _stood_s(self._committed, tp, offset, now_s, waits=wanted[tp] > offset)
             if stood_s >= self._timeout_s:
@@ -172,6 +172,9 @@ class Watchdog(Service):
                 return
         for tp in self._committed.keys() - committed.keys():
             del self._committed[tp]
+
+    def _now_s(self) -> float:
+        return self._app.ports.clock.monotonic_s()
 
     def _forget(self, positions: Mapping[TP, int]) -> None:
         """Partitions that are not owned any more: their last lag is somebody else's by now."""

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
-from app.local.services.aws import free_port, wait_ready
+from app.local.services.aws import wait_ready
+from app.local.stack.ports import own_port
 from app.settings import Settings
+from tests.worlds.waiting import HANGS_S
 
 
 class FixedClock:
@@ -33,11 +35,11 @@ class AwsStandIn(NamedTuple):
 
 @pytest.fixture(scope="session")
 def aws_stand_in() -> Iterator[AwsStandIn]:
-    port = free_port()
+    port = own_port()
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen([sys.executable, "-m", "app.local.services.aws", "--port", str(port)]) as process:
         try:
-            wait_ready(url)
+            wait_ready(url, HANGS_S)
             yield AwsStandIn(url, process.pid)
         finally:
             process.terminate()

@@ -20,7 +20,7 @@ from app.adapters.ports import BlockStream, PutOutcome, StreamRecord
 from app.clock import SystemClock
 from app.core.formats.block import BlockHeader, encode_block
 from app.errors import IteratorExpired, OutcomeUnknown, ServiceUnavailable
-from app.local.services.aws import free_port
+from app.local.stack.ports import own_port
 from app.settings import Settings
 from app.testing.memory import MemoryBlockStream
 
@@ -196,7 +196,7 @@ async def test_a_put_that_reaches_nobody_is_an_outcome(aws_settings: Settings, m
     missing = KinesisBlockStream(aws_settings)
     assert await missing.put([block(1)]) == [PutOutcome("ResourceNotFoundException")]
     await missing.close()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{own_port()}")
     stream = KinesisBlockStream(aws_settings)
     assert await stream.put([block(1), b"x" * MAX_RECORD_BYTES]) == [PutOutcome("ServiceUnavailable"), PutOutcome(TOO_LARGE)]
     with pytest.raises(ServiceUnavailable):

@@ -12,7 +12,7 @@ from app.adapters.warehouse import connect
 from app.adapters.warehouse_port import Delivered, LoadedLedger, Quarantined
 from app.core.audit.reconcile import LedgerLines
 from app.errors import ServiceUnavailable
-from app.local.services.aws import free_port
+from app.local.stack.ports import own_port
 from app.testing.memory import MemoryLoadedLedger
 from tests.worlds.warehouse import Warehouse
 
@@ -160,6 +160,6 @@ async def test_a_dropped_connection_is_made_again(warehouse: Warehouse) -> None:
 
 
 async def test_a_warehouse_that_is_gone_is_unavailable() -> None:
-    ledger = WarehouseLedger(f"postgresql://instream@127.0.0.1:{free_port()}/instream")
+    ledger = WarehouseLedger(f"postgresql://instream@127.0.0.1:{own_port()}/instream")
     with pytest.raises(ServiceUnavailable):
         await ledger.delivery(1)

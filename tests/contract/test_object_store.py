@@ -11,9 +11,11 @@ from app.adapters.ports import ObjectStore, PutResult
 from app.adapters.s3 import S3ObjectStore, skew_ms
 from app.clock import SystemClock
 from app.errors import ObjectMissing, OutcomeUnknown, ServiceUnavailable
-from app.local.services.aws import free_port, wait_ready
+from app.local.services.aws import wait_ready
+from app.local.stack.ports import own_port
 from app.settings import Settings
 from app.testing.memory import MemoryObjectStore
+from tests.worlds.waiting import HANGS_S
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -123,14 +125,18 @@ def test_a_date_of_whole_seconds_proves_the_least_difference(
 
 
 async def test_a_clock_that_is_off_is_seen(aws_settings: Settings) -> None:
+    readings: list[int] = []
+
     class Ahead(SystemClock):
         def now_ms(self) -> int:
-            return super().now_ms() + 60_000
+            readings.append(super().now_ms() + 60_000)
+            return readings[-1]
 
     store = S3ObjectStore(aws_settings, Ahead())
     await store.ensure()
     await store.put("k", b"")
-    assert 58_000 <= (store.clock_skew_ms or 0) <= 60_000
+    sent_ms, received_ms = readings[-2:]
+    assert 60_000 - (received_ms - sent_ms) - 999 <= (store.clock_skew_ms or 0) <= 60_000
     await store.close()
 
 
@@ -152,12 +158,12 @@ async def test_a_bucket_that_is_not_there_is_no_missing_object(aws_settings: Set
 
 
 async def test_a_service_that_is_gone_is_unavailable(aws_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
+    port = own_port()
     url = f"http://127.0.0.1:{port}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "app.local.services.aws", "--port", str(port))
     try:
-        await asyncio.to_thread(wait_ready, url)
+        await asyncio.to_thread(wait_ready, url, HANGS_S)
         store = S3ObjectStore(aws_settings)
         await store.ensure()
     finally:

@@ -10,7 +10,7 @@ from app.adapters.ports import Registry
 from app.adapters.registry import OPEN_INDEX, DynamoRegistry
 from app.core.formats.registry_item import BatchState, BlockPlace, RegistryItem
 from app.errors import IllegalMove, ServiceUnavailable
-from app.local.services.aws import free_port
+from app.local.stack.ports import own_port
 from app.settings import Settings
 from app.testing.memory import MemoryRegistry
 
@@ -140,7 +140,7 @@ async def test_the_epoch_before_is_seen_and_the_items_are_as_agreed(aws_settings
 
 
 async def test_a_service_that_is_gone_is_unavailable(aws_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{own_port()}")
     registry = DynamoRegistry(aws_settings)
     with pytest.raises(ServiceUnavailable):
         await registry.register(batch("b1"))

@@ -6,14 +6,13 @@ import base64
 import pytest
 from pyroaring import BitMap
 
-from app.adapters import warehouse as adapter
-from app.adapters.warehouse_port import LedgerRow
+from app.adapters.warehouse_port import STATEMENT_TIMEOUT_S, LedgerRow
 from app.core.delivery.statements import LOADED, QUARANTINED
 from app.core.formats.flow_files import encode_output, ledger_frame
 from app.core.formats.flows import LEDGER, PAGE_VIEWS
 from app.core.formats.step_message import LedgerEntry
 from app.errors import OutcomeUnknown, ServiceUnavailable, WarehouseError
-from app.testing.memory import warehouse_session as twin
+from tests.worlds.waiting import LoopTime, turns
 from tests.worlds.warehouse import Warehouse
 from tests.worlds.warehouse_session import BATCH, Case, memory_case, real_case, row, views
 
@@ -189,14 +188,17 @@ class Locks:
         for session in (failed, other):
             await session.close()
 
-    async def test_who_waits_too_long_gives_up_and_may_come_again(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_who_waits_too_long_gives_up_and_may_come_again(self, case: Case, loop_time: LoopTime) -> None:
         zombie, session = await case.open(), await case.open()
         await zombie.lock()
-        with monkeypatch.context() as patch:
-            for module in (adapter, twin):
-                patch.setattr(module, "STATEMENT_TIMEOUT_S", 0.3)
-            with pytest.raises(ServiceUnavailable, match=r"no answer in 0\.3 s"):
-                await session.lock()
+        locking = asyncio.ensure_future(session.lock())
+        await case.waiting(1)
+        loop_time.pass_s(STATEMENT_TIMEOUT_S - 1)
+        await turns()
+        assert not locking.done()
+        loop_time.pass_s(1)
+        with pytest.raises(ServiceUnavailable, match=f"no answer in {STATEMENT_TIMEOUT_S} s"):
+            await locking
         await session.rollback()
         await zombie.insert_log([row(1)])
         await zombie.commit()

@@ -20,7 +20,7 @@ from app.settings import Settings, read_settings
 from tests.builders.source_log import CHROME
 from tests.e2e.live_stack import LiveStack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.stack
 AGE_MS = 60_000
 """Past the grace and all bounds of the join, so that the audit need not wait for them."""
 

@@ -34,7 +34,7 @@ from tests.e2e.content_cases import (
 from tests.e2e.content_found import Answered, are_grouped, compare, raw_lines, rows_of
 from tests.e2e.live_stack import LiveStack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.stack
 
 SERVER_IPS = {"203.0.113.77": "203.0.113.0", "2001:db8:1:2:3:4:5:6": "2001:db8:1::"}
 """What a server's event names -> what may leave the ETL."""

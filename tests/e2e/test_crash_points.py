@@ -9,7 +9,7 @@ from tests.e2e.live_stack import LiveStack, eventually
 from tests.rig.crash_sweep.histories import Event, history_of
 from tests.rig.crash_sweep.sweep import Sweep
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.stack
 
 SAMPLE = (
     "collector.registry.register.after",  # registered, and neither in Kinesis nor answered

@@ -12,7 +12,7 @@ from tests.rig.invariants.gather import ports_of
 from tests.rig.invariants.settle import settle
 from tests.rig.invariants.violation import Violation
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.stack
 NOT_ALONE = Terms(alone=False, settle_s=150)
 """Other tests send to this stack too."""
 ROW = "SELECT * FROM analytics.ad_impressions WHERE event_id = {victim}"

@@ -11,7 +11,7 @@ import pytest
 from app.adapters.warehouse import connect
 from tests.e2e.live_stack import ANY_PORTS, INSTREAM, LiveStack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

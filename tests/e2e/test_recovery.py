@@ -20,7 +20,7 @@ from app.settings import read_settings
 from tests.e2e.live_stack import LiveStack
 
 EVENTS = 6000
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.stack
 
 
 class Moments:

@@ -22,7 +22,7 @@ from app.local.stack.spare import SPARE
 from app.local.traffic.run import TrafficPlan, run_traffic
 from tests.e2e.live_stack import INSTREAM, LiveStack, eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 
 async def post(url: str, event_id: str) -> int:

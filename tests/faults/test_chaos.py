@@ -9,7 +9,7 @@ import pytest
 from app.local.services.aws_faults import AwsFault
 from tests.rig.chaos.plan import Kind
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.stack
 STATE = (Kind.STATE_DELETED, Kind.STATE_TRUNCATED, Kind.STATE_ROLLED_BACK)
 WAREHOUSE = tuple(kind for kind in Kind if kind.value.startswith("warehouse"))
 

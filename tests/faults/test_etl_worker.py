@@ -20,7 +20,7 @@ from app.core.formats.step_message import NO_PREDECESSOR, StepMessage, encode_st
 from tests.builders.events import AGENT, IP, event, text
 from tests.worlds.etl_workers import World, aws, broker
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.stack
 
 BATCHES, VIEWS_A_BATCH = 16, 100
 SHARD = "shardId-000000000000"
@@ -87,9 +87,8 @@ async def faults(world: World, sealed: list[SealedBatch], start_ms: int) -> None
     await feed(world, parts[2], start_ms + 2000)
     await world.until(first.ready, "the killed worker is back")
 
-    began_s = time.monotonic()
-    assert second.end(signal.SIGTERM) == 0
-    assert time.monotonic() - began_s < 8
+    assert second.end(signal.SIGTERM) == 0, "it ended by itself, and not at its deadline"
+    assert "did not finish in time" not in second.log()
     await feed(world, parts[3], start_ms + 3000)
     second.start()
     await world.until(second.ready, "the second worker is back")
@@ -118,7 +117,7 @@ async def run(world: World) -> None:
             await world.look()
             return sum(map(len, ledger_lines(world).values())) >= total
 
-        await world.until(all_decided, "every line is decided", timeout_s=40)
+        await world.until(all_decided, "every line is decided")
         for worker in world.workers:
             await world.until(worker.ready, "both workers are ready")
             assert worker.end(signal.SIGTERM) == 0

@@ -15,12 +15,13 @@ import pytest
 from app.adapters.kafka import ensure_topics
 from app.core.formats.step_message import StepMessage, encode_step
 from app.errors import ConfigurationError, WrongPartitionCount
-from app.local.services.aws import Handler, free_port
+from app.local.services.aws import Handler
+from app.local.stack.ports import own_port
 from app.topics import topics_of
 from tests.builders.events import event, text
 from tests.worlds.etl_workers import Worker, World, aws, broker
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.stack
 
 AHEAD_S = 60
 EPOCH = 3
@@ -84,7 +85,7 @@ def test_a_collector_whose_clock_is_ahead_of_s3s_takes_nothing_and_says_why(
 
     true_date = Handler.date_time_string
     monkeypatch.setattr(Handler, "date_time_string", lambda self, _=None: true_date(self, time.time() - AHEAD_S))
-    port = free_port()
+    port = own_port()
     with aws() as url:
         stack = GuardWorld(tmp_path, 1, url)
         environment = stack._environment | {

@@ -1,7 +1,6 @@
 """Kafka clients that fall silent without an error: the worker ends by itself, and its successor does what was left."""
 
 import asyncio
-import os
 import signal
 import time
 import uuid
@@ -11,26 +10,24 @@ import pytest
 
 from app.adapters.kafka import LogReader, ensure_topics
 from tests.builders.source_log import block, event
+from tests.faults.stalling import MODULE, SETTINGS, Watch
 from tests.worlds.etl_workers import Worker, World, aws, broker
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.stack
 
-STALL_S = 4
-ROOT = Path(__file__).parents[2]
+BLOCKS = 6
+"""That the etl works on before it ends."""
 
 
 class StallingWorker(Worker):
     """A worker of a role whose client can be silenced."""
 
-    module = "tests.faults.stalling"
+    module = MODULE
 
     def __init__(self, role: str, fault: str, home: Path, environment: dict[str, str]) -> None:
         self.role = role
-        self.silence = home / f"{role}.silent"
-        super().__init__(home / role, environment | {
-            "STALL": fault, "STALL_WHEN": str(self.silence), "INSTREAM_STALL_TIMEOUT_S": str(STALL_S),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        })  # fmt: skip
+        self.watch = Watch(home / role)
+        super().__init__(home / role, environment | SETTINGS | {"STALL": fault, "WATCH": str(home / role)})
 
 
 class StallWorld(World):
@@ -46,6 +43,11 @@ class StallWorld(World):
         """Up to where a role's group has acknowledged partition 0 of a topic."""
         async with LogReader(self.settings) as logs:
             return (await logs.committed(f"instream-{role}-e1")).get((topic, 0), 0)
+
+    async def has_stepped(self, blocks: int) -> bool:
+        """Whether so many blocks of partition 0 are in steps."""
+        await self.look()
+        return self.steps[0][-1].source_last == blocks - 1
 
     async def wait_committed(self, role: str, topic: str, offset: int) -> None:
         async def reached() -> bool:
@@ -72,29 +74,36 @@ async def run(world: StallWorld) -> None:
         await world.until(world.workers[2].ready, "the audit is ready")
 
         for worker in world.workers:
-            worker.silence.touch()
+            worker.watch.fall_silent()
+        for batch in range(2, BLOCKS + 1):
+            await world.send(blocks, 0, clicks(batch))
+        await world.until(lambda: world.has_stepped(BLOCKS), "the etl works on, and nothing waits for it")
         sent = 1
-        while None in (codes := [worker.poll() for worker in world.workers]):
-            assert sent < 150, (codes, [worker.tail() for worker in world.workers])
+
+        async def have_ended() -> bool:
+            nonlocal sent
             sent += 1
-            await world.send(blocks, 0, clicks(sent))
-            await world.send(manifests, 0, b"look")
-            await asyncio.sleep(0.3)
-        assert codes == [1, 1, 1]
+            await world.send(manifests, 0, b"look")  # a fetch that was under way may still have brought the ones before
+            for worker in world.workers:
+                worker.watch.pass_s()
+            return None not in [worker.poll() for worker in world.workers]
+
+        await world.until(have_ended, "all end")
+        assert [worker.poll() for worker in world.workers] == [1, 1, 1]
         for worker, reason in zip(world.workers, reasons, strict=True):
             assert "worker stalled" in worker.log(), worker.tail()
             assert reason in worker.log(), worker.tail()
-        await world.look()
         assert world.steps[0][-1].source_last > await world.committed("etl", blocks), "it worked on, and nobody heard of it"
 
+        await world.send(blocks, 0, clicks(BLOCKS + 1))
         for worker in world.workers:
-            worker.silence.unlink()
+            worker.watch.answer()
             worker.start()
-        await world.wait_committed("etl", blocks, sent)
+        await world.wait_committed("etl", blocks, BLOCKS + 1)
         await world.wait_committed("delivery", manifests, sent)
         await world.until(world.workers[2].ready, "the audit is ready again")
         await world.look()
-        assert sum(entry.lines for step in world.steps[0] for entry in step.ledger) == sent
+        assert sum(entry.lines for step in world.steps[0] for entry in step.ledger) == BLOCKS + 1
         for worker in world.workers:
             assert worker.end(signal.SIGTERM) == 0
 

@@ -9,13 +9,13 @@ from urllib.request import urlopen
 import pytest
 
 from app.adapters.kafka import ensure_topics
+from tests.faults.stalling import MODULE, SETTINGS, Watch
 from tests.faults.test_sink_worker import SinkStack, SinkWorker
 from tests.worlds.etl_workers import aws, broker
+from tests.worlds.waiting import HANGS_S
 from tests.worlds.warehouse import AWS_ENVIRONMENT
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
-
-STALL_S = 4
+pytestmark = pytest.mark.stack
 
 
 class Gate:
@@ -69,14 +69,15 @@ class OutageStack(SinkStack):
     def _worker(self, number: int) -> SinkWorker:
         worker = super()._worker(number)
         worker._environment |= {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.gate.port}", "INSTREAM_STALL_TIMEOUT_S": str(STALL_S),
+            **SETTINGS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.gate.port}", "WATCH": str(worker.home),
         }  # fmt: skip
+        worker.module = MODULE
         return worker
 
     def retries(self) -> float:
         """Calls to S3 that the first worker has tried again since it started."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.workers[0].port}/metrics", timeout=2) as answer:
+            with urlopen(f"http://127.0.0.1:{self.workers[0].port}/metrics", timeout=HANGS_S) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
             return 0
@@ -89,6 +90,7 @@ async def run(home: Path, kafka_port: int, aws_url: str) -> None:
     async with OutageStack(home, kafka_port, aws_url, gate) as stack:
         await ensure_topics(stack.settings)
         worker = stack.workers[0]
+        watch = Watch(worker.home)
         worker.start()
         await stack.until(worker.ready, "the worker is ready")
         await stack.feed(3)
@@ -96,17 +98,22 @@ async def run(home: Path, kafka_port: int, aws_url: str) -> None:
         await stack.feed(3)
         await stack.until(lambda: stack.retries() >= 4, "every partition's commit meets the outage")
         await stack.feed(3)  # this waits in the log
-        await stack.until(lambda: worker.poll() is not None, "the worker ends, for its input waits", timeout_s=40)
+
+        def has_ended() -> bool:
+            watch.pass_s()
+            return worker.poll() is not None
+
+        await stack.until(has_ended, "the worker ends, for its input waits")
         assert worker.poll() == 1
         assert "worker stalled" in worker.log()
         worker.start()
-        # each of 4 partitions pauses 0.2, 0.4, ... 6.4 s between 7 calls: much longer than it may stand still
-        await stack.until(lambda: stack.retries() >= 4 * 7, "it tries again and again", timeout_s=60)
+        await stack.until(lambda: stack.retries() >= 4 * 3, "it tries again and again")
+        await watch.look_long()
         assert worker.poll() is None, worker.tail()
         await gate.let_through()
-        await stack.until(worker.ready, "the worker is ready again", timeout_s=40)
+        await stack.until(worker.ready, "the worker is ready again")
         await stack.feed_ticks()
-        await stack.until(stack.all_committed, "every message is in a transaction", timeout_s=60)
+        await stack.until(stack.all_committed, "every message is in a transaction")
         for part in stack.parts:
             part.check_complete()
         assert worker.end(signal.SIGTERM) == 0

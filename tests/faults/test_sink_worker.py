@@ -15,7 +15,7 @@ from tests.worlds.etl_workers import Worker, aws, broker
 from tests.worlds.etl_workers import World as Stack
 from tests.worlds.sink import World as Partition
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.stack
 
 PARTITIONS = 4
 
@@ -103,7 +103,7 @@ async def run(stack: SinkStack) -> None:
     async with stack:
         await ensure_topics(stack.settings)
         await faults(stack)
-        await stack.until(stack.all_committed, "every message is in a transaction", timeout_s=60)
+        await stack.until(stack.all_committed, "every message is in a transaction")
         for part in stack.parts:
             part.check_complete()
             assert len(part.records()) > 1

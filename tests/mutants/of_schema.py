@@ -67,7 +67,7 @@ MUTANTS = (
         "the plan is older than the lock",
         "D5",
         "app/adapters/warehouse_schema.py",
-        "        await connection.rollback()  # what was read is older than the lock\n",
+        "        await _end(connection.rollback())  # what was read is older than the lock\n",
         "",
         INIT,
     ),
@@ -76,7 +76,7 @@ MUTANTS = (
         "D5",
         "app/adapters/warehouse_schema.py",
         "            await _change(connection, step)  # 3\n",
-        "            await _change(connection, step)\n            await _commit(connection)\n",
+        "            await _change(connection, step)\n            await _end(connection.commit())\n",
         INIT,
     ),
 )

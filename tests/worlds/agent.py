@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -12,15 +12,10 @@ from faust.types import TP
 from faust.types.tuples import RecordMetadata
 
 from app import apps, worker
+from app.shell import hooks
 from app.shell.faust_app import InstreamApp
 from app.testing.memory import MemoryLogs
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until the condition holds."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
-            await asyncio.sleep(0)
+from tests.worlds.waiting import HANGS_S, until
 
 
 class MemoryProducer:
@@ -87,8 +82,9 @@ class Member:
 
     async def revoke(self) -> None:
         """What the app does before partitions go."""
-        async with asyncio.timeout(5):
-            await self.app.hooks.leave("revoke")
+        leaving = asyncio.ensure_future(self.app.hooks.leave("revoke"))
+        await until(leaving.done)
+        leaving.result()
 
     async def _crash(self, reason: BaseException) -> None:
         self.crashes.append(reason)
@@ -105,6 +101,7 @@ def new_member(role: str, home: Path, monkeypatch: pytest.MonkeyPatch, **setting
     """A role's app and agents, imported anew with these settings in the environment and dropped again."""
     for name, value in {"home": home, **settings}.items():
         monkeypatch.setenv(f"INSTREAM_{name.upper()}", str(value))
+    monkeypatch.setattr(hooks, "LEAVE_TIMEOUT_S", 2 * HANGS_S)  # so that a hook that hangs is seen, and not passed over
     monkeypatch.delitem(apps._built, role, raising=False)
     monkeypatch.delitem(sys.modules, f"agents.{role}.agent", raising=False)
     try:

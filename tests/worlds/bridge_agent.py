@@ -5,7 +5,8 @@ from typing import Any
 from app.core.formats.block import is_control
 from app.core.formats.checkpoint import Barrier, Checkpoint, decode, encode, home_of
 from app.testing.memory import MemoryBlockStream
-from tests.worlds.agent import Member, until
+from tests.worlds.agent import Member
+from tests.worlds.waiting import until
 
 CHECKPOINTS, CHANGELOG, BLOCKS = "checkpoints-e1", "instream-bridge-e1-checkpoints-changelog", "blocks-e1"
 HOMES = 3

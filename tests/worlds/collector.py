@@ -1,9 +1,8 @@
 """A collector on a free port, over the in-memory twins of S3, the registry and Kinesis."""
 
-import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +10,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from app.clock import SystemClock
+from app.clock import Clock, SystemClock
 from app.collector.server import COLLECTOR, create_app, new_runner
 from app.core.formats.block import decode_header, frame_of, open_frame
 from app.core.formats.registry_item import RegistryItem
@@ -28,20 +27,14 @@ class Answer(msgspec.Struct):
     headers: Any
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Return as soon as the condition holds; fail after ten seconds."""
-    async with asyncio.timeout(10):
-        while not await condition():  # noqa: ASYNC110 - a condition on the twins' content has no event
-            await asyncio.sleep(0.005)
-
-
 class CollectorWorld:
     """What a test sees of a collector and of what it stored."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, clock: Clock | None = None, **changes: Any) -> None:
         defaults: dict[str, Any] = {
-            "write_keys": {"demo": "browser", "back": "server"}, "partitions": 4, "linger_ms": 10, "request_timeout_s": 5.0,
+            "write_keys": {"demo": "browser", "back": "server"}, "partitions": 4, "linger_ms": 10, "request_timeout_s": 60.0,
         }  # fmt: skip
+        self._clock = clock or SystemClock()
         self.settings = Settings(**{**defaults, **changes})
         self.store = MemoryObjectStore()
         self.registry = MemoryRegistry()
@@ -57,7 +50,7 @@ class CollectorWorld:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["CollectorWorld"]:
-        app = create_app(self.settings, self.store, self.registry, self.stream, SystemClock(), os.urandom)
+        app = create_app(self.settings, self.store, self.registry, self.stream, self._clock, os.urandom)
         self.app = app
         self.runner = new_runner(app, self.settings)
         await self.runner.setup()
@@ -77,6 +70,12 @@ class CollectorWorld:
     @property
     def resend_bytes(self) -> int:
         return self.app[COLLECTOR].resend_bytes
+
+    @property
+    def gathered_lines(self) -> int:
+        """Lines of the batch that lingers."""
+        batcher = self.app[COLLECTOR]._batcher
+        return len(batcher._open.lines) if batcher and batcher._open else 0
 
     async def call(self, method: str, path: str, data: Any = None, headers: Any = NDJSON) -> Answer:
         options = {"skip_auto_headers": ["Content-Type"]}

@@ -10,7 +10,8 @@ from app.core.formats.source import SourceMessage
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import StepMessage, decode_step
 from app.errors import StepConflict
-from tests.worlds.inbox import Source, until
+from tests.worlds.inbox import Source
+from tests.worlds.waiting import turns, until
 
 TICK = b"tick"
 
@@ -119,5 +120,4 @@ class Partition:
         await until(condition)
 
     async def settle(self) -> None:
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await turns()

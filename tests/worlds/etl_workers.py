@@ -6,11 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from aiokafka import AIOKafkaProducer
@@ -20,9 +19,11 @@ from app.adapters.s3 import S3ObjectStore
 from app.core.formats.step_history import Accepted, StepVerdict
 from app.core.formats.step_message import StepMessage, decode_step
 from app.local.services import kafka
-from app.local.services.aws import free_port, new_server
+from app.local.services.aws import new_server
+from app.local.stack.ports import own_port
 from app.settings import Settings
 from app.topics import topics_of
+from tests.worlds.waiting import HANGS_S, PAUSE_S, until
 
 ROOT = Path(__file__).parents[2]
 FAUST = str(Path(sys.executable).parent / "faust")
@@ -31,12 +32,12 @@ FAUST = str(Path(sys.executable).parent / "faust")
 @contextmanager
 def broker(home: Path) -> Iterator[int]:
     """A Kafka broker of its own; its port."""
-    ports = kafka.KafkaPorts(free_port(), free_port())
+    ports = kafka.KafkaPorts(own_port(), own_port())
     kafka.prepare(home, ports, 16 * 1024 * 1024)
     with (home / "out.log").open("wb") as out:
         process = subprocess.Popen(kafka.command(home), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
     try:
-        asyncio.run(kafka.wait_ready(ports.broker))
+        asyncio.run(kafka.wait_ready(ports.broker, HANGS_S))
         yield ports.broker
     finally:
         process.kill()
@@ -69,10 +70,9 @@ class Worker:
         self.home = home
         self._environment = environment
         self.process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self.port = own_port()
 
     def start(self) -> None:
-        self.port = free_port()
         self.home.mkdir(exist_ok=True)
         environment = {
             **self._environment, "INSTREAM_HOME": str(self.home), "INSTREAM_WEB_PORT": str(self.port),
@@ -89,23 +89,24 @@ class Worker:
         if self.process is not None and (code := self.process.poll()) is not None:
             raise AssertionError(f"worker ended with {code}:\n{self.tail()}")
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2) as answer:
+            with urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=HANGS_S) as answer:
                 return bool(answer.status == 200)
-        except (HTTPError, URLError, OSError):
+        except OSError:
             return False
 
     def end(self, sign: signal.Signals) -> int:
         """Send a signal; the exit code."""
         assert self.process is not None
         self.process.send_signal(sign)
-        return self.process.wait(timeout=15)
+        return self.process.wait(HANGS_S)
 
     def poll(self) -> int | None:
         assert self.process is not None
         return self.process.poll()
 
     def log(self) -> str:
-        return (self.home / "log").read_text()
+        log = self.home / "log"
+        return log.read_text() if log.exists() else ""
 
     def tail(self) -> str:
         return self.log()[-3000:]
@@ -178,15 +179,6 @@ class World:
         else:
             self.ignored += 1
 
-    async def until(self, condition: Any, what: str, timeout_s: float = 25) -> None:
-        """Wait for a condition (a function, async or not) or fail with the workers' last words."""
-        deadline_s = asyncio.get_running_loop().time() + timeout_s
-        while True:
-            found = condition()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return
-            if asyncio.get_running_loop().time() > deadline_s:
-                raise AssertionError(f"{what} did not happen\n" + "\n".join(worker.tail() for worker in self.workers))
-            await asyncio.sleep(0.1)
+    async def until(self, condition: Callable[[], Any], what: str) -> None:
+        """Wait for a condition (a function, async or not); what hangs fails with the workers' last words."""
+        await until(condition, PAUSE_S, lambda: "\n".join([f"{what}:", *(worker.tail() for worker in self.workers)]))

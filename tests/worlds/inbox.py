@@ -1,23 +1,11 @@
 """A partition's source without Kafka: messages, seeks and acknowledgements of one inbox."""
 
-import asyncio
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from faust.types import TP
 
 from app.shell.runners import Inbox
-
-GIVEN_UP_S = 30
-"""Only what hangs takes so long; a process's first step loads all that enrichment knows, seconds on a busy machine."""
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until the condition holds."""
-    async with asyncio.timeout(GIVEN_UP_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
-            await asyncio.sleep(0)
 
 
 class StandingClock:

@@ -23,7 +23,9 @@ from app.core.formats.flows import BY_NAME, OUTPUTS, ColumnKind
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.local import redshift
 from app.local.services import aws, postgres
+from app.local.stack.ports import own_port
 from app.settings import Settings
+from tests.worlds.waiting import HANGS_S, until
 
 AWS_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "stand-in", "AWS_SECRET_ACCESS_KEY": "stand-in", "AWS_DEFAULT_REGION": "us-east-1",
@@ -46,7 +48,7 @@ class WarehouseStack(NamedTuple):
 @pytest.fixture(scope="session")
 def warehouse_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarehouseStack]:
     """Started once for all tests."""
-    aws_port, backend_port, port, control_port = (aws.free_port() for _ in range(4))
+    aws_port, backend_port, port, control_port = (own_port() for _ in range(4))
     stack = WarehouseStack(f"http://127.0.0.1:{aws_port}", backend_port, port, f"http://127.0.0.1:{control_port}")
     data = tmp_path_factory.mktemp("warehouse") / "postgres"
     postgres.init(data)
@@ -66,16 +68,16 @@ def warehouse_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wareho
         for process in reversed(processes):
             process.terminate()
         for process in processes:
-            process.wait(timeout=20)
+            process.wait()
 
 
 def wait_for(stack: WarehouseStack, log: Path) -> None:
     import asyncio
 
     try:
-        asyncio.run(redshift.wait_ready(stack.url()))
+        asyncio.run(redshift.wait_ready(stack.url(), HANGS_S))
         asyncio.run(migrate(stack.url()))  # every test's database is a copy of this one
-        aws.wait_ready(stack.aws_url)
+        aws.wait_ready(stack.aws_url, HANGS_S)
     except Exception as exc:
         raise RuntimeError(log.read_text()[-3000:]) from exc
 
@@ -114,7 +116,7 @@ def control(stack: WarehouseStack, method: str, path: str = "", **fault: Any) ->
     """One call of the stand-in's control port."""
     body = json.dumps(fault).encode() if method == "POST" else None
     request = urllib.request.Request(stack.control_url + "/faults" + path, data=body, method=method)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=HANGS_S) as answer:
         return json.loads(answer.read())
 
 
@@ -142,6 +144,15 @@ class Warehouse(NamedTuple):
     async def put_manifest(self, key: str, *urls: str, **more: Any) -> str:
         entries = [{"url": url, "mandatory": True} | more for url in urls]
         return await self.put_file(key, json.dumps({"entries": entries}).encode())
+
+
+async def until_locked_out(warehouse: Warehouse, sessions: int) -> None:
+    """Return once so many sessions wait for a lock. Time may stand meanwhile."""
+
+    async def are_waiting() -> bool:
+        return (await warehouse.query("SELECT count(*) FROM pg_locks WHERE NOT granted"))[0][0] >= sessions
+
+    await until(are_waiting)
 
 
 def rows_of(output: str, count: int, **columns: Any) -> pl.DataFrame:

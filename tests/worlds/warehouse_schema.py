@@ -1,11 +1,16 @@
-"""Warehouses with another schema than the catalogue's: none at all, and that of version 1, which was written by hand."""
+"""Warehouses with another schema than the catalogue's: none, that of version 1, which was written by hand, and less."""
 
+import asyncio
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from click.testing import Result
+from typer.testing import CliRunner
 
+from app.cli.main import app
 from app.sql import views
 from tests.worlds.warehouse import Warehouse
 
@@ -27,6 +32,37 @@ async def make_version_1(warehouse: Warehouse) -> None:
     lines = [line for line in (VERSION_1 / "tables.sql").read_text().splitlines() if not line.lstrip().startswith("--")]
     tables = [text for text in "\n".join(lines).split(";\n") if text.strip(" \n;")]
     await execute(warehouse.settings.warehouse_url, *tables, *(view.statement for view in views()))
+
+
+async def older_warehouse(warehouse: Warehouse) -> Warehouse:
+    """A warehouse of version 1 that lacks two columns and a table, and has a column of the operator's own, and a row."""
+    older = await empty_warehouse(warehouse)
+    await make_version_1(older)
+    await execute(
+        older.settings.warehouse_url,
+        "ALTER TABLE analytics.page_views DROP COLUMN engagement_id",
+        "ALTER TABLE analytics.engagements DROP COLUMN reason",
+        "DROP TABLE analytics.dead_letters",
+        "ALTER TABLE analytics.page_views ADD COLUMN note VARCHAR(9)",
+        "INSERT INTO analytics.page_views (batch_id, line, txn_id, url, note) VALUES ('b', 7, 't', 'https://x', 'mine')",
+    )
+    return older
+
+
+async def everything(warehouse: Warehouse) -> list[object]:
+    """Each column of the schema, and the page views."""
+    columns = await warehouse.query(
+        "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable FROM information_schema.columns "
+        "WHERE table_schema = 'analytics' ORDER BY 1, 2"
+    )
+    return [columns, await warehouse.query("SELECT batch_id, line, txn_id, url FROM analytics.page_views ORDER BY line")]
+
+
+async def run_init(warehouse: Warehouse, *words: str) -> Result:
+    """The command `instream init` against a warehouse, where no stack is up."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = {"INSTREAM_WAREHOUSE_URL": warehouse.settings.warehouse_url, "INSTREAM_HOME": home}
+        return await asyncio.to_thread(CliRunner(env=environment).invoke, app, ["init", *words])
 
 
 async def execute(url: str, *statements: str) -> list[tuple[Any, ...]]:

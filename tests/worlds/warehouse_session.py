@@ -1,6 +1,5 @@
 """What the contract of a warehouse session is tested on: the twin in memory, and the stand-in through the real adapter."""
 
-import asyncio
 import json
 import os
 import socket
@@ -16,7 +15,8 @@ from app.core.delivery.statements import LOADED, LogRow
 from app.core.formats.flow_files import encode_output
 from app.errors import ServiceUnavailable, WarehouseError
 from app.testing.memory import MemoryObjectStore, MemorySession, MemoryWarehouse
-from tests.worlds.warehouse import Warehouse, rows_of
+from tests.worlds.waiting import until
+from tests.worlds.warehouse import Warehouse, rows_of, until_locked_out
 from tests.worlds.warehouse_schema import execute
 
 MOMENT = datetime(2026, 11, 18, 11, 6, 41)  # noqa: DTZ001 - the warehouse's timestamps have no zone
@@ -53,8 +53,7 @@ class Case(NamedTuple):
 
     async def until_given(self, session: WarehouseSession) -> None:
         """The lock, however long whoever is gone takes to be noticed; let go of again."""
-        async with asyncio.timeout(30):
-            await session.lock()
+        await session.lock()
         await session.rollback()
 
 
@@ -94,9 +93,7 @@ def memory_case() -> Case:
         setattr(warehouse, side, hook)
 
     async def waiting(sessions: int) -> None:
-        async with asyncio.timeout(10):
-            while len(warehouse.log_lock.waiting) < sessions:  # noqa: ASYNC110 - what is awaited has no event
-                await asyncio.sleep(0)
+        await until(lambda: len(warehouse.log_lock.waiting) >= sessions)
 
     async def take_away(table: str, column: str | None) -> None:
         left = tuple(found for found in warehouse.tables.pop(table) if found.name != column)
@@ -117,10 +114,7 @@ def real_case(warehouse: Warehouse) -> Case:
             ours.shutdown(socket.SHUT_RDWR)
 
     async def waiting(sessions: int) -> None:
-        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        async with asyncio.timeout(30):
-            while (await warehouse.query(blocked))[0][0] < sessions:  # noqa: ASYNC110 - what is awaited has no event
-                await asyncio.sleep(0.02)
+        await until_locked_out(warehouse, sessions)
 
     async def take_away(table: str, column: str | None) -> None:
         what = f"TABLE analytics.{table}" if column is None else f"TABLE analytics.{table} DROP COLUMN {column}"

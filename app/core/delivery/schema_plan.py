@@ -131,6 +131,8 @@ def _resize(table: Table, column: Column, is_there: FoundColumn, readers: tuple[
         return _refusal(table, column, readers, f"{difference}: {why}", remedy)
     if schema.is_key(table, column):
         return _refusal(table, column, readers, f"{difference}: Redshift does not resize a column of a key", resize)
+    if table.name == SCHEMA_LOG.name:
+        return _refusal(table, column, readers, f"{difference}: the log is locked while a change is made", resize)
     if readers:
         why = f"Redshift does not resize a column that a view reads: {', '.join(readers)}"
         return _refusal(table, column, readers, f"{difference}: {why}", resize)

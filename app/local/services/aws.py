@@ -130,14 +130,6 @@ def new_server(host: str, port: int) -> BaseWSGIServer:
     return make_server(host, port, Serialised(), threaded=True, request_handler=Handler)
 
 
-def free_port() -> int:
-    """A port on the loopback that nobody uses now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def wait_ready(url: str, timeout_s: float = 60) -> None:
     """Return once the stand-in at `url` answers.
 

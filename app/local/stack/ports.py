@@ -37,6 +37,9 @@ class Claim(NamedTuple):
     """Whether the usual port was taken, so that an operator must hear of this one."""
 
 
+_OWN: Final[list[Claim]] = []
+
+
 def claim(port: int) -> socket.socket | None:
     """The socket that claims `port`, or None where somebody has it."""
     holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -63,6 +66,17 @@ def claim_free() -> Claim:
         if holder is not None:
             return Claim(port, holder, moved=False)
     raise LocalStackError(f"no free port between {FREE_RANGE.start} and {FREE_RANGE.stop}")
+
+
+def own_port() -> int:
+    """Any port that nobody has; this process claims it until it ends, so nobody takes it before a service listens there.
+
+    Raises:
+        LocalStackError: as `claim_free`.
+    """
+    held = claim_free()
+    _OWN.append(held)
+    return held.port
 
 
 def claim_ports(services: Iterable[Service], set_ports: Mapping[str, int]) -> dict[str, Claim]:

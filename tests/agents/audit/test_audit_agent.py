@@ -13,7 +13,8 @@ from app.core.formats.registry_item import BatchState, RegistryItem
 from app.core.formats.stored_line import StoredLine
 from app.errors import ServiceUnavailable
 from app.testing.memory import MemoryBlockStream, MemoryLoadedLedger, MemoryObjectStore, MemoryRegistry
-from tests.worlds.agent import Member, new_member, until
+from tests.worlds.agent import Member, new_member
+from tests.worlds.waiting import until
 
 TURNS = "audit-e1"
 

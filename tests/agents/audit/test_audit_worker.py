@@ -22,11 +22,13 @@ from app.core.formats.batch import SealedBatch, new_batch_id, seal
 from app.core.formats.block import decode_header
 from app.core.formats.registry_item import BatchState, RegistryItem
 from app.core.formats.stored_line import StoredLine
-from app.local.services import aws, kafka
+from app.local.services import kafka
+from app.local.stack.ports import own_port
 from app.settings import Settings
+from tests.worlds.waiting import HANGS_S, PAUSE_S, until
 from tests.worlds.warehouse import AWS_ENVIRONMENT, Warehouse
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.stack
 PARTITIONS = 2
 
 
@@ -38,12 +40,12 @@ class Broker(NamedTuple):
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     folder = tmp_path_factory.mktemp("audit")
-    port, controller_port = aws.free_port(), aws.free_port()
+    port, controller_port = own_port(), own_port()
     kafka.prepare(folder / "kafka", kafka.KafkaPorts(port, controller_port), 16 << 20)
     with (folder / "kafka.log").open("wb") as log:
         process = subprocess.Popen(kafka.command(folder / "kafka"), stdout=log, stderr=log)
         try:
-            asyncio.run(kafka.wait_ready(port))
+            asyncio.run(kafka.wait_ready(port, HANGS_S))
             yield Broker(f"127.0.0.1:{port}", folder)
         finally:
             process.kill()
@@ -123,19 +125,22 @@ class Worker:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], timeout_s: float = 60) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not await condition():
-                    if self.process.poll() is not None:
-                        raise TimeoutError
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            pytest.fail(f"the worker ended, or it did not happen in {timeout_s} s; it said:\n{self.log.read_text()[-4000:]}")
+    def said(self) -> str:
+        """Its last words."""
+        return self.log.read_text()[-4000:]
+
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Wait for a condition; fails when the worker ends."""
+
+        async def holds() -> bool:
+            assert self.process.poll() is None, self.said()
+            return await condition()
+
+        await until(holds, PAUSE_S, self.said)
 
     async def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        return await asyncio.to_thread(self.process.wait, 30)
+        return await asyncio.to_thread(self.process.wait, HANGS_S)
 
 
 async def test_it_completes_and_replays_and_hands_over(world: World) -> None:

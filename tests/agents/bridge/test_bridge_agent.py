@@ -9,13 +9,14 @@ from faust.types import TP
 from app.core.formats.checkpoint import Barrier, Checkpoint, decode, home_of
 from app.errors import EpochMismatch, FormatInvalid, WorkerStalled
 from tests.builders.source_log import block
-from tests.worlds.agent import new_member, until
+from tests.worlds.agent import new_member
 from tests.worlds.bridge_agent import BLOCKS, CHANGELOG, CHECKPOINTS, HOME, HOMES, OTHER, SHARD, Bridge
+from tests.worlds.waiting import until
 
 
 @pytest.fixture
 async def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bridge]:
-    settings = {"partitions": 2, "checkpoint_partitions": HOMES, "tick_interval_s": 0.01, "stall_timeout_s": 30}
+    settings = {"partitions": 2, "checkpoint_partitions": HOMES, "tick_interval_s": 0.01, "stall_timeout_s": 3600}
     with new_member("bridge", tmp_path, monkeypatch, **settings):
         bridge = Bridge()
         async with bridge.module.keep_checkpoints.test_context() as bridge.agent:

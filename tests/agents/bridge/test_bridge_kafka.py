@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +28,12 @@ from app.core.formats.block import (
     is_control,
 )
 from app.local.services import aws, kafka
+from app.local.stack.ports import own_port
 from app.settings import Settings
 from app.topics import topics_of
+from tests.worlds.waiting import HANGS_S, until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 PARTITIONS = 3
 
 
@@ -44,7 +46,7 @@ class Stack(NamedTuple):
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("bridge")
-    aws_port, broker_port, controller_port = (aws.free_port() for _ in range(3))
+    aws_port, broker_port, controller_port = (own_port() for _ in range(3))
     kafka.prepare(folder / "kafka", kafka.KafkaPorts(broker_port, controller_port), 16 << 20)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "INSTREAM_"))}
     environment = clean | {
@@ -64,8 +66,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         ]
         processes = [subprocess.Popen(command, env=environment, stdout=log, stderr=log) for command in commands]
         try:
-            aws.wait_ready(environment["AWS_ENDPOINT_URL"])
-            asyncio.run(kafka.wait_ready(broker_port))
+            aws.wait_ready(environment["AWS_ENDPOINT_URL"], HANGS_S)
+            asyncio.run(kafka.wait_ready(broker_port, HANGS_S))
             yield Stack(settings, environment, folder)
         finally:
             for process in processes:
@@ -85,7 +87,7 @@ class Worker:
 
     async def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        return await asyncio.to_thread(self.process.wait, 30)
+        return await asyncio.to_thread(self.process.wait, HANGS_S)
 
 
 class Blocks:
@@ -95,19 +97,33 @@ class Blocks:
         self._consumer = consumer
         self.logs: dict[int, list[tuple[int, bytes]]] = {n: [] for n in range(PARTITIONS)}
 
-    async def until(self, condition: Any, *workers: Worker, timeout_s: float = 60) -> None:
+    async def until(self, condition: Callable[[], bool], *workers: Worker) -> None:
         """Read until `condition()`; fails when the last of `workers`, which must be alive, ends."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not condition():
-                    if workers[-1].process.poll() is not None:
-                        raise TimeoutError
-                    for messages in (await self._consumer.getmany(timeout_ms=200)).values():
-                        for message in messages:
-                            self.logs[message.partition].append((message.timestamp, message.value))
-        except TimeoutError:
-            tails = "\n".join(worker.log.read_text()[-3000:] for worker in workers)
-            pytest.fail(f"the worker ended, or it did not happen in {timeout_s} s; the workers said:\n{tails}")
+
+        def said() -> str:
+            return "\n".join(worker.log.read_text()[-3000:] for worker in workers)
+
+        async def holds() -> bool:
+            assert workers[-1].process.poll() is None, said()
+            return condition() or await self.read()
+
+        await until(holds, story=said)
+
+    async def read(self) -> bool:
+        """Read what comes within a moment. Returns: False, for there may be more."""
+        for messages in (await self._consumer.getmany(timeout_ms=200)).values():
+            for message in messages:
+                self.logs[message.partition].append((message.timestamp, message.value))
+        return False
+
+    async def read_to_end(self) -> None:
+        """Read everything that is on the topic now."""
+        ends = await self._consumer.end_offsets(self._consumer.assignment())
+
+        async def is_read() -> bool:
+            return all(len(self.logs[part.partition]) >= end for part, end in ends.items()) or await self.read()
+
+        await until(is_read)
 
     def values(self) -> list[bytes]:
         return [value for log in self.logs.values() for _, value in log if not is_control(value)]
@@ -175,8 +191,9 @@ async def test_a_bridge_that_is_joined_stopped_killed_and_split_delivers_every_b
             wanted += more
             await blocks.until(lambda: "bridge serves" in workers[1].log.read_text(), *workers)
             await blocks.until(lambda: set(wanted) <= set(blocks.values()), *workers)
-            before = len(blocks.values())
 
+            await blocks.read_to_end()
+            before = len(blocks.values())
             assert await workers[0].end(signal.SIGTERM) == 0
             more = some_blocks(120, 30)
             await stream.put(more)

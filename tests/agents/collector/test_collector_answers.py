@@ -10,7 +10,8 @@ import pytest
 from app.collector.server import create_app
 from app.errors import ConfigurationError
 from tests.builders.events import event, text
-from tests.worlds.collector import KEY, NDJSON, CollectorWorld, until
+from tests.worlds.collector import KEY, NDJSON, CollectorWorld
+from tests.worlds.waiting import until
 
 ONE = text(event())
 
@@ -160,11 +161,7 @@ async def test_a_body_that_does_not_come_is_503_and_one_that_breaks_off_leaves_n
         writer.close()
         with socket.create_connection(("127.0.0.1", world.port)) as broken:
             broken.sendall(head.encode())
-
-        async def is_forgotten():
-            return world.buffered_bytes == 0
-
-        await until(is_forgotten)
+        await until(lambda: world.buffered_bytes == 0)
         assert await world.items() == []
 
 

@@ -11,11 +11,21 @@ from app.core.formats.batch import cut_again
 from app.core.formats.block import decode_header
 from app.errors import OutcomeUnknown, ServiceUnavailable
 from tests.builders.events import event, text
-from tests.worlds.collector import NDJSON, CollectorWorld, until
+from tests.worlds.collector import NDJSON, Answer, CollectorWorld
+from tests.worlds.inbox import StandingClock
+from tests.worlds.waiting import LoopTime, turns, until
 
 
 def body(*ids: str) -> bytes:
     return b"\n".join(text(event(event_id=name, page_view_id=f"p-{name}")) for name in ids)
+
+
+async def lingering(world: CollectorWorld, *bodies: bytes) -> "list[asyncio.Task[Answer]]":
+    """Posts whose lines are all in the batch that lingers."""
+    posts = [asyncio.create_task(world.post(each)) for each in bodies]
+    lines = sum(each.count(b"\n") + 1 for each in bodies)
+    await until(lambda: world.gathered_lines == lines)
+    return posts
 
 
 async def test_s3_comes_first_then_the_registry_then_kinesis_then_the_answer():
@@ -37,11 +47,7 @@ async def test_s3_comes_first_then_the_registry_then_kinesis_then_the_answer():
     async with world.running():
         answer = asyncio.create_task(world.post(body("a", "b")))
         for number, name in enumerate(gates, start=1):
-
-            async def is_reached(number=number):
-                return len(reached) == number
-
-            await until(is_reached)
+            await until(lambda: len(reached) == number)  # noqa: B023
             assert reached[-1] == name
             assert not answer.done()
             gates[name].set()
@@ -58,20 +64,25 @@ async def test_what_is_acknowledged_is_in_raw_and_registry_and_cuts_into_what_ki
         assert sorted(cut_again(raw, item, 0)) == sorted(await world.blocks())
 
 
-async def test_requests_within_the_linger_share_a_batch_and_each_stays_whole():
+async def test_requests_within_the_linger_share_a_batch_and_each_stays_whole(loop_time: LoopTime):
     async with CollectorWorld(linger_ms=150).running() as world:
-        answers = await asyncio.gather(*(world.post(body(f"{n}a", f"{n}b")) for n in range(20)))
+        posts = await lingering(world, *(body(f"{n}a", f"{n}b") for n in range(20)))
+        loop_time.pass_s(0.15)
+        answers = await asyncio.gather(*posts)
         assert {answer.status for answer in answers} == {200}
         assert len({answer.body["batch_id"] for answer in answers}) == 1
         [item] = await world.items()
         assert item.line_count == 40
-        later = await world.post(body("z"))
+        [post] = await lingering(world, body("z"))
+        loop_time.pass_s(0.15)
+        later = await post
         assert later.body["batch_id"] > item.batch_id
 
 
+@pytest.mark.usefixtures("loop_time")
 async def test_a_full_batch_does_not_wait_for_the_linger():
-    async with CollectorWorld(linger_ms=60_000, batch_bytes=1000).running() as world:
-        answer = await asyncio.wait_for(world.post(body(*(str(n) for n in range(20)))), 5)
+    async with CollectorWorld(linger_ms=1, batch_bytes=1000).running() as world:
+        answer = await world.post(body(*(str(n) for n in range(20))))
         assert answer.body["accepted"] == 20
 
 
@@ -109,34 +120,55 @@ async def test_a_short_failure_of_storage_is_retried_within_the_request(service,
 
 
 @pytest.mark.parametrize("service", ["store", "registry"])
-async def test_a_lasting_failure_of_storage_is_503_to_every_waiting_request(service):
-    world = CollectorWorld(request_timeout_s=0.3, linger_ms=50)
+async def test_a_lasting_failure_of_storage_is_503_to_every_waiting_request(service, loop_time: LoopTime):
+    world = CollectorWorld(request_timeout_s=30, linger_ms=50)
+    failed = 0
 
     async def fail(call, _):
+        nonlocal failed
         if call in {"put", "register"}:
+            failed += 1
             raise ServiceUnavailable("gone")
 
     getattr(world, service).before = fail
     async with world.running():
-        answers = await asyncio.gather(world.post(body("a")), world.post(body("b")))
+        posts = await lingering(world, body("a"), body("b"))
+        loop_time.pass_s(0.05)
+        for tries in range(1, 4):
+            await until(lambda: failed == tries)  # noqa: B023
+            loop_time.pass_s(1)
+        assert not any(post.done() for post in posts)
+        loop_time.pass_s(30)
+        answers = await asyncio.gather(*posts)
         assert [(answer.status, answer.body["error"]) for answer in answers] == [(503, "storage_unavailable")] * 2
         assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
         assert await world.blocks() == []
         assert world.buffered_bytes == 0
         getattr(world, service).before = None
-        assert (await world.post(body("a", "b"))).status == 200
+        [post] = await lingering(world, body("a", "b"))
+        loop_time.pass_s(0.05)
+        assert (await post).status == 200
 
 
-async def test_storage_that_hangs_is_503_in_time():
-    world = CollectorWorld(request_timeout_s=0.2)
+async def test_storage_that_hangs_is_503_in_time(loop_time: LoopTime):
+    world = CollectorWorld(request_timeout_s=30)
+    hangs = asyncio.Event()
 
     async def hang(call, _):
         if call == "put":
+            hangs.set()
             await asyncio.Event().wait()
 
     world.store.before = hang
     async with world.running():
-        assert (await asyncio.wait_for(world.post(body("a")), 5)).status == 503
+        [post] = await lingering(world, body("a"))
+        loop_time.pass_s(0.01)
+        await hangs.wait()
+        loop_time.pass_s(29.9)
+        await turns()
+        assert not post.done()
+        loop_time.pass_s(0.1)
+        assert (await post).status == 503
         assert await world.items() == []
 
 
@@ -155,7 +187,7 @@ async def test_an_unforeseen_error_of_storage_is_503_and_the_next_batch_goes_on(
         assert (await world.post(body("a"))).status == 200
 
 
-async def test_only_the_records_that_kinesis_refused_are_put_again_behind_the_answer():
+async def test_only_the_records_that_kinesis_refused_are_put_again_behind_the_answer(loop_time: LoopTime):
     world = CollectorWorld()
     puts: list[int] = []
     refusing = [True]
@@ -170,17 +202,16 @@ async def test_only_the_records_that_kinesis_refused_are_put_again_behind_the_an
 
     world.stream.before, world.stream.refuse = note, refuse
     async with world.running():
-        answer = await world.post(body(*map(str, range(40))))
-        assert answer.status == 200
+        [post] = await lingering(world, body(*map(str, range(40))))
+        loop_time.pass_s(0.01)
+        assert (await post).status == 200
         assert puts == [4]
         assert len(await world.blocks()) == 2
         refusing[0] = False
-
-        async def is_all_there():
-            return len(await world.blocks()) == 4
-
-        await until(is_all_there)
-        assert puts[:2] == [4, 2]
+        loop_time.pass_s(1)
+        await until(lambda: world.resend_bytes == 0)
+        assert puts == [4, 2]
+        assert len(await world.blocks()) == 4
         assert sorted(decode_header(block).block for block in await world.blocks()) == [0, 1, 2, 3]
 
 
@@ -199,18 +230,14 @@ async def test_what_is_refused_again_and_again_is_put_until_it_is_taken():
     world.stream.before, world.stream.refuse = note, refuse
     async with world.running():
         assert (await world.post(body(*map(str, range(40))))).status == 200
-
-        async def is_all_there():
-            return len(await world.blocks()) == 4
-
-        await until(is_all_there)
+        await until(lambda: world.resend_bytes == 0)
         assert puts == [4, 4, 4, 4, 3], "what was taken is not put again"
         assert sorted(decode_header(block).block for block in await world.blocks()) == [0, 1, 2, 3]
-        assert world.resend_bytes == 0
 
 
 async def test_kinesis_away_is_still_200_and_nothing_but_the_audit_is_left_after_the_bound():
-    world = CollectorWorld(max_buffered_bytes=4000, audit_grace_s=0.2)
+    clock = StandingClock()
+    world = CollectorWorld(clock, max_buffered_bytes=4000, audit_grace_s=300)
 
     async def away(call, _):
         if call == "put":
@@ -221,32 +248,33 @@ async def test_kinesis_away_is_still_200_and_nothing_but_the_audit_is_left_after
         statuses = [(await world.post(body(str(n)))).status for n in range(10)]
         assert statuses == [200] * 10
         assert 0 < world.resend_bytes <= 1000
-
-        async def is_empty():
-            return world.resend_bytes == 0
-
-        await until(is_empty)
+        clock.now_s += 301
+        await until(lambda: world.resend_bytes == 0)
         assert len(await world.items()) == 10
 
 
-async def test_kinesis_that_hangs_does_not_hold_the_answer_beyond_the_timeout():
-    world = CollectorWorld(request_timeout_s=0.3)
-    release = asyncio.Event()
+async def test_kinesis_that_hangs_does_not_hold_the_answer_beyond_the_timeout(loop_time: LoopTime):
+    world = CollectorWorld(request_timeout_s=30)
+    hangs, release = asyncio.Event(), asyncio.Event()
 
     async def hang(call, _):
         if call == "put":
+            hangs.set()
             await release.wait()
 
     world.stream.before = hang
     async with world.running():
-        assert (await asyncio.wait_for(world.post(body("a")), 5)).status == 200
+        [post] = await lingering(world, body("a"))
+        loop_time.pass_s(0.01)
+        await hangs.wait()
+        await turns()
+        assert not post.done()
+        loop_time.pass_s(30)
+        assert (await post).status == 200
         assert world.buffered_bytes > 0
         release.set()
-
-        async def is_there():
-            return len(await world.blocks()) == 1 and world.buffered_bytes == 0
-
-        await until(is_there)
+        await until(lambda: world.buffered_bytes == 0)
+        assert len(await world.blocks()) == 1
 
 
 async def test_a_clock_far_off_s3s_is_refused_with_the_reason():
@@ -279,11 +307,7 @@ async def test_a_refused_clock_is_measured_again_without_any_request(monkeypatch
     is_repaired = False
     world.store.before = answer_with_date
     async with world.running():
-
-        async def is_measured():
-            return measured > 3
-
-        await until(is_measured)
+        await until(lambda: measured > 3)
         assert (await world.post(body("a"))).body["error"] == "clock_skew"
         is_repaired = True
 
@@ -331,16 +355,13 @@ async def test_more_than_fits_in_memory_is_503_until_there_is_room():
         assert world.buffered_bytes == 0
 
 
-async def test_a_client_that_leaves_does_not_take_the_others_answer_with_it():
+async def test_a_client_that_leaves_does_not_take_the_others_answer_with_it(loop_time: LoopTime):
     async with CollectorWorld(linger_ms=200).running() as world:
-        leaver = asyncio.create_task(world.post(body("a")))
-        stays = asyncio.create_task(world.post(body("b")))
-
-        async def is_buffered():
-            return world.buffered_bytes > 600
-
-        await until(is_buffered)
+        leaver, stays = await lingering(world, body("a"), body("b"))
         leaver.cancel()
+        await asyncio.wait([leaver])
+        await turns()
+        loop_time.pass_s(0.2)
         answer = await stays
         assert answer.status == 200
         [item] = await world.items()
@@ -350,13 +371,8 @@ async def test_a_client_that_leaves_does_not_take_the_others_answer_with_it():
 async def test_shutdown_stores_the_open_batch_answers_and_then_refuses():
     world = CollectorWorld(linger_ms=60_000)
     async with world.running():
-        waiting = asyncio.create_task(world.post(body("a")))
-
-        async def is_buffered():
-            return world.buffered_bytes > 0
-
-        await until(is_buffered)
-        await asyncio.wait_for(world.runner.cleanup(), 10)
+        [waiting] = await lingering(world, body("a"))
+        await world.runner.cleanup()
         assert (await waiting).status == 200
         assert len(await world.items()) == 1
         with pytest.raises(OSError, match="connect"):

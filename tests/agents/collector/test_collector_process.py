@@ -14,10 +14,12 @@ from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.core.formats.batch import cut_again
-from app.local.services.aws import free_port, wait_ready
+from app.local.services.aws import wait_ready
+from app.local.stack.ports import own_port
 from app.settings import Settings
 from tests.builders.events import event, text
-from tests.worlds.collector import NDJSON, until
+from tests.worlds.collector import NDJSON
+from tests.worlds.waiting import HANGS_S, PAUSE_S, until
 
 REGION = {"AWS_DEFAULT_REGION": "us-east-1"}
 COMMAND = [sys.executable, "-m", "app.collector"]
@@ -25,7 +27,7 @@ COMMAND = [sys.executable, "-m", "app.collector"]
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    port = free_port()
+    port = own_port()
     for name in [name for name in os.environ if name.startswith(("AWS_", "INSTREAM_"))]:
         monkeypatch.delenv(name)
     ours = {
@@ -34,15 +36,15 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         "AWS_SECRET_ACCESS_KEY": "stand-in",
         "AWS_DEFAULT_REGION": "us-east-1",
         "INSTREAM_WRITE_KEYS": "demo:browser",
-        "INSTREAM_COLLECTOR_PORT": str(free_port()),
-        "INSTREAM_WEB_PORT": str(free_port()),
+        "INSTREAM_COLLECTOR_PORT": str(own_port()),
+        "INSTREAM_WEB_PORT": str(own_port()),
         "INSTREAM_LINGER_MS": "60000",
     }
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
     with subprocess.Popen([sys.executable, "-m", "app.local.services.aws", "--port", str(port)]) as process:
         try:
-            wait_ready(ours["AWS_ENDPOINT_URL"])
+            wait_ready(ours["AWS_ENDPOINT_URL"], HANGS_S)
             yield dict(os.environ)
         finally:
             process.terminate()
@@ -65,7 +67,7 @@ async def test_sigterm_stores_what_is_open_answers_it_and_exits_with_zero(enviro
                 except aiohttp.ClientConnectionError:
                     return False
 
-            await until(lambda: answers(f"{url}/ready", '"ready"'))
+            await until(lambda: answers(f"{url}/ready", '"ready"'), PAUSE_S)
             assert await answers(f"{ops}/metrics", "instream_collector_buffered_bytes 0.0")
             body = b"\n".join(text(event(event_id=f"e{n}")) for n in range(3))
             waiting = asyncio.create_task(session.post(f"{url}/v1/events", data=body, headers=NDJSON))
@@ -73,10 +75,10 @@ async def test_sigterm_stores_what_is_open_answers_it_and_exits_with_zero(enviro
             async def is_buffered() -> bool:
                 return not await answers(f"{ops}/metrics", "instream_collector_buffered_bytes 0.0")
 
-            await until(is_buffered)
+            await until(is_buffered, PAUSE_S)
             process.send_signal(signal.SIGTERM)
             answer = await (await waiting).json()
-        _, log = await asyncio.wait_for(process.communicate(), 20)
+        _, log = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
@@ -98,8 +100,6 @@ async def test_sigterm_stores_what_is_open_answers_it_and_exits_with_zero(enviro
     [({"INSTREAM_WRITE_KEYS": ""}, "INSTREAM_WRITE_KEYS"), ({"INSTREAM_PARTITIONS": "0"}, "INSTREAM_PARTITIONS")],
 )
 def test_settings_that_do_not_fit_end_it_with_two_and_the_remedy(change, remedy):
-    result = subprocess.run(
-        COMMAND, env=os.environ | REGION | change, capture_output=True, text=True, timeout=30, check=False
-    )
+    result = subprocess.run(COMMAND, env=os.environ | REGION | change, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert remedy in result.stderr

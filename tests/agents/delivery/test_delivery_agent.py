@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from app.testing.memory import MemorySession, MemoryWarehouse
-from tests.worlds.agent import Member, new_member, until
+from tests.worlds.agent import Member, new_member
 from tests.worlds.sink import World
+from tests.worlds.waiting import until
 
 MANIFESTS = "manifests-e1"
 

@@ -92,8 +92,7 @@ async def test_a_deliverer_that_stands_still_at_any_call_and_wakes_up_again_does
         second = asyncio.ensure_future(other.deliver())
         await settle(second)
         awake.set()
-        async with asyncio.timeout(10):
-            await asyncio.gather(first, second)
+        await asyncio.gather(first, second)
         assert len(world.warehouse.log) == 3, name
         await world.check()
 

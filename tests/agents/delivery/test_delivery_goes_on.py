@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from app.adapters import warehouse as adapter
 from app.adapters.warehouse import connect
+from app.adapters.warehouse_port import STATEMENT_TIMEOUT_S
 from app.core.delivery.load_plan import FailureClass
 from app.core.formats import object_keys
-from tests.worlds.warehouse import Warehouse, filler, put_transaction
+from tests.worlds.waiting import LoopTime
+from tests.worlds.warehouse import Warehouse, filler, put_transaction, until_locked_out
 from tests.worlds.warehouse_delivery import BATCH, deliver, deliverer_of, frames, lines_loaded, log_of, misfit
 
 BAD = {"redirects": b"no avro"}
@@ -78,9 +79,8 @@ async def test_several_bad_ones_in_front_are_told_from_good_ones_behind(warehous
         await put_transaction(warehouse, 1, redirects, partition, damage=BAD if partition < 4 else None)
     deliverer = deliverer_of(warehouse)
 
-    async with asyncio.timeout(60):
-        while (await deliverer.round(range(6))).deferred is not None:
-            pass
+    while (await deliverer.round(range(6))).deferred is not None:
+        pass
     await deliverer.close()
 
     expected = [(partition, 1, "quarantined" if partition < 4 else "loaded") for partition in range(6)]
@@ -102,18 +102,17 @@ async def test_a_moments_failure_of_s3_sets_nothing_aside(warehouse: Warehouse, 
     assert await lines_loaded(warehouse) == [0, 1, 2, 3]
 
 
-async def test_a_lock_that_is_never_given_up_is_a_deferral_that_shows(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adapter, "STATEMENT_TIMEOUT_S", 2)
+async def test_a_lock_that_is_never_given_up_is_a_deferral_that_shows(warehouse: Warehouse, loop_time: LoopTime) -> None:
     await put_transaction(warehouse, 1, frames(0, 2))
     deliverer = deliverer_of(warehouse)
     async with await connect(warehouse.settings.warehouse_url) as other:
         await other.execute("LOCK TABLE analytics.delivery_log IN SHARE MODE")  # positions can be read, a load cannot begin
-        async with asyncio.timeout(20):
-            report = await deliverer.round([0])
+        loading = asyncio.ensure_future(deliverer.round([0]))
+        await until_locked_out(warehouse, 1)
+        loop_time.pass_s(STATEMENT_TIMEOUT_S)
+        report = await loading
         assert report.deferred is not None
-        assert "no answer in 2 s to: LOCK TABLE" in report.deferred.detail
+        assert f"no answer in {STATEMENT_TIMEOUT_S} s to: LOCK TABLE" in report.deferred.detail
         await other.rollback()
 
     report = await deliverer.round([0])

@@ -14,6 +14,7 @@ from agents.delivery.deliverer import DeliveryReport
 from app import apps
 from app.core.delivery.load_plan import Failure, FailureClass
 from app.testing.memory import MemoryObjectStore
+from tests.worlds.waiting import until
 
 TROUBLE = Failure(FailureClass.DEFER, "lock", "held by somebody")
 
@@ -57,12 +58,6 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[ModuleTyp
 
 def assignment(module: ModuleType, *partitions: int) -> frozenset[TP]:
     return frozenset(TP(module.topics.manifests.name, partition) for partition in partitions)
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110 - what is awaited has no event
-            await asyncio.sleep(0)
 
 
 async def test_it_delivers_what_it_owns_at_once_on_a_message_and_ends_behind_its_round(worker: ModuleType) -> None:

@@ -9,7 +9,7 @@ from faust.types import TP
 import agents.etl.agent
 from app.errors import SourceGap
 from app.shell.runners import Inbox, PartitionRunners
-from tests.worlds.inbox import until
+from tests.worlds.waiting import until
 
 
 class Work:

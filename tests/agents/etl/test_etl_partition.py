@@ -13,6 +13,7 @@ from app.core.formats.step_message import NO_PREDECESSOR, decode_step
 from app.errors import DeadLettersExceeded, EpochMismatch, StepConflict
 from app.shell.runners import QUEUE_BYTES
 from tests.worlds.etl_partition import TICK, Partition
+from tests.worlds.waiting import LoopTime
 
 
 @pytest.fixture
@@ -90,13 +91,14 @@ async def test_ticks_of_as_many_bytes_as_fit_are_not_held(partition: Partition, 
     await running
 
 
-async def test_small_messages_that_follow_hard_on_a_step_share_the_next(partition: Partition) -> None:
+async def test_small_messages_that_follow_hard_on_a_step_share_the_next(partition: Partition, loop_time: LoopTime) -> None:
     running = await partition.start()
     await partition.put([0])
     await partition.until(lambda: partition.source.acked == [0])
     await partition.put([1])
     await partition.settle()
     await partition.put([2])
+    loop_time.pass_s(COMPANY_S)
     await partition.until(lambda: partition.source.acked == [0, 1, 2])
     partition.source.clock.now_s += 2 * COMPANY_S
     await partition.put([3])
@@ -107,13 +109,16 @@ async def test_small_messages_that_follow_hard_on_a_step_share_the_next(partitio
 
 
 @pytest.mark.parametrize(("size", "steps"), [(SMALL_BYTES - 1, [(0, 0)]), (SMALL_BYTES, [(0, 0), (1, 1)])])
-async def test_a_large_message_waits_for_no_company(partition: Partition, size: int, steps: list[tuple[int, int]]) -> None:
+async def test_a_large_message_waits_for_no_company(
+    partition: Partition, loop_time: LoopTime, size: int, steps: list[tuple[int, int]]
+) -> None:
     running = await partition.start()
     await partition.put([0])
     await partition.until(lambda: partition.source.acked == [0])
     await partition.put([1], bytes(size))
     await partition.settle()
     assert partition.journal.ranges() == steps
+    loop_time.pass_s(COMPANY_S)
     await partition.until(lambda: partition.source.acked == [0, 1])
     partition.source.inbox.close()
     await running

@@ -19,7 +19,8 @@ from app.testing.memory import MemoryLogs
 from tests.builders.source_log import block, event, tick
 from tests.worlds.etl_run import ledger_of
 from tests.worlds.etl_table import BLOCKS, ROWS, Worker
-from tests.worlds.inbox import StandingClock, until
+from tests.worlds.inbox import StandingClock
+from tests.worlds.waiting import until
 
 DEAD_LETTERS = "dead-letters-e1"
 

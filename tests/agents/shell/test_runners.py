@@ -11,7 +11,8 @@ from app.errors import SourceGap
 from app.settings import Settings
 from app.shell.runners import QUEUE_BYTES, Inbox, PartitionRunners, Work
 from app.shell.seeker import MAX_SEEKS, SEEK_PATIENCE_S
-from tests.worlds.inbox import GIVEN_UP_S, Source, until
+from tests.worlds.inbox import Source
+from tests.worlds.waiting import until
 
 
 async def test_it_begins_at_its_offset_and_drops_what_is_older() -> None:
@@ -137,7 +138,7 @@ async def test_a_full_inbox_makes_the_dispatcher_wait_until_it_closes() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     source.inbox.close()
-    await asyncio.wait_for(waiting, GIVEN_UP_S)
+    await waiting
 
 
 @pytest.mark.parametrize("size", [QUEUE_BYTES, QUEUE_BYTES // 2])
@@ -151,7 +152,7 @@ async def test_an_inbox_is_full_by_bytes_and_has_room_again_when_they_are_taken(
     await asyncio.sleep(0)
     assert not waiting.done()
     assert await source.take() == list(range(held))
-    await asyncio.wait_for(waiting, GIVEN_UP_S)
+    await waiting
     assert await source.take() == [held]
 
 

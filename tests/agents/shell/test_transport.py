@@ -24,7 +24,6 @@ MESSAGES = 10
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(120)
 async def test_what_is_put_back_comes_again_but_where_the_consumer_was_put_elsewhere(stack: Any) -> None:
     await ensure_topics(stack.settings)
     topic = topics_of(stack.settings).blocks.name
@@ -56,7 +55,6 @@ async def test_what_is_put_back_comes_again_but_where_the_consumer_was_put_elsew
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(120)
 async def test_blocks_that_wait_together_share_a_request(stack: Any) -> None:
     await ensure_topics(stack.settings)
     app = new_app("bridge", stack.settings)

@@ -9,8 +9,9 @@ from faust.types import TP
 
 from app.core.sink.chain import ChainId
 from app.errors import StepMessageInvalid
-from tests.worlds.agent import Member, new_member, until
+from tests.worlds.agent import Member, new_member
 from tests.worlds.sink import World
+from tests.worlds.waiting import until
 
 ROWS, MANIFESTS, P = "rows-e1", "manifests-e1", 1
 

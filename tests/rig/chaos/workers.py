@@ -21,8 +21,8 @@ from app.local.stack.settings import read_local_settings
 from app.local.stack.stack_file import Stack, read_stack
 from app.local.stack.supervisor import BIN
 
-DEATH_S: Final = 10.0
-"""Longest time that a killed process takes to be gone."""
+OBEY_S: Final = 120.0
+"""Nothing but a process that hangs in the kernel takes so long to stop, or to be gone."""
 PATIENCE_S: Final = 8.0
 """How long a fault waits for somebody whom it can meet."""
 
@@ -184,20 +184,31 @@ class Workers:
             raise LocalStackError(f"{name} does not run")
         os.kill(stack.supervisor_pid, signal.SIGSTOP)
         try:
+            await self._obeyed(
+                lambda: _status(stack.supervisor_pid) == psutil.STATUS_STOPPED, "the supervisor does not stop"
+            )
             os.kill(pid, signal.SIGKILL)
-            deadline_s = self._clock.monotonic_s() + DEATH_S
-            while _runs(pid):
-                if self._clock.monotonic_s() > deadline_s:
-                    raise LocalStackError(f"{name} does not die")
-                await asyncio.sleep(0.02)
+            await self._obeyed(lambda: not _runs(pid), f"{name} does not die")
             return await asyncio.to_thread(damage, self.folder(name))
         finally:
             os.kill(stack.supervisor_pid, signal.SIGCONT)
 
+    async def _obeyed(self, holds: Callable[[], bool], otherwise: str) -> None:
+        """Return once a signal has had its effect: it comes when the process is next looked at."""
+        deadline_s = self._clock.monotonic_s() + OBEY_S
+        while not holds():
+            if self._clock.monotonic_s() > deadline_s:
+                raise LocalStackError(otherwise)
+            await asyncio.sleep(0.02)
+
 
 def _runs(pid: int) -> bool:
     """Whether a process is there and not only its exit code."""
+    return _status(pid) not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+
+
+def _status(pid: int) -> str:
     try:
-        return psutil.Process(pid).status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+        return str(psutil.Process(pid).status())
     except psutil.NoSuchProcess:
-        return False
+        return str(psutil.STATUS_DEAD)

@@ -39,7 +39,7 @@ def run(tmp_path, monkeypatch):
 
 def instream(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [Path(sys.executable).with_name("instream"), *words], capture_output=True, text=True, check=False, timeout=30,
+        [Path(sys.executable).with_name("instream"), *words], capture_output=True, text=True, check=False,
         env=os.environ | {"INSTREAM_HOME": str(home)},
     )  # fmt: skip
 

@@ -1,7 +1,5 @@
 """The tables' SQL: that of version 1 word for word, and for every change what Redshift takes."""
 
-from pathlib import Path
-
 import pytest
 
 from app.core.delivery import schema
@@ -13,8 +11,7 @@ from app.errors import ConfigurationError
 from app.local.redshift import alter
 from app.local.redshift.sql_tokens import Token, statements
 from app.sql import views
-
-VERSION_1 = Path(__file__).parents[2] / "data" / "version_1" / "tables.sql"
+from tests.worlds.warehouse_schema import VERSION_1
 
 
 def words(tokens: list[Token]) -> list[str]:
@@ -24,7 +21,7 @@ def words(tokens: list[Token]) -> list[str]:
 
 
 def of_version_1() -> dict[str, list[str]]:
-    made = [tokens for tokens in statements(VERSION_1.read_text()) if tokens[1].upper == "TABLE"]
+    made = [tokens for tokens in statements((VERSION_1 / "tables.sql").read_text()) if tokens[1].upper == "TABLE"]
     return {tokens[7].value: words(tokens) for tokens in made}
 
 

@@ -224,6 +224,13 @@ def test_the_primary_key_of_the_log_is_not_widened() -> None:
     assert refusal.place == f"analytics.delivery_log.{DELIVERY_LOG.primary_key[0]}"
 
 
+def test_the_log_of_changes_is_not_widened_under_its_own_lock() -> None:
+    found = as_it_should_be()
+    columns = [c._replace(max_bytes=9) if c.name == "reason" else c for c in found.tables["schema_log"]]
+    (refusal,) = plan(msgspec.structs.replace(found, tables={**found.tables, "schema_log": columns})).refused
+    assert refusal.statements == ('ALTER TABLE "analytics"."schema_log" ALTER COLUMN "reason" TYPE VARCHAR(1024)',)
+
+
 def test_what_is_refused_hides_no_other_step() -> None:
     found = as_it_should_be([table for table in TABLES if table is not REPLAYS])
     page_views = with_column("line", type=LONG).tables["page_views"]

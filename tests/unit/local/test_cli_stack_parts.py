@@ -14,12 +14,13 @@ import pytest
 
 from app.clock import SystemClock
 from app.errors import LocalStackError
+from app.local.stack import ports
 from app.local.stack.environment import LOCAL_VALUES, SERVICES, process_environment, role_variables, stack_variables
 from app.local.stack.keeper import LONGEST_DELAY_S, Backoff, Keeper, ProcessSpec, describe_exit
 from app.local.stack.life import Home, Life, Started, State, end_leftovers, find, replace_file, started
 from app.local.stack.ports import FREE_RANGE, Service, claim, claim_free, claim_ports, release
-from app.local.stack.probe import await_true
 from app.local.stack.stack_file import enter, environment
+from tests.worlds.waiting import PAUSE_S, until
 
 PORTS = {service.name: 20_000 + n for n, service in enumerate(SERVICES)}
 
@@ -52,15 +53,19 @@ def test_a_taken_set_port_is_an_error_that_names_the_variable(taken_port):
         claim_ports([Service("collector", "PORT", 8000)], {"collector": taken_port})
 
 
-def test_a_failed_claim_gives_the_others_up(taken_port):
-    free = claim_free()
-    release([free])
+def test_a_failed_claim_gives_the_others_up(taken_port, monkeypatch):
+    holders = []
+
+    def noted(port):
+        holders.append(claim(port))
+        return holders[-1]
+
+    monkeypatch.setattr(ports, "claim", noted)
     services = [Service("one", "ONE"), Service("two", "TWO")]
-    with pytest.raises(LocalStackError):
-        claim_ports(services, {"one": free.port, "two": taken_port})
-    again = claim(free.port)
-    assert again is not None
-    again.close()
+    with pytest.raises(LocalStackError, match="two"):
+        claim_ports(services, {"one": 0, "two": taken_port})
+    held = [holder for holder in holders if holder is not None]
+    assert [holder.fileno() for holder in held] == [-1]
 
 
 def test_a_claim_keeps_other_stacks_away_and_lets_the_service_listen():
@@ -70,9 +75,7 @@ def test_a_claim_keeps_other_stacks_away_and_lets_the_service_listen():
         service.bind(("127.0.0.1", mine.port))
         service.listen(1)
     release([mine])
-    freed = claim(mine.port)
-    assert freed is not None
-    freed.close()
+    assert mine.holder.fileno() == -1
 
 
 def test_zero_asks_for_any_free_port():
@@ -232,8 +235,7 @@ class Watched:
         self.changed.set()
 
     async def next_change(self) -> None:
-        async with asyncio.timeout(10):
-            await self.changed.wait()
+        await until(self.changed.is_set)
         self.changed.clear()
 
 
@@ -293,16 +295,12 @@ async def test_who_cannot_be_kept_any_more_is_told_and_never_runs_twice(tmp_path
 
 async def said_in(log: Path, words: str = "\n") -> str:
     """The log's text once it holds `words`."""
+    await until(lambda: words in _text(log), PAUSE_S)
+    return _text(log)
 
-    async def holds() -> bool:
-        return words in text()
 
-    def text() -> str:
-        return log.read_text()
-
-    async with asyncio.timeout(10):
-        await await_true(holds, 0.02)
-    return text()
+def _text(log: Path) -> str:
+    return log.read_text()
 
 
 async def test_who_does_not_end_is_killed(tmp_path):

@@ -1,6 +1,5 @@
 """The spare of a kept process: it takes over at a death, warm or not, and nobody is left behind. With tiny programs."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -13,8 +12,8 @@ import pytest
 from app.clock import SystemClock
 from app.collector.standby import SPARE_FLAG, TURN
 from app.local.stack.keeper import Keeper, ProcessSpec
-from app.local.stack.probe import await_true
 from app.local.stack.spare import Spare
+from tests.worlds.waiting import PAUSE_S, until
 
 WARM = """
 import os, signal, sys, time
@@ -61,20 +60,12 @@ class Kept:
     async def said(self, words: str) -> None:
         """Return once the log has `words`."""
 
-        async def has() -> bool:
-            return words in self.log.read_text()
-
-        async with asyncio.timeout(10):
-            await await_true(has, 0.02)
+        await until(lambda: f"{words}\n" in self.log.read_text(), PAUSE_S)
 
     async def new_spare(self, *known: int | None) -> int:
         """The pid of a spare that is none of the known ones, once it runs."""
 
-        async def is_there() -> bool:
-            return self.spare.pid not in {None, *known}
-
-        async with asyncio.timeout(10):
-            await await_true(is_there, 0.01)
+        await until(lambda: self.spare.pid not in {None, *known})
         assert self.spare.pid is not None
         return self.spare.pid
 
@@ -97,9 +88,12 @@ async def test_the_spare_takes_over_and_another_one_follows(tmp_path: Path) -> N
 
 
 async def test_a_spare_that_is_still_warming_up_takes_over_too(tmp_path: Path) -> None:
-    async with Kept(tmp_path, before="time.sleep(0.3)") as kept:
+    is_warm = tmp_path / "warm"
+    async with Kept(tmp_path, before=f"while not os.path.exists({str(is_warm)!r}): time.sleep(0.01)") as kept:
         pid = await kept.new_spare()
         kept.kill()
+        await until(lambda: kept.keeper.pid == pid)
+        is_warm.touch()
         await kept.said(f"serves {pid}")
         assert kept.keeper.pid == pid
 
@@ -110,11 +104,7 @@ async def test_without_a_spare_the_process_is_started_as_ever(tmp_path: Path) ->
         await kept.said(f"serves {old}")
         kept.kill()
 
-        async def is_another() -> bool:
-            return kept.keeper.pid not in {None, old}
-
-        async with asyncio.timeout(10):
-            await await_true(is_another, 0.01)
+        await until(lambda: kept.keeper.pid not in {None, old})
         await kept.said(f"serves {kept.keeper.pid}")
         assert kept.spare.pid is None
 
@@ -152,7 +142,7 @@ def test_an_early_turn_is_not_lost() -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {TURN})
     process.send_signal(TURN)  # before its first line of Python
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate()
     assert said.split() == [str(process.pid), "turn"]
 
 
@@ -168,7 +158,7 @@ def test_a_spare_whose_supervisor_is_gone_ends_by_itself() -> None:
 def test_settings_that_do_not_fit_end_a_spare_as_they_end_a_collector() -> None:
     command = [sys.executable, "-m", "app.collector", SPARE_FLAG]
     environment = os.environ | {"AWS_DEFAULT_REGION": "us-east-1", "INSTREAM_WRITE_KEYS": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "INSTREAM_WRITE_KEYS" in done.stderr
 

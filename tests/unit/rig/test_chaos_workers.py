@@ -16,6 +16,7 @@ from app.local.stack.life import Home
 from app.local.stack.stack_file import Stack, StackProcess, StackSettings
 from app.settings import Settings
 from tests.rig.chaos.workers import Workers
+from tests.worlds.waiting import until
 
 
 def sleeper() -> subprocess.Popen[bytes]:
@@ -62,7 +63,7 @@ def status(process: subprocess.Popen[bytes]) -> str:
 
 async def test_a_signal_goes_to_who_runs_the_role(world: World) -> None:
     assert world.workers.send("etl", signal.SIGTERM) == world.etl.pid
-    assert world.etl.wait(5) == -signal.SIGTERM
+    assert world.etl.wait() == -signal.SIGTERM
     assert world.workers.send("etl", signal.SIGTERM) is None
     assert world.workers.pid("nobody") is None
     assert world.workers.pid("sink") == world.sink.pid
@@ -91,15 +92,11 @@ async def test_a_fault_meets_another_where_the_one_that_was_meant_is_down(world:
 
 
 async def test_a_stopped_worker_is_left_alone_and_woken(world: World) -> None:
-    stopping = asyncio.create_task(world.workers.stop_for("etl", 30))
-    async with asyncio.timeout(5):
-        while status(world.etl) != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.01)
+    stopping = asyncio.create_task(world.workers.stop_for("etl", 3600))
+    await until(lambda: status(world.etl) == psutil.STATUS_STOPPED)
     assert await world.workers.eligible("etl", ["etl", "sink"]) == "sink"
     world.workers.wake_all()
-    async with asyncio.timeout(5):
-        while status(world.etl) == psutil.STATUS_STOPPED:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: status(world.etl) != psutil.STATUS_STOPPED)
     stopping.cancel()
     assert await world.workers.eligible("etl", ["etl", "sink"]) == "etl"
 
@@ -113,9 +110,7 @@ async def test_damage_is_done_while_the_worker_is_dead_and_its_supervisor_sleeps
 
     assert await world.workers.while_down("etl", damage) == "done"
     assert seen == [world.home.data / "etl", psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE]
-    async with asyncio.timeout(5):
-        while status(world.supervisor) == psutil.STATUS_STOPPED:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: status(world.supervisor) != psutil.STATUS_STOPPED)
     with pytest.raises(LocalStackError):
         await world.workers.while_down("etl", damage)
 
@@ -126,6 +121,4 @@ async def test_the_supervisor_wakes_though_the_damage_fails(world: World) -> Non
 
     with pytest.raises(OSError, match="no such folder"):
         await world.workers.while_down("etl", fails)
-    async with asyncio.timeout(5):
-        while status(world.supervisor) == psutil.STATUS_STOPPED:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: status(world.supervisor) != psutil.STATUS_STOPPED)
