@@ -9,7 +9,8 @@ their parent closed. Stream time is the minimum over the listed, unfinished shar
 1. P's watermark never passes the moment at which P closed. The arrival time of each record of P lies before that moment.
    The time of an empty answer may lie after it. So that time counts only up to the last request whose list showed P open.
 2. A worker sends P's END only after every partition has acknowledged a watermark message with P's children in it. The
-   message is made from a list that shows P closed. So in every partition's log the children stand before the END of their parent.
+   message is made from a list that shows P closed. So in every partition's log the children stand before the END of their
+   parent.
 3. A child starts with its parents' last watermark. So the child holds stream time at or below its own first record.
 
 If the list of shards fails, a worker keeps the last one: it reads on, ends no shard and starts no new one.
