@@ -143,7 +143,7 @@ def _join(
     joining_keys = known.joining_keys
     unknown_page_views = [
         digest for digest in second_events.events.digests if digest not in joining_keys
-    ]  # those whose first event is not open: few
+    ]  # few: their first event is not open
     asked = list(dict.fromkeys([*first_events.events.digests, *unknown_page_views]))
     values = zip(asked, known.state.get("views", asked), strict=True)
     views = {digest: value for digest, value in values if value is not None}
