@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos lint bench up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts lint bench up down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ crash-sweep: setup  ## kill every worker at every call to the outside, once and 
 
 chaos: setup  ## faults of every kind against a stack of its own under load, then every row is checked (MINUTES=10 SEED=1)
 	@$(BIN)/python -m tests.rig.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+
+restarts: setup  ## kill the collector while clients post, and show how long they wait for the next one (KILLS=5)
+	@$(BIN)/python -m tests.rig.restarts --kills $(or $(KILLS),5)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

@@ -145,7 +145,7 @@ class RowsStore(faust_rocksdb.Store):
             return
         app, settings = self._instream, self._settings
         logs = await app.logs()
-        check = StoreCheck(logs, app.ports.objects, topics_of(settings), settings.epoch, app.conf.id)
+        check = StoreCheck(logs, app.ports.objects, topics_of(settings), settings.epoch, app.group)
         firsts, ends = await logs.first_offsets(self._rows, owned), await logs.end_offsets(self._rows, owned)
         for partition in owned:
             if await check.is_stale(self.db(partition), partition, firsts[partition], ends[partition]):

@@ -5,11 +5,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from agents.audit.auditor import Auditor
-from agents.audit.ports import real_ports
-from agents.audit.rounds import AuditRounds
-from app.adapters.loaded_ledger import WarehouseLedger
+from agents.audit.ports import open_ports
 from app.apps import audit as app
-from app.crash.proxies import around
+from app.shell.owned_loop import OwnedLoop
 from app.topics import topics_of
 
 topics: Final = topics_of(app.settings)
@@ -17,16 +15,13 @@ turns = app.source_topic(topics.audit.name, topics.audit.partitions)
 
 
 @asynccontextmanager
-async def open_auditor() -> AsyncIterator[Auditor]:
-    """What the rounds of one turn are judged with; closes its warehouse behind them."""
-    warehouse = around(app.ports.points, "ledger", WarehouseLedger(app.settings.warehouse_url))
-    try:
-        yield Auditor(real_ports(app.settings, app.ports, warehouse), app.settings)
-    finally:
-        await warehouse.close()
+async def open_auditor(_: list[int]) -> AsyncIterator[Auditor]:
+    """The auditor of one turn."""
+    async with open_ports(app.ports) as ports:
+        yield Auditor(ports, app.settings)
 
 
-rounds: Final = AuditRounds(app, open_auditor)
+rounds: Final = OwnedLoop(app, topics.audit, open_auditor, Auditor.run)
 app.when_assigned(rounds.begin)
 app.when_leaving(rounds.end)
 

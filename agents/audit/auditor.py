@@ -103,6 +103,15 @@ class Auditor:
         self._settings = settings
         self._stored = StoredLedger(ports.store, settings.epoch)
 
+    async def run(self) -> None:
+        """Round after round, AUDIT_INTERVAL_S between them, until it is cancelled.
+
+        What a round did until then stays right, what it did not do the next one does.
+        """
+        while True:
+            await self.round()
+            await asyncio.sleep(self._settings.audit_interval_s)
+
     async def round(self, grace_s: float | None = None) -> AuditReport:
         """Judge every open batch older than the grace (default: AUDIT_GRACE_S) once.
 

@@ -1,14 +1,15 @@
 """What an auditor reaches outside for."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from app.adapters.kafka import lag
+from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.ports import BlockStream, ObjectStore, Registry
 from app.adapters.warehouse_port import LoadedLedger
 from app.clock import Clock
-from app.crash.proxies import between
-from app.settings import Settings
+from app.crash.proxies import around, between
 from app.shell.ports import Ports
 from app.topics import topics_of
 
@@ -27,8 +28,10 @@ class AuditPorts(NamedTuple):
     clock: Clock
 
 
-def real_ports(settings: Settings, ports: Ports, warehouse: LoadedLedger) -> AuditPorts:
-    """The ports of a process with these adapters; asking connects, building does not."""
+@asynccontextmanager
+async def open_ports(ports: Ports) -> AsyncIterator[AuditPorts]:
+    """The ports of an auditor in a process with these adapters; asking connects, and the warehouse is closed behind it."""
+    settings = ports.settings
     topics = topics_of(settings)
 
     async def lags(partitions: frozenset[int]) -> Mapping[str, int]:
@@ -39,4 +42,8 @@ def real_ports(settings: Settings, ports: Ports, warehouse: LoadedLedger) -> Aud
             behind[role] = sum(count for partition, count in of_role.items() if partition in partitions)
         return behind
 
-    return AuditPorts(ports.objects, ports.registry, ports.blocks, warehouse, lags, ports.clock)
+    warehouse = around(ports.points, "ledger", WarehouseLedger(settings.warehouse_url))
+    try:
+        yield AuditPorts(ports.objects, ports.registry, ports.blocks, warehouse, lags, ports.clock)
+    finally:
+        await warehouse.close()

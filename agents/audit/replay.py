@@ -13,6 +13,7 @@ import structlog
 from agents.audit.auditor import audit_rules
 from agents.audit.ports import AuditPorts
 from app.core.audit.reconcile import pause_ms
+from app.core.backoff import Backoff
 from app.core.formats.batch import cut_again
 from app.core.formats.registry_item import RegistryItem
 from app.errors import FormatInvalid, ObjectMissing
@@ -22,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 TRIES: Final = 8
 """How often what Kinesis does not take is put again."""
-FIRST_PAUSE_S: Final = 0.25
+BACKOFF: Final = Backoff(first_s=0.25)
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -103,10 +104,10 @@ async def _replay(ports: AuditPorts, settings: Settings, item: RegistryItem, rep
 async def _put(ports: AuditPorts, blocks: Sequence[bytes]) -> bool:
     """Whether Kinesis took every block, those it refused being put again with growing pauses."""
     left = list(blocks)
-    for attempt in range(TRIES):
+    for tries in range(1, TRIES + 1):
         outcomes = await ports.stream.put(left)
         left = [block for block, outcome in zip(left, outcomes, strict=True) if outcome.error is not None]
         if not left:
             return True
-        await asyncio.sleep(FIRST_PAUSE_S * 2**attempt)
+        await asyncio.sleep(BACKOFF.pause_s(tries))
     return False

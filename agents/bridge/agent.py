@@ -8,10 +8,9 @@ worker starts. On revoke it stops first: rebalances are eager, everything is tak
 from functools import partial
 from typing import Any, Final
 
-from agents.bridge.ownership import KafkaPorts, Ownership
+from agents.bridge.ownership import Ownership
 from app.apps import bridge as app
 from app.core.formats.checkpoint import Barrier, Checkpoint, encode
-from app.shell.positions import reads_next
 from app.topics import topics_of
 from tables.checkpoints import checkpoint_table
 
@@ -26,22 +25,13 @@ async def append(partition: int, value: bytes) -> Any:
     return await blocks.send(key=None, value=value, partition=partition)
 
 
-async def record(partition: int, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint on its topic and wait for the broker."""
-    await (await checkpoints.send(key=checkpoint.shard.encode(), value=encode(checkpoint), partition=partition))
+async def record(partition: int, message: Checkpoint | Barrier) -> None:
+    """Put a message on topic `checkpoints` and wait for the broker."""
+    key = message.shard.encode() if isinstance(message, Checkpoint) else None
+    await (await checkpoints.send(key=key, value=encode(message), partition=partition))
 
 
-async def mark(partition: int, barrier: Barrier) -> None:
-    """Put a barrier on topic `checkpoints` and wait for the broker."""
-    await (await checkpoints.send(key=None, value=encode(barrier), partition=partition))
-
-
-async def begins_at(partition: int) -> int:
-    """The offset of `checkpoints` that the group reads next, or the earliest there is behind it."""
-    return await reads_next(await app.logs(), app.conf.id, topics.checkpoints.name, partition)
-
-
-ownership: Final = Ownership(app, table, KafkaPorts(append, record, mark, begins_at))
+ownership: Final = Ownership(app, table, append, record)
 app.when_assigned(ownership.begin)
 app.when_leaving(ownership.end)
 app.watchdog.watch(ownership.positions)

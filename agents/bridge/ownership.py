@@ -2,47 +2,53 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any, NamedTuple, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
 import structlog
 from faust.types import TP
 
 from agents.bridge.bridge import BridgeWorker, Share
-from agents.bridge.shard_reader import Append, BlockScope, ReaderPorts, Record
-from app.adapters.ports import BlockStream
-from app.clock import Clock
+from agents.bridge.shard_reader import Append, BlockScope, ReaderPorts
+from app.adapters.kafka import reads_next
+from app.adapters.ports import BlockStream, Logs
 from app.core.bridge.shards import ShardBook
 from app.core.formats.checkpoint import Barrier, Checkpoint, decode
 from app.errors import WorkerStalled
-from app.shell.role_process import RoleProcess
-from app.shell.seeker import Seeker
+from app.shell.owned_loop import OwnedLoop
+from app.shell.ports import ClockPorts, RoleProcess
+from app.shell.seeker import Repositions, Seeker
 from app.topics import topics_of
 
 log = structlog.get_logger(__name__)
 
 
-class BridgePorts(Protocol):
+Record = Callable[[int, Checkpoint | Barrier], Awaitable[Any]]
+"""Put (partition, message) on topic `checkpoints`; returns when the broker has it."""
+
+
+class BridgePorts(ClockPorts, Protocol):
     """The adapters that a bridge uses."""
 
     @property
     def blocks(self) -> BlockStream:
         """The Kinesis stream."""
 
-    @property
-    def clock(self) -> Clock:
-        """The process's clock."""
 
-
-class BridgeProcess(RoleProcess, Protocol):
+class BridgeProcess(RoleProcess, Repositions, Protocol):
     """The process around it."""
 
     @property
     def ports(self) -> BridgePorts:
         """Its adapters."""
 
-    async def reposition(self, tp: TP, offset: int) -> None:
-        """Read `tp` from `offset` on."""
+    @property
+    def group(self) -> str:
+        """The name of its consumer group."""
+
+    async def logs(self) -> Logs:
+        """Kafka's logs."""
 
 
 class Checkpoints(Protocol):
@@ -55,75 +61,52 @@ class Checkpoints(Protocol):
         """Every checkpoint that came on one of these partitions."""
 
 
-class KafkaPorts(NamedTuple):
-    """Where a bridge writes; all of Kafka."""
-
-    append: Append
-    record: Record
-    mark: Callable[[int, Barrier], Awaitable[Any]]
-    """Put (partition, barrier) on topic `checkpoints`; returns when the broker has it."""
-    begins_at: Callable[[int], Awaitable[int]]
-    """Given a partition of `checkpoints`: the offset that the group reads next, or the earliest there is behind it."""
-
-
 def _random_token() -> str:
     return uuid.uuid4().hex
 
 
-class Ownership:
-    """What this process does between being given partitions and losing them."""
+class Ownership(OwnedLoop[BridgeWorker]):
+    """What this process does between being given partitions and losing them: catch up with the topic, then work."""
 
     def __init__(
-        self, process: BridgeProcess, table: Checkpoints, kafka: KafkaPorts, new_token: Callable[[], str] = _random_token
+        self,
+        process: BridgeProcess,
+        table: Checkpoints,
+        append: Append,
+        record: Record,
+        new_token: Callable[[], str] = _random_token,
     ) -> None:
-        self._process = process
+        topic = topics_of(process.settings).checkpoints
+        super().__init__(process, topic, self._open_worker, BridgeWorker.run, BridgeWorker.stop)
+        self._bridge = process
         self._table = table
-        self._kafka = kafka
+        self._append = append
+        self._record = record
         self._new_token = new_token
-        self._topic = topics_of(process.settings).checkpoints
-        self._task: asyncio.Task[None] | None = None
-        self._worker: BridgeWorker | None = None
         self._barriers: dict[str, asyncio.Event] = {}
         self._next_offsets: dict[TP, int] = {}
         self._seekers: dict[TP, Seeker] = {}
 
-    async def begin(self, assignment: frozenset[TP]) -> None:
-        """Start the share of these partitions."""
-        await self.end()
-        owned = frozenset(tp.partition for tp in assignment if tp.topic == self._topic.name)
-        if owned:
-            self._task = asyncio.ensure_future(self._serve(owned))
-
     async def end(self) -> None:
         """Stop all pumps, checkpoint, and let go."""
-        task, worker, self._task, self._worker = self._task, self._worker, None, None
         self._barriers.clear()
         self._next_offsets.clear()
         self._seekers.clear()
-        if task is None:
-            return
-        if worker is None:
-            task.cancel()
-        else:
-            worker.stop()
-        try:
-            await asyncio.wait([task])
-        finally:
-            task.cancel()
+        await super().end()
 
     async def in_order(self, event: Any) -> bool:
         """Whether a message of topic `checkpoints` may be taken; over a gap the partition is sought back.
 
-        A lost word of a finished shard is said by nobody again: its children would never be pumped.
+        If the `finished` message of a shard is skipped, nobody sends it again, and the child shards are never read.
 
         Raises:
             SourceGap: a message never comes.
         """
         tp, offset = TP(event.message.tp.topic, event.message.tp.partition), event.message.offset
         if tp not in self._next_offsets:
-            wanted = await self._kafka.begins_at(tp.partition)
+            wanted = await reads_next(await self._bridge.logs(), self._bridge.group, tp.topic, tp.partition)
             self._next_offsets.setdefault(tp, wanted)
-        seeker = self._seekers.setdefault(tp, Seeker(self._process, self._process.ports.clock, tp))
+        seeker = self._seekers.setdefault(tp, Seeker(self._bridge, self._bridge.ports.clock, tp))
         if offset > self._next_offsets[tp]:
             await seeker.seek_back(self._next_offsets[tp], offset)
             return False
@@ -137,8 +120,8 @@ class Ownership:
         self._next_offsets[tp] = max(offset + 1, self._next_offsets.get(tp, 0))
         if isinstance(message, Checkpoint):
             furthest = self._table.advance(tp.partition, message)
-            if self._worker is not None:
-                self._worker.book.learn(furthest)
+            if self.worker is not None:
+                self.worker.book.learn(furthest)
         elif message.token in self._barriers:
             self._barriers[message.token].set()
 
@@ -148,25 +131,24 @@ class Ownership:
 
     def waiting_for(self) -> str | None:
         """What /ready answers."""
-        if self._task is None:
+        if not self.owned():
             return None  # more workers than partitions: a spare is as ready as it gets
-        return "checkpoints" if self._worker is None else self._worker.waiting_for()
+        return "checkpoints" if self.worker is None else self.worker.waiting_for()
 
-    async def _serve(self, owned: frozenset[int]) -> None:
-        """Catch up with the topic, then work until `end`; an error ends the process."""
-        try:
-            await self._catch_up(owned)
-            book = ShardBook(owned, self._topic.partitions, round(self._process.settings.slack_s * 1000))
-            for checkpoint in self._table.of(owned):
-                book.learn(checkpoint)
-            self._worker = BridgeWorker(self._share(), book, self._ports())
-            log.info("bridge serves", partitions=sorted(owned))
-            await self._worker.run()
-        except Exception as exc:
-            log.exception("bridge failed")
-            await self._process.crash(exc)
+    @asynccontextmanager
+    async def _open_worker(self, owned: list[int]) -> AsyncIterator[BridgeWorker]:
+        """Catch up with the topic; only then is there a worker."""
+        await self._catch_up(owned)
+        settings, ports = self._bridge.settings, self._bridge.ports
+        book = ShardBook(frozenset(owned), settings.checkpoint_partitions, round(settings.slack_s * 1000))
+        for checkpoint in self._table.of(owned):
+            book.learn(checkpoint)
+        scope = BlockScope(settings.epoch, settings.partitions)
+        share = Share(scope, settings.checkpoint_partitions, settings.tick_interval_s)
+        log.info("bridge serves", partitions=owned)
+        yield BridgeWorker(share, book, ReaderPorts(ports.blocks, self._append, self._record, ports.clock))
 
-    async def _catch_up(self, owned: frozenset[int]) -> None:
+    async def _catch_up(self, owned: list[int]) -> None:
         """Return when the agent has read everything that was on the owned partitions when this was called.
 
         Raises:
@@ -175,18 +157,8 @@ class Ownership:
         tokens = {partition: self._new_token() for partition in owned}
         met = [self._barriers.setdefault(token, asyncio.Event()) for token in tokens.values()]
         for partition, token in tokens.items():
-            await self._kafka.mark(partition, Barrier(token))
+            await self._record(partition, Barrier(token))
         try:
-            await asyncio.wait_for(asyncio.gather(*[event.wait() for event in met]), self._process.settings.stall_timeout_s)
+            await asyncio.wait_for(asyncio.gather(*[event.wait() for event in met]), self._bridge.settings.stall_timeout_s)
         except TimeoutError as exc:
-            raise WorkerStalled(f"the end of {self._topic.name} {sorted(owned)} is not reached") from exc
-
-    def _share(self) -> Share:
-        settings = self._process.settings
-        return Share(
-            BlockScope(settings.epoch, settings.partitions), settings.checkpoint_partitions, settings.tick_interval_s
-        )
-
-    def _ports(self) -> ReaderPorts:
-        ports = self._process.ports
-        return ReaderPorts(ports.blocks, self._kafka.append, self._kafka.record, ports.clock)
+            raise WorkerStalled(f"the end of {self._topic.name} {owned} is not reached") from exc

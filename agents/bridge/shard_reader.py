@@ -10,6 +10,7 @@ from prometheus_client import Counter, Gauge
 
 from app.adapters.ports import BlockStream, RecordPage, StreamRecord
 from app.clock import Clock
+from app.core.backoff import Backoff
 from app.core.bridge.shards import Phase, ShardAnswer, ShardBook
 from app.core.formats.block import BlockHeader, decode_header
 from app.core.formats.checkpoint import Checkpoint
@@ -28,7 +29,8 @@ READ_EVERY_S: Final = 0.2
 """Shortest time between two reads of a shard. Source: Kinesis quotas, GetRecords, 5 transactions a second a shard."""
 IDLE_S: Final = 0.25
 """... and the time between reads that find nothing."""
-LONGEST_BACKOFF_S: Final = 5.0
+BACKOFF: Final = Backoff(first_s=2 * IDLE_S, longest_s=5.0)
+"""After reads that failed."""
 
 RECORDS: Final = Counter("instream_bridge_records_total", "Kinesis records that Kafka acknowledged")
 BYTES: Final = Counter("instream_bridge_bytes_total", "Bytes of Kinesis records that Kafka acknowledged")
@@ -161,11 +163,11 @@ class ShardReader:
         return header
 
     def _back_off(self, exc: OutsideError) -> float:
-        """Seconds until the next try: doubling, bounded. The iterator is asked for anew: it may be what failed."""
+        """Seconds until the next try. The iterator is asked for anew: it may be what failed."""
         self._iterator = None
         self._failures += 1
         UNAVAILABLE.inc()
-        pause_s: float = min(LONGEST_BACKOFF_S, IDLE_S * 2 ** min(self._failures, 10))
+        pause_s = BACKOFF.pause_s(self._failures)
         log.warning("shard cannot be read", shard=self.shard, reason=str(exc), retry_in_s=pause_s)
         return pause_s
 

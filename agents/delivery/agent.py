@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from agents.delivery.deliverer import Deliverer
 from agents.delivery.load import WarehouseLoad
-from agents.delivery.rounds import DeliveryRounds
+from agents.delivery.owner import DeliveryOwner
 from app.adapters.warehouse import open_session
 from app.apps import delivery as app
 from app.crash.proxies import connecting
@@ -27,15 +27,15 @@ def new_deliverer() -> Deliverer:
     return Deliverer(store, WarehouseLoad(store, connect, settings, clock), settings, clock)
 
 
-rounds: Final = DeliveryRounds(app, new_deliverer)
-app.when_assigned(rounds.begin)
-app.when_leaving(rounds.end)
-app.watchdog.watch_commits(rounds.owned)
-app.ready_when(rounds.waits_for)
+owner: Final = DeliveryOwner(app, new_deliverer)
+app.when_assigned(owner.begin)
+app.when_leaving(owner.end)
+app.watchdog.watch_commits(owner.owned)
+app.ready_when(owner.waits_for)
 
 
 @app.agent(manifests)  # type: ignore[untyped-decorator]
 async def look_sooner(stream: Any) -> None:
     """Wake the loop; the message is done with at once, for the walk does not depend on it."""
     async for _ in stream:
-        rounds.wake.set()
+        owner.look_sooner()

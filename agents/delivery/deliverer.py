@@ -12,7 +12,14 @@ from prometheus_client import Counter, Gauge, Histogram
 from agents.delivery.load import Attempt, LoadStopped, WarehouseLoad
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
-from app.core.delivery.load_plan import BLAMES_A_FILE, MAX_TRANSACTIONS, Bisection, Failure, FailureClass, pause_s
+from app.core.delivery.load_plan import (
+    BLAMES_A_FILE,
+    DEFERRAL_BACKOFF,
+    MAX_TRANSACTIONS,
+    Bisection,
+    Failure,
+    FailureClass,
+)
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import Ready, ready_of
 from app.core.sink.chain import ChainId, decode_record, numbers_behind
@@ -229,7 +236,7 @@ class Deliverer:
         if failure is None:
             return report
         DEFERRALS.labels(failure.reason).inc()
-        pause = pause_s(self._deferrals, self._chance.random())
+        pause = DEFERRAL_BACKOFF.pause_s(self._deferrals, self._chance.random())
         if failure.reason == CHAIN:  # the other partitions' loads went well and need not wait longer each time
             pause = min(pause, self._interval_s)
         log.warning("load deferred", reason=failure.reason, detail=failure.detail, in_a_row=self._deferrals, pause_s=pause)

@@ -5,36 +5,27 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from agents.etl.partition import EtlPartition
+from agents.etl.partition import EtlPartition, StepState
 from app.clock import Clock
 from app.core.enrich.enrich import Enricher
 from app.core.etl.step import PartitionEtl
-from app.core.formats.step_history import Accepted
-from app.core.formats.step_message import StepMessage
 from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import TopicRecreated
 from app.shell.gc_tuning import spare_what_lives
 from app.shell.runners import Inbox
-from tables.store.partition_store import StorePosition
 
 log = structlog.get_logger(__name__)
 
 
-class OwnedState(Protocol):
+class OwnedState(StepState, Protocol):
     """The stores of a worker's partitions: `tables.partition_state.PartitionState`."""
 
     async def verify_recovered(self, partition: int) -> None:
         """See that recovery has read the log to its end. Raises StoreLost, StepConflict."""
 
-    def position(self, partition: int) -> StorePosition:
-        """How far the partition's store goes."""
-
     def reader(self, partition: int) -> StateReader:
         """What a step of the partition may look up."""
-
-    def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
-        """Apply the owner's own step, stored by the broker at `offset` (rule E3, 2). Raises StepConflict."""
 
 
 class EtlPorts(NamedTuple):
@@ -44,34 +35,10 @@ class EtlPorts(NamedTuple):
     source_bounds: Callable[[int], Awaitable[tuple[int, int]]]
     """Given a partition: the earliest offset that `blocks` still has, and one more than its last."""
     append: Callable[[int, bytes], Awaitable[int]]
-    """Send (partition, message) to `rows` and wait for every replica in sync; the message's offset."""
+    """Send (partition, message) to `rows` and wait for every replica in sync; the message's offset (`StepPorts`)."""
     send_dead_letters: Callable[[int, Sequence[bytes]], Awaitable[None]]
-    """Send (partition, dead letters) to their topic and wait for every replica in sync."""
+    """Send (partition, dead letters) to their topic and wait for every replica in sync (`StepPorts`)."""
     clock: Clock
-
-
-class RowsJournal:
-    """Topic `rows` and the store, for one owned partition."""
-
-    def __init__(self, partition: int, ports: EtlPorts) -> None:
-        self._partition = partition
-        self._ports = ports
-
-    def accepted(self) -> Accepted:
-        """The last message that counted."""
-        return self._ports.state.position(self._partition).accepted
-
-    async def send_dead_letters(self, letters: Sequence[bytes]) -> None:
-        """Send dead letters and wait for every replica in sync. Raises OutcomeUnknown: the next owner sends them again."""
-        await self._ports.send_dead_letters(self._partition, letters)
-
-    async def append(self, message: bytes) -> int:
-        """Send a message and wait for every replica in sync. Raises OutcomeUnknown: it may yet appear."""
-        return await self._ports.append(self._partition, message)
-
-    def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
-        """Let the store take the step (rule E3, 2)."""
-        self._ports.state.commit(step, message, offset)
 
 
 async def own_partition(inbox: Inbox, rules: EtlRules, enricher: Enricher, ports: EtlPorts) -> None:
@@ -82,7 +49,7 @@ async def own_partition(inbox: Inbox, rules: EtlRules, enricher: Enricher, ports
     wanted = position.source_last + 1
     first = await first_available(partition, wanted, ports)
     core = PartitionEtl.load(partition, rules, enricher, state.reader(partition), position.meta, position.source_last)
-    etl_partition = EtlPartition(core, inbox, RowsJournal(partition, ports), ports.clock)
+    etl_partition = EtlPartition(core, inbox, ports)
     if first > wanted:
         log.error("source messages are gone", partition=partition, first_missing=wanted, first_available=first)
         await etl_partition.declare_gap(first)

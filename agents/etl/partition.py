@@ -13,7 +13,7 @@ Ordered effects of a step, one step in flight a partition (rule E3):
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -27,6 +27,7 @@ from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import StepMessage, encode_step
 from app.errors import DeadLettersExceeded, HistoryBroken
 from app.shell.runners import Inbox
+from tables.store.partition_store import StorePosition
 
 log = structlog.get_logger(__name__)
 
@@ -77,20 +78,40 @@ class StepCore(Protocol):
         """Go on from a step that is durable."""
 
 
-class Journal(Protocol):
-    """Topic `rows` and the store that follows it, of one partition."""
+class StepState(Protocol):
+    """The stores that follow topic `rows`, of a worker's partitions."""
 
-    def accepted(self) -> Accepted:
-        """The last message that counted."""
-
-    async def send_dead_letters(self, letters: Sequence[bytes]) -> None:
-        """Send dead letters to their topic; returns once the broker acknowledged all of them."""
-
-    async def append(self, message: bytes) -> int:
-        """Send a message; its offset once the broker acknowledged it."""
+    def position(self, partition: int) -> StorePosition:
+        """How far the partition's store goes."""
 
     def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
-        """Let the store take the step. Raises StepConflict."""
+        """Apply the owner's own step, stored by the broker at `offset` (rule E3, 2). Raises StepConflict."""
+
+
+class StepPorts(Protocol):
+    """What makes the steps of partitions durable."""
+
+    @property
+    def state(self) -> StepState:
+        """The stores."""
+
+    @property
+    def clock(self) -> Clock:
+        """For how long ticks are held, and metrics."""
+
+    def append(self, partition: int, message: bytes, /) -> Awaitable[int]:
+        """Send a message to `rows`; its offset once every replica in sync has it.
+
+        Raises:
+            OutcomeUnknown: it may yet appear; recovery will know.
+        """
+
+    def send_dead_letters(self, partition: int, letters: Sequence[bytes], /) -> Awaitable[None]:
+        """Send dead letters to their topic; returns once every replica in sync has them.
+
+        Raises:
+            OutcomeUnknown: the next owner sends them again.
+        """
 
 
 class EtlPartition:
@@ -99,15 +120,14 @@ class EtlPartition:
     Args:
         core: Decides; loaded from the partition's store.
         inbox: Source messages from the applied offset + 1 on.
-        journal: Where steps go.
-        clock: For how long ticks are held, and metrics.
+        ports: Where steps go.
     """
 
-    def __init__(self, core: StepCore, inbox: Inbox, journal: Journal, clock: Clock) -> None:
+    def __init__(self, core: StepCore, inbox: Inbox, ports: StepPorts) -> None:
         self._core = core
         self._inbox = inbox
-        self._journal = journal
-        self._clock = clock
+        self._ports = ports
+        self._clock = ports.clock
         self._waiting: list[SourceMessage] = []
         self._held_since_s: float | None = None
         self._stepped_at_s = float("-inf")
@@ -133,8 +153,12 @@ class EtlPartition:
 
     async def declare_gap(self, first_available: int) -> None:
         """Step over source messages that retention has taken, with an alarm (rule E4)."""
-        accepted = self._journal.accepted()
+        accepted = self._accepted()
         await self._make_durable(self._core.declare_gap(first_available, accepted.number + 1, accepted.offset))
+
+    def _accepted(self) -> Accepted:
+        """The last message that counted."""
+        return self._ports.state.position(self._inbox.partition).accepted
 
     async def _gather(self) -> None:
         """Add what has come to what waits; wait only for the first message, and for company (`HOLD_S`, `COMPANY_S`)."""
@@ -180,7 +204,7 @@ class EtlPartition:
 
     def _decide(self, messages: Sequence[SourceMessage]) -> StepDecision:
         """Ask the core; a step that fails twice is decided line by line (rule E6)."""
-        accepted = self._journal.accepted()
+        accepted = self._accepted()
         with STEP_SECONDS.labels("decide").time():
             for attempt in (1, 2):
                 try:
@@ -196,12 +220,12 @@ class EtlPartition:
         """The effects, in order (module docstring)."""
         step = decision.message
         if decision.letters:
-            await self._journal.send_dead_letters(decision.letters)
+            await self._ports.send_dead_letters(self._inbox.partition, decision.letters)
         message = encode_step(step)
         with STEP_SECONDS.labels("append").time():
-            offset = await self._journal.append(message)
+            offset = await self._ports.append(self._inbox.partition, message)
         with STEP_SECONDS.labels("commit").time():
-            self._journal.commit(step, message, offset)
+            self._ports.state.commit(step, message, offset)
         self._core.advance(step)
         self._inbox.ack(step.source_last)
         self._waiting = [waiting for waiting in self._waiting if waiting.offset > step.source_last]

@@ -10,6 +10,7 @@ from agents.sink.chain_store import sweep
 from agents.sink.partition import RANDOM_BYTES, SinkPartition, SinkPorts, commit_rules, serve
 from app.apps import sink as app
 from app.core.sink.chain import ChainId, LogBounds
+from app.shell.owned_loop import crash_on_failure
 from app.shell.runners import Inbox, PartitionRunners
 from app.topics import topics_of
 
@@ -48,10 +49,10 @@ def _sink_of(partition: int) -> SinkPartition:
         logs = await app.logs()
         return LogBounds(*await logs.bounds(_topics.rows.name, partition))
 
-    connections = SinkPorts(
+    ports = SinkPorts(
         app.ports.objects, announce, bounds, app.ports.clock, random_hex=lambda: secrets.token_hex(RANDOM_BYTES)
     )
-    return SinkPartition(ChainId(app.settings.epoch, partition), commit_rules(app.settings), connections)
+    return SinkPartition(ChainId(app.settings.epoch, partition), commit_rules(app.settings), ports)
 
 
 @asynccontextmanager
@@ -60,7 +61,7 @@ async def _sweeping(partition: int) -> AsyncIterator[None]:
     if partition != SWEEPING_PARTITION:
         yield
         return
-    task = asyncio.ensure_future(_sweep_daily())
+    task = asyncio.ensure_future(crash_on_failure(app, _sweep_daily(), what="sweep"))
     try:
         yield
     finally:
@@ -68,10 +69,7 @@ async def _sweeping(partition: int) -> AsyncIterator[None]:
 
 
 async def _sweep_daily() -> None:
-    """Delete what was staged and never committed (S4); an exception ends the worker."""
-    try:
-        while True:
-            await sweep(app.ports.objects, app.ports.clock.now_ms())
-            await asyncio.sleep(SWEEP_INTERVAL_S)
-    except Exception as exc:
-        await app.crash(exc)
+    """Delete what was staged and never committed (rule S4)."""
+    while True:
+        await sweep(app.ports.objects, app.ports.clock.now_ms())
+        await asyncio.sleep(SWEEP_INTERVAL_S)

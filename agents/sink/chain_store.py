@@ -17,6 +17,7 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Histogram
 
 from app.adapters.ports import ObjectInfo, ObjectStore, PutResult
+from app.core.backoff import Backoff
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import (
@@ -41,8 +42,8 @@ log = structlog.get_logger(__name__)
 
 PAGE: Final = 1000
 """Records in one listing. Source: S3 API, ListObjectsV2."""
-FIRST_PAUSE_S: Final = 0.2
-LONGEST_PAUSE_S: Final = 15.0
+BACKOFF: Final = Backoff(first_s=0.2, longest_s=15.0)
+"""While S3 does not answer."""
 
 PHASE_SECONDS = Histogram(
     "instream_sink_commit_seconds", "Time of each phase of a transaction", ["phase"],
@@ -186,15 +187,16 @@ class ChainStore:
 
     async def _insist(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """The answer of an idempotent call, however long the service takes to give one."""
-        pause_s = FIRST_PAUSE_S
+        failures = 0
         while True:
             try:
                 return await call()
             except (ServiceUnavailable, OutcomeUnknown) as exc:
+                failures += 1
+                pause_s = BACKOFF.pause_s(failures)
                 RETRIES.labels(type(exc).__name__).inc()
                 log.warning("trying again", error=str(exc), pause_s=pause_s, partition=self.chain_id.partition)
             await self._sleep(pause_s)
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
 async def sweep(objects: ObjectStore, now_ms: int, sleep: Sleep = asyncio.sleep) -> dict[Leftover, int]:

@@ -79,12 +79,12 @@ class SinkPartition:
     is in the log, what was committed is finished by whoever opens next.
     """
 
-    def __init__(self, chain_id: ChainId, rules: CommitRules, connections: SinkPorts) -> None:
+    def __init__(self, chain_id: ChainId, rules: CommitRules, ports: SinkPorts) -> None:
         self.chain_id = chain_id
         self._rules = rules
-        self._chain = ChainStore(connections.objects, chain_id, connections.sleep)
-        self._ports = connections
-        self._clock = connections.clock
+        self._chain = ChainStore(ports.objects, chain_id, ports.sleep)
+        self._ports = ports
+        self._clock = ports.clock
         self._end = ChainEnd()
         self._open = self._collect_behind(self._end)
         self._log = log.bind(epoch=chain_id.epoch, partition=chain_id.partition)

@@ -18,6 +18,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from app.adapters.ports import Logs
 from app.errors import ConfigurationError, ServiceUnavailable, WrongPartitionCount
 from app.settings import Settings
 from app.topics import TopicSpec, topics_of
@@ -154,6 +155,17 @@ async def lag(settings: Settings, group: str, topic: str) -> dict[int, int]:
         partitions = await logs.partitions(topic)
         first, end = await logs.first_offsets(topic, partitions), await logs.end_offsets(topic, partitions)
     return {p: max(0, end[p] - max(committed.get((topic, p), 0), first[p])) for p in partitions}
+
+
+async def reads_next(logs: Logs, group: str, topic: str, partition: int) -> int:
+    """The offset of a partition that a consumer group reads next, or the earliest there is behind it.
+
+    Raises:
+        ServiceUnavailable: the brokers do not answer.
+    """
+    committed = await logs.committed(group)
+    first, _ = await logs.bounds(topic, partition)
+    return max(first, committed.get((topic, partition), 0))
 
 
 class LogReader:

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session, status_of
 from app.adapters.ports import ObjectInfo, PutResult
 from app.clock import Clock, SystemClock
+from app.core.backoff import Backoff
 from app.errors import ObjectMissing, OutsideError, ServiceUnavailable
 from app.settings import Settings
 
@@ -27,7 +28,7 @@ PAGE_KEYS: Final = 1000
 """Most keys in one listing, and in one DeleteObjects. Source: S3 API, ListObjectsV2 and DeleteObjects."""
 CONFLICT_TRIES: Final = 6
 """How often a conditional PUT that met another one in flight (409) is tried."""
-CONFLICT_PAUSE_S: Final = 0.05
+CONFLICT_BACKOFF: Final = Backoff(first_s=0.05)
 _GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _EXISTS: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 
@@ -91,8 +92,7 @@ class S3ObjectStore:
             ServiceUnavailable: nothing was stored, or 409 did not end.
             OutcomeUnknown: the answer was lost.
         """
-        pause_s = CONFLICT_PAUSE_S
-        for _ in range(CONFLICT_TRIES):
+        for conflicts in range(1, CONFLICT_TRIES + 1):
             try:
                 await self._threads.run(self._put, key, body, {"IfNoneMatch": "*"})
             except BOTO_ERRORS as exc:
@@ -101,8 +101,7 @@ class S3ObjectStore:
                     return PutResult.EXISTS
                 if status != 409:
                     raise failure(f"PutObject {key} if absent", exc, write=True) from exc
-                await asyncio.sleep(pause_s)
-                pause_s *= 2
+                await asyncio.sleep(CONFLICT_BACKOFF.pause_s(conflicts))
             else:
                 return PutResult.CREATED
         raise ServiceUnavailable(f"PutObject {key} if absent: 409 {CONFLICT_TRIES} times")

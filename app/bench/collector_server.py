@@ -9,6 +9,7 @@ import uvloop
 from aiohttp import web
 
 from app.clock import SystemClock
+from app.collector.batcher import CollectorPorts
 from app.collector.server import create_app, new_runner
 from app.settings import Settings
 from app.shell.gc_tuning import collect_seldom
@@ -29,7 +30,7 @@ async def serve(port: int) -> None:
     store, registry, stream = MemoryObjectStore(), MemoryRegistry(), MemoryBlockStream()
     for twin in (store, registry, stream):
         twin.before = _latency
-    runner = new_runner(create_app(settings, store, registry, stream, SystemClock(), os.urandom), settings)
+    runner = new_runner(create_app(settings, CollectorPorts(store, registry, stream, SystemClock(), os.urandom)), settings)
     await runner.setup()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

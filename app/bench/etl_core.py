@@ -24,13 +24,12 @@ from app.bench.traffic import RATE_PER_S, LogEntry, PartitionTraffic, Shape
 from app.clock import SystemClock
 from app.core.etl.meta import EtlMeta, encode_meta
 from app.core.etl.step import PartitionEtl
-from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import Changes, StepMessage
 from app.core.rules import EtlRules
 from app.core.state.encoding import pack_time
 from app.errors import BenchmarkWrong
 from app.settings import Settings
-from tables.store.partition_store import PartitionStore
+from tables.store.partition_store import PartitionStore, StorePosition
 from tables.store.rocksdb import Memory, RocksEngine
 
 PHASES: Final = {
@@ -115,9 +114,11 @@ class PreloadedInbox:
 
 
 class InstantJournal:
-    """A log that answers at once, and the store behind it."""
+    """The ports of the only partition: a log that answers at once, and the store behind it."""
 
     def __init__(self, db: PartitionStore, keep: list[bytes] | None = None) -> None:
+        self.state = self
+        self.clock = SystemClock()
         self._db = db
         self._keep = keep
         self._end = db.rows_offset + 1
@@ -127,11 +128,11 @@ class InstantJournal:
         self.marks_s: list[float] = []
         """CPU time of this process at each step's end."""
 
-    def accepted(self) -> Accepted:
-        """The last message that counted."""
-        return self._db.position.accepted
+    def position(self, _: int) -> StorePosition:
+        """How far the store goes."""
+        return self._db.position
 
-    async def send_dead_letters(self, letters: Sequence[bytes]) -> None:
+    async def send_dead_letters(self, _: int, letters: Sequence[bytes]) -> None:
         """Nothing: the traffic has no block that cannot be read.
 
         Raises:
@@ -139,7 +140,7 @@ class InstantJournal:
         """
         raise BenchmarkWrong(f"{len(letters)} blocks could not be read")
 
-    async def append(self, message: bytes) -> int:
+    async def append(self, _: int, message: bytes) -> int:
         """The message's offset."""
         self.bytes += len(message)
         if self._keep is not None:
@@ -190,7 +191,7 @@ class Preloaded:
 async def _feed(core: PartitionEtl, journal: InstantJournal, events: Sequence[Event]) -> None:
     if events:
         inbox = PreloadedInbox(events)
-        await EtlPartition(core, cast(Any, inbox), journal, SystemClock()).run()
+        await EtlPartition(core, cast(Any, inbox), journal).run()
 
 
 def fill(db: PartitionStore, keys: int, now_ms: int, window_ms: int) -> None:

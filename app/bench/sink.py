@@ -67,8 +67,8 @@ async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int)
 
     numbers = iter(range(10**9))
     place = ChainId(1, 0)
-    connections = SinkPorts(objects, announce, bounds, SystemClock(), lambda: f"{next(numbers):08x}")
-    sink = SinkPartition(place, CommitRules(3600, 1 << 40, 3600), connections)
+    ports = SinkPorts(objects, announce, bounds, SystemClock(), lambda: f"{next(numbers):08x}")
+    sink = SinkPartition(place, CommitRules(3600, 1 << 40, 3600), ports)
     offset = await sink.open()
     meter, phases = Meter(), Phases(PHASES)
     with phases:

@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 async def run_round(settings: "Settings", grace_s: float | None) -> "AuditReport":
     """Judge every open batch older than the grace once, and send again what is missing."""
     from agents.audit.auditor import Auditor  # noqa: PLC0415
-    from agents.audit.ports import real_ports  # noqa: PLC0415 - commands load what they need
-    from app.adapters.loaded_ledger import WarehouseLedger  # noqa: PLC0415
+    from agents.audit.ports import open_ports  # noqa: PLC0415 - commands load what they need
     from app.shell.ports import Ports  # noqa: PLC0415
 
-    warehouse = WarehouseLedger(settings.warehouse_url)
-    try:
-        return await Auditor(real_ports(settings, Ports(settings), warehouse), settings).round(grace_s)
-    finally:
-        await warehouse.close()
+    async with open_ports(Ports(settings)) as ports:
+        return await Auditor(ports, settings).round(grace_s)
 
 
 def audit(

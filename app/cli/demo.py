@@ -37,6 +37,7 @@ REAL_TIME_RATE: Final = 1000
 WHOSE: Final = {"all": "all lines", "page views": "page views", "without join": "lines that wait for no join"}
 """How the latencies are called."""
 WAIT_S: Final = 120
+"""How long not one more batch may be covered before the demo gives up, however busy the machine is."""
 
 
 class DemoResult(msgspec.Struct, kw_only=True):
@@ -69,7 +70,7 @@ async def load_and_compare(stack: "Stack", events: int, rate: float, say: Progre
     summary = summarise(run.sent, run.expected)
     say(f"{summary.lines:,} lines are acknowledged after {summary.took_s} s; waiting for the warehouse")
     with Bar(say, COVERED, TELL_EVERY_S) as bar:
-        waited = await await_coverage(read_settings(), WAIT_S, bar)
+        waited = await await_coverage(read_settings(), WAIT_S, bar, while_it_moves=True)
     say("comparing every row of six flows with what was sent")
     async with await connect(stack.warehouse_url) as connection:
         compared = await compare(connection, run.run, run.sent, run.expected)

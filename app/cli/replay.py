@@ -20,16 +20,12 @@ NAMED: Final = 20
 
 async def send_again(settings: "Settings", batch_ids: "Collection[str] | None") -> "ReplayReport":
     """Cut batches again from their raw files and put them to Kinesis; None for all of this epoch."""
-    from agents.audit.ports import real_ports  # noqa: PLC0415 - commands load what they need
+    from agents.audit.ports import open_ports  # noqa: PLC0415 - commands load what they need
     from agents.audit.replay import replay as send  # noqa: PLC0415
-    from app.adapters.loaded_ledger import WarehouseLedger  # noqa: PLC0415
     from app.shell.ports import Ports  # noqa: PLC0415
 
-    warehouse = WarehouseLedger(settings.warehouse_url)
-    try:
-        return await send(real_ports(settings, Ports(settings), warehouse), settings, batch_ids)
-    finally:
-        await warehouse.close()
+    async with open_ports(Ports(settings)) as ports:
+        return await send(ports, settings, batch_ids)
 
 
 def replay(

@@ -113,10 +113,13 @@ def _words(blocks: dict[int, str]) -> str:
     return f"block {first}: {blocks[first]}" + (f" (and {len(more)} more)" if more else "")
 
 
-async def await_coverage(settings: "Settings", timeout_s: float, show: "Callable[[int, int, str], None]") -> Waited:
+async def await_coverage(
+    settings: "Settings", timeout_s: float, show: "Callable[[int, int, str], None]", *, while_it_moves: bool = False
+) -> Waited:
     """Take the batches that the registry has now and wait until the ledger covers each exactly once.
 
     `show` is called with the batches that are covered, those that were registered, and what hinders, if anything does.
+    With `while_it_moves` the time counts from the last look that found more batches covered than the one before.
     Returns early when nothing but held batches is left, or when the ledger has more than a batch.
 
     Raises:
@@ -128,7 +131,8 @@ async def await_coverage(settings: "Settings", timeout_s: float, show: "Callable
     from app.adapters.s3 import S3ObjectStore  # noqa: PLC0415
     from app.errors import ServiceUnavailable  # noqa: PLC0415
 
-    start = time.monotonic()
+    start = since = time.monotonic()
+    most = 0
     registry, objects = DynamoRegistry(settings), S3ObjectStore(settings)
     warehouse, stored = WarehouseLedger(settings.warehouse_url), StoredLedger(objects, settings.epoch)
     try:
@@ -142,10 +146,12 @@ async def await_coverage(settings: "Settings", timeout_s: float, show: "Callable
                 is_open, refusal = True, str(exc)
             now = time.monotonic()
             result = uncovered.result(now - start)
-            if not is_open or now - start >= timeout_s:
+            if while_it_moves and result.covered > most:
+                most, since = result.covered, now
+            if not is_open or now - since >= timeout_s:
                 return result
             show(result.covered, result.registered, refusal)
-            await asyncio.sleep(min(POLL_S, max(0.0, start + timeout_s - now)))
+            await asyncio.sleep(min(POLL_S, max(0.0, since + timeout_s - now)))
     finally:
         await warehouse.close()
         await registry.close()

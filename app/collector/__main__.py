@@ -18,6 +18,7 @@ from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.clock import SystemClock
+from app.collector.batcher import CollectorPorts
 from app.collector.server import COLLECTOR, EVENTS_PATH, create_app, new_runner
 from app.collector.standby import SPARE_FLAG, await_turn
 from app.crash.points import crash_points
@@ -47,7 +48,7 @@ async def serve(settings: Settings, spare_of: int | None = None) -> None:
     store = around(points, "s3", S3ObjectStore(settings))
     registry = around(points, "registry", DynamoRegistry(settings))
     stream = around(points, "kinesis", KinesisBlockStream(settings))
-    app = create_app(settings, store, registry, stream, SystemClock(), os.urandom)
+    app = create_app(settings, CollectorPorts(store, registry, stream, SystemClock(), os.urandom))
     if points is not None:
         app.middlewares.insert(0, answers_between(points, EVENTS_PATH))
         points.is_awake = spare_of is None

@@ -13,6 +13,7 @@ from app.collector import metrics
 from app.collector.budget import MemoryBudget, Reservation
 from app.collector.clock_guard import ClockGuard
 from app.collector.resender import Resender, put_blocks
+from app.core.backoff import Backoff
 from app.core.formats.batch import ID_RANDOM_BYTES, MAX_BATCH_LINES, SealedBatch, new_batch_id, seal
 from app.core.formats.stored_line import StoredLine
 from app.errors import OutsideError, RequestRejected
@@ -20,14 +21,13 @@ from app.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-FIRST_DELAY_S: Final = 0.05
-MAX_DELAY_S: Final = 2.0
+BACKOFF: Final = Backoff(first_s=0.05, longest_s=2.0)
 RETRY_AFTER_S: Final = 2
 SEAL_INLINE_BYTES: Final = 64 * 1024
 """A smaller batch is sealed in less time than a thread takes to wake."""
 
 
-class BatcherPorts(NamedTuple):
+class CollectorPorts(NamedTuple):
     """What the collector reaches outside itself."""
 
     store: ObjectStore
@@ -80,15 +80,15 @@ class Batcher:
     """The open batch, and the batches on their way to storage; several may be in flight."""
 
     def __init__(
-        self, settings: Settings, world: BatcherPorts, budget: MemoryBudget, guard: ClockGuard, threads: Executor
+        self, settings: Settings, ports: CollectorPorts, budget: MemoryBudget, guard: ClockGuard, threads: Executor
     ) -> None:
         self._settings = settings
-        self._world = world
+        self._ports = ports
         self._budget = budget
         self._guard = guard
         self._threads = threads
         bounds = (settings.max_buffered_bytes // 4, settings.audit_grace_s)
-        self.resender = Resender(world.stream, world.clock, world.random_bytes, bounds)
+        self.resender = Resender(ports.stream, ports.clock, ports.random_bytes, bounds)
         self._open: _Gathering | None = None
         self._last_id = ""
         self._is_draining = False
@@ -167,9 +167,9 @@ class Batcher:
                 sealed = await self._seal(batch)
                 batch.release()
                 held.become(2 * len(sealed.raw))
-                await self._insist("s3", lambda: self._world.store.put(sealed.item.raw_key, sealed.raw))  # 1
+                await self._insist("s3", lambda: self._ports.store.put(sealed.item.raw_key, sealed.raw))  # 1
                 self._guard.check()  # the PUT's answer may be the first to tell that the id's time is wrong
-                await self._insist("registry", lambda: self._world.registry.register(sealed.item))  # 2
+                await self._insist("registry", lambda: self._ports.registry.register(sealed.item))  # 2
         except Exception as exc:
             batch.release()
             held.release()
@@ -180,7 +180,7 @@ class Batcher:
         self._start(self._put(batch, sealed, held))  # 3 and 4
 
     async def _seal(self, batch: _Gathering) -> SealedBatch:
-        clock, random_bytes = self._world.clock, self._world.random_bytes
+        clock, random_bytes = self._ports.clock, self._ports.random_bytes
         self._guard.check()
         batch_id = self._last_id = new_batch_id(clock.now_ms(), random_bytes(ID_RANDOM_BYTES), self._last_id)
         arguments = (batch_id, self._settings.epoch, self._settings.partitions, batch.lines)
@@ -190,24 +190,24 @@ class Batcher:
 
     async def _insist(self, service: str, call: Callable[[], Awaitable[None]]) -> None:
         """Repeat a harmless call with backoff until it succeeds; the caller's timeout ends it."""
-        delay_s = FIRST_DELAY_S
+        failures = 0
         while True:
             try:
                 return await call()
             except OutsideError as exc:
+                failures += 1
                 metrics.PUT_FAILURES.labels(service).inc()
                 log.warning("batch not stored yet", service=service, error=str(exc), retriable=exc.retriable)
                 if not exc.retriable:
                     raise
-            await asyncio.sleep(delay_s * (0.5 + self._world.random_bytes(1)[0] / 510))
-            delay_s = min(delay_s * 2, MAX_DELAY_S)
+            await asyncio.sleep(BACKOFF.pause_s(failures, self._ports.random_bytes(1)[0] / 255))
 
     async def _put(self, batch: _Gathering, sealed: SealedBatch, held: Reservation) -> None:
         """Put the blocks to Kinesis, and answer once that has ended, whatever its end; at the deadline at the latest."""
         late = asyncio.get_running_loop().call_at(batch.deadline_s, batch.answer, sealed.batch_id)
         try:
             with held:
-                failed = await put_blocks(self._world.stream, sealed.blocks)
+                failed = await put_blocks(self._ports.stream, sealed.blocks)
         finally:
             late.cancel()
             batch.answer(sealed.batch_id)

@@ -14,11 +14,12 @@ import structlog
 from app.adapters.ports import BlockStream
 from app.clock import Clock
 from app.collector.metrics import PUT_FAILURES, RESEND_BYTES, RESEND_DROPPED
+from app.core.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
-FIRST_DELAY_S: Final = 0.1
-MAX_DELAY_S: Final = 10.0
+BACKOFF: Final = Backoff(first_s=0.1, longest_s=10.0)
+"""Before each put; grows while Kinesis takes nothing at all."""
 RECORDS_PER_PUT: Final = 100
 
 
@@ -63,12 +64,11 @@ class Resender:
 
     async def run(self) -> None:
         """Put what waits, for ever; failed records only, with backoff and jitter."""
-        delay_s = FIRST_DELAY_S
+        fruitless = 0
         while True:
             await self._wake.wait()
-            await asyncio.sleep(delay_s * (0.5 + self._random_bytes(1)[0] / 510))
-            is_better = await self._put_once()
-            delay_s = FIRST_DELAY_S if is_better else min(delay_s * 2, MAX_DELAY_S)
+            await asyncio.sleep(BACKOFF.pause_s(fruitless + 1, self._random_bytes(1)[0] / 255))
+            fruitless = 0 if await self._put_once() else fruitless + 1
             if not self._queue:
                 self._wake.clear()
                 self._idle.set()

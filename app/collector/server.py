@@ -12,10 +12,8 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from app.adapters.ports import BlockStream, ObjectStore, Registry
-from app.clock import Clock
 from app.collector import metrics
-from app.collector.batcher import Batcher, BatcherPorts
+from app.collector.batcher import Batcher, CollectorPorts
 from app.collector.budget import MemoryBudget
 from app.collector.client_address import client_address, read_networks
 from app.collector.clock_guard import ClockGuard
@@ -41,14 +39,7 @@ _PREFLIGHT: Final = {
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def create_app(  # noqa: PLR0913, PLR0917 - the collector's whole world, given once by its composition root
-    settings: Settings,
-    store: ObjectStore,
-    registry: Registry,
-    stream: BlockStream,
-    clock: Clock,
-    random_bytes: Callable[[int], bytes],
-) -> web.Application:
+def create_app(settings: Settings, ports: CollectorPorts) -> web.Application:
     """The application; serve it with `new_runner`, which leaves decompression to it.
 
     Raises:
@@ -56,7 +47,7 @@ def create_app(  # noqa: PLR0913, PLR0917 - the collector's whole world, given o
     """
     if not settings.write_keys:
         raise ConfigurationError("INSTREAM_WRITE_KEYS is empty: nobody could post; set e.g. demo:browser,demo-server:server")
-    return Collector(settings, BatcherPorts(store, registry, stream, clock, random_bytes)).new_app()
+    return Collector(settings, ports).new_app()
 
 
 def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
@@ -73,14 +64,14 @@ def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
 class Collector:
     """Takes requests, in front of a batcher."""
 
-    def __init__(self, settings: Settings, world: BatcherPorts) -> None:
+    def __init__(self, settings: Settings, ports: CollectorPorts) -> None:
         self._settings = settings
-        self._clock = world.clock
+        self._clock = ports.clock
         self._trusted = read_networks(settings.trusted_proxies)
         self._budget = MemoryBudget(settings.max_buffered_bytes)
-        self._guard = ClockGuard(world.store, settings.max_clock_skew_s)
+        self._guard = ClockGuard(ports.store, settings.max_clock_skew_s)
         self._threads = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="collector")
-        self._world = world
+        self._ports = ports
         self._batcher: Batcher | None = None
 
     def new_app(self) -> web.Application:
@@ -108,7 +99,7 @@ class Collector:
         """None when requests are taken; else why not."""
         if self._batcher is None:
             return "starting"
-        if self._world.store.clock_skew_ms is None:
+        if self._ports.store.clock_skew_ms is None:
             return "the object store has not answered yet"
         return self._guard.fault()
 
@@ -142,7 +133,7 @@ class Collector:
 
     async def _run(self, _: web.Application) -> AsyncIterator[None]:
         """Start what runs behind the requests; at the end store what is open, then stop it."""
-        batcher = Batcher(self._settings, self._world, self._budget, self._guard, self._threads)
+        batcher = Batcher(self._settings, self._ports, self._budget, self._guard, self._threads)
         background = [asyncio.create_task(self._guard.watch()), asyncio.create_task(batcher.resender.run())]
         for task in background:
             task.add_done_callback(_report_end)

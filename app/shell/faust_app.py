@@ -108,6 +108,12 @@ class InstreamApp(faust.App):
             key_serializer="raw", value_serializer="raw",
         )  # fmt: skip
 
+    @property
+    def group(self) -> str:
+        """The name of the consumer group."""
+        name: str = self.conf.id
+        return name
+
     async def reposition(self, tp: TP, offset: int) -> None:
         """Read and commit `tp` from `offset` on (`app.shell.transport.Consumer.reposition`)."""
         await self._consumer_of_ours.reposition(tp, offset)
@@ -144,9 +150,9 @@ class InstreamApp(faust.App):
     def _new_transport(self) -> Transport:
         if self.ports.points is None:
             return Transport(self.conf.broker_consumer, self)
-        from app.crash.kafka import transport_with  # noqa: PLC0415 - in tests of recovery alone
+        from app.shell import crash_transport  # noqa: PLC0415 - in tests of recovery alone
 
-        return transport_with(self.ports.points, self.settings)(self.conf.broker_consumer, self)
+        return crash_transport.Transport(self.conf.broker_consumer, self)
 
     def _create_directories(self) -> None:
         self.conf.tabledir.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ from typing import Final, Protocol
 import structlog
 from faust.types import TP
 
+from app.shell.ports import Crashes
+
 log = structlog.get_logger(__name__)
 
 LEAVE_TIMEOUT_S: Final = 12.0
@@ -16,14 +18,11 @@ AssignedHook = Callable[[frozenset[TP]], Awaitable[None]]
 LeavingHook = Callable[[], Awaitable[None]]
 
 
-class Member(Protocol):
+class Member(Crashes, Protocol):
     """The member of a consumer group whose hooks these are."""
 
     def is_current(self, generation_id: int) -> bool:
         """Whether what was assigned in this generation of the group is still ours."""
-
-    async def crash(self, reason: BaseException) -> None:
-        """End the process."""
 
 
 class OwnershipHooks:

@@ -1,12 +1,36 @@
-"""What an app hands to its agents: the adapters of this process, each built when first asked for."""
+"""What a role asks of the process around it, and the adapters that its app hands to it, each built when first asked for."""
 
 from functools import cached_property
+from typing import Protocol
 
 from app.adapters.ports import BlockStream, ObjectStore, Registry
 from app.clock import Clock, SystemClock
 from app.crash.points import CrashPoints
 from app.crash.proxies import around
 from app.settings import Settings
+
+
+class Crashes(Protocol):
+    """What can end its process."""
+
+    async def crash(self, reason: BaseException) -> None:
+        """End the process."""
+
+
+class RoleProcess(Crashes, Protocol):
+    """The process of one role, whatever runs it: `app.shell.faust_app.InstreamApp`, or a simulation."""
+
+    @property
+    def settings(self) -> Settings:
+        """The process's settings."""
+
+
+class ClockPorts(Protocol):
+    """The adapters of a process, of which the clock alone is asked."""
+
+    @property
+    def clock(self) -> Clock:
+        """The process's clock."""
 
 
 class Ports:

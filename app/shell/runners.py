@@ -26,23 +26,52 @@ ones too, after recovery. On revoke and stop every inbox closes: what waits in i
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
 
-import structlog
 from faust.types import TP
 
-from app.shell.seeker import Seeker
-
-if TYPE_CHECKING:
-    from app.shell.faust_app import InstreamApp
-
-log = structlog.get_logger(__name__)
+from app.shell.hooks import AssignedHook, LeavingHook, Member
+from app.shell.owned_loop import crash_on_failure, finish
+from app.shell.ports import ClockPorts
+from app.shell.seeker import Repositions, Seeker
 
 QUEUE_DEPTH: Final = 256
 """Messages that wait in an inbox at most."""
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 """... and when there is room for one more: what bounds a partition's memory, however large or small its messages are."""
+
+
+class InboxProcess(Repositions, Protocol):
+    """The process in which a partition's messages arrive."""
+
+    @property
+    def ports(self) -> ClockPorts:
+        """Its adapters."""
+
+
+class Watches(Protocol):
+    """What watches whether partitions move: `app.shell.watchdog.Watchdog`."""
+
+    def watch(self, positions: Callable[[], Mapping[TP, int]]) -> None:
+        """Include what `positions()` says at each look."""
+
+
+class RunnersProcess(InboxProcess, Member, Protocol):
+    """The process whose partitions are run, whatever runs it: `app.shell.faust_app.InstreamApp`, or a simulation."""
+
+    @property
+    def watchdog(self) -> Watches:
+        """What ends the process when a partition stands still."""
+
+    def when_assigned(self, hook: AssignedHook) -> object:
+        """Call `hook(assignment)` each time partitions are owned and recovered."""
+
+    def when_leaving(self, hook: LeavingHook) -> object:
+        """Call `hook()` before partitions are lost."""
+
+    def ready_when(self, check: Callable[[], str | None]) -> None:
+        """Let /ready ask `check` too."""
 
 
 class _WaitingEvents(asyncio.Queue[Any]):
@@ -76,12 +105,12 @@ def _size(event: Any) -> int:
 class Inbox:
     """The messages of one owned partition, in offset order from `start_at` on."""
 
-    def __init__(self, app: "InstreamApp", tp: TP, depth: int = QUEUE_DEPTH) -> None:
-        self._app = app
+    def __init__(self, process: InboxProcess, tp: TP, depth: int = QUEUE_DEPTH) -> None:
+        self._clock = process.ports.clock
         self._queue = _WaitingEvents(depth)
         self._unacked: deque[Any] = deque()
         self._handed_out: list[Any] = []
-        self._seeker = Seeker(app, app.ports.clock, tp)
+        self._seeker = Seeker(process, self._clock, tp)
         self.tp = tp
         self.next_offset: int | None = None
         """The offset that `take` hands out next; None before `start_at`."""
@@ -118,7 +147,7 @@ class Inbox:
             raise RuntimeError("start_at comes before take")
         self._let_go()
         taken: list[Any] = []
-        clock = self._app.ports.clock
+        clock = self._clock
         until_s = None if timeout_s is None else clock.monotonic_s() + timeout_s
         while not self.closing:
             while len(taken) < limit and not self._queue.empty():
@@ -188,22 +217,22 @@ Work = Callable[[Inbox], Awaitable[None]]
 class PartitionRunners:
     """Starts `work` for every owned partition of one topic, feeds it, and ends it in good order."""
 
-    def __init__(self, app: "InstreamApp", topic: str, work: Work, depth: int = QUEUE_DEPTH) -> None:
-        self._app = app
+    def __init__(self, process: RunnersProcess, topic: str, work: Work, depth: int = QUEUE_DEPTH) -> None:
+        self._process = process
         self._topic = topic
         self._work = work
         self._depth = depth
         self._inboxes: dict[int, Inbox] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        app.when_assigned(self._on_assigned)
-        app.when_leaving(self.drain)
-        app.watchdog.watch(self.positions)
-        app.ready_when(self._readiness)
+        process.when_assigned(self._on_assigned)
+        process.when_leaving(self.drain)
+        process.watchdog.watch(self.positions)
+        process.ready_when(self._readiness)
 
     async def give(self, event: Any) -> None:
         """Queue a message for its partition; one of an older generation of the group is dropped, unacknowledged."""
         message = event.message
-        if self._app.is_current(message.generation_id):
+        if self._process.is_current(message.generation_id):
             await self._inbox(message.tp).put(event)
 
     def positions(self) -> dict[TP, int]:
@@ -217,34 +246,24 @@ class PartitionRunners:
         self._tasks.clear()
         for inbox in inboxes:
             inbox.close()
-        try:
-            if tasks:
-                await asyncio.wait(tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        await finish(tasks)
 
     def _inbox(self, tp: TP) -> Inbox:
         if tp.partition not in self._inboxes:
-            self._inboxes[tp.partition] = Inbox(self._app, TP(tp.topic, tp.partition), self._depth)
+            self._inboxes[tp.partition] = Inbox(self._process, TP(tp.topic, tp.partition), self._depth)
         return self._inboxes[tp.partition]
 
     async def _on_assigned(self, assignment: frozenset[TP]) -> None:
         for tp in sorted(assignment):
             if tp.topic == self._topic and tp.partition not in self._tasks:
-                self._tasks[tp.partition] = asyncio.ensure_future(self._run(self._inbox(tp)))
+                work = crash_on_failure(self._process, self._run(self._inbox(tp)), topic=tp.topic, partition=tp.partition)
+                self._tasks[tp.partition] = asyncio.ensure_future(work)
 
     def _readiness(self) -> str | None:
         loading = sorted(partition for partition in self._tasks if self._inboxes[partition].next_offset is None)
         return f"loading partitions {loading}" if loading else None
 
     async def _run(self, inbox: Inbox) -> None:
-        try:
-            await self._work(inbox)
-            if not inbox.closing:
-                raise RuntimeError(f"the work on {inbox.tp} ended although it is still owned")
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as exc:  # a panic in polars is no Exception
-            log.exception("partition failed", topic=inbox.tp.topic, partition=inbox.partition)
-            await self._app.crash(exc)
+        await self._work(inbox)
+        if not inbox.closing:
+            raise RuntimeError(f"the work on {inbox.tp} ended although it is still owned")

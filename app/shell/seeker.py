@@ -10,13 +10,14 @@ import structlog
 from faust.types import TP
 
 from app.clock import Clock
+from app.core.backoff import Backoff
 from app.errors import SourceGap
 
 log = structlog.get_logger(__name__)
 
 SEEK_PATIENCE_S: Final = 5.0
 """After a seek, messages from before it still arrive: only after this long is a gap sought again."""
-QUIET_DOUBLINGS: Final = 4
+QUIET_BACKOFF: Final = Backoff(first_s=SEEK_PATIENCE_S, longest_s=80.0)
 """What was sought and never came, with nothing behind it either, is sought again after 5, 10, ... 80 s: Faust may have
 dropped it. A message that was on its way at the seek makes it believe that what comes from there on was read before."""
 MAX_SEEKS: Final = 12
@@ -68,7 +69,7 @@ class Seeker:
         """Seek once more where nothing followed the last seek; seconds until the next time, None where nothing is sought."""
         if self._sought_at_s is None:
             return None
-        due_s = self._sought_at_s + SEEK_PATIENCE_S * 2.0 ** min(self._quiet_seeks, QUIET_DOUBLINGS)
+        due_s = self._sought_at_s + QUIET_BACKOFF.pause_s(self._quiet_seeks + 1)
         left_s = due_s - self._clock.monotonic_s()
         if left_s > 0:
             return left_s

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import structlog
 from faust.types import TP
 from mode import Service
 from prometheus_client import Gauge
 
+from app.adapters.ports import Logs
 from app.errors import ServiceUnavailable, WorkerStalled
 from app.shell.deadline import Deadman
-
-if TYPE_CHECKING:
-    from app.shell.faust_app import InstreamApp
+from app.shell.ports import ClockPorts, Crashes
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +27,37 @@ BEAT_S: Final = 5.0
 Positions = Callable[[], Mapping[TP, int]]
 """Owned partitions and the offset that each works on next."""
 Partitions = Callable[[], Iterable[TP]]
+
+
+class WatchedProcess(Crashes, Protocol):
+    """The worker that is watched, whatever runs it: `app.shell.faust_app.InstreamApp`, or a simulation."""
+
+    @property
+    def ports(self) -> ClockPorts:
+        """Its adapters; the times of stalls are its clock's."""
+
+    @property
+    def group(self) -> str:
+        """The name of its consumer group."""
+
+    @property
+    def in_worker(self) -> bool:
+        """Whether the process may be ended by the watchdog: not in a test."""
+
+    def readiness(self) -> str | None:
+        """None when it owns its partitions and works; else what it waits for."""
+
+    def recovery_progress(self) -> Hashable | None:
+        """None while partitions are owned and recovered; until then a value that changes whenever it gets further."""
+
+    def acknowledged(self) -> Mapping[TP, int]:
+        """Owned partition -> the offset behind the last message that was acknowledged here."""
+
+    def ask_consumer(self) -> "Future[None]":
+        """A future that the consumer's thread fulfils. Raises RuntimeError where that thread has ended."""
+
+    async def logs(self) -> Logs:
+        """Kafka's logs."""
 
 
 class Watchdog(Service):
@@ -48,9 +78,9 @@ class Watchdog(Service):
     A broker that does not answer is no stall of ours: the time starts again when it does.
     """
 
-    def __init__(self, app: "InstreamApp", stall_timeout_s: float, deadman: Deadman | None = None) -> None:
+    def __init__(self, process: WatchedProcess, stall_timeout_s: float, deadman: Deadman | None = None) -> None:
         super().__init__()
-        self._app = app
+        self._process = process
         self._timeout_s = stall_timeout_s
         self._deadman = deadman or Deadman()
         self._sources: list[Positions] = []
@@ -78,7 +108,7 @@ class Watchdog(Service):
 
     @Service.task
     async def _beat(self) -> None:
-        while self._app.in_worker and not self.should_stop:  # in a test, the process is not ours to end
+        while self._process.in_worker and not self.should_stop:  # in a test, the process is not ours to end
             self._deadman.beat(self._timeout_s + LOOP_S)
             await self.sleep(BEAT_S)
 
@@ -90,7 +120,7 @@ class Watchdog(Service):
         """Look once; ends the worker if it stands still."""
         if await self._look_at_consumer():
             return
-        progress = self._app.recovery_progress()
+        progress = self._process.recovery_progress()
         if progress is not None:
             await self._look_at_recovery(progress)
             return
@@ -108,7 +138,7 @@ class Watchdog(Service):
         now_s = self._now_s()
         try:
             if self._asked is None or self._asked[0].done():
-                self._asked = (self._app.ask_consumer(), now_s)
+                self._asked = (self._process.ask_consumer(), now_s)
         except RuntimeError as exc:  # its loop is closed
             await self._stalled(f"the consumer's thread has ended: {exc}")
             return True
@@ -125,7 +155,7 @@ class Watchdog(Service):
             self._recovering = (progress, now_s)
         elif now_s - self._recovering[1] >= REBALANCE_S + self._timeout_s:
             await self._stalled(
-                f"{self._app.readiness() or 'rebalance'} without progress for {now_s - self._recovering[1]:.0f} s"
+                f"{self._process.readiness() or 'rebalance'} without progress for {now_s - self._recovering[1]:.0f} s"
             )
 
     async def _look_at_positions(self) -> bool:
@@ -150,13 +180,13 @@ class Watchdog(Service):
 
     async def _look_at_commits(self) -> None:
         """End a worker whose acknowledgements do not reach the broker, or whose prompt partitions wait."""
-        acknowledged = dict(self._app.acknowledged())
+        acknowledged = dict(self._process.acknowledged())
         prompt = {tp for partitions in self._prompt for tp in partitions()}
         if not (acknowledged or prompt):
             self._committed.clear()
             return
-        logs = await self._app.logs()
-        of_group = await logs.committed(self._app.conf.id)
+        logs = await self._process.logs()
+        of_group = await logs.committed(self._process.group)
         firsts = await self._firsts(prompt)
         committed = {
             tp: max(firsts.get(tp, 0), of_group.get((tp.topic, tp.partition), 0)) for tp in acknowledged.keys() | prompt
@@ -174,7 +204,7 @@ class Watchdog(Service):
             del self._committed[tp]
 
     def _now_s(self) -> float:
-        return self._app.ports.clock.monotonic_s()
+        return self._process.ports.clock.monotonic_s()
 
     def _forget(self, positions: Mapping[TP, int]) -> None:
         """Partitions that are not owned any more: their last lag is somebody else's by now."""
@@ -185,11 +215,11 @@ class Watchdog(Service):
 
     async def _stalled(self, reason: str) -> None:
         log.error("worker stalled", reason=reason)
-        await self._app.crash(WorkerStalled(reason))
+        await self._process.crash(WorkerStalled(reason))
 
     async def _ends(self, partitions: Iterable[TP]) -> dict[TP, int]:
         """Each partition's highwater."""
-        logs = await self._app.logs()
+        logs = await self._process.logs()
         return {
             TP(topic, partition): end
             for topic, numbers in _by_topic(partitions).items()
@@ -198,7 +228,7 @@ class Watchdog(Service):
 
     async def _firsts(self, partitions: Iterable[TP]) -> dict[TP, int]:
         """Each partition's earliest offset."""
-        logs = await self._app.logs()
+        logs = await self._process.logs()
         return {
             TP(topic, partition): first
             for topic, numbers in _by_topic(partitions).items()

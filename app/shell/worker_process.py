@@ -57,7 +57,7 @@ class InstreamWorker(Worker):
             self._refuse(exc)
         collect_seldom()
         spare_what_lives()
-        log.info("worker starts", app=self._instream.conf.id, datadir=str(self._instream.conf.datadir))
+        log.info("worker starts", app=self._instream.group, datadir=str(self._instream.conf.datadir))
 
     @property
     def _instream(self) -> InstreamApp:

@@ -46,8 +46,8 @@ def sink_on(world: World, store: S3ObjectStore, name: str) -> SinkPartition:
         return None
 
     ids = count()
-    connections = SinkPorts(store, announce, bounds, world.clock, lambda: f"{name}{next(ids):07x}", no_sleep)
-    return SinkPartition(world.place, commit_rules(Settings()), connections)
+    ports = SinkPorts(store, announce, bounds, world.clock, lambda: f"{name}{next(ids):07x}", no_sleep)
+    return SinkPartition(world.place, commit_rules(Settings()), ports)
 
 
 async def keys_of(store: S3ObjectStore, prefix: str) -> list[str]:

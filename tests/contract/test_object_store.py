@@ -10,6 +10,7 @@ import pytest
 from app.adapters.ports import ObjectStore, PutResult
 from app.adapters.s3 import S3ObjectStore, skew_ms
 from app.clock import SystemClock
+from app.core.backoff import Backoff
 from app.errors import ObjectMissing, OutcomeUnknown, ServiceUnavailable
 from app.local.services.aws import wait_ready
 from app.local.stack.ports import own_port
@@ -199,7 +200,7 @@ async def test_an_answer_that_is_lost_leaves_the_outcome_unknown(
 async def test_a_conflict_is_asked_again(
     conflicts: int, ends: Any, aws_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.adapters.s3.CONFLICT_PAUSE_S", 0.001)
+    monkeypatch.setattr("app.adapters.s3.CONFLICT_BACKOFF", Backoff(first_s=0.001))
     asked = 0
     answers = {PutResult.CREATED: b"200 OK", PutResult.EXISTS: b"412 Precondition Failed", ServiceUnavailable: b"200 OK"}
 

@@ -1,23 +1,28 @@
 """A stack as end-to-end tests see it: the command line, stack.json, signals, and exact comparison."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 from app.adapters.warehouse import connect
 from app.cli.wait import Waited, await_coverage
 from app.local.stack.life import Home
-from app.local.stack.probe import answers_ok, await_true
+from app.local.stack.probe import answers_ok
 from app.local.stack.settings import PORT_VARIABLES
 from app.local.stack.stack_file import Stack, read_stack
 from app.local.traffic.compare import Comparison, compare
 from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
 from app.settings import read_settings
+from tests.rig.restarts.clients import post
+from tests.worlds.waiting import HANGS_S, PAUSE_S, eventually, until
 
 TROUBLE = re.compile(r'"level": "(warning|error|critical)"|"event": "process started again"|^\w*(Error|Exception)\b|FATAL')
 TOLD_LINES = 25
@@ -34,14 +39,8 @@ COMPRESSED = ANY_PORTS | {
     "INSTREAM_AUDIT_GRACE_S": "20",
 }
 """Seconds where production has minutes, so that a test of the whole path takes half a minute."""
-
-
-def eventually(holds: Callable[[], object], within_s: float = 30) -> None:
-    """Return once `holds` says so; fail when it does not in time."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, f"did not hold within {within_s} s"
-        time.sleep(0.05)
+PATIENT: dict[str, Any] = {"keep_bodies": True, "patience_s": HANGS_S}
+"""How tests send: what is sent is compared, and a client waits for as long as the machine takes."""
 
 
 class LiveStack:
@@ -61,11 +60,9 @@ class LiveStack:
         assert stack is not None, "no stack is up"
         return stack
 
-    def instream(self, *words: str, timeout_s: float = 170, **settings: str) -> subprocess.CompletedProcess[str]:
+    def instream(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, with everything that it prints."""
-        return subprocess.run(
-            [INSTREAM, *words], env=self.caller | settings, capture_output=True, text=True, check=False, timeout=timeout_s
-        )
+        return subprocess.run([INSTREAM, *words], env=self.caller | settings, capture_output=True, text=True, check=False)
 
     def up(self, **settings: str) -> None:
         """Start it, or fail with what `up` said."""
@@ -86,35 +83,53 @@ class LiveStack:
             told += [f"--- {log.name}, {len(lines)} lines, {len(trouble)} of trouble", *trouble[-TOLD_LINES:]]
         return "\n".join(told)
 
+    def supervisor_said(self, **values: object) -> list[dict[str, Any]]:
+        """The supervisor's log lines that have these values."""
+        lines = (self.home.path / "supervisor.log").read_text().splitlines(keepends=True)
+        entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+        return [entry for entry in entries if all(entry.get(name) == value for name, value in values.items())]
+
     def kill(self, role: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a role or service. Returns: the pid that it had."""
         pid = self.stack.running_pid(role)
         os.kill(pid, number)
         return pid
 
-    def await_restart(self, role: str, old_pid: int, within_s: float = 60) -> None:
-        """Return when stack.json names another pid for `role`."""
-        eventually(lambda: self.stack.pid_of(role) not in {None, old_pid}, within_s)
+    def await_restart(self, role: str, old_pid: int) -> None:
+        """Return when stack.json names another pid for `role`; fails where the stack has ended."""
+        eventually(lambda: self.stack.pid_of(role) not in {None, old_pid}, self.story)
 
-    async def await_ready(self, role: str, within_s: float = 90) -> None:
+    async def await_ready(self, role: str) -> None:
         """Return when /ready of a role answers."""
-        import asyncio
-
         url = self.stack.metrics[role].replace("/metrics", "/ready")
-        async with asyncio.timeout(within_s):
-            await await_true(lambda: answers_ok(url))
+        await until(lambda: answers_ok(url), PAUSE_S, self.story)
+
+    async def post(self, event_id: str) -> int:
+        """Post an event. Returns: the status of its answer."""
+        return await post(self.stack.collector_url, event_id)
+
+    @contextmanager
+    def nothing_loaded(self) -> Iterator[None]:
+        """Within the block the warehouse's disk is full: what is not loaded yet is not."""
+        url = self.stack.controls["warehouse"]
+        order = json.dumps({"kind": "disk_full", "times": 1_000_000}).encode()
+        urlopen(Request(url, order, method="POST"), timeout=HANGS_S).close()
+        try:
+            yield
+        finally:
+            urlopen(Request(url, method="DELETE"), timeout=HANGS_S).close()
 
     async def load(self, events: int, rate: float, seed: int = 1) -> TrafficRun:
         """Send realistic traffic and return when everything is acknowledged."""
-        return await run_traffic(self.stack, TrafficPlan(events=events, rate=rate, seed=seed, keep_bodies=True))
+        return await run_traffic(self.stack, TrafficPlan(events=events, rate=rate, seed=seed, **PATIENT))
 
-    async def wait(self, timeout_s: float = 90) -> Waited:
-        """`instream wait` in this process."""
-        return await await_coverage(read_settings(), timeout_s, print)
+    async def wait(self) -> Waited:
+        """`instream wait` in this process, for as long as more comes to be covered."""
+        return await await_coverage(read_settings(), HANGS_S, lambda *_: None, while_it_moves=True)
 
-    async def compare_exact(self, run: TrafficRun, timeout_s: float = 90) -> Comparison:
+    async def compare_exact(self, run: TrafficRun) -> Comparison:
         """Wait until everything is covered, compare every row of a run with what was sent, and fail on any difference."""
-        waited = await self.wait(timeout_s)
+        waited = await self.wait()
         assert waited.exit_code == 0, waited
         async with await connect(self.stack.warehouse_url) as connection:
             compared = await compare(connection, run.run, run.sent, run.expected)

@@ -15,10 +15,10 @@ from app.core.events.parse import parse_line
 from app.core.formats.batch import cut_again, new_batch_id, seal
 from app.core.formats.flows import BY_NAME, FLOWS
 from app.core.formats.registry_item import BatchState, RegistryItem
-from app.local.stack.probe import await_true
 from app.settings import Settings, read_settings
 from tests.builders.source_log import CHROME
 from tests.e2e.live_stack import LiveStack
+from tests.worlds.waiting import PAUSE_S, until
 
 pytestmark = pytest.mark.stack
 AGE_MS = 60_000
@@ -80,8 +80,7 @@ async def test_what_never_arrived_or_could_not_be_read_is_sent_by_the_audit_and_
         found = [await registry.get(one.batch_id) for one in (item, damaged)]
         return all(one is not None and one.state is BatchState.COMPLETE for one in found)
 
-    async with asyncio.timeout(90):
-        await await_true(is_complete)
+    await until(is_complete, PAUSE_S, stack.story)
 
     found = await registry.get(item.batch_id)
     assert found is not None

@@ -11,9 +11,10 @@ from tests.rig.invariants.check import Terms, check, judge
 from tests.rig.invariants.gather import ports_of
 from tests.rig.invariants.settle import settle
 from tests.rig.invariants.violation import Violation
+from tests.worlds.waiting import HANGS_S
 
 pytestmark = pytest.mark.stack
-NOT_ALONE = Terms(alone=False, settle_s=150)
+NOT_ALONE = Terms(alone=False, settle_s=HANGS_S)
 """Other tests send to this stack too."""
 ROW = "SELECT * FROM analytics.ad_impressions WHERE event_id = {victim}"
 
@@ -27,10 +28,12 @@ async def test_a_load_has_to_settle_and_then_leaves_no_violation_nor_does_every_
     stack: LiveStack, runs: list[TrafficRun]
 ) -> None:
     run = await stack.load(events=1000, rate=500, seed=51)
-    async with ports_of(read_settings()) as ports:
-        unsettled = await settle(ports, 0, lambda _: None)
+    with stack.nothing_loaded():
+        assert await stack.post("unsettled") == 200
+        async with ports_of(read_settings()) as ports:
+            unsettled = await settle(ports, 0, lambda _: None)
     assert [violation.rule for violation in unsettled] == ["I7"]
-    assert "open batches" in unsettled[0].text  # just loaded, and the audit has not looked yet
+    assert "open batches" in unsettled[0].text
     said: list[str] = []
     assert await check(read_settings(), [run], NOT_ALONE, said.append) == []
     assert any("blocks) are sent again" in line for line in said)

@@ -14,10 +14,10 @@ from app.adapters.warehouse import connect
 from app.core.audit.reconcile import LedgerLines, coverage
 from app.core.formats.batch import cut_again
 from app.core.formats.flows import FLOWS, LEDGER
-from app.local.stack.probe import await_true
 from app.local.traffic.run import TrafficPlan, run_traffic
 from app.settings import read_settings
-from tests.e2e.live_stack import LiveStack
+from tests.e2e.live_stack import PATIENT, LiveStack
+from tests.worlds.waiting import PAUSE_S, until
 
 EVENTS = 6000
 pytestmark = pytest.mark.stack
@@ -43,7 +43,7 @@ async def test_workers_killed_under_load_one_after_the_other(stack: LiveStack) -
     """Kill -9 of each role in the middle of one load, the etl's state deleted too: every row is still exact."""
     victims = ("etl", "sink", "bridge", "delivery")
     moments = Moments(EVENTS, len(victims))
-    plan = TrafficPlan(events=EVENTS, rate=400, seed=11, keep_bodies=True)
+    plan = TrafficPlan(events=EVENTS, rate=400, seed=11, **PATIENT)
     loading = asyncio.create_task(run_traffic(stack.stack, plan, moments.progress))
     killed = {}
     for number, role in enumerate(victims):
@@ -57,7 +57,7 @@ async def test_workers_killed_under_load_one_after_the_other(stack: LiveStack) -
     for role, old_pid in killed.items():
         stack.await_restart(role, old_pid)
         await stack.await_ready(role)
-    await stack.compare_exact(run, timeout_s=120)
+    await stack.compare_exact(run)
 
 
 async def digests(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
@@ -90,8 +90,7 @@ async def test_every_batch_once_more_through_kinesis_changes_no_row(stack: LiveS
             await connection.commit()
             return row == (len(blocks),)
 
-        async with asyncio.timeout(120):
-            await await_true(all_reported)
+        await until(all_reported, PAUSE_S, stack.story)
         assert await digests(connection) == before
 
 
@@ -128,5 +127,4 @@ async def test_the_audit_closes_every_batch(stack: LiveStack) -> None:
     async def none_open() -> bool:
         return not [item async for item in registry.open_batches(2**53)]
 
-    async with asyncio.timeout(120):
-        await await_true(none_open)
+    await until(none_open, PAUSE_S, stack.story)

@@ -1,13 +1,11 @@
 """The running stack: its contract, exact rows under realistic load, and what happens when parts of it die."""
 
 import asyncio
-import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
-import time
 
 import aiohttp
 import msgspec
@@ -17,25 +15,13 @@ import pytest
 from app.cli.demo import load_and_compare, show
 from app.cli.show import ProgressLines
 from app.local.stack.environment import ROLES
-from app.local.stack.probe import await_true
 from app.local.stack.spare import SPARE
 from app.local.traffic.run import TrafficPlan, run_traffic
-from tests.e2e.live_stack import INSTREAM, LiveStack, eventually
+from tests.e2e.live_stack import INSTREAM, PATIENT, LiveStack
+from tests.rig.restarts.clients import Clients
+from tests.worlds.waiting import HANGS_S, eventually
 
 pytestmark = pytest.mark.stack
-
-
-async def post(url: str, event_id: str) -> int:
-    event = {"event_id": event_id, "event_type": "redirect", "occurred_at": int(time.time() * 1000)}
-    timeout = aiohttp.ClientTimeout(total=2)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.post(f"{url}/v1/events", json=event, headers={"X-Write-Key": "demo"}) as answer,
-        ):
-            return answer.status
-    except (aiohttp.ClientError, TimeoutError):
-        return 0
 
 
 def test_stack_json_is_the_contract(stack):
@@ -63,7 +49,7 @@ async def test_every_role_answers_health_ready_and_metrics(stack):
 
 def test_up_again_leaves_everything_as_it_is(stack):
     before = stack.stack
-    done = stack.instream("up", "--json", timeout_s=10)
+    done = stack.instream("up", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["processes"] == [
         {"role": process.role, "pid": process.pid, "log": process.log} for process in before.processes
@@ -85,7 +71,7 @@ def test_status_says_that_everything_runs(stack):
 def test_a_set_port_that_is_taken_is_an_error_and_leaves_nothing(stack, tmp_path):
     port = stack.stack.collector_url.rpartition(":")[2]
     other = LiveStack(tmp_path / "other", {"INSTREAM_COLLECTOR_PORT": port})
-    done = other.instream("up", timeout_s=30)
+    done = other.instream("up")
     assert done.returncode == 1
     assert f"port {port} (INSTREAM_COLLECTOR_PORT, collector) is taken" in done.stderr
     assert not other.home.is_held()
@@ -98,10 +84,12 @@ async def test_realistic_traffic_is_in_the_warehouse_row_by_row(stack, capsys):
     result = await load_and_compare(stack.stack, 5000, 1000, ProgressLines())
     assert result.equal, result.compared
     assert (result.sent.lines, result.waited.missing) == (5000, 0)
-    assert result.compared.joined.found > 800
+    flows = result.compared.flows
+    assert result.compared.joined.found + flows["engagements"].found > 900, "the second events, however late they came"
+    assert result.compared.joined.found > 20
     assert result.compared.duplicates.found > 150
-    assert all(bounds.found > 20 for bounds in result.compared.flows.values())
-    assert result.latency["without join"].max_s < 60
+    assert all(bounds.found > 20 for bounds in flows.values())
+    assert set(result.latency) == {"all", "page views", "without join"}
     show(result)
     assert "EQUAL: 0 missing, 0 extra, 0 different" in capsys.readouterr().out
     assert json.loads(msgspec.json.encode(result))["equal"] is True
@@ -127,18 +115,23 @@ def test_load_and_wait_as_commands(stack):
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["lines"] == 300
-    assert sum(summary["rows"].values()) + summary["duplicates"] + summary["joined"] == 300
-    done = stack.instream("wait", "--timeout", "90", "--json")
+    parts = [*summary["rows"].values(), summary["duplicates"], summary["joined"]]
+    bounds = [part if isinstance(part, list) else [part, part] for part in parts]  # two where a stall left a doubt
+    assert sum(least for least, _ in bounds) <= 300 <= sum(most for _, most in bounds)
+    done = stack.instream("wait", "--timeout", str(HANGS_S), "--json")
     assert done.returncode == 0, done.stderr
     waited = json.loads(done.stdout)
     assert waited["covered"] == waited["registered"] > 0
 
 
 async def test_wait_says_in_time_that_something_is_missing(stack):
-    assert await post(stack.stack.collector_url, "not-yet") == 200
-    done = await asyncio.to_thread(stack.instream, "wait", "--timeout", "0", "--json")
-    assert done.returncode == 3
-    assert json.loads(done.stdout)["missing"] >= 1
+    assert (await stack.wait()).exit_code == 0
+    with stack.nothing_loaded():
+        assert await stack.post("not-yet") == 200
+        done = await asyncio.to_thread(stack.instream, "wait", "--timeout", "0", "--json")
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["missing"] == 1
+    assert (await stack.wait()).exit_code == 0
 
 
 def spare_pid(live: LiveStack, *known: int) -> int:
@@ -148,81 +141,47 @@ def spare_pid(live: LiveStack, *known: int) -> int:
         life = live.home.read_life()
         return [record.pid for record in life.processes if record.name == SPARE and record.pid not in known] if life else []
 
-    eventually(found, within_s=10)
+    eventually(found)
     return found()[0]
 
 
-class Clients:
-    """Four that post without a pause, each event until it is acknowledged."""
+async def test_a_killed_collector_is_followed_at_once_by_one_that_was_there_before(stack):
+    """Twice, the second time while the next spare is still warming up; `make restarts` says how long clients wait.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._acknowledged_s = [0.0] * 4
-        self._has_ended = False
-
-    async def __aenter__(self) -> "Clients":
-        self._tasks = [asyncio.create_task(self._post(number)) for number in range(4)]
-        await self.all_after(time.monotonic())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._has_ended = True
-        await asyncio.gather(*self._tasks)
-
-    async def _post(self, number: int) -> None:
-        for count in itertools.count():
-            if self._has_ended:
-                return
-            since_s = time.monotonic()
-            while await post(self._url, f"client-{number}-{count}") != 200:
-                await asyncio.sleep(0.02)
-                since_s = time.monotonic()
-            self._acknowledged_s[number] = since_s
-
-    async def all_after(self, since_s: float) -> float:
-        """Wait until each has an answer to what it sent after `since_s`. Returns: after how many seconds the last had."""
-
-        async def all_have() -> bool:
-            return min(self._acknowledged_s) >= since_s
-
-        async with asyncio.timeout(20):
-            await await_true(all_have, 0.01)
-        return time.monotonic() - since_s
-
-
-async def test_a_killed_collector_answers_all_clients_again_within_three_seconds(stack):
-    """Twice, the second time while the next spare is still warming up."""
+    That a spare waits for no timer from its turn to its first answer is tested in `tests.agents.collector`.
+    """
     spare = spare_pid(stack)
     restarts = stack.stack.restarts["collector"]
     async with Clients(stack.stack.collector_url) as clients:
         for times in (1, 2):
             old_pid = stack.kill("collector")
-            took_s = await clients.all_after(time.monotonic())
-            print(f"kill {times}: all clients are answered after {took_s:.2f} s")  # noqa: T201 - for who runs it with -s
-            assert took_s < 3
-            stack.await_restart("collector", old_pid, within_s=5)
+            await clients.all_answered()
+            stack.await_restart("collector", old_pid)
             assert stack.stack.pid_of("collector") == spare
             assert stack.stack.restarts["collector"] == restarts + times
+            begun = {"event": "process started again", "process": "collector", "pid": spare}
+            eventually(lambda: stack.supervisor_said(**begun))  # noqa: B023
+            assert [entry["after_s"] for entry in stack.supervisor_said(**begun)] == [0]
             assert [process.role for process in stack.stack.processes] == list(ROLES)
             spare = spare_pid(stack, spare)
 
 
 async def test_rows_stay_exact_while_kafka_and_the_warehouse_die(stack):
     in_the_middle = asyncio.Event()
-    plan = TrafficPlan(events=3000, rate=300, seed=3, keep_bodies=True)
+    plan = TrafficPlan(events=3000, rate=300, seed=3, **PATIENT)
     loading = asyncio.create_task(run_traffic(stack.stack, plan, lambda lines: in_the_middle.set() if lines > 900 else None))
     await in_the_middle.wait()
     killed = {name: stack.kill(name) for name in ("kafka", "postgres", "warehouse")}
     run = await loading
     for name, old_pid in killed.items():
         stack.await_restart(name, old_pid)
-    await stack.compare_exact(run, timeout_s=150)
+    await stack.compare_exact(run)
 
 
 def test_up_leaves_nobody_with_its_callers_descriptors(stack):
     """What `up` inherits beyond its own three is in none of its processes: the pipe ends when `up` does."""
     reading, writing = os.pipe()
-    subprocess.run([INSTREAM, "up"], env=stack.caller, pass_fds=(writing,), capture_output=True, check=True, timeout=30)
+    subprocess.run([INSTREAM, "up"], env=stack.caller, pass_fds=(writing,), capture_output=True, check=True)
     os.close(writing)
     assert os.read(reading, 1) == b""
     os.close(reading)
@@ -246,9 +205,9 @@ def test_sides(stack, tmp_path):
         reading, writing = os.pipe()
         rival = subprocess.Popen([INSTREAM, "up"], env=other.caller, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started = subprocess.run(
-            [INSTREAM, "up"], env=other.caller, pass_fds=(writing,), capture_output=True, text=True, check=False, timeout=170
+            [INSTREAM, "up"], env=other.caller, pass_fds=(writing,), capture_output=True, text=True, check=False
         )
-        assert rival.wait(30) == 0  # one of the two started the stack, the other waited for it
+        assert rival.wait() == 0  # one of the two started the stack, the other waited for it
     assert started.returncode == 0, started.stderr
     os.close(writing)
     assert os.read(reading, 1) == b""  # the whole start ran with this pipe open, and nobody kept it
@@ -278,7 +237,7 @@ def lose_the_aws_stand_in(other: LiveStack) -> None:
     pids = [process.pid for process in [*other.stack.processes, *other.stack.infrastructure]]
     pids.append(spare_pid(other))
     other.kill("aws")
-    eventually(lambda: not other.home.is_held(), within_s=60)
+    eventually(lambda: not other.home.is_held())
     found = json.loads(other.instream("status", "--json").stdout)
     assert found["state"] == "ended"
     assert found["failure"] == "aws died (signal SIGKILL)"

@@ -22,13 +22,13 @@ MUTANTS = (
         "local state written before the log",
         "E3",
         "agents/etl/partition.py",
-        "            offset = await self._journal.append(message)\n"
+        "            offset = await self._ports.append(self._inbox.partition, message)\n"
         '        with STEP_SECONDS.labels("commit").time():\n'
-        "            self._journal.commit(step, message, offset)\n",
-        "            offset = self._journal.counted().offset + 1\n"
+        "            self._ports.state.commit(step, message, offset)\n",
+        "            offset = self._accepted().offset + 1\n"
         '        with STEP_SECONDS.labels("commit").time():\n'
-        "            self._journal.commit(step, message, offset)\n"
-        "            await self._journal.append(message)\n",
+        "            self._ports.state.commit(step, message, offset)\n"
+        "            await self._ports.append(self._inbox.partition, message)\n",
         LOOP,
     ),
     Mutant(
@@ -177,24 +177,29 @@ MUTANTS = (
     Mutant(
         "an agent's exception is swallowed",
         "E6",
-        "app/shell/runners.py",
-        "            await self._app.crash(exc)\n",
-        "            log.debug(str(exc))\n",
-        ("tests/agents/etl/test_etl_agent.py", "tests/agents/sink/test_sink_agent.py", "tests/agents/shell/test_runners.py"),
+        "app/shell/owned_loop.py",
+        "        await process.crash(exc)\n",
+        "        log.debug(str(exc))\n",
+        (
+            "tests/unit/shell/test_owned_loop.py",
+            "tests/agents/etl/test_etl_agent.py",
+            "tests/agents/sink/test_sink_agent.py",
+            "tests/agents/shell/test_runners.py",
+        ),
     ),
     Mutant(
         "work that ends is not missed",
         "E6",
         "app/shell/runners.py",
-        "            if not inbox.closing:\n                raise RuntimeError",
-        "            if inbox.next_offset is None:\n                raise RuntimeError",
+        "        if not inbox.closing:\n            raise RuntimeError",
+        "        if inbox.next_offset is None:\n            raise RuntimeError",
         ("tests/agents/shell/test_runners.py",),
     ),
     Mutant(
         "messages of an older generation are taken",
         "E4",
         "app/shell/runners.py",
-        "        if self._app.is_current(message.generation_id):\n",
+        "        if self._process.is_current(message.generation_id):\n",
         "        if message.generation_id is not None:\n",
         ("tests/agents/etl/test_etl_agent.py", "tests/agents/sink/test_sink_agent.py"),
     ),

@@ -20,6 +20,7 @@ LOAD = (
     "tests/agents/delivery/test_delivery_crashes.py", "tests/agents/delivery/test_delivery_in_memory.py",
     "tests/unit/delivery/test_load_plan.py",
 )  # fmt: skip
+OWNED = ("tests/unit/shell/test_owned_loop.py",)
 AUDIT = (
     "tests/unit/audit/test_reconcile.py", "tests/property/test_reconcile_properties.py", "tests/agents/audit/test_audit.py",
     "tests/agents/audit/test_audit_backlog.py",
@@ -134,10 +135,10 @@ MUTANTS = (
         "who begins learns of his own shards only",
         "T2",
         "agents/bridge/ownership.py",
-        "            for checkpoint in self._table.of(owned):\n                book.learn(checkpoint)\n",
-        "            for checkpoint in self._table.of(owned):\n"
-        "                if book.owns(checkpoint.shard):\n"
-        "                    book.learn(checkpoint)\n",
+        "        for checkpoint in self._table.of(owned):\n            book.learn(checkpoint)\n",
+        "        for checkpoint in self._table.of(owned):\n"
+        "            if book.owns(checkpoint.shard):\n"
+        "                book.learn(checkpoint)\n",
         BRIDGE,
     ),
     Mutant(
@@ -201,38 +202,69 @@ MUTANTS = (
         "a running worker hears of its own shards only",
         "T2",
         "agents/bridge/ownership.py",
-        "            if self._worker is not None:\n                self._worker.book.learn(furthest)\n",
-        "            if self._worker is not None and self._worker.book.owns(furthest.shard):\n"
-        "                self._worker.book.learn(furthest)\n",
+        "            if self.worker is not None:\n                self.worker.book.learn(furthest)\n",
+        "            if self.worker is not None and self.worker.book.owns(furthest.shard):\n"
+        "                self.worker.book.learn(furthest)\n",
         BRIDGE,
     ),
     Mutant(
         "shards have as many homes as blocks has partitions",
         "T1",
         "agents/bridge/ownership.py",
-        "BlockScope(settings.epoch, settings.partitions), settings.checkpoint_partitions,",
-        "BlockScope(settings.epoch, settings.partitions), settings.partitions,",
+        "share = Share(scope, settings.checkpoint_partitions,",
+        "share = Share(scope, settings.partitions,",
         BRIDGE,
     ),
     Mutant(
         "what is said while a worker catches up is not heard",
         "T1",
         "agents/bridge/ownership.py",
-        "            await self._catch_up(owned)\n"
-        "            book = ShardBook(owned, self._topic.partitions, round(self._process.settings.slack_s * 1000))\n"
-        "            for checkpoint in self._table.of(owned):\n                book.learn(checkpoint)\n",
-        "            book = ShardBook(owned, self._topic.partitions, round(self._process.settings.slack_s * 1000))\n"
-        "            for checkpoint in self._table.of(owned):\n                book.learn(checkpoint)\n"
-        "            await self._catch_up(owned)\n",
+        "        await self._catch_up(owned)\n"
+        "        settings, ports = self._bridge.settings, self._bridge.ports\n"
+        "        book = ShardBook(frozenset(owned), settings.checkpoint_partitions, round(settings.slack_s * 1000))\n"
+        "        for checkpoint in self._table.of(owned):\n            book.learn(checkpoint)\n",
+        "        settings, ports = self._bridge.settings, self._bridge.ports\n"
+        "        book = ShardBook(frozenset(owned), settings.checkpoint_partitions, round(settings.slack_s * 1000))\n"
+        "        for checkpoint in self._table.of(owned):\n            book.learn(checkpoint)\n"
+        "        await self._catch_up(owned)\n",
         BRIDGE,
     ),
     Mutant(
         "work in flight is not waited for on revoke",
         "E3",
-        "app/shell/runners.py",
-        "            if tasks:\n                await asyncio.wait(tasks)\n",
-        "            if tasks:\n                await asyncio.sleep(0)\n",
-        ("tests/agents/shell/test_runners.py", "tests/agents/etl/test_etl_agent.py", "tests/agents/sink/test_sink_agent.py"),
+        "app/shell/owned_loop.py",
+        "        if tasks:\n            await asyncio.wait(tasks)\n",
+        "        if tasks:\n            await asyncio.sleep(0)\n",
+        (
+            *OWNED,
+            "tests/agents/shell/test_runners.py",
+            "tests/agents/etl/test_etl_agent.py",
+            "tests/agents/sink/test_sink_agent.py",
+        ),
+    ),
+    Mutant(
+        "the work in hand is cancelled when partitions go",
+        "D1",
+        "app/shell/owned_loop.py",
+        "        if worker is None or self._stop is None:\n",
+        "        if worker is None or self._stop is not None:\n",
+        (*OWNED, "tests/agents/delivery/test_delivery_agent.py", "tests/agents/bridge/test_bridge_agent.py"),
+    ),
+    Mutant(
+        "the late end of a cancelled loop hides its successor",
+        "D1",
+        "app/shell/owned_loop.py",
+        "                if self.worker is worker:  # a loop that was cancelled may end after its successor began\n",
+        "                if worker is not None:\n",
+        (*OWNED, "tests/agents/delivery/test_delivery_worker.py"),
+    ),
+    Mutant(
+        "an owner works beside the work on its earlier partitions",
+        "T1",
+        "app/shell/owned_loop.py",
+        "        await self.end()\n        topic = self._topic\n",
+        "        topic = self._topic\n",
+        (*OWNED, "tests/agents/audit/test_audit_agent.py"),
     ),
     Mutant(
         "an owner keeps the time of the gap that it declared",
@@ -295,8 +327,8 @@ MUTANTS = (
     Mutant(
         "an owner numbers its steps by another partition's store",
         "E2",
-        "agents/etl/owner.py",
-        "        return self._ports.state.position(self._partition).accepted\n",
+        "agents/etl/partition.py",
+        "        return self._ports.state.position(self._inbox.partition).accepted\n",
         "        return self._ports.state.position(0).accepted\n",
         ETL,
     ),

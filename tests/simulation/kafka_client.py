@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
@@ -122,9 +121,9 @@ class Member:
         self.topics = topics
         self.consumer_generation_id = -1
         self.rebalancing = True
-        self.conf = SimpleNamespace(id=group.state.name)
+        self.group = group.state.name
         self.in_worker = False
-        self.watchdog = Watchdog(self, settings.stall_timeout_s)  # type: ignore[arg-type]
+        self.watchdog = Watchdog(self, settings.stall_timeout_s)
         self._group = group
         self.hooks = OwnershipHooks(self)
         self._recover: AssignedHook | None = None

@@ -91,8 +91,9 @@ class Process:
             self.die(f"ends: {type(reason).__name__}: {reason}")
 
     async def crash(self, reason: BaseException) -> None:
-        """What Faust's app calls."""
-        self.fail(reason)
+        """What production code calls with whatever it was that ended its work."""
+        if not isinstance(reason, GoneError):
+            self.fail(reason)
 
     def die(self, why: str) -> None:
         """From here on nothing returns to it."""

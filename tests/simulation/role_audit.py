@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 
 from agents.audit.auditor import Auditor, AuditReport
 from agents.audit.ports import AuditPorts
-from agents.audit.rounds import AuditRounds
 from app.errors import ServiceUnavailable
 from app.settings import Settings
+from app.shell.owned_loop import OwnedLoop
 from app.testing.memory import MemoryLoadedLedger
 from tests.simulation.faults import Fault
 from tests.simulation.kafka_client import Event, Member, MemberRole
@@ -22,7 +22,7 @@ class Audit(MemberRole):
         world = process.world
         self._process, self._ports = process, ports_of(process)
         self.member = Member(process, world.groups["audit"], (world.topics.audit.name,), self._ports, world.settings)
-        self._rounds = AuditRounds(self.member, self._open_auditor)
+        self._rounds = OwnedLoop(self.member, world.topics.audit, self._open_auditor, Auditor.run)
         self.member.when_assigned(self._rounds.begin)
         self.member.when_leaving(self._rounds.end)
         self.member.serve(self._ignore)
@@ -31,7 +31,7 @@ class Audit(MemberRole):
         event.ack()
 
     @asynccontextmanager
-    async def _open_auditor(self) -> AsyncIterator[Auditor]:
+    async def _open_auditor(self, _: list[int]) -> AsyncIterator[Auditor]:
         process, world, ports = self._process, self._process.world, self._ports
 
         async def lags(partitions: frozenset[int]) -> dict[str, int]:

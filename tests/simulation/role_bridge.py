@@ -6,9 +6,8 @@ from typing import Any
 
 from faust.types import TP
 
-from agents.bridge.ownership import KafkaPorts, Ownership
+from agents.bridge.ownership import Ownership
 from app.core.formats.checkpoint import Barrier, Checkpoint, decode, encode, further
-from app.shell.positions import reads_next
 from tests.simulation.kafka_client import Event, Member, MemberRole, Producer
 from tests.simulation.process import Process
 from tests.simulation.services import ports_of
@@ -59,21 +58,12 @@ class Bridge(MemberRole):
         async def append(partition: int, value: bytes) -> Any:
             return await self._producer.send(blocks, partition, value)
 
-        async def record(partition: int, checkpoint: Checkpoint) -> None:
-            await (await self._producer.send(checkpoints, partition, encode(checkpoint)))
-
-        async def mark(partition: int, barrier: Barrier) -> None:
-            await (await self._producer.send(checkpoints, partition, encode(barrier)))
+        async def record(partition: int, message: Checkpoint | Barrier) -> None:
+            await (await self._producer.send(checkpoints, partition, encode(message)))
 
         self.member = Member(process, world.groups["bridge"], (checkpoints,), ports_of(process), world.settings)
         tokens = iter(range(10**9))
-
-        async def begins_at(partition: int) -> int:
-            return await reads_next(await self.member.logs(), self.member.conf.id, checkpoints, partition)
-
-        self.ownership = Ownership(
-            self.member, self._table, KafkaPorts(append, record, mark, begins_at), lambda: f"{process.name}-{next(tokens)}"
-        )
+        self.ownership = Ownership(self.member, self._table, append, record, lambda: f"{process.name}-{next(tokens)}")
         self.member.when_assigned(self.ownership.begin)
         self.member.when_leaving(self.ownership.end)
         self.member.watchdog.watch(self.ownership.positions)

@@ -1,7 +1,6 @@
 """The collector as a process: the batcher behind `POST /v1/events`."""
 
-from app.collector.batcher import Batcher
-from app.collector.batcher import BatcherPorts as CollectorWorld
+from app.collector.batcher import Batcher, CollectorPorts
 from app.collector.budget import MemoryBudget
 from app.collector.clock_guard import ClockGuard
 from app.collector.requests import RequestBody, read_lines
@@ -18,10 +17,10 @@ class Collector:
         settings = world.settings
         self._budget = MemoryBudget(settings.max_buffered_bytes)
         self._guard = ClockGuard(self._ports.objects, settings.max_clock_skew_s)
-        outside = CollectorWorld(
+        ports = CollectorPorts(
             self._ports.objects, self._ports.registry, self._ports.blocks, process.clock, process.random.randbytes
         )
-        self._batcher = Batcher(settings, outside, self._budget, self._guard, world.threads)
+        self._batcher = Batcher(settings, ports, self._budget, self._guard, world.threads)
         process.spawn(self._guard.watch(), "guard")
         process.spawn(self._batcher.resender.run(), "resender")
         world.collectors[process.slot] = self

@@ -5,7 +5,7 @@ from typing import Any
 
 from agents.delivery.deliverer import Deliverer, DeliveryReport
 from agents.delivery.load import WarehouseLoad
-from agents.delivery.rounds import DeliveryRounds
+from agents.delivery.owner import DeliveryOwner
 from app.errors import ServiceUnavailable, WarehouseError
 from tests.simulation.faults import Fault
 from tests.simulation.kafka_client import Event, Member, MemberRole
@@ -22,14 +22,14 @@ class Delivery(MemberRole):
         self._load_ids = iter(range(10**9))
         topic = world.topics.manifests.name
         self.member = Member(process, world.groups["delivery"], (topic,), self._ports, world.settings)
-        self._rounds = DeliveryRounds(self.member, self._new_deliverer)
-        self.member.when_assigned(self._rounds.begin)
-        self.member.when_leaving(self._rounds.end)
-        self.member.watchdog.watch_commits(self._rounds.owned)
+        self._owner = DeliveryOwner(self.member, self._new_deliverer)
+        self.member.when_assigned(self._owner.begin)
+        self.member.when_leaving(self._owner.end)
+        self.member.watchdog.watch_commits(self._owner.owned)
         self.member.serve(self._look)
 
     async def _look(self, event: Event) -> None:
-        self._rounds.wake.set()
+        self._owner.look_sooner()
         event.ack()
 
     def _new_deliverer(self) -> Deliverer:

@@ -99,7 +99,7 @@ class Etl(MemberRole):
         self._state = EtlState(process, self._ports)
         blocks = world.topics.blocks.name
         self.member = Member(process, world.groups["etl"], (blocks,), self._ports, world.settings)
-        runners = PartitionRunners(self.member, blocks, self._work)  # type: ignore[arg-type]
+        runners = PartitionRunners(self.member, blocks, self._work)
         self.member.serve(runners.give, self._state.recover)
         process.when_dead(self._state.close)
 

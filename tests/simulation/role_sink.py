@@ -19,7 +19,7 @@ class Sink(MemberRole):
         self._producer = Producer(process)
         rows = world.topics.rows.name
         self.member = Member(process, world.groups["sink"], (rows,), self._ports, world.settings)
-        runners = PartitionRunners(self.member, rows, self._work)  # type: ignore[arg-type]
+        runners = PartitionRunners(self.member, rows, self._work)
         self.member.serve(runners.give)
         process.spawn(self._sweep(), "sweep")
 
@@ -32,11 +32,11 @@ class Sink(MemberRole):
         async def bounds() -> LogBounds:
             return LogBounds(*await self._ports.logs.bounds(topics.rows.name, inbox.partition))
 
-        connections = SinkPorts(
+        ports = SinkPorts(
             self._ports.objects, announce, bounds, self._process.clock, lambda: self._process.random.randbytes(4).hex(),
             self._process.sleep,
         )  # fmt: skip
-        await serve(inbox, SinkPartition(ChainId(1, inbox.partition), commit_rules(self._world.settings), connections))
+        await serve(inbox, SinkPartition(ChainId(1, inbox.partition), commit_rules(self._world.settings), ports))
 
     async def _sweep(self) -> None:
         while True:

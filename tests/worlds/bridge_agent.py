@@ -39,7 +39,7 @@ class Bridge(Member):
     async def revoke(self) -> None:
         """What was handed over is committed, as the app does once its hooks have run."""
         await super().revoke()
-        group = self.producer.logs.acknowledged.setdefault(self.app.conf.id, {})
+        group = self.producer.logs.acknowledged.setdefault(self.app.group, {})
         group.update({(CHECKPOINTS, partition): offset for partition, offset in enumerate(self.read)})
 
     async def on_topic(self, *messages: Checkpoint | Barrier, partition: int = HOME) -> None:
@@ -56,7 +56,7 @@ class Bridge(Member):
 
     @property
     def worker(self) -> Any:
-        return self.module.ownership._worker
+        return self.module.ownership.worker
 
     def checkpoints(self, partition: int = HOME) -> list[Checkpoint]:
         decoded = map(decode, self.producer.sent(CHECKPOINTS, partition))

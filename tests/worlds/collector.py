@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from app.clock import Clock, SystemClock
+from app.collector.batcher import CollectorPorts
 from app.collector.server import COLLECTOR, create_app, new_runner
 from app.core.formats.block import decode_header, frame_of, open_frame
 from app.core.formats.registry_item import RegistryItem
@@ -34,11 +35,11 @@ class CollectorWorld:
         defaults: dict[str, Any] = {
             "write_keys": {"demo": "browser", "back": "server"}, "partitions": 4, "linger_ms": 10, "request_timeout_s": 60.0,
         }  # fmt: skip
-        self._clock = clock or SystemClock()
         self.settings = Settings(**{**defaults, **changes})
         self.store = MemoryObjectStore()
         self.registry = MemoryRegistry()
         self.stream = MemoryBlockStream(shards=2)
+        self.ports = CollectorPorts(self.store, self.registry, self.stream, clock or SystemClock(), os.urandom)
         self.calls: list[str] = []
         """Names of the calls that changed something, in order."""
         for twin in (self.store, self.registry, self.stream):
@@ -50,7 +51,7 @@ class CollectorWorld:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["CollectorWorld"]:
-        app = create_app(self.settings, self.store, self.registry, self.stream, self._clock, os.urandom)
+        app = create_app(self.settings, self.ports)
         self.app = app
         self.runner = new_runner(app, self.settings)
         await self.runner.setup()

@@ -62,27 +62,30 @@ class TinyCore:
 
 
 class MemoryJournal:
-    """Topic `rows` as a list, and a store that only counts."""
+    """The ports of a partition: topic `rows` as a list, and a store that only counts."""
 
     def __init__(self, source: Source) -> None:
+        self.state, self.clock = self, source.clock
         self.log: list[bytes] = []
         self.trace: list[str] = []
-        self.position = Accepted()
+        self.accepted = Accepted()
         self.buried: list[bytes] = []
         self.refuses = self.dies_after_bury = False
         self._source = source
 
-    def accepted(self) -> Accepted:
-        return self.position
+    def position(self, partition: int) -> "MemoryJournal":
+        assert partition == self._source.inbox.partition
+        return self
 
-    async def send_dead_letters(self, letters: Sequence[bytes]) -> None:
+    async def send_dead_letters(self, _: int, letters: Sequence[bytes]) -> None:
         await asyncio.sleep(0)
         self.buried += letters
         self.trace.append("bury")
         if self.dies_after_bury:
             raise RuntimeError("dies")
 
-    async def append(self, message: bytes) -> int:
+    async def append(self, partition: int, message: bytes) -> int:
+        assert partition == self._source.inbox.partition
         await asyncio.sleep(0)
         assert self._source.acked == [] or max(self._source.acked) < decode_step(message).source_first
         self.log.append(message)
@@ -93,7 +96,7 @@ class MemoryJournal:
         if self.refuses:
             raise StepConflict("somebody else wrote")
         self.trace.append("commit")
-        self.position = self.position.advance(offset)
+        self.accepted = self.accepted.advance(offset)
 
     def ranges(self) -> list[tuple[int, int]]:
         return [(step.source_first, step.source_last) for step in map(decode_step, self.log)]
@@ -106,7 +109,7 @@ class Partition:
         self.source = Source()
         self.core = TinyCore()
         self.journal = MemoryJournal(self.source)
-        self.etl = EtlPartition(self.core, self.source.inbox, self.journal, self.source.clock)
+        self.etl = EtlPartition(self.core, self.source.inbox, self.journal)
 
     async def start(self) -> "asyncio.Future[None]":
         await self.source.inbox.start_at(0)

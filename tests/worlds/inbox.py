@@ -29,7 +29,7 @@ class Source:
         self.ports = SimpleNamespace(clock=self.clock)
         self.seeks: list[int] = []
         self.acked: list[int] = []
-        self.inbox = Inbox(self, TP("blocks-e1", 0), depth=100)  # type: ignore[arg-type]
+        self.inbox = Inbox(self, TP("blocks-e1", 0), depth=100)
 
     async def reposition(self, _: TP, offset: int) -> None:
         self.seeks.append(offset)

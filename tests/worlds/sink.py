@@ -153,10 +153,10 @@ class World:
         async def no_sleep(_: float) -> None:
             return None
 
-        connections = SinkPorts(
+        ports = SinkPorts(
             (process or self.process()).store, announce, bounds, self.clock, lambda: f"{next(self._random):08x}", no_sleep
         )
-        return SinkPartition(self.place, RULES, connections)
+        return SinkPartition(self.place, RULES, ports)
 
     def feed(self, sink: SinkPartition, start: int, end: int | None = None) -> list[Reception]:
         return [

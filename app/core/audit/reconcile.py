@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 import msgspec
 from pyroaring import BitMap
 
+from app.core.backoff import Backoff
 from app.core.formats.registry_item import BlockPlace, RegistryItem
 
-LONGEST_PAUSE_MS: Final = 3_600_000
+LONGEST_PAUSE_S: Final = 3_600
 SHORTEST_PAUSE_MS: Final = 1_000
 
 
@@ -184,7 +185,7 @@ def settled_at(item: RegistryItem, rules: AuditRules) -> int:
 def pause_ms(attempt: int, rules: AuditRules) -> int:
     """The pause (ms) between the `attempt`-th replay and the next: the grace, then doubled each time, at most an hour."""
     first_ms = max(rules.grace_ms, SHORTEST_PAUSE_MS)
-    return min(first_ms << min(attempt - 1, 32), LONGEST_PAUSE_MS)
+    return round(1000 * Backoff(first_ms / 1000, LONGEST_PAUSE_S).pause_s(attempt))
 
 
 def lacking_blocks(item: RegistryItem, found: Coverage) -> dict[int, BlockPlace]:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from app.core.backoff import Backoff
 from app.core.delivery.statements import LOADED, QUARANTINED, LogRow
 from app.core.formats.flows import OUTPUTS, Flow
 from app.core.formats.object_keys import load_manifest_key
@@ -21,8 +22,8 @@ MAX_TRANSACTIONS: Final = 256
 MAX_BYTES: Final = 512 * 1024 * 1024
 ALIKE_ENOUGH: Final = 3
 """So many transactions whose file of one output fails, and none whose loads: it is not the transactions."""
-_FIRST_PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 30.0
+DEFERRAL_BACKOFF: Final = Backoff(first_s=1.0, longest_s=30.0)
+"""After deferrals in a row, of whatever reason."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -269,9 +270,3 @@ def _halves(transactions: tuple[Ready, ...]) -> list[tuple[Ready, ...]]:
         return [transactions]
     middle = len(transactions) // 2
     return [transactions[middle:], transactions[:middle]]
-
-
-def pause_s(attempt: int, fraction: float) -> float:
-    """How long to wait after the `attempt`-th deferral in a row (1, 2, ...); `fraction` in [0, 1) spreads the waiters."""
-    longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * float(1 << min(attempt - 1, 10)))
-    return longest * (0.5 + fraction / 2)

@@ -11,27 +11,28 @@ import msgspec
 import structlog
 
 from app.clock import Clock
+from app.core.backoff import Backoff
 from app.crash import points as crash_points
 
 log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = 3
 """Deaths in a row that are answered without delay."""
-FIRST_DELAY_S: Final = 1.0
-LONGEST_DELAY_S: Final = 30.0
+BACKOFF: Final = Backoff(first_s=1.0, longest_s=30.0)
+"""After the deaths beyond those."""
 HEALTHY_S: Final = 60.0
 """A process that ran this long has recovered: its earlier deaths are forgotten."""
 
 
-class Backoff:
-    """When to start a process that died; knows nothing of clocks or processes.
+class Deaths:
+    """How often a process died, and when to start it again; knows nothing of clocks or processes.
 
     Args:
         healthy_s: A process that ran this long has recovered: its earlier deaths are forgotten.
     """
 
     def __init__(self, healthy_s: float = HEALTHY_S) -> None:
-        self.deaths = 0
+        self.in_a_row = 0
         self._healthy_s = healthy_s
 
     def delay_after(self, lived_s: float, code: int = 1) -> float:
@@ -41,10 +42,8 @@ class Backoff:
         """
         if code == crash_points.EXIT_CODE:
             return 0.0
-        self.deaths = 1 if lived_s >= self._healthy_s else self.deaths + 1
-        if self.deaths <= AT_ONCE:
-            return 0.0
-        return float(min(FIRST_DELAY_S * 2 ** (self.deaths - AT_ONCE - 1), LONGEST_DELAY_S))
+        self.in_a_row = 1 if lived_s >= self._healthy_s else self.in_a_row + 1
+        return BACKOFF.pause_s(self.in_a_row - AT_ONCE)
 
 
 class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +59,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     patience_s: float = 15.0
     """How long it may take to end before it is killed."""
     healthy_s: float = HEALTHY_S
-    """How long it runs before its earlier deaths are forgotten (`Backoff`)."""
+    """How long it runs before its earlier deaths are forgotten (`Deaths`)."""
     fatal: bool = False
     """Its death cannot be mended by starting it again."""
 
@@ -82,7 +81,7 @@ class Keeper:
             lost: called with the reason when a fatal process died, or nobody can keep the process; it is not started again.
         """
         self.spec = spec
-        self.backoff = Backoff(spec.healthy_s)
+        self.deaths = Deaths(spec.healthy_s)
         self.restarts = 0
         self.successor: Callable[[], asyncio.subprocess.Process | None] = lambda: None
         """Gives a process that already runs, to go on with after a death; None where a new one must be started."""
@@ -158,7 +157,7 @@ class Keeper:
 
     async def _start_again(self, lived_s: float, code: int) -> asyncio.subprocess.Process | None:
         """The next process, after its delay; None where `stop` came first. A machine that cannot fork is asked again."""
-        while not await self._stopped_within(delay_s := self.backoff.delay_after(lived_s, code)):
+        while not await self._stopped_within(delay_s := self.deaths.delay_after(lived_s, code)):
             async with self._spawning:
                 if self._stopping.is_set():
                     return None

@@ -23,6 +23,8 @@ import psutil
 from app.errors import LocalStackError
 
 LEAST_FREE_BYTES: Final = 2 * 1024**3
+KILLED_S: Final = 120.0
+"""Nothing but a process that hangs in the kernel takes so long to be gone behind a KILL."""
 SAME_START_S: Final = 2.0
 """Start times are counted from a boot time that moves when the clock is set; a pid does not come back within this."""
 
@@ -164,9 +166,13 @@ def find(record: Started) -> psutil.Process | None:
 def end_leftovers(life: Life, patience_s: float = 3) -> list[str]:
     """End what a dead supervisor left running: TERM, then KILL; only processes that are provably the recorded ones.
 
-    Patience is short: together they have lost their supervisor, and with the next `up` their data.
+    Patience is short: together they have lost their supervisor, and with the next `up` their data. A killed process is
+    awaited for as long as the machine takes to end it.
 
     Returns: the names of those that still ran.
+
+    Raises:
+        LocalStackError: one outlives even a KILL.
     """
     living = [(record, process) for record in life.processes if (process := find(record)) is not None]
     for _, process in living:
@@ -174,7 +180,10 @@ def end_leftovers(life: Life, patience_s: float = 3) -> list[str]:
     _, stubborn = psutil.wait_procs([process for _, process in living], timeout=patience_s)
     for process in stubborn:
         _signal(process, kill=True)
-    psutil.wait_procs(stubborn, timeout=patience_s)
+    _, immortal = psutil.wait_procs(stubborn, timeout=KILLED_S)
+    if immortal:
+        pids = ", ".join(str(process.pid) for process in immortal)
+        raise LocalStackError(f"processes of an earlier stack do not end, killed as they are: {pids}; restart the machine")
     return [record.name for record, _ in living]
 
 

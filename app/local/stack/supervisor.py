@@ -51,7 +51,8 @@ from app.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 
-READY_TIMEOUT_S: Final = 180
+READY_TIMEOUT_S: Final = 600
+"""How long the services, and then the workers, may take: only what hangs takes so long, and what dies is noticed before."""
 HEALTH_PATH: Final = "/moto-api/health"
 """Of the AWS stand-in; its module is not imported for it, because it loads all of moto."""
 INFRASTRUCTURE: Final = ("aws", "kafka", "postgres", "warehouse")
@@ -170,7 +171,7 @@ class Supervisor:
         kafka_ports = kafka.KafkaPorts(ports["kafka"], ports["kafka-controller"])
         await asyncio.to_thread(kafka.prepare, folder, kafka_ports, settings.max_message_bytes)
         keeper = await self._keep("kafka", kafka.command(folder))
-        await self._first_answer(keeper, kafka.wait_ready(kafka_ports.broker))
+        await self._first_answer(keeper, kafka.wait_ready(kafka_ports.broker, READY_TIMEOUT_S))
         from app.adapters.kafka import ensure_topics  # noqa: PLC0415 - aiokafka loads while the broker starts
 
         await ensure_topics(settings)
@@ -183,11 +184,11 @@ class Supervisor:
         await asyncio.to_thread(postgres.init, folder)
         command = postgres.command(folder, ports["postgres"])
         keeper = await self._keep("postgres", command, stop_signal=signal.SIGINT)
-        await self._first_answer(keeper, postgres.wait_ready(ports["postgres"]))
+        await self._first_answer(keeper, postgres.wait_ready(ports["postgres"], READY_TIMEOUT_S))
         command = redshift.command(ports["warehouse"], ports["postgres"], control_port=ports["warehouse-control"])
         keeper = await self._keep("warehouse", command)
         url = self._variables["INSTREAM_WAREHOUSE_URL"]
-        await self._first_answer(keeper, redshift.wait_ready(url))
+        await self._first_answer(keeper, redshift.wait_ready(url, READY_TIMEOUT_S))
         await migrate(url)
 
     async def _start_worker(self, role: str, ports: Mapping[str, int]) -> None:
@@ -225,7 +226,7 @@ class Supervisor:
         waiting = asyncio.ensure_future(answer)
         try:
             while not waiting.done():
-                if keeper.backoff.deaths >= AT_ONCE:
+                if keeper.deaths.in_a_row >= AT_ONCE:
                     raise LocalStackError(f"{keeper.spec.name} dies again and again; {_end_of(keeper.spec.log)}")
                 await asyncio.wait({waiting}, timeout=0.2)
             waiting.result()

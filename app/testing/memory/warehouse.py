@@ -5,20 +5,14 @@ from collections.abc import Iterable
 import msgspec
 
 from app.adapters.ports import ObjectStore
-from app.adapters.warehouse_port import LoadError
 from app.clock import Clock, SystemClock
-from app.core.delivery.schema_found import FoundColumn, found_as
 from app.core.delivery.statements import LogRow
-from app.core.formats.flows import OUTPUTS
-from app.core.formats.tables import TABLES
-from app.testing.memory.committed import Committed
-from app.testing.memory.copied_files import CopiedFiles, Row
-from app.testing.memory.hooks import Hooked
-from app.testing.memory.table_lock import TableLock
+from app.testing.memory.copied_files import Row
+from app.testing.memory.database import Database
 from app.testing.memory.warehouse_session import MemorySession
 
 
-class MemoryWarehouse(Hooked):
+class MemoryWarehouse(Database):
     """A database with the tables of `analytics`.
 
     Its hooks see every call of every session that has none of its own: the method's name, and the output, transaction or
@@ -26,21 +20,8 @@ class MemoryWarehouse(Hooked):
     """
 
     def __init__(self, store: ObjectStore, clock: Clock | None = None) -> None:
-        self.clock = clock or SystemClock()
-        self.files = CopiedFiles(store)
-        self.committed = Committed({flow.name: () for flow in OUTPUTS})
-        self.tables: dict[str, tuple[FoundColumn, ...]] = {
-            table.name: tuple(map(found_as, table.columns)) for table in TABLES
-        }
-        """The tables and columns that there are: take some away to have an older warehouse."""
-        self.log_lock = TableLock()
-        """Of delivery_log: reading or changing it shares it, `lock` has it alone."""
-        self.load_errors: list[tuple[int, int, LoadError]] = []
-        """Session, number of the COPY, and what was wrong."""
-        self.sessions: list[MemorySession] = []
-        """Those that are open, oldest first."""
+        super().__init__(store, clock or SystemClock())
         self.sessions_made = 0
-        self.copies_made = 0
 
     @property
     def log(self) -> tuple[LogRow, ...]:
@@ -58,7 +39,7 @@ class MemoryWarehouse(Hooked):
             committed = committed.with_rows(table, rows)
         self.committed = committed
 
-    async def connect(self) -> "MemorySession":
+    async def connect(self) -> MemorySession:
         """A new session. Raises what a hook raises: ServiceUnavailable where it is to be refused."""
         await self._enter("connect")
         self.sessions_made += 1

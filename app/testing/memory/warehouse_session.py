@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,17 +15,15 @@ from app.core.formats.tables import DELIVERY_LOG
 from app.errors import OutcomeUnknown, OutsideError, ServiceUnavailable, WarehouseError
 from app.testing.memory.committed import Committed, with_released
 from app.testing.memory.copied_files import FileRefused, Row
+from app.testing.memory.database import Database
 from app.testing.memory.hooks import Hook, Hooked
-
-if TYPE_CHECKING:
-    from app.testing.memory.warehouse import MemoryWarehouse
 
 
 class MemorySession(Hooked):
-    """`WarehouseSession` on a MemoryWarehouse; hooks of its own take the place of the warehouse's."""
+    """`WarehouseSession` on a database in memory; hooks of its own take the place of the database's."""
 
-    def __init__(self, warehouse: "MemoryWarehouse", number: int) -> None:
-        self._warehouse = warehouse
+    def __init__(self, database: Database, number: int) -> None:
+        self._database = database
         self._number = number
         self._gone = False
         self._closed = False
@@ -54,8 +51,8 @@ class MemorySession(Hooked):
         if not self._gone:
             self._gone = True
             self._discard()
-            if self in self._warehouse.sessions:
-                self._warehouse.sessions.remove(self)
+            if self in self._database.sessions:
+                self._database.sessions.remove(self)
 
     # --- calls
 
@@ -63,13 +60,13 @@ class MemorySession(Hooked):
         """Lock delivery_log; no snapshot begins here."""
         async with self._statement("lock"):
             self._check_table(DELIVERY_LOG.name)
-            await self._warehouse.log_lock.acquire(self, exclusive=True)
+            await self._database.log_lock.acquire(self, exclusive=True)
 
     async def columns(self) -> FoundTables:
         """The tables with their columns."""
         async with self._statement("columns"):
             self._seen()
-        return dict(self._warehouse.tables)
+        return dict(self._database.tables)
 
     async def positions(self, epoch: int) -> dict[int, int]:
         """Partition -> highest number in delivery_log."""
@@ -84,7 +81,7 @@ class MemorySession(Hooked):
         """Where this session's load errors end."""
         async with self._statement("last_load_error"):
             self._seen()
-            return max((copy for session, copy, _ in self._warehouse.load_errors if session == self._number), default=-1)
+            return max((copy for session, copy, _ in self._database.load_errors if session == self._number), default=-1)
 
     async def copy(self, flow: Flow, manifest_url: str) -> None:
         """Append the rows of the files that a manifest names."""
@@ -92,14 +89,14 @@ class MemorySession(Hooked):
         async with self._statement("copy", flow.name, COPY_TIMEOUT_S):
             self._seen()
             self._check_table(flow.name, flow.names)
-            self._warehouse.copies_made += 1
-            number = self._warehouse.copies_made
+            self._database.copies_made += 1
+            number = self._database.copies_made
             try:
-                rows = await self._warehouse.files.rows(flow.name, manifest_url)
+                rows = await self._database.files.rows(flow.name, manifest_url)
             except FileRefused as exc:
-                self._warehouse.load_errors.append((self._number, number, exc.error))
+                self._database.load_errors.append((self._number, number, exc.error))
                 raise
-            loaded_at = self._warehouse.clock.now_ms()
+            loaded_at = self._database.clock.now_ms()
             self._rows.setdefault(flow.name, []).extend(row | {"loaded_at": loaded_at} for row in rows)
             self._copied_last = len(rows)
 
@@ -113,7 +110,7 @@ class MemorySession(Hooked):
         """The newest load error of this session behind `seen`."""
         async with self._statement("load_error_since"):
             self._seen()
-            errors = self._warehouse.load_errors
+            errors = self._database.load_errors
             found = [error for session, copy, error in errors if session == self._number and copy > seen]
         return found[-1] if found else None
 
@@ -175,10 +172,10 @@ class MemorySession(Hooked):
     # --- inside
 
     async def _enter(self, call: str, subject: str = "") -> None:
-        await _hook(self.before or self._warehouse.before, call, subject)
+        await _hook(self.before or self._database.before, call, subject)
 
     async def _leave(self, call: str, subject: str = "") -> None:
-        await _hook(self.after or self._warehouse.after, call, subject)
+        await _hook(self.after or self._database.after, call, subject)
 
     @asynccontextmanager
     async def _statement(
@@ -210,7 +207,7 @@ class MemorySession(Hooked):
             raise WarehouseError(None, "the connection is closed" if self._closed else "the connection is lost")
 
     def _check_table(self, name: str, columns: Sequence[str] = ()) -> None:
-        if (found := self._warehouse.tables.get(name)) is None:
+        if (found := self._database.tables.get(name)) is None:
             raise WarehouseError("42P01", f'relation "analytics.{name}" does not exist')
         there = {column.name for column in found}
         if missing := [column for column in columns if column not in there]:
@@ -227,25 +224,25 @@ class MemorySession(Hooked):
 
     def _discard(self) -> None:
         self._begin()
-        self._warehouse.log_lock.release(self)
+        self._database.log_lock.release(self)
 
     def _seen(self) -> Committed:
         """What this transaction sees of the others: what was committed before its first look."""
         if self._snapshot is None:
-            self._snapshot = self._warehouse.committed
+            self._snapshot = self._database.committed
         return self._snapshot
 
     async def _log(self) -> Sequence[LogRow]:
         """delivery_log as this transaction sees it; the snapshot is older than the wait for the lock."""
         self._check_table(DELIVERY_LOG.name)
         seen = self._seen()
-        await self._warehouse.log_lock.acquire(self, exclusive=False)
+        await self._database.log_lock.acquire(self, exclusive=False)
         return with_released((*seen.log, *self._logged), self._released)
 
     def _check_conflict(self, txn_ids: Iterable[str]) -> None:
         """Nobody may have changed the rows meanwhile that this transaction is about to change."""
         for txn_id in txn_ids:
-            before, now = ([row for row in c.log if row.txn_id == txn_id] for c in (self._seen(), self._warehouse.committed))
+            before, now = ([row for row in c.log if row.txn_id == txn_id] for c in (self._seen(), self._database.committed))
             if before != now:
                 raise WarehouseError("XX000", "1023 Serializable isolation violation on table - (delivery_log)")
 
@@ -253,11 +250,11 @@ class MemorySession(Hooked):
         """Make this transaction's changes everybody's, and let go of the lock; nothing of a failed one."""
         if not self._failed:
             self._check_conflict(self._released)
-            committed = self._warehouse.committed
+            committed = self._database.committed
             for table, rows in self._rows.items():
                 committed = committed.with_rows(table, rows)
             log = with_released((*committed.log, *self._logged), self._released)
-            self._warehouse.committed = msgspec.structs.replace(committed, log=log)
+            self._database.committed = msgspec.structs.replace(committed, log=log)
         self._discard()
 
 

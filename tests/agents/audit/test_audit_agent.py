@@ -33,14 +33,14 @@ class Ledger(MemoryLoadedLedger):
 class Audit(Member):
     """An auditor's process over registry, bucket, stream and warehouse in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__("audit")
         self.registry = MemoryRegistry()
         self.ledger = Ledger()
         self.rounds = 0
         self.app.ports.objects, self.app.ports.registry = MemoryObjectStore(), self.registry
         self.app.ports.blocks = MemoryBlockStream()
-        self.module.WarehouseLedger = lambda _: self.ledger
+        monkeypatch.setattr("agents.audit.ports.WarehouseLedger", lambda _: self.ledger)
         self.registry.before = self._count
 
     async def _count(self, call: str, _: str) -> None:
@@ -68,7 +68,7 @@ class Audit(Member):
 @pytest.fixture
 def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Audit]:
     with new_member("audit", tmp_path, monkeypatch, partitions=2, audit_interval_s=0.005):
-        yield Audit()
+        yield Audit(monkeypatch)
 
 
 async def test_the_owner_of_partition_0_judges_round_after_round(audit: Audit) -> None:

@@ -168,7 +168,7 @@ async def test_a_body_that_does_not_come_is_503_and_one_that_breaks_off_leaves_n
 def test_a_collector_that_nobody_could_post_to_does_not_start():
     world = CollectorWorld(write_keys={})
     with pytest.raises(ConfigurationError, match="INSTREAM_WRITE_KEYS"):
-        create_app(world.settings, world.store, world.registry, world.stream, None, None)
+        create_app(world.settings, world.ports)
     with pytest.raises(ConfigurationError, match="INSTREAM_TRUSTED_PROXIES: here is no network"):
         CollectorWorld(trusted_proxies=("here",))
 

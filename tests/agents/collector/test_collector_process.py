@@ -13,11 +13,13 @@ import pytest
 from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
+from app.collector.standby import TURN
 from app.core.formats.batch import cut_again
 from app.local.services.aws import wait_ready
 from app.local.stack.ports import own_port
 from app.settings import Settings
 from tests.builders.events import event, text
+from tests.rig.restarts.clients import post
 from tests.worlds.collector import NDJSON
 from tests.worlds.waiting import HANGS_S, PAUSE_S, until
 
@@ -93,6 +95,53 @@ async def test_sigterm_stores_what_is_open_answers_it_and_exits_with_zero(enviro
         page = await stream.records(await stream.iterator(shard.shard_id, None), 100)
         found += [record.data for record in page.records]
     assert sorted(found) == sorted(expected)
+
+
+TIMELESS = """
+import asyncio, os
+from app.collector import __main__ as collector
+from app.settings import read_settings
+
+class Loop(asyncio.SelectorEventLoop):
+    stands_at_s = None
+
+    def time(self):
+        return super().time() if self.stands_at_s is None else self.stands_at_s
+
+async def await_turn(parent):
+    told = await collector_await_turn(parent)
+    loop.stands_at_s = loop.time()
+    return told
+
+collector_await_turn, collector.await_turn = collector.await_turn, await_turn
+loop = Loop()
+loop.run_until_complete(collector.serve(read_settings(), os.getppid()))
+"""
+"""A spare collector for which no time passes from its turn on: whatever waits for a timer then waits for ever."""
+
+
+async def test_a_spare_waits_for_no_timer_from_its_turn_to_its_first_answer(environment):
+    settings = Settings()
+    store, registry, stream = S3ObjectStore(settings), DynamoRegistry(settings), KinesisBlockStream(settings)
+    for port in (store, registry, stream):
+        await port.ensure()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {TURN})
+    try:
+        timeless = environment | {"INSTREAM_LINGER_MS": "0"}
+        spare = await asyncio.create_subprocess_exec(sys.executable, "-c", TIMELESS, env=timeless)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {TURN})
+    try:
+        spare.send_signal(TURN)
+
+        async def is_answered() -> bool:
+            assert spare.returncode is None
+            return await post(f"http://127.0.0.1:{settings.collector_port}", "e1") == 200
+
+        await until(is_answered, PAUSE_S)
+    finally:
+        spare.kill()
+        await spare.wait()
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Delive
 async def test_a_message_wakes_the_loop_long_before_the_interval(delivery: Delivery) -> None:
     async with delivery.module.look_sooner.test_context() as agent:
         await delivery.assign(MANIFESTS, 0)
-        await until(lambda: delivery.warehouse.sessions and not delivery.module.rounds.wake.is_set())
+        await until(lambda: delivery.warehouse.sessions)
         for number in (1, 2):
             await delivery.ready()
             event = await agent.put(delivery.sink.announced[-1], partition=0)
@@ -99,9 +99,9 @@ async def test_revoke_waits_for_the_load_in_hand_ends_the_loop_and_the_next_owne
     await delivery.assign(MANIFESTS, 0)
     await delivery.locking.wait()
     await delivery.ready()
-    delivery.module.rounds.wake.set()
+    delivery.module.owner.look_sooner()
     leaving = asyncio.ensure_future(delivery.revoke())
-    await until(delivery.module.rounds._leaving.is_set)
+    await until(lambda: delivery.module.owner.worker is None)
     delivery.free.set()
     await leaving
     await delivery.until_loaded(1)

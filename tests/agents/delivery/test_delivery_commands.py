@@ -47,7 +47,7 @@ def test_importing_the_agent_connects_to_nothing() -> None:
         "def refuse(*a, **k): raise SystemExit('connected')\n"
         "socket.socket.connect = refuse\n"
         "import agents.delivery.agent as d\n"
-        "print(sorted(d.app.agents), d.rounds.waits_for())"
+        "print(sorted(d.app.agents), d.owner.waits_for())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "['agents.delivery.agent.look_sooner'] None\n"), done.stderr

@@ -61,23 +61,23 @@ def assignment(module: ModuleType, *partitions: int) -> frozenset[TP]:
 
 
 async def test_it_delivers_what_it_owns_at_once_on_a_message_and_ends_behind_its_round(worker: ModuleType) -> None:
-    await worker.rounds.begin(assignment(worker, 3, 1) | {TP("another", 7)})
+    await worker.owner.begin(assignment(worker, 3, 1) | {TP("another", 7)})
     await until(lambda: Scripted.made and len(Scripted.made[0].rounds) == 1)
-    worker.rounds.wake.set()
+    worker.owner.look_sooner()
     await until(lambda: len(Scripted.made[0].rounds) == 2)
     assert Scripted.made[0].rounds == [[1, 3]] * 2
-    await worker.rounds.end()
+    await worker.owner.end()
     assert Scripted.made[0].closed
 
 
 async def test_ready_says_what_a_load_waits_for(worker: ModuleType) -> None:
     worker.app._waiting_for = None
-    await worker.rounds.begin(assignment(worker, 0))
+    await worker.owner.begin(assignment(worker, 0))
     await until(lambda: Scripted.made)
     assert worker.app.readiness() is None
     Scripted.made[0].deferred = TROUBLE
     assert worker.app.readiness() == "warehouse, lock: held by somebody"
-    await worker.rounds.end()
+    await worker.owner.end()
     assert worker.app.readiness() is None
 
 
@@ -91,22 +91,22 @@ async def test_a_round_that_hangs_is_cancelled_and_its_late_end_hides_nothing_of
         finally:
             await cleaned_up.wait()
 
-    await worker.rounds.begin(assignment(worker, 0))
+    await worker.owner.begin(assignment(worker, 0))
     await until(lambda: Scripted.made)
     first = Scripted.made[0]
     first.act = hang
-    worker.rounds.wake.set()
+    worker.owner.look_sooner()
     await until(lambda: len(first.rounds) == 2)
-    leaving = asyncio.ensure_future(worker.rounds.end())
+    leaving = asyncio.ensure_future(worker.owner.end())
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
 
-    await worker.rounds.begin(assignment(worker, 0))
+    await worker.owner.begin(assignment(worker, 0))
     await until(lambda: len(Scripted.made) == 2)
     Scripted.made[1].deferred = TROUBLE
     cleaned_up.set()
     await until(lambda: first.closed)
 
-    assert worker.rounds.waits_for() is not None
-    await worker.rounds.end()
+    assert worker.owner.waits_for() is not None
+    await worker.owner.end()

@@ -286,4 +286,4 @@ async def test_a_declared_gap_is_a_step_of_its_own(partition: Partition) -> None
     await partition.etl.declare_gap(10)
     assert partition.journal.ranges() == [(0, 9)]
     assert decode_step(partition.journal.log[0]).alarms == ["gap"]
-    assert partition.journal.position == Accepted(1, 0)
+    assert partition.journal.accepted == Accepted(1, 0)

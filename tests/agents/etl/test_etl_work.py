@@ -32,7 +32,7 @@ class Owner:
         self.worker = worker
         self.logs = worker.logs
         self.ports = SimpleNamespace(clock=StandingClock())
-        self.inbox = Inbox(self, TP(BLOCKS, 0), depth=100)  # type: ignore[arg-type]
+        self.inbox = Inbox(self, TP(BLOCKS, 0), depth=100)
         self.seeks: list[int] = []
         self.acked: list[int] = []
         self.broker_answers = True

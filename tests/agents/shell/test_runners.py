@@ -185,7 +185,7 @@ class Owner:
         self.ports, self.reposition, self.watchdog = self.source.ports, self.source.reposition, self
         self.crashes: list[BaseException] = []
         self._hooks: list[Any] = []
-        self.runners = PartitionRunners(self, self.source.inbox.tp.topic, work)  # type: ignore[arg-type]
+        self.runners = PartitionRunners(self, self.source.inbox.tp.topic, work)
 
     def when_assigned(self, hook: Any) -> None:
         self._hooks.append(hook)

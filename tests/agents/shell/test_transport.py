@@ -17,6 +17,7 @@ from app.apps import new_app
 from app.shell.transport import Consumer, Fetched, put_back
 from app.topics import topics_of
 from tests.agents.bridge.test_bridge_kafka import stack
+from tests.worlds.waiting import turns
 
 __all__ = ["stack"]
 
@@ -62,17 +63,25 @@ async def test_blocks_that_wait_together_share_a_request(stack: Any) -> None:
     producer = app.transport.create_producer()
     await producer.start()
     sent = 0
+    waiting: list[Any] = []
     try:
         client = producer._producer.client
         send = client.send
 
-        async def accepted(node: int, request: Any, **options: Any) -> Any:
+        async def counted(node: int, request: Any, **options: Any) -> Any:
+            """Send a request of blocks once no more of them come to wait, so that no answer is faster than they are."""
             nonlocal sent
-            sent += isinstance(request, ProduceRequest)
+            if isinstance(request, ProduceRequest):
+                sent += 1
+                before = -1
+                while before != len(waiting):
+                    before = len(waiting)
+                    await turns()
             return await send(node, request, **options)
 
-        client.send = accepted
-        waiting = [await producer.send(topic, None, bytes(50_000), 0, None, None) for _ in range(40)]
+        client.send = counted
+        for _ in range(40):
+            waiting.append(await producer.send(topic, None, bytes(50_000), 0, None, None))
         placed = [await one for one in waiting]
     finally:
         await producer.stop()

@@ -29,6 +29,7 @@ from tests.rig.invariants.gather import Ports, ports_of, read_chains, read_regis
 from tests.rig.invariants.replays import check_replays
 from tests.rig.invariants.settle import settle
 from tests.rig.invariants.violation import Violation
+from tests.worlds.waiting import HANGS_S
 
 Say = Callable[[str], None]
 SETTINGS: Final = {
@@ -41,8 +42,10 @@ SETTINGS: Final = {
 RATES: Final = Rates(s3=0.05, throttled=0.2, partial=0.1, twice=0.1, dynamodb=0.02)
 SETTLE_S: Final = 600.0
 """I7: how long after the last fault nothing may be left to do."""
-READY_S: Final = 90.0
+READY_S: Final = HANGS_S
 """How long a worker may take to be ready after that: a backoff, a start, a rebalance."""
+MORE_S: Final = 5.0
+"""Of how many seconds the traffic is that follows the planned one while faults still strike."""
 TELL_EVERY_S: Final = 10.0
 RELEASE_EVERY_S: Final = 3.0
 
@@ -71,9 +74,9 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
     clock, journal = SystemClock(), Journal()
     workers, services = Workers(home, stack, clock), Services(stack)
     rates = msgspec.structs.replace(RATES, seed=options.seed)
-    traffic = asyncio.create_task(_load(stack, options, journal, say))
     striker = Striker(workers, services, journal, rates)
     faults = asyncio.create_task(striker.run(plan(options.seed, options.seconds), options.seconds))
+    traffic = asyncio.create_task(_load(stack, options, faults, journal, say))
     try:
         await faults
         quiet = time.monotonic()
@@ -102,8 +105,10 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
     return report
 
 
-async def _load(stack: Stack, options: Options, journal: Journal, say: Say) -> TrafficRun:
-    """Steady traffic for as long as faults strike and a little longer."""
+async def _load(
+    stack: Stack, options: Options, faults: "asyncio.Task[None]", journal: Journal, say: Say
+) -> list[TrafficRun]:  # fmt: skip
+    """Steady traffic for as long as faults are planned, and more of it while they still strike."""
     announced = 0.0
 
     def progress(lines: int) -> None:
@@ -113,16 +118,22 @@ async def _load(stack: Stack, options: Options, journal: Journal, say: Say) -> T
             announced = now
             say(f"{journal.elapsed_s:5.0f} s  {lines:,} lines are acknowledged, {len(journal.struck)} faults struck")
 
-    events = round(options.rate * options.seconds)
-    return await run_traffic(
-        stack, TrafficPlan(events=events, rate=options.rate, seed=options.seed, keep_bodies=True), progress
-    )
+    runs: list[TrafficRun] = []
+    seconds = options.seconds
+    while not runs or not faults.done():
+        plan = TrafficPlan(
+            events=round(options.rate * seconds), rate=options.rate, seed=options.seed + len(runs), keep_bodies=True,
+            patience_s=HANGS_S,
+        )  # fmt: skip
+        runs.append(await run_traffic(stack, plan, progress))
+        seconds = MORE_S
+    return runs
 
 
-async def _loaded(traffic: "asyncio.Task[TrafficRun]", report: Report) -> list[TrafficRun]:
-    """The run; where the collector broke its contract with a client, that is a violation and there is none."""
+async def _loaded(traffic: "asyncio.Task[list[TrafficRun]]", report: Report) -> list[TrafficRun]:
+    """The runs; where the collector broke its contract with a client, that is a violation and there are none."""
     try:
-        return [await traffic]
+        return await traffic
     except LocalStackError as exc:
         report.violations.append(Violation("I3", f"the load ended: {exc}"))
         return []

@@ -7,6 +7,11 @@ from pathlib import Path
 from app.errors import LocalStackError
 
 
+def is_there(folder: Path) -> bool:
+    """Whether there is a database to damage."""
+    return any(_matters(path) for path in folder.rglob("*"))
+
+
 def delete(folder: Path) -> str:
     """Remove everything. Returns: what was done, in words."""
     files = sum(path.is_file() for path in folder.rglob("*"))

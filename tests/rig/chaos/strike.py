@@ -3,19 +3,22 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import msgspec
 import structlog
 
-from app.errors import InstreamError
-from app.local.services.aws_faults import Rates
+from app.errors import InstreamError, LocalStackError
+from app.local.services.aws_faults import AwsFault, Rates
+from app.local.stack.probe import await_true
 from tests.rig.chaos import state
 from tests.rig.chaos.plan import EXTRA, ROLES, STOPPABLE, STORM, Fault, Kind
 from tests.rig.chaos.report import Journal
 from tests.rig.chaos.services import Services
 from tests.rig.chaos.workers import Workers
+from tests.worlds.waiting import HANGS_S
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +27,15 @@ ROLL_BACK_AFTER_S: Final = 15.0
 BACK_S: Final = 40.0
 """How long a worker may take to run again, so that its copy can be put back."""
 STORM_S: Final = 6.0
+AGAIN_S: Final = 0.5
+"""Before a fault that met nobody is tried again."""
+GIVE_UP_S: Final = HANGS_S
+"""How long a fault may be without anything to strike."""
+OFTEN: Final = (
+    AwsFault.S3_ERROR, AwsFault.S3_SLOW_DOWN, AwsFault.S3_RESET, AwsFault.S3_LOST, AwsFault.THROTTLED, AwsFault.PARTIAL,
+    AwsFault.PUT_TWICE, AwsFault.PAGE_TWICE,
+)  # fmt: skip
+"""Failures of calls that strike some in a minute of traffic."""
 _WAREHOUSE: Final = {
     Kind.DISK_FULL: "disk_full", Kind.LOCK_TIMEOUT: "lock_timeout", Kind.SERIALIZATION: "serialization",
     Kind.REFUSED: "refuse", Kind.DROP_MID_COPY: "drop_mid_copy", Kind.DROP_BEFORE_COMMIT: "drop_before_commit",
@@ -46,6 +58,7 @@ class Striker:
         self.unreadable: list[str] = []
         """URLs of the files that the warehouse could not read; known at the end."""
         self._changing = asyncio.Lock()
+        self._ordering = asyncio.Lock()
         self._strikes: dict[Kind, Callable[[Fault], Awaitable[None]]] = {
             Kind.TERM: partial(self._signal, signal.SIGTERM), Kind.KILL: partial(self._signal, signal.SIGKILL),
             Kind.ZOMBIE: self._zombie, Kind.BROKER: self._broker, Kind.REBALANCE: self._rebalance,
@@ -55,7 +68,11 @@ class Striker:
         }  # fmt: skip
 
     async def run(self, plan: Sequence[Fault], seconds: float) -> None:
-        """Begin, strike as planned, and end after `seconds` with nothing failing any more and nobody stopped."""
+        """Begin, strike as planned, and end with nothing failing any more and nobody stopped.
+
+        That is after `seconds`, and not before every fault of the plan has struck and calls have failed in each of the ways
+        in `OFTEN`: on a busy machine later. Traffic must go on until then, or nothing is left to be struck.
+        """
         for name in EXTRA:
             await self._workers.add(name)
         await self._services.fail_aws(self._rates)
@@ -66,6 +83,7 @@ class Striker:
                     await asyncio.sleep(max(0.0, fault.at_s - self._journal.elapsed_s))
                     group.create_task(self._strike(fault))
                 await asyncio.sleep(max(0.0, seconds - self._journal.elapsed_s))
+            await self._until(self._every_call_failed)
         finally:
             self._workers.wake_all()
             await self._services.fail_aws(Rates())
@@ -73,37 +91,48 @@ class Striker:
             await self._services.mend_warehouse()
 
     async def _strike(self, fault: Fault) -> None:
-        try:
-            await self._strikes[fault.kind](fault)
-        except (InstreamError, OSError) as exc:
-            self._journal.miss(fault.kind, fault.target, f"{type(exc).__name__}: {exc}")
+        """Carry a fault out: where it meets nobody, or what it is done with fails by another fault, again."""
+        give_up_s = self._journal.elapsed_s + GIVE_UP_S
+        while self._journal.elapsed_s < give_up_s:
+            try:
+                await self._strikes[fault.kind](fault)
+                return
+            except (InstreamError, OSError) as exc:
+                self._journal.miss(fault.kind, fault.target, f"{type(exc).__name__}: {exc}")
+            await asyncio.sleep(AGAIN_S)
+
+    async def _until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GIVE_UP_S):
+                await await_true(holds, AGAIN_S)
+
+    async def _every_call_failed(self) -> bool:
+        struck = await self._services.aws_struck()
+        return all(struck.get(kind) for kind in OFTEN)
 
     # --- processes
 
     async def _signal(self, number: signal.Signals, fault: Fault) -> None:
         name = await self._workers.eligible(fault.target, [*ROLES, *self._workers.extras])
         pid = self._workers.send(name, number) if name else None
-        if name and pid:
-            self._journal.note(fault.kind, name, f"pid {pid}")
-        else:
-            self._journal.miss(fault.kind, fault.target, "nobody runs")
+        if not (name and pid):
+            raise LocalStackError("nobody runs")
+        self._journal.note(fault.kind, name, f"pid {pid}")
 
     async def _zombie(self, fault: Fault) -> None:
         name = await self._workers.eligible(fault.target, STOPPABLE)
         since_s = self._journal.elapsed_s
         pid = await self._workers.stop_for(name, fault.lasts_s) if name else None
-        if name and pid:
-            self._journal.note(fault.kind, name, f"pid {pid}, stopped at {since_s:.1f} s for {fault.lasts_s} s")
-        else:
-            self._journal.miss(fault.kind, fault.target, "nobody runs")
+        if not (name and pid):
+            raise LocalStackError("nobody runs")
+        self._journal.note(fault.kind, name, f"pid {pid}, stopped at {since_s:.1f} s for {fault.lasts_s} s")
 
     async def _broker(self, fault: Fault) -> None:
         number = signal.SIGKILL if fault.chance % 2 else signal.SIGTERM
         pid = self._workers.send("kafka", number)
-        if pid:
-            self._journal.note(fault.kind, "kafka", f"{number.name} to pid {pid}")
-        else:
-            self._journal.miss(fault.kind, "kafka", "it does not run")
+        if not pid:
+            raise LocalStackError("Kafka does not run")
+        self._journal.note(fault.kind, "kafka", f"{number.name} to pid {pid}")
 
     async def _rebalance(self, fault: Fault) -> None:
         """Remove a worker and add it again, or the other way round where it is not there: two rebalances, or more."""
@@ -144,16 +173,18 @@ class Striker:
         await asyncio.sleep(ROLL_BACK_AFTER_S)
         async with self._changing:
             if await self._workers.eligible(name, [name], BACK_S) is None:
-                self._journal.miss(fault.kind, name, "it did not come back in time")
-                return
+                raise LocalStackError(f"{name} did not come back in time")
             what = await self._workers.while_down(name, partial(state.roll_back, aside=aside))
         self._journal.note(fault.kind, name, f"{what}, of {copied_s:.1f} s")
 
     async def _stateful(self, fault: Fault) -> str:
         """The etl worker that is meant, or another that has something to lose."""
-        others = [name for name in ("etl", *STORM) if name.startswith("etl")]
-        name = await self._workers.eligible(fault.target, others)
-        return name or fault.target
+        workers = (fault.target, "etl", *(name for name in STORM if name.startswith("etl")))
+        able = [name for name in workers if state.is_there(self._workers.folder(name))]
+        name = await self._workers.eligible(able[0], able) if able else None
+        if name is None:
+            raise LocalStackError("no etl worker has a state to lose")
+        return name
 
     # --- services
 
@@ -179,6 +210,15 @@ class Striker:
         self._journal.note(fault.kind, "delivery_log", f"{fault.lasts_s} s")
 
     async def _warehouse(self, fault: Fault) -> None:
+        """Order a failure, and return once it has struck: the next order takes back what was to come."""
         times = 1 + fault.chance % 2 if fault.kind in _SEVERAL else 1
-        await self._services.fail_warehouse(_WAREHOUSE[fault.kind], times)
-        log.info("ordered", fault=fault.kind, times=times)
+        name = _WAREHOUSE[fault.kind]
+
+        async def has_struck() -> bool:
+            return (await self._services.warehouse_struck()).get(name, 0) > before
+
+        async with self._ordering:
+            before = (await self._services.warehouse_struck()).get(name, 0)
+            await self._services.fail_warehouse(name, times)
+            log.info("ordered", fault=fault.kind, times=times)
+            await self._until(has_struck)

@@ -13,11 +13,10 @@ import psutil
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from agents.audit.ports import real_ports
+from agents.audit.ports import open_ports
 from agents.audit.replay import replay
 from app.adapters.kafka import LogReader
 from app.adapters.kinesis import KinesisBlockStream
-from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import open_session
@@ -109,15 +108,16 @@ def reshard(settings: Settings) -> str:
 
 async def replay_one(settings: Settings) -> None:
     """Put one batch once more that the pipeline has had time to know."""
-    registry, warehouse = DynamoRegistry(settings), WarehouseLedger(settings.warehouse_url)
+    registry = DynamoRegistry(settings)
     known_ms = SystemClock().now_ms() - KNOWN_AFTER_MS
     try:
         items = [item async for item in registry.all_batches() if item.received_at_ms < known_ms]
         if items:
             latest = max(items, key=lambda item: item.received_at_ms)
-            await replay(real_ports(settings, Ports(settings), warehouse), settings, [latest.batch_id])
+            async with open_ports(Ports(settings)) as ports:
+                await replay(ports, settings, [latest.batch_id])
     finally:
-        await asyncio.gather(registry.close(), warehouse.close())
+        await registry.close()
 
 
 class Spoilt(NamedTuple):

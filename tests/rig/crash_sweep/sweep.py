@@ -34,6 +34,7 @@ from tests.rig.crash_sweep.histories import Event, history_of, restart_of
 from tests.rig.crash_sweep.outcome import Outcome
 from tests.rig.crash_sweep.rounds import needs
 from tests.rig.invariants.check import Terms, check
+from tests.worlds.waiting import HANGS_S
 
 Say = Callable[[str], None]
 
@@ -58,9 +59,9 @@ LAP_EVERY_S: Final = 8.0
 """So long after a lap has begun the next one does, while a point is still to be met."""
 ACT_EVERY_S: Final = 4.0
 """So long after an orphan, or a replay, the next one follows, while it has not led to what it is for."""
-REACH_TIMEOUT_S: Final = 120.0
-READY_TIMEOUT_S: Final = 90.0
-SETTLE_TIMEOUT_S: Final = 180.0
+REACH_TIMEOUT_S: Final = HANGS_S
+READY_TIMEOUT_S: Final = HANGS_S
+SETTLE_TIMEOUT_S: Final = HANGS_S
 POLL_S: Final = 0.1
 FOREVER: Final = 1_000_000
 
@@ -257,7 +258,7 @@ class Sweep:
         runs = [result for result in results if isinstance(result, TrafficRun)]
         found = [f"traffic: {result}" for result in results if isinstance(result, BaseException)]
         self.runs += runs
-        waited = await await_coverage(read_settings(), SETTLE_TIMEOUT_S, lambda *_: None)
+        waited = await await_coverage(read_settings(), SETTLE_TIMEOUT_S, lambda *_: None, while_it_moves=True)
         if waited.exit_code:
             found.append(f"ledger: {waited.missing} missing, {waited.held} held, {waited.excess} excess: {waited.named}")
         async with await connect(self.stack.warehouse_url) as connection:

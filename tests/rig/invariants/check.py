@@ -27,10 +27,11 @@ from tests.rig.invariants.rows import judge_rows
 from tests.rig.invariants.settle import Say, settle
 from tests.rig.invariants.transactions import judge_files, judge_loads, judge_manifests, judge_owners
 from tests.rig.invariants.violation import Violation
+from tests.worlds.waiting import HANGS_S
 
 SETTLE_S: Final = 600.0
 """I7: how long after the last fault a stack may take."""
-LOG_PATIENCE_S: Final = 60.0
+LOG_PATIENCE_S: Final = HANGS_S
 """How long delivery may take for a transaction that was committed just before it was looked for."""
 
 

@@ -5,9 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from agents.audit.ports import real_ports
+from agents.audit.ports import open_ports
 from agents.audit.replay import Replayed, replay
-from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.warehouse import Connection
 from app.core.formats.flows import FLOWS, LEDGER, REPLAYS
 from app.shell.ports import Ports as AppPorts
@@ -38,11 +37,8 @@ async def check_replays(ports: Ports, timeout_s: float, say: Say) -> list[Violat
         ServiceUnavailable: the stack does not answer.
     """
     before = await digests(ports.warehouse)
-    warehouse = WarehouseLedger(ports.settings.warehouse_url)
-    try:
-        report = await replay(real_ports(ports.settings, AppPorts(ports.settings), warehouse), ports.settings, None)
-    finally:
-        await warehouse.close()
+    async with open_ports(AppPorts(ports.settings)) as audit_ports:
+        report = await replay(audit_ports, ports.settings, None)
     say(f"{len(report.replayed)} batches ({report.blocks} blocks) are sent again")
     violations = [
         Violation("I5", f"{what}: {listed(found)}")

@@ -15,10 +15,11 @@ from agents.audit.stored_ledger import StoredLedger
 from app.adapters.warehouse_port import Delivered, Delivery, Quarantined
 from app.cli.main import app
 from app.cli.show import Bar, Exit, ProgressLines, print_table
-from app.cli.wait import Uncovered, Waited
+from app.cli.wait import Uncovered, Waited, await_coverage
 from app.core.audit.reconcile import LedgerLines
 from app.core.formats.registry_item import RegistryItem
-from app.testing.memory import MemoryObjectStore
+from app.settings import Settings
+from app.testing.memory import MemoryObjectStore, MemoryRegistry
 
 COMMANDS = ("up", "down", "status", "wait", "load", "audit", "init", "demo")
 
@@ -248,3 +249,46 @@ async def test_a_ledger_with_more_than_the_batch_is_a_failure():
 
 def test_nothing_registered_is_covered():
     assert Waited(registered=0).exit_code is Exit.OK
+
+
+class Registry(MemoryRegistry):
+    async def close(self) -> None:
+        """Nothing."""
+
+
+class Bucket(MemoryObjectStore):
+    async def close(self) -> None:
+        """Nothing."""
+
+
+class Slow(Ledger):
+    """A ledger that covers a batch every eight seconds, and its fifth one never."""
+
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds):
+        self.now_s += seconds
+        self.held = {f"b{n}": [entry(0)] for n in range(4) if 8 * n <= self.now_s}
+
+    async def delivery(self, _):
+        return NOTHING_HELD
+
+    async def close(self):
+        """Nothing."""
+
+
+@pytest.mark.parametrize(("while_it_moves", "ends_s", "covered"), [(False, 10, 2), (True, 34, 4)])
+async def test_a_wait_may_count_its_time_from_the_last_batch_covered(monkeypatch, while_it_moves, ends_s, covered):
+    registry, ledger = Registry(), Slow()
+    for number in range(5):
+        await registry.register(batch(f"b{number}", 1))
+    monkeypatch.setattr("app.adapters.registry.DynamoRegistry", lambda _: registry)
+    monkeypatch.setattr("app.adapters.s3.S3ObjectStore", lambda _: Bucket())
+    monkeypatch.setattr("app.adapters.loaded_ledger.WarehouseLedger", lambda _: ledger)
+    monkeypatch.setattr("app.cli.wait.time", ledger)
+    monkeypatch.setattr("app.cli.wait.asyncio", ledger)
+    result = await await_coverage(Settings(), 10, lambda *_: None, while_it_moves=while_it_moves)
+    assert (result.took_s, result.covered, result.missing) == (ends_s, covered, 5 - covered)

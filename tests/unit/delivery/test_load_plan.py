@@ -7,6 +7,7 @@ import pytest
 
 from app.core.delivery.load_plan import (
     ALIKE_ENOUGH,
+    DEFERRAL_BACKOFF,
     Bisection,
     Failure,
     FailureClass,
@@ -14,7 +15,6 @@ from app.core.delivery.load_plan import (
     classify,
     log_row,
     output_loads,
-    pause_s,
     plan_load,
 )
 from app.core.formats.flows import OUTPUTS
@@ -158,10 +158,11 @@ def test_a_single_one_is_blamed_only_where_the_warehouse_names_its_file() -> Non
 
 
 def test_pauses_grow_to_a_bound_and_are_spread() -> None:
-    longest = [pause_s(attempt, 1) for attempt in range(1, 40)]
+    pause_s = DEFERRAL_BACKOFF.pause_s
+    longest = [pause_s(deferrals, 1) for deferrals in range(1, 40)]
     assert longest == sorted(longest)
     assert (longest[0], longest[-1]) == (1, 30)
-    assert all(pause_s(attempt, 0) == pause_s(attempt, 1) / 2 for attempt in range(1, 40))
+    assert all(pause_s(deferrals, 0) == pause_s(deferrals, 1) / 2 for deferrals in range(1, 40))
 
 
 def test_what_the_search_gave_up_on_waits_and_the_rest_goes_on() -> None:

@@ -18,12 +18,13 @@ from app.core.formats.block import End, WatermarkMessage, encode_control
 from app.core.formats.checkpoint import Barrier, Checkpoint
 from app.core.formats.flows import PAGE_VIEWS
 from app.crash.catalogue import AFTER, BEFORE, CALLS, COMMANDS_ONLY, POINTS, read_point
-from app.crash.kafka import kind_on_blocks, kind_on_checkpoints, kinds_of
 from app.crash.points import EXIT_CODE, Armed, CrashPoints, PlanFile
 from app.crash.proxies import PORTS, around, between, connecting
 from app.errors import ConfigurationError
-from app.local.stack.keeper import AT_ONCE, Backoff
+from app.local.stack.keeper import AT_ONCE, Deaths
 from app.settings import Settings
+from app.shell import crash_transport
+from app.shell.crash_transport import kind_on_blocks, kind_on_checkpoints, kinds_of
 from app.shell.ports import Ports
 from app.shell.transport import Transport
 from app.testing.memory.s3 import MemoryObjectStore
@@ -218,6 +219,18 @@ def test_a_worker_refuses_a_plan_that_it_cannot_follow(content: bytes, reason: s
         new_app("sink", Settings(crash_plan=world.plan.path))
 
 
+def test_turned_on_the_driver_makes_clients_that_pass_the_points(world: World) -> None:
+    """A driver that makes plain ones would pass no point of Kafka, and every test of them would wait for nothing."""
+    world.plan.arm([])
+    app = new_app("sink", Settings(crash_plan=world.plan.path))
+    producer, consumer = app.producer, app.consumer
+    thread = consumer._new_consumer_thread()
+    assert [type(client) for client in (app.transport, producer, consumer, thread)] == [
+        crash_transport.Transport, crash_transport.Producer, crash_transport.Consumer, crash_transport.ConsumerThread,
+    ]  # fmt: skip
+    assert all(client._points is app.ports.points for client in (producer, consumer, thread))
+
+
 def test_what_is_reached_is_noted_once_a_process(world: World) -> None:
     points = world.process()
     for _ in range(3):
@@ -310,9 +323,9 @@ async def test_a_listing_that_is_left_early_does_not_come_to_its_end(world: Worl
 
 
 def test_a_death_at_a_point_does_not_slow_the_next_start() -> None:
-    backoff = Backoff()
-    assert [backoff.delay_after(1.0, EXIT_CODE) for _ in range(10)] == [0.0] * 10
-    assert [backoff.delay_after(1.0, 1) for _ in range(AT_ONCE + 1)] == [0.0] * AT_ONCE + [1.0]
+    deaths = Deaths()
+    assert [deaths.delay_after(1.0, EXIT_CODE) for _ in range(10)] == [0.0] * 10
+    assert [deaths.delay_after(1.0, 1) for _ in range(AT_ONCE + 1)] == [0.0] * AT_ONCE + [1.0]
 
 
 def test_points_are_read_by_their_names() -> None:

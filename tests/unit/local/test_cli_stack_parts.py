@@ -16,7 +16,7 @@ from app.clock import SystemClock
 from app.errors import LocalStackError
 from app.local.stack import ports
 from app.local.stack.environment import LOCAL_VALUES, SERVICES, process_environment, role_variables, stack_variables
-from app.local.stack.keeper import LONGEST_DELAY_S, Backoff, Keeper, ProcessSpec, describe_exit
+from app.local.stack.keeper import BACKOFF, Deaths, Keeper, ProcessSpec, describe_exit
 from app.local.stack.life import Home, Life, Started, State, end_leftovers, find, replace_file, started
 from app.local.stack.ports import FREE_RANGE, Service, claim, claim_free, claim_ports, release
 from app.local.stack.stack_file import enter, environment
@@ -171,10 +171,10 @@ def test_leftovers_are_ended_only_where_they_are_the_recorded_ones():
             Started("sink", stranger.pid, psutil.Process(stranger.pid).create_time() - 60),
         ]
         life = Life(state=State.READY, supervisor=Started("supervisor", 1, 0.0), processes=records)
-        assert end_leftovers(life, patience_s=5) == ["etl"]
+        assert end_leftovers(life) == ["etl"]
         assert not psutil.pid_exists(recorded.pid)
         assert stranger.poll() is None
-        assert end_leftovers(life, patience_s=5) == []
+        assert end_leftovers(life) == []
     finally:
         for process in (recorded, stranger):
             process.kill()
@@ -195,16 +195,16 @@ def test_a_zombie_counts_as_ended():
 
 
 def test_three_deaths_are_answered_at_once_and_then_ever_later():
-    backoff = Backoff()
-    assert [backoff.delay_after(0.1) for _ in range(10)] == [0, 0, 0, 1, 2, 4, 8, 16, LONGEST_DELAY_S, LONGEST_DELAY_S]
+    deaths = Deaths()
+    assert [deaths.delay_after(0.1) for _ in range(10)] == [0, 0, 0, 1, 2, 4, 8, 16, BACKOFF.longest_s, BACKOFF.longest_s]
 
 
 def test_a_healthy_time_forgets_earlier_deaths():
-    backoff = Backoff()
+    deaths = Deaths()
     for _ in range(6):
-        backoff.delay_after(1)
-    assert backoff.delay_after(60) == 0
-    assert [backoff.delay_after(1) for _ in range(3)] == [0, 0, 1]
+        deaths.delay_after(1)
+    assert deaths.delay_after(60) == 0
+    assert [deaths.delay_after(1) for _ in range(3)] == [0, 0, 1]
 
 
 @pytest.mark.parametrize(("code", "words"), [(0, "exit code 0"), (3, "exit code 3"), (-9, "signal SIGKILL")])
@@ -336,9 +336,9 @@ async def test_a_kept_process_holds_no_descriptor_but_its_own(tmp_path):
 
 
 def test_what_counts_as_recovered_can_be_set():
-    backoff = Backoff(healthy_s=3)
-    assert [backoff.delay_after(4.0) for _ in range(9)] == [0.0] * 9
-    assert [backoff.delay_after(1.0) for _ in range(4)] == [0.0, 0.0, 1.0, 2.0]
+    deaths = Deaths(healthy_s=3)
+    assert [deaths.delay_after(4.0) for _ in range(9)] == [0.0] * 9
+    assert [deaths.delay_after(1.0) for _ in range(4)] == [0.0, 0.0, 1.0, 2.0]
 
 
 def test_a_stack_of_its_own_leaves_the_environment_as_it_was(monkeypatch, tmp_path):

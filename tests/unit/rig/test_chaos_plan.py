@@ -73,6 +73,12 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+def test_a_worker_that_has_stored_nothing_yet_has_no_state(folder: Path, tmp_path: Path):
+    (tmp_path / "new" / "tables").mkdir(parents=True)
+    (tmp_path / "new" / "tables" / "LOCK").touch()
+    assert [state.is_there(path) for path in (folder, tmp_path / "new", tmp_path / "none")] == [True, False, False]
+
+
 def test_a_state_is_deleted(folder: Path):
     assert state.delete(folder) == "4 files deleted"
     assert not folder.exists()

@@ -23,7 +23,7 @@ class World:
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.ports = SimpleNamespace(clock=self)
-        self.conf = SimpleNamespace(id="instream-role-e1")
+        self.group = "instream-role-e1"
         self.in_worker = False
         self.positions: dict[TP, int] = {}
         self.ends: dict[TP, int] = {}
@@ -36,7 +36,7 @@ class World:
         self.recovering: Hashable | None = None
         self.broker_answers = True
         self.crashes: list[BaseException] = []
-        self.watchdog = Watchdog(self, TIMEOUT_S)  # type: ignore[arg-type]
+        self.watchdog = Watchdog(self, TIMEOUT_S)
         self.watchdog.watch(lambda: self.positions)
         self.watchdog.watch_commits(lambda: self.prompt)
 
@@ -70,7 +70,7 @@ class World:
         return self._of({**dict.fromkeys(self.ends, 0), **self.firsts}, topic, partitions)
 
     async def committed(self, group: str) -> dict[tuple[str, int], int]:
-        assert group == self.conf.id
+        assert group == self.group
         return {(tp.topic, tp.partition): offset for tp, offset in self.broker_has.items()}
 
     def _of(self, offsets: dict[TP, int], topic: str, partitions: list[int]) -> dict[int, int]:

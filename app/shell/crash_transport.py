@@ -1,6 +1,7 @@
 """Faust's Kafka driver with the points around what it asks of the broker: sends, polls, commits, the bounds of recovery."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from app.core.formats import checkpoint
@@ -44,39 +45,47 @@ def kinds_of(settings: Settings) -> Mapping[str, Kind]:
     }
 
 
-class CrashingProducer(transport.Producer):
+class Producer(transport.Producer):
     """Passes a point before it gives a message to the client, and one when the broker has acknowledged it.
 
     The second is passed before whoever waits for the acknowledgement goes on.
     """
 
-    points: CrashPoints
-    kinds: Mapping[str, Kind]
+    @cached_property
+    def _points(self) -> CrashPoints:
+        return points_of(self.app)
+
+    @cached_property
+    def _kinds(self) -> Mapping[str, Kind]:
+        app: Any = self.app  # ours
+        return kinds_of(app.settings)
 
     async def send(self, topic: str, key: Any, value: Any, *args: Any, **more: Any) -> Awaitable[Any]:
         """Send, between the points of the message's kind."""
-        kind = self.kinds.get(topic)
+        kind = self._kinds.get(topic)
         call = f"kafka.send.{topic if kind is None else kind(value)}"
-        self.points.reach(call, BEFORE)
+        self._points.reach(call, BEFORE)
         stored: Any = await super().send(topic, key, value, *args, **more)
 
         def acknowledged(done: Any) -> None:
             if not done.cancelled() and done.exception() is None:
-                self.points.reach(call, AFTER)
+                self._points.reach(call, AFTER)
 
         stored.add_done_callback(acknowledged)
         return stored  # type: ignore[no-any-return]
 
 
-class CrashingConsumerThread(transport.ConsumerThread):
+class ConsumerThread(transport.ConsumerThread):
     """Passes the points of commits and of the questions that recovery asks."""
 
-    points: CrashPoints
+    @cached_property
+    def _points(self) -> CrashPoints:
+        return points_of(self.app)
 
     async def _commit(self, offsets: Any) -> bool:
-        self.points.reach("kafka.commit", BEFORE)
+        self._points.reach("kafka.commit", BEFORE)
         is_done: bool = await super()._commit(offsets)
-        self.points.reach("kafka.commit", AFTER)
+        self._points.reach("kafka.commit", AFTER)
         return is_done
 
     async def earliest_offsets(self, *partitions: Any) -> Any:
@@ -88,31 +97,37 @@ class CrashingConsumerThread(transport.ConsumerThread):
         return await self._asked("kafka.highwaters", super().highwaters(*partitions))
 
     async def _asked(self, call: str, answer: Awaitable[Any]) -> Any:
-        self.points.reach(call, BEFORE)
+        self._points.reach(call, BEFORE)
         found = await answer
-        self.points.reach(call, AFTER)
+        self._points.reach(call, AFTER)
         return found
 
 
-class CrashingConsumer(transport.Consumer):
+class Consumer(transport.Consumer):
     """Passes the points of polls."""
 
-    points: CrashPoints
+    @cached_property
+    def _points(self) -> CrashPoints:
+        return points_of(self.app)
 
-    def _new_consumer_thread(self) -> CrashingConsumerThread:
-        thread = CrashingConsumerThread(self, loop=self.loop, beacon=self.beacon)
-        thread.points = self.points
-        return thread
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109
-        self.points.reach("kafka.poll", BEFORE)
+        self._points.reach("kafka.poll", BEFORE)
         found = await super()._getmany(active_partitions, timeout)
-        self.points.reach("kafka.poll", AFTER)
+        self._points.reach("kafka.poll", AFTER)
         return found
 
 
-def transport_with(points: CrashPoints, settings: Settings) -> type[transport.Transport]:
-    """The driver that makes producers and consumers that pass the points."""
-    producer = type("CrashingProducer", (CrashingProducer,), {"points": points, "kinds": kinds_of(settings)})
-    consumer = type("CrashingConsumer", (CrashingConsumer,), {"points": points})
-    return type("Transport", (transport.Transport,), {"CrashingProducer": producer, "CrashingConsumer": consumer})
+class Transport(transport.Transport):
+    """The driver whose producers and consumers pass the points of their app."""
+
+    Producer = Producer
+    Consumer = Consumer
+
+
+def points_of(app: Any) -> CrashPoints:
+    """The crash points of an app that has them turned on."""
+    points: CrashPoints = app.ports.points
+    return points

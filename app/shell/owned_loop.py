@@ -1,0 +1,117 @@
+"""What runs between being given partitions and losing them, whatever runs the process: Faust, or a simulation.
+
+`OwnedLoop` is one loop over all partitions of a topic that the process owns; `app.shell.runners` has a task for each. Both
+stand on the same two rules: an exception of the work ends the process, for nobody else would see it (`crash_on_failure`);
+and when partitions go, what is in hand may finish for as long as the app waits (`finish`).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from typing import Generic, TypeVar
+
+import structlog
+from faust.types import TP
+
+from app.shell.ports import Crashes
+from app.topics import TopicSpec
+
+log = structlog.get_logger(__name__)
+
+Worker = TypeVar("Worker")
+
+
+class OwnedLoop(Generic[Worker]):
+    """Works on the partitions of one topic for as long as they are owned.
+
+    A worker is opened each time partitions are given, and closed when they are lost. `worker` is the one that runs; None
+    while it is opened, and as soon as the partitions go.
+    """
+
+    def __init__(
+        self,
+        process: Crashes,
+        topic: TopicSpec,
+        open_worker: Callable[[list[int]], AbstractAsyncContextManager[Worker]],
+        run: Callable[[Worker], Awaitable[None]],
+        stop: Callable[[Worker], None] | None = None,
+    ) -> None:
+        """Own nothing yet.
+
+        Args:
+            process: ends when opening or running raises.
+            topic: whose partitions are worked on.
+            open_worker: given the partitions, makes the worker ready; what follows its `yield` runs behind the work. It is
+                cancelled where it is if the partitions are lost meanwhile.
+            run: lets a worker work until `stop`.
+            stop: lets `run` return once what is in hand is done; None where the work may be cancelled at any point.
+        """
+        self.worker: Worker | None = None
+        self._process = process
+        self._topic = topic
+        self._open = open_worker
+        self._run = run
+        self._stop = stop
+        self._task: asyncio.Task[None] | None = None
+        self._owned: frozenset[TP] = frozenset()
+
+    async def begin(self, assignment: frozenset[TP]) -> None:
+        """Work on these partitions, once the work on earlier ones has ended."""
+        await self.end()
+        topic = self._topic
+        self._owned = frozenset(tp for tp in assignment if tp.topic == topic.name and tp.partition < topic.partitions)
+        if self._owned:
+            work = self._work(sorted(tp.partition for tp in self._owned))
+            self._task = asyncio.ensure_future(crash_on_failure(self._process, work, topic=topic.name))
+
+    async def end(self) -> None:
+        """Let go of the partitions; returns when nothing works on them any more.
+
+        Whoever waits no longer cancels this: then the work that does not finish is cancelled too.
+        """
+        task, worker = self._task, self.worker
+        self._task, self.worker, self._owned = None, None, frozenset()
+        if task is None:
+            return
+        if worker is None or self._stop is None:
+            task.cancel()
+            await asyncio.wait([task])
+        else:
+            self._stop(worker)
+            await finish([task])
+
+    def owned(self) -> frozenset[TP]:
+        """The partitions that are worked on."""
+        return self._owned
+
+    async def _work(self, partitions: list[int]) -> None:
+        async with self._open(partitions) as worker:
+            self.worker = worker
+            try:
+                await self._run(worker)
+                if self.worker is worker:
+                    raise RuntimeError(f"the work on {self._topic.name} {partitions} ended although they are still owned")
+            finally:
+                if self.worker is worker:  # a loop that was cancelled may end after its successor began
+                    self.worker = None
+
+
+async def crash_on_failure(process: Crashes, work: Awaitable[None], **where: object) -> None:
+    """Await `work`; its exception ends the process. `where` says in the log what failed."""
+    try:
+        await work
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:  # a panic in polars is no Exception
+        log.exception("work on owned partitions failed", **where)
+        await process.crash(exc)
+
+
+async def finish(tasks: Collection["asyncio.Task[None]"]) -> None:
+    """Wait for tasks that were told to end; cancels them where this wait is cancelled itself."""
+    try:
+        if tasks:
+            await asyncio.wait(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

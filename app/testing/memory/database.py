@@ -1,0 +1,41 @@
+"""What the sessions of the warehouse in memory have in common: what is committed, who waits, what was refused."""
+
+from typing import Protocol
+
+from app.adapters.ports import ObjectStore
+from app.adapters.warehouse_port import LoadError
+from app.clock import Clock
+from app.core.delivery.schema_found import FoundColumn, found_as
+from app.core.formats.flows import OUTPUTS
+from app.core.formats.tables import TABLES
+from app.testing.memory.committed import Committed
+from app.testing.memory.copied_files import CopiedFiles
+from app.testing.memory.hooks import Hooked
+from app.testing.memory.table_lock import TableLock
+
+
+class Connected(Protocol):
+    """A session that the database has open."""
+
+    def drop(self) -> None:
+        """End it, as the database does when the client's socket is dead."""
+
+
+class Database(Hooked):
+    """The state behind every session, with the tables of `analytics`."""
+
+    def __init__(self, store: ObjectStore, clock: Clock) -> None:
+        self.clock = clock
+        self.files = CopiedFiles(store)
+        self.committed = Committed({flow.name: () for flow in OUTPUTS})
+        self.tables: dict[str, tuple[FoundColumn, ...]] = {
+            table.name: tuple(map(found_as, table.columns)) for table in TABLES
+        }
+        """The tables and columns that there are: take some away to have an older warehouse."""
+        self.log_lock = TableLock()
+        """Of delivery_log: reading or changing it shares it, `lock` has it alone."""
+        self.load_errors: list[tuple[int, int, LoadError]] = []
+        """Session, number of the COPY, and what was wrong."""
+        self.sessions: list[Connected] = []
+        """Those that are open, oldest first."""
+        self.copies_made = 0

@@ -1,0 +1,1 @@
+"""How long clients that post wait for a collector that is killed."""
