@@ -1,7 +1,8 @@
 """Imports go down the layers of app/ARCHITECTURE.md and never up: every import is parsed."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,23 @@ def test_no_exception_outlives_its_file() -> None:
     assert [path for path, _ in EXCEPTIONS if not (ROOT / path).is_file()] == []
 
 
+def round_of(imported: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other in a round; empty where there is none."""
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as exc:
+        return list(exc.args[1])
+    return []
+
+
+def test_no_modules_import_each_other() -> None:
+    modules = {module_of(file): set(imports(ast.parse(file.read_text()))) for file in FILES}
+    assert round_of({module: names & modules.keys() - {module} for module, names in modules.items()}) == []
+
+
 def test_the_check_sees_a_violation() -> None:
+    assert round_of({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) != []
+    assert round_of({"a": {"b"}, "b": {"c"}, "d": {"a"}}) == []
     tree = ast.parse("def f():\n    from app.cli.main import app\nimport agents.etl.agent\nfrom app import errors")
     assert upward("app.core.rules", tree) == {"app.cli", "agents"}
     assert upward("app.worker", tree) == set()
