@@ -1,7 +1,8 @@
 """Table `checkpoints`: how far each shard has been read, as the owner of its partition knows it (rule T1).
 
-Keys are `<partition>/<shard>`, for a finished shard is told to every partition, and a store keeps the partitions of a
-worker in one dictionary. Values are bytes that are replaced, never changed in place: Faust sends what it sees set.
+Keys are `<partition>/<shard>`, because a finished shard is announced to every partition, and a store keeps all partitions of
+a worker in one dictionary. Values are bytes that are replaced and never changed in place: Faust sends only values that are
+set.
 """
 
 from collections.abc import Collection
@@ -15,7 +16,7 @@ from app.topics import Topics
 
 
 class CheckpointTable(Table[bytes, bytes]):
-    """Checkpoints in memory, their changelog a compacted topic: a few messages a shard, read anew at each start."""
+    """Checkpoints in memory. The changelog is a compacted topic with a few messages a shard; each start reads it anew."""
 
     _last_change: Any = None
 
@@ -26,17 +27,17 @@ class CheckpointTable(Table[bytes, bytes]):
         )  # fmt: skip
 
     def send_changelog(self, partition: int | None, key: Any, value: Any, *serializers: Any, **more: Any) -> Any:
-        """Send a change; the last one can be awaited with `settle`."""
+        """Send a change; `settle` awaits the last one."""
         self._last_change = super().send_changelog(partition, key, value, *serializers, **more)
         return self._last_change
 
     async def settle(self) -> None:
-        """Wait until the broker has the last change: only then may its source message be acknowledged."""
+        """Wait until the broker has the last change. Its source message may be acknowledged only then."""
         if self._last_change is not None:
             await self._last_change
 
     def advance(self, partition: int, checkpoint: Checkpoint) -> Checkpoint:
-        """Take a checkpoint that came on `partition`; allowed only while its message is being worked on.
+        """Take a checkpoint that came on `partition`. Faust allows it only while the agent works on the message.
 
         Returns: the shard's furthest checkpoint.
         """

@@ -1,8 +1,9 @@
-"""Tables `articles` and `campaigns`: what anyone may put on the two compacted topics, whole in every ETL worker (J5).
+"""Tables `articles` and `campaigns`: the messages of two compacted topics, whole in every ETL worker (rule J5).
 
-A message's key is the id (UTF-8), its value a JSON object, e.g. `{"title": ..., "author_id": ..., "section": ...}` or
-`{"name": ..., "network": ...}`; an empty value deletes. They are recovered before work starts and stay up to date while
-it runs. They decide what a row says, never whether there is one: what cannot be read is ignored, with a log line.
+Any program may feed the topics. A message's key is the id (UTF-8), its value a JSON object, e.g. `{"title": ...,
+"author_id": ..., "section": ...}` or `{"name": ..., "network": ...}`; an empty value deletes. Faust recovers the tables
+before work starts and keeps them up to date. They never decide whether a row exists: an unreadable message is ignored with a
+log line.
 
 Versions (rule E10): a message names none. Anybody may write one, each attribute stands for itself, and one that this reader
 does not know is not used.
@@ -25,12 +26,12 @@ from app.topics import TopicSpec
 log = structlog.get_logger(__name__)
 
 Attributes = Mapping[str, str]
-"""What a dimension says of one id."""
+"""The attributes of one id."""
 _decoder = msgspec.json.Decoder(dict[str, str | int | float | bool | None])
 
 
 def read_attributes(value: bytes) -> dict[str, str]:
-    """The attributes in a message's value; those that are null are absent, other scalars become text.
+    """The attributes in a message's value. An attribute that is null is absent; other scalars become text.
 
     Raises:
         FormatInvalid: the value is no JSON object of scalars.
@@ -56,11 +57,11 @@ class DimensionStore(Store[str, Attributes]):
     def apply_changelog_batch(
         self, batch: Iterable[Any], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
     ) -> None:
-        """Take messages in log order: the last one of a key holds."""
+        """Take messages in log order; the last message of a key counts."""
         topics = self.table.changelog_topic.topics
         for event in batch:
             message = event.message
-            if message.topic in topics:  # Faust may hand over another table's
+            if message.topic in topics:  # Faust may hand over messages of another table
                 self._take(message)
 
     def _take(self, message: Any) -> None:
@@ -78,11 +79,11 @@ class DimensionStore(Store[str, Attributes]):
 
 
 class Dimension(GlobalTable):
-    """A dimension table of `app`, fed by an existing compacted topic of one partition."""
+    """A dimension table of `app` over an existing compacted topic of one partition."""
 
     def __init__(self, app: InstreamApp, spec: TopicSpec) -> None:
         topic = app.source_topic(spec.name, spec.partitions)
-        # One at a time: with larger buffers Faust applies an update only when a buffer is full.
+        # Buffers of one message: Faust applies updates only when a buffer is full.
         super().__init__(
             app, name=spec.name, changelog_topic=topic, key_type=bytes, value_type=bytes, partitions=spec.partitions,
             is_global=True, recovery_buffer_size=1, standby_buffer_size=1,

@@ -1,8 +1,8 @@
 """The step-committing table: ETL state whose changelog is the output topic `rows` itself (rules E1 to E5).
 
-Faust's own table writes its store at once and its changelog later, one message a key. This one writes nothing by itself:
-the owner sends a step to `rows`, waits for the broker, and then `commit`s it; recovery and standbys `follow` the same
-messages by the same rule (E2). What is kept of Faust is the life of a partition's store: assigned, recovered, revoked.
+Faust's own table writes its store at once and its changelog later, one message a key. This table writes nothing by itself:
+the owner sends a step to `rows`, waits for the broker, and then `commit`s the step. Recovery and standbys `follow` the same
+messages by the same rule (E2). Faust still assigns, recovers and revokes the store of a partition.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 RECOVERY_BUFFER: Final = 8
 """Messages of `rows`, MiB each, that recovery gathers before it applies them."""
 GATHERED_BYTES_OF_ALL: Final = 64 * 1024 * 1024
-"""Of changes that the stores of a worker hold back together while they are restored."""
+"""Bytes of changes that the stores of a worker hold back together while they are restored."""
 
 
 class RowsStore(faust_rocksdb.Store):
@@ -59,7 +59,7 @@ class RowsStore(faust_rocksdb.Store):
         opened: PartitionStore = self._dbs[partition]
         return opened
 
-    # --- what recovery asks and does
+    # --- recovery
 
     def persisted_offset(self, tp: TP) -> int | None:
         """The last offset of `rows` that the store has read; recovery goes on behind it."""
@@ -67,15 +67,15 @@ class RowsStore(faust_rocksdb.Store):
         return None if db.empty else db.rows_offset
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
-        """Nothing: offsets are written with the steps they belong to."""
+        """Do nothing: offsets are written together with their steps."""
 
     def apply_changelog_batch(
         self, batch: Iterable[Any], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
     ) -> None:
         """Follow the log: recovery of an owner, and standbys (rule E2). An error ends the worker (rule E5).
 
-        Faust swallows what is raised here and never ends its recovery; hence the crash. It also hands over messages of
-        partitions that were revoked meanwhile; those are passed over.
+        Faust swallows an exception of this method and never ends its recovery, so the app is crashed here. Faust also hands
+        over messages of partitions that were revoked meanwhile; they are skipped.
         """
         for event in batch:
             message = event.message
@@ -102,7 +102,7 @@ class RowsStore(faust_rocksdb.Store):
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
-        """Close what is gone, open what is new, and see that each store belongs to the log before recovery trusts it."""
+        """Close stores that are gone, open new ones, and compare each with the log before recovery trusts it (rule E5)."""
         self._owned = frozenset(tp.partition for tp in assigned if tp.topic == self._rows)
         await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
         self._close([partition for partition in self._dbs if partition not in self._owned])
@@ -151,13 +151,13 @@ class RowsStore(faust_rocksdb.Store):
             raise
 
     def _close(self, partitions: Iterable[int]) -> None:
-        """Close these stores, those that are open; one that cannot be closed keeps no other from it."""
+        """Close those of these stores that are open. If one cannot be closed, the others are closed all the same."""
         with ExitStack() as closing:
             for partition in partitions:
                 if (db := self._dbs.pop(partition, None)) is not None:
                     closing.callback(db.close)
 
-    # --- does the store belong to the log? (rule E5)
+    # --- whether the store belongs to the log (rule E5)
 
     async def _verify(self) -> None:
         owned = sorted(self._owned)
@@ -174,7 +174,7 @@ class RowsStore(faust_rocksdb.Store):
 
 
 class PartitionReader:
-    """A `StateReader` of one partition that looks its store up at every call: it never outlives the assignment."""
+    """A `StateReader` of one partition. It looks the store up at every call, so that it never outlives the assignment."""
 
     def __init__(self, store: RowsStore, partition: int) -> None:
         self._store = store
@@ -193,7 +193,7 @@ class PartitionState(Table[bytes, bytes]):
     """The ETL's table.
 
     Args:
-        app: The app that owns it; `app.tables` learns of it here.
+        app: The app that owns it; the table is added to `app.tables`.
         rows: Topic `rows`, the changelog.
     """
 
@@ -211,7 +211,7 @@ class PartitionState(Table[bytes, bytes]):
         return RowsStore(self._instream, self, self._memory)
 
     def reader(self, partition: int) -> PartitionReader:
-        """What a step of `partition` may look up."""
+        """The tables that a step of `partition` may look up."""
         return PartitionReader(self._rows_store, partition)
 
     def position(self, partition: int) -> StorePosition:
@@ -222,17 +222,17 @@ class PartitionState(Table[bytes, bytes]):
         """Apply the owner's own step, stored by the broker at `offset` of `rows` (rule E3, 2).
 
         Raises:
-            StepConflict: somebody else wrote in between; nothing changed.
+            StepConflict: another process wrote in between; nothing changed.
         """
         self._db(step.partition).commit(step, message, offset)
 
     async def verify_recovered(self, partition: int) -> None:
-        """See that recovery has read the log to its end; `work` on a partition starts with this.
+        """See that recovery has read the log to its end. The work on a partition starts with this.
 
         Raises:
             NewerFormat: a newer version wrote what is next.
             StoreLost: the log is trimmed and too short to tell where its history begins.
-            StepConflict: somebody else has written meanwhile: recover again.
+            StepConflict: another process has written meanwhile: recover again.
         """
         logs = await self._instream.logs()
         _, end = await logs.bounds(self._rows_name, partition)

@@ -1,4 +1,4 @@
-"""One partition of the ETL: gather what waits, let the core decide, make the step durable (rules E1 to E6).
+"""One partition of the ETL: gather what waits, let the core decide, make the step durable (rules E1 to E6, E8).
 
 Ordered effects of a step, one step in flight a partition (rule E3):
 

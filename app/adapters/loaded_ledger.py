@@ -1,4 +1,4 @@
-"""What the audit asks of the warehouse: ledger, replay reports, and how far delivery is."""
+"""What the audit asks of the warehouse: ledger, replay reports, and how far delivery is (rules A1, A2)."""
 
 import asyncio
 from collections.abc import Sequence

@@ -148,7 +148,7 @@ class Batcher:
     async def _store(self, batch: _Gathering) -> None:
         """Make one batch durable and have its requests answered.
 
-        The effects, in this order (DESIGN: S3 first, registry second, one Kinesis attempt, answer last):
+        The effects, in this order:
 
         1. PUT the raw file. A crash after it leaves a file that no registry item names and no client was told of: the audit
            reports it, never replays it; clients send again.

@@ -1,16 +1,16 @@
-"""How long to wait before something that failed is tried again: one rule for the whole pipeline.
+"""The pause before a failed action is tried again: one rule for the whole pipeline.
 
-Each place keeps its own figures and its own loop, for the pause is as often the answer of a decision (when a batch may be
-replayed, when a shard is read again, when a process starts again) as it is a sleep around a call. The libraries for retries
-(tenacity, stamina, backoff) bind the rule to such a call and draw their jitter from the process's global chance, which a
-simulation cannot repeat; what is left of them here is this one formula.
+Each place keeps its own figures and its own loop. The pause is often the answer of a decision (the next replay of a batch,
+the next read of a shard, the next start of a process) and not a sleep around a call. The libraries for retries (tenacity,
+stamina, backoff) bind the rule to such a call, and draw their jitter from the process's global random numbers, which a
+simulation cannot repeat. This one formula is all that the pipeline needs of them.
 """
 
 from math import inf
 from typing import Final, NamedTuple
 
 _MOST_DOUBLINGS: Final = 62
-"""Far beyond every longest pause; keeps the formula inside floating point, however often something failed."""
+"""Far beyond every longest pause. It keeps the formula inside floating point after any number of failures."""
 
 
 class Backoff(NamedTuple):
@@ -23,7 +23,7 @@ class Backoff(NamedTuple):
         """Seconds to wait after so many failures in a row; none before the first failure.
 
         Args:
-            failures: how many there were in a row.
+            failures: number of failures in a row.
             fraction: 0 to 1. Spreads callers that failed together over the second half of the pause: 0 waits for half of
                 it, 1 for all of it.
         """

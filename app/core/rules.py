@@ -18,22 +18,22 @@ class JoinRules(NamedTuple):
 
     @property
     def upper_ms(self) -> int:
-        """How long after its first event a second event may be received and still join; the first closes then."""
+        """A second event joins if it is received at most so long after its first event; then the first event closes."""
         return self.window_ms + self.grace_ms
 
     @property
     def lower_ms(self) -> int:
-        """How long before its first event a second event may be received and still join; an unmet second closes after it."""
+        """A second event joins if it is received at most so long before its first event; after that an unmet one closes."""
         return self.reorder_ms
 
     @property
     def settle_ms(self) -> int:
-        """How long after its receipt an event has its outcome at the latest, as stream time goes."""
+        """Every event has its outcome when stream time is so far past its receipt."""
         return self.upper_ms + self.lower_ms
 
 
 class EtlRules(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that decides in the ETL and is set from outside."""
+    """Everything that an operator sets and that decides in the ETL."""
 
     epoch: int
     partitions: int

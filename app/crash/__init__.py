@@ -1,8 +1,8 @@
-"""Crash points: a name before and after every call of a role to something outside its process, where a test ends it.
+"""Crash points: a name before and after every call of a role to a service, at which a test can end the process.
 
-    catalogue.py   the closed list of calls, and with it of points
-    points.py      what one process does at a point: go on, or end
-    proxies.py     the thin wrappers that pass the points, around the adapters of a process that has them turned on
+    catalogue.py   the closed list of calls, and so of points
+    points.py      decides what one process does at a point: go on, or end
+    proxies.py     thin wrappers around the adapters; they pass the points
 
-With INSTREAM_CRASH_PLAN unset none of this is in the way of any call: the adapters themselves are used.
+If INSTREAM_CRASH_PLAN is not set, the adapters themselves are used and no call passes a point.
 """

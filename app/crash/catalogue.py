@@ -1,12 +1,12 @@
 """Every call that a role makes to something outside its process, and the point before and after each.
 
-A call's name is `<port>.<method>`, with what it touches where one method touches different things: `s3.put.raw` and
+A call's name is `<port>.<method>`. If one method touches different things, their name follows: `s3.put.raw` and
 `s3.put.jobdata` fail in different histories. A point is `<role>.<call>.<before|after>`:
 
     sink.s3.put_if_absent.transactions.after      the sink's commit record is there, and the sink does not know it yet
 
-A worker with crash points turned on refuses a call that is not in here, so that no call goes without its two points. What
-the client libraries do by themselves - heartbeats, joining a group, connecting again, retries - is not a call of ours.
+A worker with crash points turned on refuses a call that is not listed here, so every call has its two points. Heartbeats,
+joins of a group, new connections and retries belong to the client libraries and are not calls of ours.
 """
 
 from collections.abc import Mapping
@@ -59,9 +59,9 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "kafka.earliest",
         "kafka.highwaters",
         "rocksdb.wipe",  # a store that the log cannot continue
-        "rocksdb.create",  # a new generation of what expires
+        "rocksdb.create",  # a new generation of the tables that expire
         "store.follow",  # recovery
-        "rocksdb.ingest",  # what many steps have put, when it is read or enough
+        "rocksdb.ingest",  # the puts of many steps, when they are read or are enough
         "rocksdb.flush",
         "logs.bounds",
         "kafka.send.dead_letter",
@@ -79,7 +79,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.put.jobdata",
         "s3.put_if_absent.transactions",
         "s3.copy.data",
-        "s3.get.data",  # a staged file that is gone: is its copy the one that was staged?
+        "s3.get.data",  # a staged file is gone: is its copy the file that was staged?
         "s3.put.manifests",
         "s3.put.ready",
         "kafka.send.manifests",
@@ -121,7 +121,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.get.raw",
         "kinesis.put",
         "registry.record_attempt",
-        "s3.list.transactions",  # what is committed behind delivery
+        "s3.list.transactions",  # transactions that are committed behind delivery
         "s3.get.transactions",
         "s3.get.data",
         "s3.get.jobdata",  # committed, and not moved yet
@@ -134,11 +134,11 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
 COMMANDS_ONLY: Final = frozenset({
     "registry.get", "registry.all_batches", "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
 })  # fmt: skip
-"""Calls of the ports that no role makes: commands do, and nobody starts a command again that died."""
+"""Calls that only commands make. A command that died is not started again, so it needs no points."""
 
 
 class Point(NamedTuple):
-    """A place at which a worker can be made to end."""
+    """A place at which a test can end a worker."""
 
     role: str
     call: str
@@ -149,7 +149,7 @@ class Point(NamedTuple):
 
 
 POINTS: Final = tuple(Point(role, call, side) for role, calls in CALLS.items() for call in calls for side in SIDES)
-"""All there are."""
+"""All points."""
 _BY_NAME: Final = {str(point): point for point in POINTS}
 
 

@@ -1,8 +1,8 @@
-"""What a process does at a crash point: go on, or end there and then.
+"""The decision of a process at a crash point: go on, or end at once.
 
-A plan is a file that says which point is armed and how often a worker is to end at it. It is looked at before every call, so
-that a point can be armed while workers run; and as what happened is written beside it before the end, a worker that was
-started again knows whether it is to end once more.
+A plan is a file that says which point is armed and how often a worker must end at it. A process looks at the plan before
+every call, so a test can arm a point while workers run. A process writes its end beside the plan before it ends, so a worker
+that was started again knows whether it must end once more.
 
     <plan>            `[{"id": "...", "point": "sink.s3.put.jobdata.after", "times": 2}]`, replaced whole
     <plan>.deaths     a line for each end: id, point, pid, ms since the epoch
@@ -26,17 +26,17 @@ from app.settings import Settings
 log = structlog.get_logger(__name__)
 
 EXIT_CODE: Final = 86
-"""Of a worker that ended at a crash point; nothing else here ends with it."""
+"""The exit code of a worker that ended at a crash point; no other end has it."""
 
 
 class Armed(msgspec.Struct, frozen=True):
     """A point at which a worker ends."""
 
     id: str
-    """Tells this arming from others of the same point."""
+    """Tells two armings of one point apart."""
     point: str
     times: int = 1
-    """How often: a worker that was started again ends there again, until so many have."""
+    """The number of ends: a worker that was started again ends there again, until so many have ended."""
 
 
 class Death(NamedTuple):
@@ -49,13 +49,13 @@ class Death(NamedTuple):
 
 
 class PlanFile:
-    """A plan and what is written beside it."""
+    """A plan and the files beside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def arm(self, armed: Sequence[Armed]) -> None:
-        """Let workers end at these points; those armed before are not any more.
+        """Let workers end at these points. Points that were armed before are disarmed.
 
         Raises:
             ConfigurationError: there is no such point.
@@ -67,10 +67,10 @@ class PlanFile:
         beside.replace(self.path)
 
     def armed(self) -> list[Armed]:
-        """What is armed; nothing where there is no file.
+        """The armed points; empty if there is no file.
 
         Raises:
-            ConfigurationError: the file is no plan, or names a point that there is not.
+            ConfigurationError: the file is no plan, or names an unknown point.
         """
         try:
             found = msgspec.json.decode(self.path.read_bytes(), type=list[Armed])
@@ -92,7 +92,7 @@ class PlanFile:
         return set(self._lines("reached"))
 
     def unlisted(self) -> set[str]:
-        """The calls that any process made and that have no point."""
+        """The calls without a point that any process made."""
         return set(self._lines("unlisted"))
 
     def note(self, what: str, line: str) -> None:
@@ -120,8 +120,8 @@ class CrashPoints:
         """Prepare.
 
         Args:
-            role: whose process this is.
-            plan: says what is armed.
+            role: the role of this process.
+            plan: says which points are armed.
             end: ends the process with an exit code.
 
         Raises:
@@ -131,7 +131,7 @@ class CrashPoints:
         self._plan = plan
         self._end = end
         self.is_awake = True
-        """A process that only stands by, as a spare, passes every point."""
+        """False in a process that stands by as a spare: it passes every point."""
         self._calls = frozenset(CALLS[role])
         self._reached: set[str] = set()
         self._seen: tuple[int, int] | None = None
@@ -139,7 +139,7 @@ class CrashPoints:
         self._look()
 
     def reach(self, call: str, side: str) -> None:
-        """Be at the point before or after a call; where it is armed this never returns.
+        """Be at the point before or after a call. If the point is armed, this never returns.
 
         Raises:
             RuntimeError: the call is not in the catalogue.
@@ -167,7 +167,7 @@ class CrashPoints:
         return sum(death.armed_id == armed.id for death in self._plan.deaths()) < armed.times
 
     def _look(self) -> None:
-        """Read the plan where it is another one than at the last look."""
+        """Read the plan if it has changed since the last look."""
         try:
             found = os.stat(self._plan.path)
             seen = (found.st_mtime_ns, found.st_ino)
@@ -179,9 +179,9 @@ class CrashPoints:
 
 
 def crash_points(role: str, settings: Settings) -> CrashPoints | None:
-    """The points of this process; None, as always but in tests, where they are turned off.
+    """The points of this process; None if they are turned off, as they always are except in tests.
 
     Raises:
-        ConfigurationError: the plan cannot be read, or names a point that there is not.
+        ConfigurationError: the plan cannot be read, or names an unknown point.
     """
     return None if settings.crash_plan is None else CrashPoints(role, PlanFile(settings.crash_plan))

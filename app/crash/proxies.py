@@ -1,7 +1,7 @@
-"""Thin wrappers around what a process calls outside; each passes the point before a call and the point after it.
+"""Thin wrappers around the adapters of a process; each passes the point before a call and the point after it.
 
-One proxy serves every port: which methods are calls, and what each touches, is the table `PORTS`. A method that it does not
-know cannot be called through the proxy.
+One proxy serves every port. The table `PORTS` says which methods are calls and what each one touches. A method that is not
+in the table cannot be called through the proxy.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from app.crash.points import CrashPoints
 
 T = TypeVar("T")
 Touches = Callable[..., str]
-"""What a call with these arguments touches; "" where all its calls touch the same."""
+"""The name of the thing that a call with these arguments touches; "" if all its calls touch the same thing."""
 
 
 def _nothing(*_: object, **__: object) -> str:
@@ -24,7 +24,7 @@ def _nothing(*_: object, **__: object) -> str:
 
 
 def _area(key: str, *_: object, **__: object) -> str:
-    """The part of the bucket in which `key` lies: its first folder; `ready` for what makes a transaction visible."""
+    """The part of the bucket in which `key` lies: its first folder, or `ready` for a `ready.json`."""
     return "ready" if key.endswith("/ready.json") else key.partition("/")[0]
 
 
@@ -41,7 +41,7 @@ def _output(flow: Flow, *_: object) -> str:
 
 
 class Port(NamedTuple):
-    """One port: its calls, and its other names, behind which nothing is asked of anyone."""
+    """One port: its calls, and its other names, which call no service."""
 
     calls: Mapping[str, Touches]
     quiet: frozenset[str] = frozenset()
@@ -89,7 +89,7 @@ PORTS: Final[Mapping[str, Port]] = {
         dict.fromkeys(("delivery", "entries", "replayed_blocks", "dead_letters"), _nothing), frozenset({"close"})
     ),
 }  # fmt: skip
-"""Port -> its methods that are calls, and what each touches."""
+"""Port -> its methods that are calls, each with the thing that it touches."""
 
 
 class _Proxy:
@@ -145,12 +145,12 @@ class _Proxy:
 
 
 def around(points: CrashPoints | None, port: str, adapter: T) -> T:
-    """The adapter itself; with crash points turned on, a proxy before it."""
+    """The adapter itself; if crash points are turned on, a proxy before it."""
     return adapter if points is None else cast(T, _Proxy(adapter, port, points))
 
 
 async def between(points: CrashPoints | None, call: str, answer: Awaitable[T]) -> T:
-    """The answer of a single call that belongs to no port, between its points where they are turned on."""
+    """The answer of a single call that belongs to no port, between its points if they are turned on."""
     if points is None:
         return await answer
     points.reach(call, BEFORE)
@@ -160,7 +160,7 @@ async def between(points: CrashPoints | None, call: str, answer: Awaitable[T]) -
 
 
 def connecting(points: CrashPoints | None, port: str, connect: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-    """What makes connections; with crash points turned on, between its own points and with a proxy before what it makes."""
+    """`connect` itself; if crash points are turned on, between its points, and with a proxy before each connection."""
     if points is None:
         return connect
 

@@ -1,4 +1,4 @@
-"""What a partition's store needs of an embedded key-value database: ordered families of bytes, written in whole batches.
+"""The port to the embedded key-value database of a partition's store: ordered families of bytes, written in batches.
 
 RocksDB (`tables.store.rocksdb`) is one; its twin in memory (`app.testing.memory.engine`) passes the same tests.
 """
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Batch(Protocol):
-    """Changes that become visible together or not at all; a later one of a key replaces an earlier one."""
+    """Changes that become visible together or not at all. A later change of a key replaces an earlier one."""
 
     def put(self, family: str, key: bytes, value: bytes) -> None:
         """Store `value` under `key`."""
@@ -17,14 +17,14 @@ class Batch(Protocol):
         """Store each value under its key, which `prefix` precedes."""
 
     def delete(self, family: str, key: bytes) -> None:
-        """Remove `key`; one that is not there is no error."""
+        """Remove `key`; a missing key is no error."""
 
 
 class Engine(Protocol):
     """One open database. Family `default` always exists.
 
-    Closed, it keeps everything. A process that dies leaves `default` as of one of its batches, and the other families as of
-    that batch or a later one; what is missing is in the log.
+    A closed database keeps everything. If a process dies, `default` is as of one of its batches, and the other families are
+    as of that batch or a later one. Everything that is missing is in the log.
     """
 
     def families(self) -> Iterable[str]:
@@ -58,7 +58,7 @@ class Engine(Protocol):
         """Put everything on disk."""
 
     def close(self) -> None:
-        """Let go of it; using it afterwards raises."""
+        """Close it; a later call raises."""
 
     def wipe(self) -> None:
         """Close and delete it."""

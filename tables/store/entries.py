@@ -1,6 +1,6 @@
-"""The changes of one or many steps as the entries that a store has: keys tagged with their table, each key once.
+"""The changes of one or many steps as entries of a store: keys tagged with their table, each key once.
 
-What goes to disk as a file of its own is sorted here, by columns: nothing is done for one key alone.
+Entries that go to disk as a file of their own are sorted here, by columns; no work is done for a single key.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,13 +13,13 @@ from app.core.formats.step_message import Changes
 from app.core.state.tables import KEY_BYTES
 
 TAGS: Final = {"seen": b"s", "blocks": b"b", "views": b"v", "pending": b"p", "seconds": b"e"}
-"""State table -> what its keys start with; tables share families."""
+"""State table -> the tag with which its keys start; tables share families."""
 TIME_BYTES: Final = 8
-"""Of the stored time that an expiring entry's value starts with."""
+"""Width of the stored time with which an expiring entry's value starts."""
 _NUMBER_BYTES: Final = 16
-"""Of the keys that are compared as the numbers that they are: half the time that comparing bytes takes."""
+"""Keys of this width are compared as numbers, in half the time that comparing bytes takes."""
 _AT_ONCE: Final = 4096
-"""Entries that exist as objects at a time: they stay in the processor's cache."""
+"""Entries that are objects at the same time; so few stay in the processor's cache."""
 
 
 if TAGS.keys() != KEY_BYTES.keys():
@@ -32,7 +32,7 @@ class SortedPuts(NamedTuple):
     tables: Sequence[pl.DataFrame]
     """DataFrame[n rows] with columns key (tagged), value: in ascending order of the keys, table after table."""
     oldest_ms: int
-    """The least and the greatest stored time among all that was put."""
+    """The least and the greatest stored time of all entries."""
     youngest_ms: int
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
@@ -45,7 +45,7 @@ class SortedPuts(NamedTuple):
 
 
 def last_changes(changes: Iterable[Changes]) -> dict[bytes, bytes | None]:
-    """Tagged key -> its value once all `changes` are applied in turn; None for one that is deleted."""
+    """Tagged key -> its value after all `changes`, one after the other; None for a deleted key."""
     last: dict[bytes, bytes | None] = {}
     for change in changes:
         tag = TAGS[change.table]
@@ -55,10 +55,10 @@ def last_changes(changes: Iterable[Changes]) -> dict[bytes, bytes | None]:
 
 
 def sorted_puts(changes: Sequence[Changes]) -> SortedPuts | None:
-    """What `changes` put, one after the other, into the expiring tables.
+    """The entries that `changes` put, one after the other, into the expiring tables.
 
     Returns:
-        None where there is nothing, or what is no mere column: a delete, values of one table that differ in width.
+        None if there are none, or if they are no plain columns: with a delete, or with values of several widths in a table.
     """
     names = sorted({change.table for change in changes if change.keys}, key=TAGS.__getitem__)
     tables: list[pl.DataFrame] = []
@@ -78,7 +78,7 @@ def sorted_puts(changes: Sequence[Changes]) -> SortedPuts | None:
 
 
 def _entries(tag: bytes, keys: bytes, key_bytes: int, values: bytes, value_bytes: int) -> pl.DataFrame:
-    """DataFrame[one row a key] with columns key, value: the last value of each, keys ascending."""
+    """DataFrame[one row for each key] with columns key, value: the last value of each key, keys ascending."""
     key = pl.lit(keys).bin.slice(pl.col("at") * key_bytes, key_bytes)
     value = pl.lit(values).bin.slice(pl.col("at") * value_bytes, value_bytes)
     by = _numbers(keys, pl.UInt128) if key_bytes == _NUMBER_BYTES else key
@@ -99,6 +99,6 @@ def _starts(values: bytes, width: int) -> bytes:
 
 
 def _numbers(packed: bytes, kind: type[pl.UInt64 | pl.UInt128]) -> pl.Series:
-    """The big-endian numbers that `packed` consists of."""
+    """The big-endian numbers in `packed`."""
     count = len(packed) // (_NUMBER_BYTES if kind is pl.UInt128 else TIME_BYTES)
     return pl.Series([packed]).bin.reinterpret(dtype=pl.Array(kind, count), endianness="big").explode()

@@ -12,18 +12,18 @@ from tables.store.generations import Generations, family_name, generation_of
 
 
 class Expiring:
-    """Entries by stored time; of a key that is in several generations the youngest holds.
+    """Entries by stored time. If a key is in several generations, the youngest one counts.
 
     Args:
         engine: The store's database.
-        rules: Its generations.
+        rules: The arithmetic of its generations.
     """
 
     def __init__(self, engine: Engine, rules: Generations) -> None:
         self._engine = engine
         self._rules = rules
         self.generations = sorted(n for name in engine.families() if (n := generation_of(name)) is not None)
-        """Those that exist, oldest first."""
+        """The generations that exist, oldest first."""
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each tagged key, None where there is none; in the keys' order."""
@@ -41,7 +41,7 @@ class Expiring:
         return found
 
     def scan(self, tag: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Every (tagged key, value) of a table in key order, of each key the youngest value."""
+        """Every (tagged key, value) of a table in key order, with each key's youngest value."""
         merged: dict[bytes, bytes] = {}
         for generation in self.generations:
             merged.update(self._engine.scan(family_name(generation), tag))
@@ -66,7 +66,7 @@ class Expiring:
             batch.put_all(family, tag, keys, values)
 
     def ingest(self, puts: SortedPuts) -> bool:
-        """Put entries on disk, past all batches, where they are of one generation and none is younger; else nothing."""
+        """Put entries on disk, past all batches. Do nothing if they have several generations, or a younger one exists."""
         target = self._rules.of(puts.oldest_ms)
         if target != self._rules.of(puts.youngest_ms) or any(n > target for n in self.generations):
             return False
@@ -84,9 +84,9 @@ class Expiring:
         return self._rules.expired(self.generations, stream_time_ms)
 
     def _by_generation(self, change: Changes) -> dict[int, tuple[Sequence[bytes], Sequence[bytes]]]:
-        """The keys and values to put, by the generation of their stored time; of a key the last put holds.
+        """Generation -> the keys and values to put there; of one key the last put counts.
 
-        In the order of the keys, in which they nearly always come: a memtable takes them in two thirds of the time.
+        They are in order of the keys, as they nearly always come: a memtable takes them so in two thirds of the time.
         """
         keys, values = change.columns
         if not all(map(lt, keys, islice(keys, 1, None))):
@@ -95,7 +95,7 @@ class Expiring:
             values = [last[key] for key in keys]
         if not keys:
             return {}
-        # A value starts with its stored time: the least value has the earliest, the greatest the latest.
+        # A value starts with its stored time, so the least value has the earliest time and the greatest the latest.
         oldest, youngest = self._generation_in(min(values)), self._generation_in(max(values))
         if oldest == youngest:  # nearly always
             return {oldest: (keys, values)}

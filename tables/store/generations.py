@@ -1,7 +1,7 @@
-"""Generations: how entries that expire by stored time lie in column families that are dropped whole (rule E7).
+"""Generations: column families of entries that expire by stored time; each is dropped whole (rule E7).
 
-Generation n holds the entries stored in [n * span, (n + 1) * span) ms, span being half the dedup window: some three of them
-are alive at a time. Whether an entry counts is decided by its stored time alone, by whoever asks; a drop only frees space.
+Generation n holds the entries stored in [n * span, (n + 1) * span) ms. The span is half the dedup window, so some three
+generations are alive at a time. The stored time alone decides whether an entry counts; a drop only frees space.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class Generations(NamedTuple):
         return stored_ms // self.span_ms
 
     def expired(self, alive: Iterable[int], stream_time_ms: int) -> list[int]:
-        """Those of `alive` whose youngest possible entry has expired at `stream_time_ms`, oldest first."""
+        """The generations of `alive` whose youngest possible entry has expired at `stream_time_ms`, oldest first."""
         return sorted(n for n in alive if (n + 1) * self.span_ms - 1 + self.window_ms < stream_time_ms)
 
 

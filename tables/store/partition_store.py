@@ -8,11 +8,11 @@
 
 A step's changes, its position and its offset go in with one batch: all of it or nothing (rule E3).
 
-A store that follows the log and is not looked into gathers steps, and writes them together:
-    1 what expires is ingested as one file   a crash after it: keys of steps that come again, and put them again
-    2 the rest, position and offset in one batch
-    3 all is flushed
-What was gathered and not written is in the log, behind the position that is on disk.
+If a store follows the log and no step looks anything up in it, the store gathers steps and writes them together:
+    1 the entries that expire, as one file   a crash after it: the steps come again and put the same keys again
+    2 the rest, position and offset, in one batch
+    3 a flush of everything
+Steps that were gathered and not written are in the log, behind the position that is on disk.
 
 What a newer version wrote, into the store or to the log, is where this store stops: it changes nothing more, and whoever
 wants to work on the partition is told so (rule E10).
@@ -49,7 +49,7 @@ class PartitionStore:
     Args:
         engine: The partition's database, open; the store closes it.
         window_ms: The dedup window.
-        gathered_bytes: Of changes that it holds back while it only follows the log.
+        gathered_bytes: Bytes of changes that it holds back while it only follows the log.
         log_name: The partition of `rows`, for messages.
 
     Raises:
@@ -70,9 +70,9 @@ class PartitionStore:
         """Last offset on `rows` that this store has read or written; it never goes back."""
         self._search: BaseSearch | None = None
         self._unread = 0
-        """Steps followed since somebody last looked something up."""
+        """Steps followed since the last look-up."""
         self._gathered = Gathered(gathered_bytes)
-        if self.empty:  # what was ingested before the first position was written
+        if self.empty:  # a file may have been ingested before the first position was written
             self._expiring.drop(list(self._expiring.generations))
 
     def _read_position(self, stored: bytes) -> StorePosition:
@@ -85,7 +85,7 @@ class PartitionStore:
 
     @property
     def empty(self) -> bool:
-        """Whether it has never taken anything from the log."""
+        """Whether it has never taken a message from the log."""
         return self.rows_offset == NO_PREDECESSOR
 
     def verify_read_to(self, end: int) -> None:
@@ -94,7 +94,7 @@ class PartitionStore:
         Raises:
             NewerFormat: it cannot be read further by this version.
             StoreLost: it was read, but the log is trimmed and too short to tell where its history begins (rule E5).
-            StepConflict: somebody has written since (rule E3).
+            StepConflict: another process has written since (rule E3).
         """
         if self._newer is not None:
             raise self._newer
@@ -113,7 +113,7 @@ class PartitionStore:
         return self._expiring.get(tagged) if table in EXPIRING else self._engine.get(_WINDOW, tagged)
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
-        """Every (key, value) of a table in key order; of an expiring one each key's youngest value."""
+        """Every (key, value) of a table in key order; in an expiring table with each key's youngest value."""
         self._note_look_up()
         tag = TAGS[table]
         entries = self._expiring.scan(tag) if table in EXPIRING else self._engine.scan(_WINDOW, tag)
@@ -125,14 +125,14 @@ class PartitionStore:
         return list(self._expiring.generations)
 
     def _note_look_up(self) -> None:
-        """Somebody reads: what was gathered is written first."""
+        """Note that a step reads: gathered steps are written first."""
         self._unread = 0
         self._write_gathered()
 
     # --- following the log (recovery, standbys)
 
     def follow(self, message: bytes, offset: int) -> None:
-        """Take the next message of `rows` as rule E2 says. A message at or before `rows_offset` changes nothing.
+        """Take the next message of `rows` by rules E2 and E5. A message at or before `rows_offset` changes nothing.
 
         Nor does one of a newer version, or any behind it: `verify_read_to` says so.
 
@@ -157,7 +157,7 @@ class PartitionStore:
         self._take(step, message, offset)
 
     def _search_base(self, candidate: Candidate) -> None:
-        """The log's head is gone and the store is empty: hold back until a message is named (rule E5)."""
+        """The log's head is gone and the store is empty: hold messages back until one of them is named (rule E5)."""
         self._search = self._search or BaseSearch()
         history = self._search.offer(candidate)
         if not history:
@@ -188,7 +188,7 @@ class PartitionStore:
             self.rows_offset = offset
 
     def _follow(self, step: StepMessage, digest: bytes, offset: int) -> None:
-        """Take a step that counts: written at once if somebody has looked something up since the last one."""
+        """Take a step that counts. It is written at once if there was a look-up since the last step."""
         position = self._position_after(step, digest, offset)
         self._unread += 1
         if self._unread == 1:
@@ -200,7 +200,7 @@ class PartitionStore:
             self._write_gathered()
 
     def _write_gathered(self) -> None:
-        """Write what was gathered. If that fails it stays gathered: nothing may be written without it."""
+        """Write the gathered steps. If that fails, they stay gathered: no later step may be written without them."""
         gathered = self._gathered
         if not gathered.steps:
             return
@@ -217,7 +217,7 @@ class PartitionStore:
         """Apply the owner's own step, which the broker stored at `offset` (rule E3, 2).
 
         Raises:
-            StepConflict: somebody else wrote to `rows` in between; nothing changed.
+            StepConflict: another process wrote to `rows` in between; nothing changed.
         """
         self._write_gathered()
         if offset != self.rows_offset + 1:
@@ -240,7 +240,7 @@ class PartitionStore:
     def _write_batch(
         self, expiring: Iterable[Changes], window: Mapping[bytes, bytes | None], position: StorePosition, offset: int
     ) -> None:
-        """Write changes with the position that they lead to in one batch, then drop what has expired."""
+        """Write changes and the position after them in one batch, then drop expired generations."""
         batch = self._engine.batch()
         for change in expiring:
             self._expiring.change(batch, change)
@@ -260,7 +260,7 @@ class PartitionStore:
     # --- lifecycle
 
     def close(self) -> None:
-        """Close the database; using the store afterwards raises."""
+        """Close the database; a later call raises."""
         try:
             self._write_gathered()
         finally:

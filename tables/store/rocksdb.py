@@ -1,12 +1,12 @@
 """RocksDB as the engine of a partition's store: small buffers, bloom filters, one cache for all partitions of a process.
 
-Filters and indexes stay in memory, 1.4 bytes an id. In the cache they would be in each other's way: it is cut into shards of
-some MiB, a file's filter is as large, and a look-up that has to read it again costs six times as much.
+Filters and indexes stay in memory, 1.4 bytes an id. In the cache they would displace each other: the cache is cut into
+shards of some MiB, a file's filter is as large as a shard, and a look-up that reads a filter again takes six times as long.
 
-It has no write-ahead log. Topic `rows` is one already, and RocksDB's own is no help: cut short or lost it opens without a
-word, each family as far as it was flushed by itself, so that the position says one thing and the tables another. Without it
-a store is on disk as of a flush: all families together, or `default`, which holds the position, last. Following `rows` from
-that position makes all of it good, whatever the other families have already.
+There is no write-ahead log, because topic `rows` is one. RocksDB's own log would do harm: if it is cut short or lost,
+RocksDB opens without an error, each family as far as it was flushed by itself, and the position no longer fits the tables.
+Without that log a store is on disk as of a flush: all families together, or `default`, which holds the position, last.
+Following `rows` from that position makes the store complete, even if other families have later entries already.
 """
 
 import shutil
@@ -23,29 +23,29 @@ log = structlog.get_logger(__name__)
 
 _MIB: Final = 1024 * 1024
 FLUSH_EVERY: Final = 256
-"""Batches after which everything is flushed: what a killed process leaves to be read from `rows` again is not more."""
+"""Everything is flushed after so many batches. After a kill, so many at most are read from `rows` again."""
 _DAMAGE: Final = ("Corruption", "IO error: No such file or directory")
-"""How RocksDB begins to say that a store's files are not what they were; rocksdict has no classes for its errors."""
+"""The first words of RocksDB's errors about damaged files; rocksdict has no classes for its errors."""
 BLOOM_BITS_PER_KEY: Final = 10
-"""1 % false positives: nearly every lookup in `seen` is for a key that is not there."""
+"""1 % false positives: nearly every look-up in `seen` asks for a key that is not there."""
 FIRST_COMPRESSED_LEVEL: Final = 2
-"""Files that are soon merged into others are written as they are: it is a third of a flush's time, and what of the open
-window is flushed at all is gone two minutes later."""
+"""Files that are soon merged into others are not compressed, which saves a third of a flush's time. Entries of the open
+window are gone two minutes after a flush."""
 LOADING_AFTER: Final = 64
-"""Batches without a look-up between them that mean: a store is being restored, or filled."""
+"""So many batches without a look-up between them mean that a store is being restored, or filled."""
 YOUNG_FILES: Final = 4
-"""Files of a family that are merged with its older ones as soon as there are so many; a look-up asks each one's filter."""
+"""So many young files of a family are merged with its older ones; a look-up asks the filter of each file."""
 YOUNG_FILES_LOADING: Final = 64
-"""The same while nobody looks anything up: each merge rewrites what is there already, a third of the cost of restoring
-30 million ids is left."""
+"""The same while no step looks anything up. Each merge rewrites the older files: with fewer merges, restoring 30 million ids
+costs a third."""
 OPEN_FILES: Final = 500
 """Files of a database whose filters and indexes stay in memory."""
 MEMTABLE_BLOOM_RATIO: Final = 0.1
-"""Part of a memtable that is its bloom filter: looking for a key that is not there costs a quarter (0.5 against 1.9 us)."""
+"""The part of a memtable that is its bloom filter. A look-up of a missing key takes a quarter (0.5 against 1.9 us)."""
 
 
 class Memory:
-    """What all partitions of a process share: one block cache, and one bound for all memtables, which it counts in.
+    """The memory that all partitions of a process share: one block cache, which also counts all memtables.
 
     Args:
         cache_bytes: Size of the block cache.
@@ -58,7 +58,7 @@ class Memory:
         )
 
     def file_options(self) -> Any:
-        """Options of a file that is made apart: bloom filters; not compressed, as it is young."""
+        """Options of a file that is made apart: with bloom filters; not compressed, because it is young."""
         blocks = rocksdict.BlockBasedOptions()
         blocks.set_block_cache(self.cache)
         blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
@@ -116,10 +116,10 @@ class RocksBatch:
 
 
 def open_engine(path: Path, memory: Memory) -> "RocksEngine":
-    """The database in one folder, made if missing; one that is damaged is deleted first, with an alarm.
+    """The database in one folder, made if missing. A damaged one is deleted first, with an alarm.
 
     Raises:
-        Exception: it cannot be opened, and not because its files are damaged: another process has it, the disk is full.
+        Exception: it cannot be opened for another reason: another process has it, or the disk is full.
     """
     try:
         return RocksEngine(path, memory)
@@ -150,7 +150,7 @@ class RocksEngine:
         self._db = rocksdict.Rdict(
             str(path), options=memory.options(), column_families={name: memory.options() for name in others}
         )
-        if self._incoming.exists():  # a file that was being made when the process died; nobody else has it now
+        if self._incoming.exists():  # a process died while it made a file here; no other process has it open
             shutil.rmtree(self._incoming)
         self._unflushed = 0
         self._unread = 0
@@ -200,7 +200,7 @@ class RocksEngine:
         return RocksBatch(self._handles)
 
     def write(self, batch: Batch) -> None:
-        """Apply a batch of this engine: all of it or nothing. Now and then it is flushed, and all before it."""
+        """Apply a batch of this engine: all of it or nothing. After `FLUSH_EVERY` batches everything is flushed."""
         if not isinstance(batch, RocksBatch):
             raise TypeError(f"{type(batch).__name__} is another engine's batch")
         self._unread += 1
@@ -235,7 +235,7 @@ class RocksEngine:
         self._unflushed = 0
 
     def close(self) -> None:
-        """Flush, `default` last, and release the files and their lock; using it afterwards raises."""
+        """Flush, `default` last, and release the files and their lock; a later call raises."""
         self._handles.clear()
         for family in self._families.values():
             family.close()
@@ -243,34 +243,34 @@ class RocksEngine:
         self._db.close()
 
     def wipe(self) -> None:
-        """Close it and delete its folder; one half deleted by a crash is out of the way, and deleted at the next opening."""
+        """Close it and delete its folder, under another name: after a crash the next opening deletes the rest."""
         self.close()
         self.path.rename(self._wiped)
         self._clear()
 
     @property
     def _wiped(self) -> Path:
-        """What the folder is called while it is being deleted: RocksDB opens no folder of which some files are gone."""
+        """The folder's name while it is being deleted: RocksDB opens no folder of which some files are gone."""
         return self.path.with_name(f"{self.path.name}.wiped")
 
     @property
     def _incoming(self) -> Path:
-        """Where a file is made: on the same disk, so that it is moved in and not copied."""
+        """The place where a file is made: on the same disk, so that it is moved in and not copied."""
         return self.path / "incoming"
 
     def _clear(self) -> None:
-        """Delete what a wipe has left."""
+        """Delete the rest of a wipe."""
         if self._wiped.exists():
             shutil.rmtree(self._wiped)
 
     def _note_loading(self) -> None:
-        """Nobody reads: files may gather."""
+        """No step reads: files may gather."""
         if not self._loading:
             self._loading = True
             self._merge_at(YOUNG_FILES_LOADING, self._families)
 
     def _note_look_up(self) -> None:
-        """Somebody reads: from now on it counts that few files have to be asked."""
+        """A step reads: from now on look-ups shall ask few files."""
         self._unread = 0
         if self._loading:
             self._loading = False

@@ -1,4 +1,4 @@
-"""Does a partition's store belong to the log? Asked on assignment, before recovery trusts it (rule E5)."""
+"""The check whether a partition's store belongs to the log: on assignment, before recovery trusts it (rule E5)."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 class StoreCheck(NamedTuple):
-    """What the answer is found in."""
+    """The sources of the answer."""
 
     logs: Logs
     objects: ObjectStore
@@ -26,18 +26,18 @@ class StoreCheck(NamedTuple):
     """The ETL's consumer group."""
 
     async def is_stale(self, db: PartitionStore, partition: int, first: int, end: int) -> bool:
-        """Whether the store must be wiped: the log has lost what follows it.
+        """Whether the store must be wiped because the log has lost the messages behind it.
 
         Args:
             db: The partition's store.
             partition: Its number.
             first: The earliest offset that `rows` still has.
-            end: One more than its last.
+            end: One more than the last offset of `rows`.
 
         Raises:
-            StoreLost: neither the store nor the log has the history that there was.
+            StoreLost: there was a history, and neither the store nor the log has it.
             TopicRecreated: the store is ahead of the log.
-            DigestMismatch: the log has another message where the store's last one was.
+            DigestMismatch: the log has another message at the offset of the store's last one.
         """
         rows = self.topics.rows.name
         where = f"{rows}[{partition}]"
@@ -60,10 +60,11 @@ class StoreCheck(NamedTuple):
         return False
 
     async def _verify_first_start(self, partition: int) -> None:
-        """An empty log is a first start only where nothing was ever taken from it, nor from its source.
+        """An empty log is a first start only if nothing was ever taken from it or from its source.
 
-        Whoever was stopped since it found the log empty may see what another owner has done meanwhile: the log is asked
-        again, after the evidence, for what is in it went there first (rules E3, S1).
+        This process may have been stopped since it found the log empty, and may now see the work of another owner. So the
+        log is asked again after the evidence: another owner's steps were in the log before its evidence existed (rules E3,
+        S1).
         """
         rows = self.topics.rows.name
         evidence = await self._evidence_of_a_history(partition)
@@ -71,7 +72,7 @@ class StoreCheck(NamedTuple):
             raise StoreLost(f"{rows}[{partition}] is empty but {evidence}: raise INSTREAM_EPOCH")
 
     async def _evidence_of_a_history(self, partition: int) -> str | None:
-        """What says that the partition has had an owner; None where nothing does."""
+        """The evidence that the partition has had an owner; None if there is none."""
         async for record in self.objects.list(chain_prefix(*ChainId(self.epoch, partition)), limit=1):
             return f"S3 has {record.key}"
         committed = await self.logs.committed(self.group)

@@ -1,4 +1,4 @@
-"""What a store has taken from the log and not written yet, while nobody looks into it."""
+"""The steps that a store has taken from the log and not written yet, while no step looks anything up in it."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -8,16 +8,16 @@ from app.core.state.tables import EXPIRING
 from tables.store.entries import TAGS, last_changes
 
 GATHERED_BYTES: Final = 8 * 1024 * 1024
-"""Of changes to what expires that are written together: those of some 150,000 ids."""
+"""Bytes of changes to expiring tables that are written together: the changes of some 150,000 ids."""
 GATHERED_STEPS: Final = 64
-"""Steps likewise: what a process that dies leaves to be read from `rows` once more."""
+"""Steps that are written together. If the process dies, so many at most are read from `rows` once more."""
 
 
 class Gathered:
     """Changes of steps that count, in their order.
 
     Args:
-        most_bytes: Of changes to what expires; with more they are to be written.
+        most_bytes: Bytes of changes to expiring tables; with more it is time to write.
     """
 
     def __init__(self, most_bytes: int = GATHERED_BYTES) -> None:
@@ -26,16 +26,16 @@ class Gathered:
         self.expiring: list[Changes] = []
         """Changes to tables that expire."""
         self.window: dict[bytes, bytes | None] = {}
-        """What the steps together leave of the other tables: tagged key -> value, None for one that is deleted."""
+        """The other tables after all of these steps: tagged key -> value, None for a deleted key."""
         self._bytes = 0
 
     @property
     def full(self) -> bool:
-        """Whether it is time to write them."""
+        """Whether it is time to write the steps."""
         return self.steps >= GATHERED_STEPS or self._bytes >= self._most_bytes
 
     def clear(self) -> None:
-        """Forget them: they are written."""
+        """Forget the steps, which are written."""
         self.steps = self._bytes = 0
         self.expiring, self.window = [], {}
 

@@ -1,1 +1,1 @@
-"""What is complete, what is missing, what is sent again."""
+"""The audit's decisions: which batches are complete, and which are sent again."""

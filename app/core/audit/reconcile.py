@@ -1,4 +1,4 @@
-"""What the audit decides: whether the ledger covers a batch, and what to do about one that it does not (rules A1, A2)."""
+"""The audit's decisions: whether the ledger covers a batch, and what to do if it does not (rules A1, A2, D2)."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ SHORTEST_PAUSE_MS: Final = 1_000
 
 
 class LedgerLines(NamedTuple):
-    """A ledger row of one batch: what became of some of its lines."""
+    """A ledger row of one batch: the outcome of some of its lines."""
 
     outcome: str
     lines: int
@@ -28,12 +28,12 @@ class LedgerLines(NamedTuple):
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """How a batch's ledger compares with its lines."""
+    """The comparison of a batch's ledger with its lines."""
 
     missing: BitMap
     """Lines without an entry."""
     excess: tuple[str, ...] = ()
-    """What the ledger has that it must not have, in words; anything here is an alarm."""
+    """Faults in words: lines that are there twice, or are none of the batch's. Each is an alarm."""
 
     @property
     def is_complete(self) -> bool:
@@ -71,13 +71,13 @@ def read_lines(line_set: str) -> BitMap | None:
 
 
 class VerdictKind(StrEnum):
-    """What the audit makes of an open batch."""
+    """The audit's verdict on an open batch."""
 
     COMPLETE = "complete"
     WAIT = "wait"
-    """Not to be judged yet: something lags, or the next replay's time has not come."""
+    """It is too early to judge: a role lags, or the time of the next replay has not come."""
     HELD = "held"
-    """Lines lie in quarantined transactions: an operator releases those; never processed again (rule D2)."""
+    """Lines lie in quarantined transactions. An operator releases them; the audit never sends them again (rule D2)."""
     REPLAY = "replay"
     LOST = "lost"
     """Alarm: the ETL knows the block and no ledger has its lines (rule A2)."""
@@ -102,38 +102,38 @@ class AuditRules(NamedTuple):
     """Times in milliseconds."""
 
     grace_ms: int
-    """How old a batch is before it is judged, and the pause behind its first replay."""
+    """A batch is judged when it is older than this. The pause after its first replay is as long."""
     settle_ms: int
-    """How long a line may wait in the ETL before it has an outcome: the join's window, grace and reorder."""
+    """The longest time that a line waits in the ETL for its outcome: the join's window, grace and reorder."""
 
 
 class Evidence(NamedTuple):
-    """What is known of one batch besides its registry item."""
+    """Everything known about one batch besides its registry item."""
 
     entries: list[LedgerLines]
     """Its ledger in the warehouse."""
     replayed_blocks: frozenset[int]
-    """Blocks with a loaded report that the ETL knew one already when the audit's replay came (attempt >= 1: a copy by the
-    bridge is no proof, what it repeats may still be waiting)."""
+    """Blocks with a loaded report that the ETL knew them already when a replay of the audit came (attempt >= 1). A copy that
+    the bridge sent is no proof: the lines of the first copy may still be in the window."""
     unloaded: Mapping[str, BitMap]
     """Committed transactions that are not loaded -> the batch's lines in their ledger files."""
     quarantined: Mapping[str, BitMap]
     """Quarantined transactions -> the batch's lines in their ledger files."""
     dead_letters: Mapping[int, str] = {}
-    """Blocks of which a copy could not be read -> why."""
+    """Block -> the reason why a copy of it was unreadable."""
 
 
 def judge_batch(
     item: RegistryItem, evidence: Evidence, stream_times_ms: Mapping[int, int], rules: AuditRules, now_ms: int
 ) -> BatchVerdict:
-    """What to do about an open batch.
+    """Decide about an open batch.
 
     Args:
         item: the batch.
         evidence: read after `stream_times_ms`, so that a load in between can only add to it.
-        stream_times_ms: partition -> stream time of its last transaction that delivery is done with.
+        stream_times_ms: partition -> stream time of the last transaction that delivery has loaded or quarantined.
         rules: grace and settling time.
-        now_ms: the audit's clock, compared with nothing but the time of the next attempt.
+        now_ms: the audit's clock; it is compared only with the time of the next attempt.
     """
     found = coverage(item.line_count, evidence.entries)
     if not found.missing:
@@ -153,12 +153,12 @@ def judge_batch(
 
 
 def delivery_lags(partitions: frozenset[int]) -> BatchVerdict:
-    """The decision on a batch that lacks lines of partitions where much is committed and not loaded: it may be there."""
+    """The decision on a batch whose missing lines may lie in the many transactions that are committed and not loaded."""
     return BatchVerdict(VerdictKind.WAIT, "delivery is far behind", partitions)
 
 
 def _act(item: RegistryItem, found: Coverage, known_to_etl: bool, now_ms: int) -> BatchVerdict:
-    """What to do about missing lines that nothing on its way can bring."""
+    """Decide about missing lines that no transaction on its way can bring."""
     count = f"{len(found.missing)} of {item.line_count} lines missing"
     if known_to_etl:
         return BatchVerdict(VerdictKind.LOST, f"{count}: the ETL knows all their blocks and no ledger has them")
@@ -175,7 +175,7 @@ def _holding(transactions: Mapping[str, BitMap], missing: BitMap) -> tuple[str, 
 def settled_at(item: RegistryItem, rules: AuditRules) -> int:
     """The stream time (ms) past which every line of the batch that reached the ETL has an outcome.
 
-    Nothing is missing before the grace and the join's bounds have passed; a replay that was put counts from its own time on.
+    No line counts as missing before the grace and the join's bounds have passed. After a replay they count from its time on.
     """
     settled_ms = item.received_at_ms + max(rules.grace_ms, rules.settle_ms)
     if item.attempts == 0:
@@ -184,13 +184,13 @@ def settled_at(item: RegistryItem, rules: AuditRules) -> int:
 
 
 def pause_ms(attempt: int, rules: AuditRules) -> int:
-    """How long after the `attempt`-th replay the next may come: doubling from the grace, an hour at most, for ever."""
+    """The pause (ms) between the `attempt`-th replay and the next: the grace, then doubled each time, at most an hour."""
     first_ms = max(rules.grace_ms, SHORTEST_PAUSE_MS)
     return round(1000 * Backoff(first_ms / 1000, LONGEST_PAUSE_S).pause_s(attempt))
 
 
 def lacking_blocks(item: RegistryItem, found: Coverage) -> dict[int, BlockPlace]:
-    """Number -> place of the blocks that lack lines."""
+    """Block number -> its place, for each block that lacks lines."""
     return {
         number: place
         for number, place in enumerate(item.blocks)
@@ -199,9 +199,9 @@ def lacking_blocks(item: RegistryItem, found: Coverage) -> dict[int, BlockPlace]
 
 
 def unread_blocks(item: RegistryItem, evidence: Evidence) -> dict[int, str]:
-    """Number -> reason of the blocks that lack lines and of which a copy was set aside as a dead letter.
+    """Block number -> reason, for each block that lacks lines and of which a copy was set aside as a dead letter.
 
-    The batch is judged like any other, for the copy that the audit sends may be readable.
+    The batch is judged like any other one, because the copy that the audit sends may be readable.
     """
     lacking = lacking_blocks(item, coverage(item.line_count, evidence.entries))
     return {number: reason for number, reason in sorted(evidence.dead_letters.items()) if number in lacking}

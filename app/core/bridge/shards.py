@@ -3,16 +3,17 @@
     waiting --parents finished--> ready --> reading --read to the end--> drained --END everywhere--> finished
        '------------------------------'-------'-- Kinesis no longer lists it --> gone --END everywhere--'
 
-Why stream time cannot pass a record in a shard that nobody has listed yet. Children receive records only after their parent
-closed. Stream time is the minimum over the listed, unfinished shards, so the parent P holds it until its END, and then:
+Claim: stream time cannot pass a record in a shard that no worker has listed yet. Proof: children receive records only after
+their parent closed. Stream time is the minimum over the listed, unfinished shards, so the parent P holds it until P's END.
 
-1. P's mark never passes the moment P closed. The arrival time of a record of P lies before that moment. The time of an
-   empty answer may lie after it: such a mark counts only up to the last time we asked for the list and found P open.
-2. P's END is sent only when a tick made from a list that shows P closed, hence with P's children in it, has been
-   acknowledged by every partition: in every partition's log the children stand before the END of their parent.
-3. A child starts with its parents' last mark. So it holds stream time at or below the moment of its own first record.
+1. P's watermark never passes the moment at which P closed. The arrival time of each record of P lies before that moment.
+   The time of an empty answer may lie after it. So that time counts only up to the last request whose list showed P open.
+2. A worker sends P's END only after every partition has acknowledged a watermark message with P's children in it. The
+   message is made from a list that shows P closed. So in every partition's log the children stand before the END of their
+   parent.
+3. A child starts with its parents' last watermark. So the child holds stream time at or below its own first record.
 
-A worker whose list fails keeps the last one: it advances by records only, ends nothing and starts nothing new.
+If the list of shards fails, a worker keeps the last one: it reads on, ends no shard and starts no new one.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,7 +31,7 @@ class Phase(StrEnum):
     WAITING = "waiting"
     """Listed; a parent is not finished."""
     READY = "ready"
-    """May be pumped now."""
+    """May be read now."""
     READING = "reading"
     DRAINED = "drained"
     """Read to its end; its END is not in every partition yet."""
@@ -48,7 +49,7 @@ MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
     Phase.GONE: frozenset({Phase.FINISHED}),
     Phase.FINISHED: frozenset(),
 }
-"""Every legal move. DRAINED and FINISHED are reached from anywhere: the former owner's last word may arrive late."""
+"""Every legal move. DRAINED and FINISHED are reached from any phase: the former owner's last message may arrive late."""
 
 
 class Listed(NamedTuple):
@@ -67,9 +68,9 @@ class ShardAnswer(NamedTuple):
     known_closed: bool
     """Whether the list already showed the shard closed when the request was sent."""
     last_sequence: str | None
-    """Of the answer's last record; None where it held none."""
+    """The last record's sequence number; None for an answer without records."""
     last_arrival_ms: int
-    """Arrival time of that record; 0 where it held none."""
+    """The last record's arrival time; 0 for an answer without records."""
     behind_ms: int
     has_next: bool
 
@@ -79,11 +80,11 @@ class Ending(NamedTuple):
 
     shard: str
     alarm: str | None
-    """What an operator must hear, where the shard was not read to its end."""
+    """A message for the operator, if the shard was not read to its end."""
 
 
 class _Life:
-    """What the owner of a shard knows of it."""
+    """The owner's knowledge of one shard."""
 
     __slots__ = ("checkpoint", "closed", "open_at_ms", "phase", "quiet_ms", "sequence", "watermark_ms")
 
@@ -97,16 +98,16 @@ class _Life:
         self.closed: str | None = None  # the ending sequence
 
     def claim(self) -> int:
-        """The mark before slack: never goes back (rule T3)."""
+        """The watermark before slack; it never goes back (rule T3)."""
         self.watermark_ms = max(self.watermark_ms, min(self.quiet_ms, self.open_at_ms))
         return self.watermark_ms
 
 
 class ShardBook:
-    """Everything one bridge worker knows of the stream's shards between two rebalances; it decides and does nothing.
+    """The knowledge of one bridge worker about the stream's shards between two rebalances. It decides and acts on nothing.
 
-    Feed it checkpoints (`learn`), lists (`survey`) and answers (`answered`); ask what may start, what a tick says, whose END
-    is due. Made anew for each assignment of partitions.
+    Feed it checkpoints (`learn`), lists (`survey`) and answers (`answered`). Ask it which shards may start, what the next
+    watermark message says, and which ENDs are due. A new one is made for each assignment of partitions.
     """
 
     def __init__(self, owned: Collection[int], checkpoint_partitions: int, slack_ms: int) -> None:
@@ -119,7 +120,7 @@ class ShardBook:
         self._listing: Mapping[str, Listed] = {}
         self._published: Mapping[str, Listed] = {}
 
-    # --- what it is told
+    # --- input
 
     def learn(self, checkpoint: Checkpoint) -> None:
         """Take a checkpoint from the topic or the table; repeated and older ones change nothing."""
@@ -136,13 +137,13 @@ class ShardBook:
         if known.announced and life.phase is not Phase.FINISHED:
             self._move(shard, Phase.FINISHED)
         elif known.finished and Phase.DRAINED in MOVES[life.phase]:
-            # a former owner died while it told everybody; whether all have heard it nobody knows, so all are told again
+            # a former owner died while it announced this; perhaps not every partition has it, so it is announced again
             self._move(shard, Phase.DRAINED)
 
     def survey(self, listing: Mapping[str, Listed], asked_at_ms: int) -> None:
         """Take the stream's list of shards, asked for at `asked_at_ms`.
 
-        An empty list is no list: a stream has shards, and believing it would end them all.
+        An empty list is ignored: a stream always has shards, and an empty list would end all of them.
         """
         if not listing:
             return
@@ -163,20 +164,21 @@ class ShardBook:
                 self._move(shard, Phase.READY)
 
     def start(self, shard: str) -> None:
-        """The shard's pump runs now."""
+        """The shard's reader runs now."""
         self._move(shard, Phase.READING)
 
     def stopped(self, shard: str) -> None:
-        """The shard's pump stopped before the shard's end."""
+        """The shard's reader stopped before the shard's end."""
         if self._lives[shard].phase is Phase.READING:
             self._move(shard, Phase.READY)
 
     def answered(self, shard: str, answer: ShardAnswer) -> None:
         """Take an answer whose records are all acknowledged; decides whether the shard is read to its end (rule T2).
 
-        The end is a missing next iterator, the ending sequence number, or, for a shard that was known to be closed before
-        the request was sent, an empty answer that is not behind: nothing comes to a closed shard. (A stream whose closed
-        shards keep handing out iterators, and whose last record is not the ending sequence number, ends only so.)
+        A shard is read to its end in three cases: the next iterator is missing; the ending sequence number was read; or the
+        shard was known to be closed before the request was sent, and the answer is empty and not behind: a closed shard
+        takes no more records. (Only the third case ends a closed shard that keeps handing out iterators and whose last
+        record is not the ending sequence number.)
         """
         life = self._lives[shard]
         empty = answer.last_sequence is None
@@ -193,27 +195,27 @@ class ShardBook:
             self._move(shard, Phase.DRAINED)
 
     def published(self) -> None:
-        """The last tick has been acknowledged by every partition."""
+        """Every partition has acknowledged the last watermark message."""
         self._published = self._listing
 
     def ended(self, shard: str) -> Checkpoint:
-        """The shard's END has been acknowledged by every partition: the checkpoint that says so (rule T5).
+        """Every partition has acknowledged the shard's END (rule T5).
 
-        The former owner's word that it is finished may have come first; that changes nothing.
+        Returns: the checkpoint that says so. The former owner's announcement may have come first; that changes nothing.
         """
         life = self._lives[shard]
         if life.phase is not Phase.FINISHED:
             self._move(shard, Phase.FINISHED)
         return Checkpoint(shard, life.sequence, life.claim(), finished=True, announced=True)
 
-    # --- what it says
+    # --- output
 
     def owns(self, shard: str) -> bool:
-        """Whether this worker pumps `shard` when its time has come."""
+        """Whether this worker is the one that reads `shard`."""
         return home_of(shard, self._partitions) in self._owned
 
     def phase(self, shard: str) -> Phase | None:
-        """Where an own shard is; None for one of somebody else or unknown."""
+        """The phase of an own shard; None for a shard of another worker, or an unknown one."""
         life = self._lives.get(shard)
         return None if life is None else life.phase
 
@@ -222,23 +224,23 @@ class ShardBook:
         return self._lives[shard].closed is not None
 
     def sequence(self, shard: str) -> str | None:
-        """Where the pump of an own shard goes on: behind this sequence number, at the oldest record for None."""
+        """The sequence number behind which an own shard is read on; None for its oldest record."""
         return self._lives[shard].sequence
 
     def unrecorded(self) -> list[str]:
-        """Listed shards that the topic does not know: each is recorded before a tick names it.
+        """Listed shards that topic `checkpoints` lacks: each is recorded before a watermark message names it (rule T4).
 
-        So the owner, whoever it will be, finds every shard that ever held back stream time, and can END it even where
-        Kinesis forgot it before anybody read it.
+        So the next owner finds every shard that ever held back stream time. It can END such a shard even if Kinesis forgot
+        the shard before any worker read it.
         """
         return sorted(shard for shard in self._listing if shard not in self._known)
 
     def startable(self) -> list[str]:
-        """Own shards that may be pumped now, in order of their ids."""
+        """Own shards that may be read now, in order of their ids."""
         return sorted(shard for shard, life in self._lives.items() if life.phase is Phase.READY and shard in self._listing)
 
     def reading(self) -> list[str]:
-        """Own shards that are being pumped."""
+        """Own shards that are being read."""
         return sorted(shard for shard, life in self._lives.items() if life.phase is Phase.READING)
 
     def due_checkpoints(self) -> list[Checkpoint]:
@@ -250,9 +252,9 @@ class ShardBook:
         ]
 
     def tick(self) -> WatermarkMessage | None:
-        """Marks of the own unfinished shards, and every listed shard, finished or not (rules T3, T4).
+        """The next watermark message: watermarks of the own unfinished shards, and every listed shard (rules T3, T4).
 
-        None before the first list: nothing to say yet. A drained or gone shard's mark stays as it is until its END.
+        None before the first list. The watermark of a drained or gone shard stays as it is until the shard's END.
         """
         if not self._listing:
             return None
@@ -265,7 +267,7 @@ class ShardBook:
         return WatermarkMessage(watermarks, unfinished, sorted(shard for shard in self._listing if shard in self._finished))
 
     def endings(self) -> list[Ending]:
-        """Own shards whose END is due: the tick that lists their children is in every partition."""
+        """Own shards whose END is due: the watermark message with their children is in every partition (rule T5)."""
         out = []
         for shard, life in sorted(self._lives.items()):
             listed = self._published.get(shard)
@@ -276,7 +278,7 @@ class ShardBook:
         return out
 
     def _parents_finished(self, shard: str) -> bool:
-        """Whether every parent is finished, or one that Kinesis no longer lists (rule T2)."""
+        """Whether every parent is finished, or no longer listed by Kinesis (rule T2)."""
         return all(parent in self._finished or parent not in self._listing for parent in self._listing[shard].parents)
 
     def _move(self, shard: str, to: Phase) -> None:

@@ -1,4 +1,4 @@
-"""What a warehouse says of its own schema, and whether a load has every column that it writes to."""
+"""What a warehouse says of its own schema, and whether a load has every column that it writes to (rule D5)."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

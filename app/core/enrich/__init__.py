@@ -1,1 +1,1 @@
-"""What is added to a row: browser, geography, referrer, campaign; and which agents are bots."""
+"""The facts that are added to a row: browser, geography, referrer, campaign; and the rules that name bots."""

@@ -1,8 +1,8 @@
-"""Which events are not people: user agents, `webdriver`, crawler networks, each by a named rule (rule J4).
+"""Bots: user agents, `webdriver` and crawler networks, each by a named rule (rule J4).
 
     webdriver            the browser says that a program drives it
     empty_user_agent     no user agent, or only blanks
-    user_agent:<word>    the maintained list of crawlers knows it; <word> is what it recognised
+    user_agent:<word>    the maintained list of crawlers knows it; <word> is the part that it recognised
     network:<name>       the address lies in a known crawler network
 
 The first rule that matches names the bot, in this order.
@@ -20,7 +20,7 @@ from app.errors import ConfigurationError
 WEBDRIVER: Final = "webdriver"
 EMPTY_USER_AGENT: Final = "empty_user_agent"
 MAX_JUDGED_CHARACTERS: Final = 512
-"""How much of a user agent is looked at: the list's patterns take quadratic time on endless words."""
+"""Only so much of a user agent is read, because the list's patterns take quadratic time on endless words."""
 MAX_WORD_BYTES: Final = 64
 
 _crawlers: Final = CrawlerDetect()
@@ -37,7 +37,7 @@ def parse_networks(text: str) -> list[Network]:
     """The networks in a file's text: `CIDR name` a line, `#` starts a comment.
 
     Raises:
-        ConfigurationError: a line is neither; the text names it.
+        ConfigurationError: a line is neither a network nor a comment; the text names the line.
     """
     networks = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -53,7 +53,7 @@ def parse_networks(text: str) -> list[Network]:
 
 
 class CrawlerNetworks:
-    """Finds the network of an address in time that does not grow with their number."""
+    """Finds the network of an address. The time for it does not grow with the number of networks."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
         by_width: dict[int, dict[int, dict[int, str]]] = {}
@@ -61,10 +61,10 @@ class CrawlerNetworks:
             shift = cidr.max_prefixlen - cidr.prefixlen
             by_width.setdefault(cidr.version, {}).setdefault(shift, {})[int(cidr.network_address) >> shift] = name
         self._of_version = {version: sorted(widths.items()) for version, widths in by_width.items()}
-        """Of each IP version the networks of each width, the narrowest first, by the bits that name them."""
+        """IP version -> the networks of each width, the narrowest first, by the bits that name them."""
 
     def name_of(self, version: int, value: int) -> str | None:
-        """The name of the narrowest known network that holds an address (IP version, its number); None where none does."""
+        """The name of the narrowest known network that holds an address (IP version, number); None if none does."""
         for shift, names in self._of_version.get(version, ()):
             name = names.get(value >> shift)
             if name is not None:
@@ -73,7 +73,7 @@ class CrawlerNetworks:
 
 
 def judge_user_agent(user_agent: str | None) -> str | None:
-    """The rule by which `user_agent` is a bot's; None where it may be a person's. Costs some 0.1 ms: cache it."""
+    """The rule that names `user_agent` a bot; None if it may be a person. A call takes some 0.1 ms: cache the answer."""
     if user_agent is None or not user_agent.strip():
         return EMPTY_USER_AGENT
     if not _crawlers.is_crawler(user_agent[:MAX_JUDGED_CHARACTERS]):

@@ -1,7 +1,7 @@
-"""What is added to an event: who read it, where, and what was read (rule J5).
+"""The facts that are added to an event: the reader, the place, and the article (rule J5).
 
 Enrichment never decides whether, where or when a row is emitted, and no content makes it raise. Every look-up is cached by
-its distinct value. What it returns fits the warehouse's columns: cut at a character, without NUL.
+its distinct value. Every text that it returns fits the warehouse's column: cut at a character, without NUL.
 """
 
 import ipaddress
@@ -22,7 +22,7 @@ _IPV6_DROPPED: Final = 80
 
 
 class Location(NamedTuple):
-    """Where an address is, as far as the geo database says."""
+    """The place of an address; None for each part that the geo database lacks."""
 
     country: str | None = None
     region: str | None = None
@@ -34,17 +34,17 @@ LocationOf = Callable[[str], Location]
 
 
 class Agent(NamedTuple):
-    """A user agent, read."""
+    """The facts in a user agent."""
 
     bot_rule: str | None
     browser: str | None
     os: str | None
     device: str | None
-    """`desktop`, `mobile`, `tablet`, `tv` or `console`; None where it does not show."""
+    """`desktop`, `mobile`, `tablet`, `tv` or `console`; None if the user agent does not show it."""
 
 
 class Origin(NamedTuple):
-    """An IP address, read."""
+    """The facts about an IP address."""
 
     bot_rule: str | None
     country: str | None
@@ -53,15 +53,15 @@ class Origin(NamedTuple):
 
 
 AGENT_COLUMNS: Final = Agent._fields[1:]
-"""What a row has of its user agent."""
+"""The columns of a row that come from its user agent."""
 ORIGIN_COLUMNS: Final = Origin._fields[1:]
-"""What a row has of its address."""
+"""The columns of a row that come from its address."""
 NO_ORIGIN: Final = Origin(None, None, None, None)
-"""What most addresses say where no geo database is configured."""
+"""The facts about most addresses if no geo database is configured."""
 
 
 class Article(NamedTuple):
-    """What the dimension table knows of an article."""
+    """The attributes of an article in the dimension table."""
 
     title: str | None = None
     author_id: str | None = None
@@ -69,26 +69,26 @@ class Article(NamedTuple):
 
 
 class Campaign(NamedTuple):
-    """What the dimension table knows of a campaign."""
+    """The attributes of a campaign in the dimension table."""
 
     name: str | None = None
     network: str | None = None
 
 
 class DimensionRows(Protocol):
-    """A dimension table: id -> mapping of its fields, from topics that anybody may feed."""
+    """A dimension table: id -> mapping of its fields, from a topic that any program may feed."""
 
     def get(self, key: str, /) -> Mapping[str, Any] | None:
-        """The fields of `key`, None where it is unknown."""
+        """The fields of `key`; None for an unknown one."""
 
 
 def nowhere(_: str) -> Location:
-    """The place of every address where no geo database is configured."""
+    """The place of every address if no geo database is configured."""
     return Location()
 
 
 class Enricher:
-    """Every look-up of a step. Its caches change nothing that it answers, but for a geo database replaced underneath."""
+    """Every look-up of a step. Its caches do not change its answers, except if the geo database is replaced meanwhile."""
 
     def __init__(
         self,
@@ -97,25 +97,25 @@ class Enricher:
         networks: CrawlerNetworks | None = None,
         location_of: LocationOf = nowhere,
     ) -> None:
-        """Use these tables; they may change while they are used, and are asked anew for each row."""
+        """Use these tables. They may change at any time; each row asks them anew."""
         self._articles = articles
         self._campaigns = campaigns
         self._networks = networks or CrawlerNetworks(())
         self._location_of = location_of
         self.agent: Callable[[str | None], Agent] = Memo(read_agent, CACHED_AGENTS).__getitem__
-        """What a user agent says."""
+        """User agent -> the facts in it."""
         self.origin: Callable[[str | None], Origin] = Memo(self._read_origin, CACHED_ADDRESSES).__getitem__
-        """What an IP address says."""
+        """IP address -> the facts about it."""
 
     def article(self, article_id: str | None) -> Article:
-        """What is known of an article now."""
+        """The attributes of an article now."""
         fields = self._articles.get(article_id) if article_id else None
         if not isinstance(fields, Mapping):
             return _NO_ARTICLE
         return Article(_text(fields, "title", 1024), _text(fields, "author_id", 128), _text(fields, "section", 128))
 
     def campaign(self, campaign_id: str | None) -> Campaign:
-        """What is known of a campaign now."""
+        """The attributes of a campaign now."""
         fields = self._campaigns.get(campaign_id) if campaign_id else None
         if not isinstance(fields, Mapping):
             return _NO_CAMPAIGN
@@ -145,12 +145,12 @@ class _Address(NamedTuple):
 
 _OCTET: Final = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}")
-"""What `ipaddress` takes for an IPv4 address; matching costs a fifth of asking it."""
+"""The texts that `ipaddress` takes for an IPv4 address; a match takes a fifth of its time."""
 
 
 @lru_cache(maxsize=4096)
 def truncated_ip(ip: str | None) -> str | None:
-    """An IP address with the bits that name one household set to zero (/24, /48); None for what is no address."""
+    """An IP address with the bits of one household set to zero (/24, /48); None for a text that is no address (J5)."""
     if ip and _IPV4.fullmatch(ip):
         return ip[: ip.rindex(".")] + ".0"
     address = _address(ip)
@@ -175,7 +175,7 @@ def _address(ip: str | None) -> _Address | None:
 
 
 def read_agent(user_agent: str | None) -> Agent:
-    """Browser, operating system and class of device of a user agent, and the rule by which it is a bot's."""
+    """Browser, operating system and class of device of a user agent, and the rule that names it a bot."""
     rule = judge_user_agent(user_agent)
     text = (user_agent or "")[:MAX_JUDGED_CHARACTERS]
     parsed = ua_parser.parse(text)
@@ -210,7 +210,7 @@ def _text(fields: Mapping[str, Any], name: str, max_bytes: int) -> str | None:
 
 
 def _clean(value: object, max_bytes: int) -> str | None:
-    """`value` as a column holds it; None for an empty string and for what is no string."""
+    """`value` as a column holds it; None for an empty string and for any other type."""
     if not isinstance(value, str) or not value:
         return None
     if len(value) <= max_bytes and value.isascii() and "\0" not in value:  # nearly always, and ten times as fast

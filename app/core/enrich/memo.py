@@ -1,4 +1,4 @@
-"""What a function answered, remembered."""
+"""A memory of a function's answers."""
 
 from collections.abc import Callable, Hashable
 from typing import TypeVar
@@ -10,12 +10,12 @@ Value = TypeVar("Value")
 class Memo(dict[Key, Value]):
     """Answers of `function` by its argument: `memo[argument]`.
 
-    It forgets everything when it is full. That costs every argument still in use one more call, and saves the order of use
-    that an LRU cache keeps: with many arguments, whose entries are in no processor's cache, half the time of a look-up.
+    It forgets everything when it is full. That costs one more call for every argument that is still in use. In return it
+    keeps no order of use as an LRU cache does, which saves half the time of a look-up if the arguments are many.
 
     Args:
-        function: Answers; what it raises is raised, and not remembered.
-        size: How many answers are remembered.
+        function: Gives the answers; an exception of it is raised and not remembered.
+        size: The number of answers that are remembered.
     """
 
     def __init__(self, function: Callable[[Key], Value], size: int) -> None:

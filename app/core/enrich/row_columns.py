@@ -15,7 +15,7 @@ from app.core.formats.columns import DTYPES
 from app.core.formats.flows import Flow
 
 Values = Sequence[Any]
-"""A column: a value a row, None for NULL."""
+"""A column: one value for each row, None for NULL."""
 
 
 class Enrichment(NamedTuple):
@@ -23,13 +23,13 @@ class Enrichment(NamedTuple):
 
     makes: tuple[str, ...]
     reads: tuple[str, ...]
-    """Columns of the same row; the function gets them in this order."""
+    """Columns of the same row, in the order in which the function gets them."""
     make: Callable[[Enricher, Sequence[Values]], Sequence[Values]]
     """The columns of `makes`, in order."""
 
 
 def _campaign(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
-    """The event's own campaign or its URL's, and what the dimension table knows of it."""
+    """The event's own campaign or that of its URL, and its attributes in the dimension table."""
     ids = [own or campaign_of(url) for own, url in zip(*read, strict=True)]
     known = {campaign_id: enricher.campaign(campaign_id) for campaign_id in set(ids)}
     campaigns = [known[campaign_id] for campaign_id in ids]
@@ -37,13 +37,13 @@ def _campaign(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
 
 
 def _referrer(_: Enricher, read: Sequence[Values]) -> Sequence[Values]:
-    """Where the visitor came from."""
+    """Medium and source of the visit."""
     came = [referrer_of(referrer, url) for referrer, url in zip(*read, strict=True)]
     return [c.medium for c in came], [c.source for c in came]
 
 
 def _article(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
-    """The event's own author and section, or what the dimension table knows of its article."""
+    """The event's own author and section, or those of its article in the dimension table; and the article's title."""
     article_ids, authors, sections = read
     known = {article_id: enricher.article(article_id) for article_id in set(article_ids)}
     articles = [known[article_id] for article_id in article_ids]
@@ -62,13 +62,13 @@ ENRICHMENTS: Final = (
 
 
 def enrichments_of(flow: Flow) -> list[Enrichment]:
-    """The enrichments whose columns a flow names, where it has all that they read."""
+    """The enrichments whose columns a flow names, if it also has the columns that they read."""
     names = frozenset(flow.names)
     return [e for e in ENRICHMENTS if names.issuperset(e.reads) and not names.isdisjoint(e.makes)]
 
 
 def enrich_rows(flow: Flow, rows: pl.DataFrame, enricher: Enricher) -> list[pl.Series]:
-    """The columns of `flow` that enrichment makes of `rows`; none where the flow names none."""
+    """The columns of `flow` that enrichment makes of `rows`; empty if the flow names none (rule J5)."""
     read: dict[str, Values] = {}
     made: list[pl.Series] = []
     dtypes = {column.name: DTYPES[column.kind] for column in flow.columns}

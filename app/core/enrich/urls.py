@@ -1,6 +1,6 @@
-"""What an address of a page says: the campaign that paid for the visit, and the place it came from (rule J5).
+"""The facts in a page's URL and referrer: the campaign that paid for the visit, and the place it came from (rule J5).
 
-Addresses come from browsers and bots: anything may stand in them. Nothing here raises on any text.
+URLs come from browsers and bots, so any text may be in them. No function here raises on any text.
 """
 
 import re
@@ -17,12 +17,12 @@ MAX_SOURCE_BYTES: Final = 256
 
 
 class Referrer(NamedTuple):
-    """Where a visit came from; both None where there is no referrer."""
+    """The place that a visit came from; both None without a referrer."""
 
     medium: str | None = None
     """`search`, `social`, `email`, `internal` or `other`."""
     source: str | None = None
-    """The service's name where it is known, else the host."""
+    """The service's name if it is known, else the host."""
 
 
 def _sites(medium: str, names: str) -> dict[str, tuple[str, str]]:
@@ -87,7 +87,7 @@ _SHARED_SUFFIXES: Final = frozenset({"co", "com", "org", "net", "gov", "edu", "a
 
 
 def campaign_of(url: str | None) -> str | None:
-    """The value of `utm_campaign` in the query of `url`, percent-decoded; None where there is none."""
+    """The value of `utm_campaign` in the query of `url`, percent-decoded; None if there is none."""
     if url is None or "utm_campaign=" not in url:
         return None
     found = _CAMPAIGN.match(url)
@@ -102,7 +102,7 @@ def referrer_of(referrer: str | None, url: str | None) -> Referrer:
 
 
 def host_of(url: str) -> str:
-    """The host in `url`, in lower case, without user, port and a leading `www.`; empty where there is none."""
+    """The host in `url`, in lower case, without user, port and a leading `www.`; empty if there is none."""
     found = _AUTHORITY.match(url)
     return _host(found[1]) if found else ""
 

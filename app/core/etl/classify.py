@@ -1,4 +1,4 @@
-"""What each line is, as far as it says so itself: malformed, a bot's, or an event for its place (rules J1, J4)."""
+"""The kind of each line, from the line alone: malformed, sent by a bot, or an event (rules J1, J4)."""
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -13,7 +13,7 @@ from app.core.state.encoding import digests_of
 
 
 class LineKind(IntEnum):
-    """What becomes of a line."""
+    """The kind of a line; it decides where the line goes."""
 
     MALFORMED = 0
     DUPLICATE = 1
@@ -21,12 +21,12 @@ class LineKind(IntEnum):
     FIRST = 3
     SECOND = 4
     EMITTED = 5
-    """A row of its type's flow at once: `EMITTED` and every code above it, one for each type of `EMITTED_TYPES`."""
+    """An event that becomes a row at once. `EMITTED` and the codes above it stand for the types of `EMITTED_TYPES`."""
 
 
 EMITTED_TYPES: Final = tuple(event for event in TYPES if event.part is JoinPart.NONE)
 CODES: Final = LineKind.EMITTED + len(EMITTED_TYPES)
-"""A line's code is its kind; that of an event which is emitted also tells its type."""
+"""A line's code is its kind; the code of an event that is emitted also tells its type."""
 _CODE_OF_PART: Final = {JoinPart.FIRST: LineKind.FIRST, JoinPart.SECOND: LineKind.SECOND}
 _CODE_OF_TYPE: Final[dict[str | None, int]] = {
     None: LineKind.MALFORMED,
@@ -36,37 +36,37 @@ _CODE_OF_TYPE: Final[dict[str | None, int]] = {
 
 
 def kind_of(code: int) -> LineKind:
-    """The kind that a line's code says."""
+    """The kind of a line, from its code."""
     return LineKind(min(code, LineKind.EMITTED))
 
 
 class Rejection(NamedTuple):
-    """What a row of flow `rejected` says of a bot or a malformed line, besides its columns."""
+    """The extra facts in the row of a bot or a malformed line (flow `rejected`)."""
 
     reason: str
-    """What is wrong with the line, or the rule that named the bot."""
+    """The fault of the line, or the rule that named the bot."""
     user_agent: str | None
     ip: str | None
     payload: str | None
-    """None for a bot: the stored line itself."""
+    """None for a bot: its payload is the stored line itself."""
 
 
 class ClassifiedLines(NamedTuple):
-    """What some lines are, as far as each says so itself; copies are told apart later."""
+    """The kinds of some lines, from each line alone; duplicates are found later."""
 
     codes: list[int]
     agents: Sequence[Sequence[str | None]]
     """Browser, os and device of each line."""
     places: Sequence[Sequence[str | None]]
-    """Country, region and city of each line; empty where no address says any."""
+    """Country, region and city of each line; empty if no address has any."""
     rejections: dict[int, Rejection]
-    """Of each bot and malformed line, by its place among these lines."""
+    """The rejections of bots and malformed lines, by their places among these lines."""
     digests: list[bytes]
-    """Of each line's event id; of no meaning where the line is malformed."""
+    """The digest of each line's event id; for a malformed line it has no meaning."""
 
 
 def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
-    """Tell malformed lines and bots from events for their place."""
+    """Tell malformed lines and bots from events."""
     columns = lines.columns
     agent_rules, *agents = zip(*map(enricher.agent, columns["user_agent"]), strict=True)
     origins = list(map(enricher.origin, columns["ip"]))
@@ -93,5 +93,5 @@ def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
 
 
 def _where(conditions: Sequence[object]) -> Iterator[int]:
-    """The places of what is true."""
+    """The places at which the condition is true."""
     return compress(range(len(conditions)), conditions)

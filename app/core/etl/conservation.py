@@ -1,11 +1,11 @@
-"""Whether a step accounts for every line that it took, before it may be sent (rule E9).
+"""The proof that a step accounts for every line that it took; without it the step is not sent (rule E9).
 
-For each batch of the step's blocks, every line is in the step's ledger or in what the step leaves in the window, and in one
-of them only. What the ledger has beyond these lines are exactly the events that closed out of frames of earlier steps. The
-rows of each flow are as many as the ledger says.
+Every line of the step's blocks is in the step's ledger, or in the window that the step leaves, and not in both. The other
+lines of the ledger are exactly the events that the step closes out of frames of earlier steps. Each flow has as many rows as
+the ledger says.
 
-A step that breaks this comes of a defect of ours: a branch that was forgotten, a frame that was not stored. Sending it would
-lose lines without a trace, because the state remembers their block and drops the copy that the audit sends.
+A step that breaks this comes from a defect in this program: a branch was forgotten, or a frame was not stored. If the step
+were sent, its lines would be lost without a trace: the state remembers their block and drops the copy that the audit sends.
 """
 
 from collections import Counter
@@ -27,9 +27,9 @@ def verify_lines(
 
     Args:
         blocks: the blocks that the step takes.
-        ledger: the step's.
+        ledger: the ledger of the step.
         left_open: frames with columns `batch_id` and `line`: the step's own events that stay in the window.
-        closed_before: how many events of frames of earlier steps the step closes or joins.
+        closed_before: number of events that the step closes or joins out of frames of earlier steps.
 
     Raises:
         ConservationBroken: a line is missing, or is there twice.
@@ -64,7 +64,7 @@ def verify_rows(ledger: StepLedger, rows: Mapping[str, int], joined: int, duplic
     """See that the step emits as many rows as its ledger says.
 
     Args:
-        ledger: the step's.
+        ledger: the ledger of the step.
         rows: flow -> number of its rows.
         joined: second events that are part of a first event's row.
         duplicates: lines that were dropped as duplicates.

@@ -1,8 +1,8 @@
 """From blocks to their lines, column by column (rule J1).
 
-Stored lines are canonical JSON with typed fields, so a whole block is read by one strict, typed decoder. Where that fails or
-leaves a doubt, the block goes line by line: what is no stored line becomes a malformed line with a reason and fails no
-neighbour.
+Stored lines are canonical JSON with typed fields, so one strict, typed decoder reads a whole block. If it fails or leaves a
+doubt, the block is read line by line: text that is no stored line becomes a malformed line with a reason, and the other
+lines stay as they are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,19 +22,19 @@ from app.core.formats.source import AcceptedBlock
 from app.errors import FrameInvalid, NewerFormat
 
 AT_ONCE: Final = 1000
-"""Lines that go from text to columns together: their objects, ten times as large as the columns, go before more are made.
+"""Lines that go from text to columns together. Their objects, ten times as large as the columns, are freed in between.
 
-A column costs some 7 us to make, however short: with 500 lines at once the columns take half as long again. With 1,500 the
-objects are no longer in the processor's cache when they are read.
+Each column costs some 7 us, however short it is: with 500 lines at once the columns take half as long again. With 1,500
+lines the objects have left the processor's cache when they are read.
 """
 _NUL: Final = b"\\u0000"
-"""The one escape that the decoder takes and no stored line may hold."""
+"""The decoder accepts this escape, and no stored line may hold it."""
 ANY_FAILURE: Final = (Exception, pl.exceptions.PanicException)
-"""What working on bad input may raise: a panic in polars is no Exception, and would pass by every `except Exception`."""
+"""The exceptions of work on bad input. A panic in polars is no Exception; `except Exception` does not catch it."""
 
 
 class StoredEvent(Protocol):
-    """A stored line: the fields of `STORED_FIELDS`, None where the line has none."""
+    """A stored line: the fields of `STORED_FIELDS`; None for a field that the line lacks."""
 
     event_type: str | None
     event_id: str | None
@@ -63,7 +63,7 @@ _Stored: Final[Any] = msgspec.defstruct(
     "_Stored", [_stored_field(name, kind) for name, kind in _AS_WRITTEN], gc=False, forbid_unknown_fields=True,
     kw_only=True,
 )  # fmt: skip
-"""`StoredEvent` as it is decoded; its fields in the order in which they are written: they are read faster."""
+"""`StoredEvent` as it is decoded. Its fields are in the order in which they are written, which is faster to read."""
 _decoder: Final[msgspec.json.Decoder[StoredEvent]] = msgspec.json.Decoder(_Stored)
 astuple: Final[Callable[[StoredEvent], tuple[Any, ...]]] = _astuple  # type: ignore[assignment]
 _LOOSE: Final = frozenset(EVENT_TYPES) - frozenset(FIELDS["page_view_id"].required_by)
@@ -74,7 +74,7 @@ class Decoded(NamedTuple):
     """The lines of some blocks, in log order."""
 
     columns: Mapping[str, Sequence[Any]]
-    """Of each stored field its value in each line, None where the line has none."""
+    """Stored field -> its value in each line; None where the line lacks it."""
     blocks: Sequence[AcceptedBlock]
 
 
@@ -84,10 +84,9 @@ def read_blocks(blocks: Sequence[AcceptedBlock]) -> Iterator[Decoded]:
     Args:
         blocks: in log order.
 
-    Guarantees: each block yields exactly `header.lines` lines, numbered from `header.first_line`; every one is either
-    malformed, with a reason, or has event_id, a known event_type, occurred_at, received_at and (but for a redirect)
-    page_view_id, and was not received before its block says.
-
+    Guarantees: each block yields exactly `header.lines` lines, numbered from `header.first_line`. A line is malformed, with
+    a reason, or it has event_id, a known event_type, occurred_at, received_at and (except for a redirect) page_view_id, and
+    its received_at is not before its block's.
     """
     doubtful = pl.Series([block.text for block in blocks], dtype=pl.Binary).bin.contains(_NUL)  # by far the fastest search
     events: list[StoredEvent] = []
@@ -104,9 +103,9 @@ def read_blocks(blocks: Sequence[AcceptedBlock]) -> Iterator[Decoded]:
 
 
 def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Decoded], object]) -> Decoded:
-    """The lines of `blocks`, each read on its own and put through `rehearse` alone (rule E6).
+    """The lines of `blocks`. Each line is read on its own and put through `rehearse` alone (rule E6).
 
-    A line that raises in either is malformed, with the exception's name as its reason; its neighbours stay what they are.
+    A line that raises becomes malformed, with the exception's name as its reason; the other lines stay as they are.
     """
     events = []
     for block in blocks:
@@ -120,7 +119,7 @@ def read_carefully(blocks: Sequence[AcceptedBlock], rehearse: Callable[[Decoded]
                 rehearse(_by_column([event], [alone]))
             except (MemoryError, NewerFormat):
                 raise  # no fault of the line
-            except ANY_FAILURE as exc:  # whatever it is, it is this line's fault, and the reason says so
+            except ANY_FAILURE as exc:  # the fault is in this line, and the reason says so
                 event = malformed_line(line, f"processing: {type(exc).__name__}", received_at)
             events.append(event)
     return _by_column(events, blocks)
@@ -144,7 +143,7 @@ def _by_column(events: Sequence[StoredEvent], blocks: Sequence[AcceptedBlock]) -
 
 
 def _read_together(block: AcceptedBlock) -> list[StoredEvent] | None:
-    """All lines of a block; None where one may not be what it seems."""
+    """All lines of a block; None if a line must be read with more care."""
     try:
         events = _decoder.decode_lines(block.text)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -152,7 +151,7 @@ def _read_together(block: AcceptedBlock) -> list[StoredEvent] | None:
     if len(events) != block.header.lines or min([e.received_at for e in events]) < block.header.received_at_ms:
         return None
     valid = [e for e in events if e.malformed is None]
-    # Lists of one field, scanned in C: a quarter of the time of a condition a line.
+    # Lists of one field are scanned in C, in a quarter of the time that a condition on each line takes.
     lacking = None in [e.event_id for e in valid] or None in [e.occurred_at for e in valid]
     lacking = lacking or None in [e.event_type for e in valid]
     if lacking or any([e.page_view_id is None and e.event_type not in _LOOSE for e in valid]):
@@ -177,7 +176,7 @@ def _read_line(line: bytes, block: AcceptedBlock) -> StoredEvent:
 
 
 def malformed_line(line: bytes, reason: str, received_at_ms: int) -> StoredEvent:
-    """A line that is rejected with `reason`; it says nothing of itself but its text."""
+    """A line that is rejected with `reason`; of its fields it keeps only its text."""
     text = storable_text(line.decode(errors="replace"))
     event: StoredEvent = _Stored(received_at=received_at_ms, malformed=reason, payload=text)
     return event

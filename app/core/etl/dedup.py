@@ -1,7 +1,7 @@
-"""Which lines are copies of one that their partition has met, and what state remembers of the others (rule E7).
+"""Duplicates: the lines whose event id their partition has met before, and the ids that state remembers (rule E7).
 
-A malformed line is never remembered. The first copy of an event id in the partition counts, whatever it is; a copy that
-comes while the id is remembered at its block's stream time is a duplicate. Bots are remembered like any other.
+A malformed line is never remembered. Of one event id in a partition the first copy counts. A later copy is a duplicate if
+the id is still remembered at the stream time of the copy's block. Bots are remembered like other events.
 """
 
 from bisect import bisect_right
@@ -22,23 +22,23 @@ class ValidLines(NamedTuple):
     positions: Sequence[int]
     """Their places among all lines of the step."""
     digests: Sequence[bytes]
-    """Of their event ids."""
+    """The digests of their event ids."""
     blocks: Sequence[AcceptedBlock]
     """All blocks of the step."""
     ends: Sequence[int]
-    """Of each block the position behind its last line."""
+    """For each block, the position behind its last line."""
 
 
 class Duplicates(NamedTuple):
-    """What `find_duplicates` found."""
+    """The answer of `find_duplicates`."""
 
     positions: list[int]
     seen: Changes | None
-    """What `seen` learns; None where nothing."""
+    """The changes of state `seen`; None if there are none."""
 
 
 def find_duplicates(lines: ValidLines, state: StateReader, dedup_window_ms: int) -> Duplicates:
-    """The positions of copies; what `seen` learns."""
+    """The positions of duplicates, and the changes of state `seen` (rule E7)."""
     held = state.get("seen", lines.digests)
     fresh, digests = lines.positions, lines.digests
     duplicates: list[int] = []
@@ -58,7 +58,7 @@ def find_duplicates(lines: ValidLines, state: StateReader, dedup_window_ms: int)
 
 
 def _find(lines: ValidLines, held: Sequence[bytes | None], dedup_window_ms: int) -> list[int]:
-    """Which of `lines` are copies. Only ids that the state knows, or that come more than once here, need a closer look."""
+    """The places of the duplicates. Only ids that the state has, or that come twice here, need a closer look."""
     digests, places = lines.digests, range(len(lines.digests))
     suspects = list(compress(places, held))
     last = dict(zip(digests, places, strict=True))

@@ -1,4 +1,4 @@
-"""What a step emits: the rows of each flow, the ledger, and the proof that nothing is missing (rules J1, E9)."""
+"""The output of a step: the rows of each flow, the ledger, and the proof that no line is missing (rules J1, E9)."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Emission(NamedTuple):
     duplicates: int
     """Lines that were dropped as duplicates."""
     closed_before: int
-    """Events of frames of earlier steps that the step closes or joins."""
+    """Events that the step closes or joins out of frames of earlier steps."""
 
     @property
     def row_counts(self) -> dict[str, int]:
@@ -37,27 +37,27 @@ class Emission(NamedTuple):
         return {flow: rows.height for flow, rows in self.rows.items()}
 
     def verify(self, blocks: Sequence[AcceptedBlock], opened: LeftOpen) -> None:
-        """See that the step accounts for each line once, and emits what its ledger says (rule E9).
+        """See that the step accounts for each line once and emits as many rows as its ledger says (rule E9).
 
         Args:
             blocks: the blocks that the step takes.
             opened: the events that the step brings and leaves in the window.
 
         Raises:
-            ConservationBroken: it does not.
+            ConservationBroken: the step does not.
         """
         verify_lines(blocks, self.ledger, opened.frames, self.closed_before)
         verify_rows(self.ledger, self.row_counts, self.joined, self.duplicates)
 
 
 def emit(routed: RoutedLines, closing: Closing, frames: StoredFrames, frame_number: int, enricher: Enricher) -> Emission:
-    """The rows of each flow, what arrived before what closed, and the ledger of all of them.
+    """The rows of each flow, first of events that arrived, then of events that closed; and the ledger of all of them.
 
     Args:
         routed: the lines of the step's blocks.
         closing: what closes in the step.
         frames: the events in the window.
-        frame_number: of the frames that the step brings.
+        frame_number: number of the frames that the step brings.
         enricher: look-ups.
     """
     ledger = StepLedger()

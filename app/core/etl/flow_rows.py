@@ -1,6 +1,6 @@
 """The tables inside a step: events that wait (state `pending` and `seconds`) and the rows of each flow.
 
-Frames of the window hold no IP address and no user agent: both are read on arrival.
+Frames of the window hold no IP address and no user agent, because both are read on arrival.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,20 +19,20 @@ from app.core.formats.flows import BY_NAME, ENGAGEMENTS, PAGE_VIEWS, Flow
 ROW_BYTES: Final = 400
 """Rough size of a row without its long texts."""
 LONG_BYTES: Final = 1024
-"""A text that may be longer counts by its own length."""
+"""A text whose column is longer than this counts with its own length."""
 ROW_SCHEMAS: Final[dict[str, dict[str, pl.DataType]]] = {
     name: {column.name: DTYPES[column.kind] for column in flow.columns if column.name != "txn_id"}
     for name, flow in BY_NAME.items()
 }
-"""Of each flow the columns of its rows in a step message, in order."""
+"""Flow -> the columns of its rows in a step message, in order."""
 
 _OF_BATCH: Final = ("batch_id", "line")
 _INDEX: Final = ("digest", "size")
-"""Digest of the page view; how much room the event takes in a message, estimated."""
+"""The digest of the page view, and an estimate of the event's bytes in a message."""
 
 
 def _waiting_schema(part: JoinPart) -> dict[str, pl.DataType]:
-    """The columns that events of a part of the join bring themselves, of those that their flow has."""
+    """The columns of their flow that events of a part of the join bring themselves."""
     event = next(event for event in TYPES if event.part is part)
     own = {field.name for field in TYPED_FIELDS[event.name]}
     brought = {*own, "properties", "received_at", *AGENT_COLUMNS, *ORIGIN_COLUMNS, *_OF_BATCH}
@@ -46,11 +46,11 @@ SECONDS_COLUMNS: Final = (*SECONDS_SCHEMA, *_INDEX)
 _WINDOW_DTYPES: Final = {**PENDING_SCHEMA, **SECONDS_SCHEMA, "digest": pl.Binary(), "size": pl.Int64()}
 _LONG: Final = tuple(column.name for column in PAGE_VIEWS.columns if column.max_bytes > LONG_BYTES)
 _OF_SECOND: Final = {column.name: column.of_second for column in PAGE_VIEWS.columns if column.of_second}
-"""What a first's row takes of its second."""
+"""Column of a first event's row -> the field of its second event that it takes."""
 
 
 def window_columns(events: pl.DataFrame, digests: list[bytes]) -> pl.DataFrame:
-    """New firsts or seconds as the window keeps them, from their columns of PENDING_SCHEMA or SECONDS_SCHEMA."""
+    """New first or second events as the window keeps them, from the columns of PENDING_SCHEMA or SECONDS_SCHEMA."""
     sizes = [ROW_BYTES] * events.height
     for name in _LONG:
         if name in events.columns:
@@ -70,13 +70,13 @@ def take_rows(
         height += frames[number].height
     rows = stack([_with_columns(frames[number], names) for number in starts])
     picks = [None if place is None else starts[place[0]] + place[1] for place in places]
-    if (first := picks[0]) is not None and picks == list(range(first, first + len(picks))):  # as most firsts lie
+    if (first := picks[0]) is not None and picks == list(range(first, first + len(picks))):  # as most first events lie
         return rows[first : first + len(picks)]
     return gather(rows.rechunk(), picks)
 
 
 def _with_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """These columns of a frame of the window; a column that its writer did not know yet is NULL (rule E10)."""
+    """These columns of a frame of the window; a column that the frame's writer did not know is NULL (rule E10)."""
     held = frozenset(frame.columns)
     if held.issuperset(names):
         return frame[names]
@@ -85,7 +85,7 @@ def _with_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
 
 
 def page_view_rows(first_events: pl.DataFrame, second_events: pl.DataFrame | None, enricher: Enricher) -> pl.DataFrame:
-    """Rows of `page_views`: closed firsts, each beside its second (NULLs where it has none; None: no first has one)."""
+    """Rows of `page_views`: closed first events, each with its second event or NULLs; None: no first event has one."""
     made = enrich_rows(PAGE_VIEWS, first_events, enricher)
     if second_events is not None:
         made += [second_events[source].alias(name) for name, source in _OF_SECOND.items()]
@@ -108,7 +108,7 @@ def engagement_rows(second_events: pl.DataFrame, reasons: Sequence[str]) -> pl.D
 
 
 def flow_rows(flow: Flow, held: pl.DataFrame, made: Iterable[pl.Series]) -> pl.DataFrame:
-    """The columns of a flow's rows, in order: those that were `made`, of the others those `held`, of the rest NULLs."""
+    """The columns of a flow's rows, in order: from `made`, else from `held`, else NULLs."""
     columns = {column.name: column for column in (*held, *made)}
     schema = ROW_SCHEMAS[flow.name]
     return pl.DataFrame(

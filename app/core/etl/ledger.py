@@ -1,4 +1,4 @@
-"""The ledger of a step: of each batch, which lines became what (invariant: over all steps each line exactly once)."""
+"""The ledger of a step: batch and outcome -> lines. Over all steps each line is in it exactly once (invariant I2)."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -12,13 +12,13 @@ from app.core.formats.step_message import LedgerEntry
 
 
 class StepLedger:
-    """Gathers what became of lines; one entry a batch and outcome."""
+    """Gathers the outcomes of lines; one entry for each batch and outcome."""
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str], BitMap] = {}
 
     def add(self, rows: pl.DataFrame, outcome: str) -> None:
-        """Every row of `rows` (columns `batch_id`, `line`) became `outcome`; one without a batch is none."""
+        """Every row of `rows` (columns `batch_id`, `line`) became `outcome`; a row without a batch does not count."""
         for batch_id, lines in lines_by_batch(rows).items():
             self._add(batch_id, outcome, lines)
 

@@ -1,4 +1,4 @@
-"""The lines of a step, classified and by column, and those of one kind (rule J1)."""
+"""The lines of a step, classified and by column, and the lines of one kind (rule J1)."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from app.core.formats.step_message import Changes
 from app.core.state.tables import StateReader
 
 _JUDGED: Final = frozenset({"ip", "user_agent", "webdriver", "malformed", "payload", "payload_b64"})
-"""Fields that are read where lines are classified, and go no further."""
+"""Fields that only the classification of lines reads."""
 _SCHEMA: Final = {name: DTYPES[kind] for name, kind in STORED_FIELDS.items() if name not in _JUDGED}
 _TEXT: Final = pl.String()
 
@@ -27,23 +27,23 @@ class StepLines(NamedTuple):
     """Every line of a step's blocks, in log order; a line's place is its position in the step."""
 
     frame: pl.DataFrame
-    """The fields that rows have, and what enrichment read of the user agent and the address."""
+    """The fields that rows have, and the columns that come from the user agent and the address."""
     blocks: Sequence[AcceptedBlock]
     ends: Sequence[int]
-    """Of each block the position behind its last line."""
+    """For each block, the position behind its last line."""
     positions: Mapping[int, Sequence[int]]
-    """The lines of each code that a line has, ascending."""
+    """Code -> the positions of its lines, ascending."""
     rejections: Mapping[int, Rejection]
-    """Of each bot and malformed line, copies among them, by its position."""
+    """The rejections of bots and malformed lines, duplicates included, by their positions."""
     seen: Changes | None
-    """What `seen` learns; None where nothing."""
+    """The changes of state `seen`; None if there are none."""
 
 
 def sort_lines(read: Iterable[Decoded], state: StateReader, dedup_window_ms: int, enricher: Enricher) -> StepLines:
     """Decide on every line of a step.
 
     Args:
-        read: the lines, a few blocks at a time: what is made of each is small against its objects, which go at once.
+        read: the lines, a few blocks at a time, so that their objects are freed early; the columns are small.
         state: the partition's tables before the step.
         dedup_window_ms: how long an event id is remembered.
         enricher: look-ups.
@@ -93,7 +93,7 @@ class Part:
 
     Args:
         lines: all lines of the step.
-        code: which of them; there is at least one.
+        code: the code of the lines; at least one line has it.
     """
 
     def __init__(self, lines: StepLines, code: int) -> None:
@@ -101,9 +101,9 @@ class Part:
         self.positions = positions = lines.positions[code]
         self.blocks = lines.blocks
         self.spans = _spans(positions, lines.ends)
-        """Of each block the part's own positions in it."""
+        """For each block, the part's own positions in it."""
         self.numbers: list[int] = []
-        """Of each line its number in its batch."""
+        """For each line, its number in its batch."""
         for block, span, end in zip(lines.blocks, self.spans, lines.ends, strict=True):
             shift = block.header.first_line + block.header.lines - end
             self.numbers += [n + shift for n in positions[span.start : span.stop]]
@@ -113,7 +113,7 @@ class Part:
 
     @property
     def rejections(self) -> list[Rejection]:
-        """Of each line of a part that is rejected what is said of it."""
+        """For each line of a part that is rejected, its rejection."""
         return [self._lines.rejections[n] for n in self.positions]
 
     def by_batch(self) -> Iterator[tuple[str, list[int]]]:
@@ -123,7 +123,7 @@ class Part:
                 yield block.header.batch_id, self.numbers[span.start : span.stop]
 
     def texts(self) -> Iterator[bytes]:
-        """Of each line its stored text."""
+        """The stored text of each line."""
         start_of_block = 0
         for block, span, end in zip(self.blocks, self.spans, self._lines.ends, strict=True):
             at, start = start_of_block, 0

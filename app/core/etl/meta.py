@@ -1,4 +1,4 @@
-"""What the ETL keeps between two steps besides its tables: msgpack, carried by every step message.
+"""The state that the ETL keeps between two steps besides its tables: msgpack, in every step message.
 
 Versions (rule E10): it names its version. A field that a reader does not know makes it a newer one, because the next step
 writes the meta anew and would drop it.
@@ -18,7 +18,7 @@ META_VERSION: Final = 1
 
 
 class EtlMeta(msgspec.Struct, frozen=True):
-    """Stream time, the shards it comes from, how far the window is closed, and how much could not be read."""
+    """Stream time, the shards it comes from, how far the window is closed, and the tally of unreadable blocks."""
 
     version: int = META_VERSION
     stream_time_ms: int = UNKNOWN

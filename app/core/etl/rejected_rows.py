@@ -16,11 +16,11 @@ BOT: Final = "bot"
 MALFORMED: Final = "malformed"
 _IP_FIELD: Final = re.compile(r'("ip"\s*:\s*")([^"\\]*)(")')
 _ADDRESS: Final = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:]+(?:\.\d{1,3}){0,3}")
-"""What may be an address inside a text, such as a list of them or one with a port."""
+"""An address inside a text, such as a list of addresses or an address with a port."""
 
 
 def malformed_rows(part: Part) -> pl.DataFrame:
-    """A row for each malformed line: what it says of itself, as far as that is valid, and its text."""
+    """A row for each malformed line: its fields that are valid, and its text."""
     return _rows(part, MALFORMED, [rejection.payload or "" for rejection in part.rejections])
 
 
@@ -42,7 +42,7 @@ def without_address(payload: str, ip: str | None) -> str:
 
 
 def _truncate(found: re.Match[str]) -> str:
-    return truncated_ip(found[0]) or found[0]  # what is no address names nobody, and may be the very fault
+    return truncated_ip(found[0]) or found[0]  # a text that is no address names no person; it may be the fault itself
 
 
 def _rows(part: Part, kind: str, payloads: Sequence[str]) -> pl.DataFrame:

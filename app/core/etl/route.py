@@ -31,31 +31,31 @@ from app.core.state.tables import KEY_BYTES, MemoryState, StateReader
 
 
 class RoutedLines(NamedTuple):
-    """What the blocks of a step bring."""
+    """The lines of a step's blocks, each on its way."""
 
     rows: list[tuple[str, pl.DataFrame]]
     """(flow, rows) emitted at once."""
     outcomes: list[tuple[str, Part]]
     """(outcome, lines) that have their ledger entry now."""
     late: pl.DataFrame | None
-    """Rows of `engagements`: seconds that are late on arrival."""
+    """Rows of `engagements`: second events that are late on arrival."""
     first_events: pl.DataFrame | None
-    """New firsts, columns PENDING_COLUMNS."""
+    """New first events, columns PENDING_COLUMNS."""
     second_events: pl.DataFrame | None
-    """New seconds without a decision, columns SECONDS_COLUMNS."""
+    """New second events without a decision, columns SECONDS_COLUMNS."""
     views: dict[bytes, bytes]
-    """Page views whose joining first is new: what `views` learns of each."""
+    """Page view -> the new value of state `views`, for each whose joining first event is new."""
     changes: list[Changes]
-    """What `seen`, `blocks` and `views` learn."""
+    """The changes of states `seen`, `blocks` and `views`."""
 
 
 class Known(NamedTuple):
-    """What a partition knows before the step."""
+    """The knowledge of a partition before the step."""
 
     state: StateReader
     """Its tables."""
     joining_keys: Mapping[bytes, bytes]
-    """Digest of a page view -> join key of its joining first, for each that is open."""
+    """Digest of a page view -> join key of its joining first event, for each that is open."""
 
 
 NOTHING: Final = RoutedLines([], [], None, None, None, {}, [])
@@ -68,10 +68,10 @@ def route_lines(
 
     Args:
         blocks: the blocks, each with stream time at its place.
-        known: what the partition knows before the step.
+        known: the knowledge of the partition before the step.
         rules: bounds and limits.
         enricher: look-ups.
-        careful: take line by line; one that raises is rejected with its reason (rule E6).
+        careful: take line by line; a line that raises is rejected with its reason (rule E6).
     """
     if not blocks:
         return NOTHING
@@ -120,7 +120,7 @@ def _route(read: Iterable[Decoded], known: Known, rules: EtlRules, enricher: Enr
 
 
 class _WindowEvents(NamedTuple):
-    """New firsts or seconds."""
+    """New first events, or new second events."""
 
     frame: pl.DataFrame | None
     """None where there are none."""
@@ -143,7 +143,7 @@ def _join(
     joining_keys = known.joining_keys
     unknown_page_views = [
         digest for digest in second_events.events.digests if digest not in joining_keys
-    ]  # their first is not open: few
+    ]  # few: their first event is not open
     asked = list(dict.fromkeys([*first_events.events.digests, *unknown_page_views]))
     values = zip(asked, known.state.get("views", asked), strict=True)
     views = {digest: value for digest, value in values if value is not None}
@@ -151,7 +151,7 @@ def _join(
 
 
 def _rehearsal(rules: EtlRules, enricher: Enricher) -> Callable[[Decoded], None]:
-    """Puts some lines through everything that ever happens to them, and keeps nothing."""
+    """A function that puts some lines through every later step of their way, and keeps nothing."""
     empty = Known(MemoryState(), {})
 
     def rehearse(lines: Decoded) -> None:

@@ -1,4 +1,4 @@
-"""What a step takes from the log: how many messages, and what they are (rules E1, E6, E7, E8, T4)."""
+"""The input of a step: how many messages it takes, and of which kind each is (rules E1, E6, E7, E8, J1, T4)."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -28,11 +28,11 @@ from app.core.state.tables import StateReader
 from app.errors import ConservationBroken, DeadLettersExceeded, EnvelopeInvalid, EpochMismatch, FrameInvalid
 
 _ROOM: Final = 4
-"""A step takes at most this part of a message in raw lines: the rest is for its rows' other columns and the state."""
+"""The raw lines of a step take at most this part of a message; its other columns and the state need the rest."""
 
 
 class Intake(NamedTuple):
-    """What the messages of a step are."""
+    """The messages of a step, by kind."""
 
     blocks: list[AcceptedBlock]
     replays: list[Replay]
@@ -56,10 +56,10 @@ class _Placed(NamedTuple):
 def how_many(waiting: Sequence[SourceMessage], meta: EtlMeta, rules: EtlRules) -> int:
     """How many of `waiting` one step may take: at least one, if any is waiting.
 
-    A step ends where its blocks have `step_bytes` raw bytes (or a quarter of a message), and before a block that was
-    received before stream time, if stream time moved inside the step or an earlier block of it brings what is due on
-    arrival; and before any block, if stream time moved so far that state forgets page views which the step began with
-    open: see `app.core.join.join` for why.
+    A step ends in three cases. Its blocks have `step_bytes` raw bytes, or a quarter of a message. The next block was
+    received before stream time, and stream time moved inside the step, or an earlier block of the step has events that are
+    due on arrival. Or stream time moved so far that state has forgotten page views that were open when the step began.
+    `app.core.join.join` says why.
     """
     limit = min(rules.step_bytes, rules.message_bytes // _ROOM)
     span = rules.join.upper_ms
@@ -89,15 +89,15 @@ def how_many(waiting: Sequence[SourceMessage], meta: EtlMeta, rules: EtlRules) -
 
 
 def take_in(messages: Sequence[SourceMessage], partition: int, meta: EtlMeta, rules: EtlRules, state: StateReader) -> Intake:
-    """What `messages` are, each at its own stream time.
+    """Sort `messages` by kind, each at its own stream time.
 
-    A block that the state knows is a replay (rule E7); one that is older than the dedup window is refused with an alarm:
-    nobody remembers whether it has been here. What cannot be read is a dead letter: it must not stop its partition, and
-    nothing of it is remembered, so that the audit's copy, cut anew from the raw file, is taken.
+    A block that the state knows is a replay (rule E7). A block that is older than the dedup window is refused with an alarm,
+    because the state no longer remembers whether it was taken. An unreadable message is a dead letter (rule E8): the
+    partition goes on, and state remembers nothing of it, so that the copy which the audit cuts from the raw file is taken.
 
     Raises:
         EpochMismatch: a block of another epoch.
-        DeadLettersExceeded: too much of what the partition met of late cannot be read.
+        DeadLettersExceeded: too many of the partition's last messages are unreadable.
     """
     now, shards = meta.stream_time_ms, meta.shards.copy()
     placed: list[_Placed] = []
@@ -124,14 +124,14 @@ def take_in(messages: Sequence[SourceMessage], partition: int, meta: EtlMeta, ru
 
 
 def _read(value: bytes) -> Control | BlockHeader:
-    """What a message is. Raises EnvelopeInvalid where it is nothing."""
+    """The control message or block header in a message. Raises EnvelopeInvalid for any other message."""
     return decode_control(value) if is_control(value) else decode_header(value)
 
 
 def _tell_apart(
     placed: Sequence[_Placed], partition: int, dedup_window_ms: int, state: StateReader
 ) -> tuple[list[AcceptedBlock], list[Replay], list[DeadLetter], list[str]]:
-    """The blocks to take, opened; the replays, the dead letters, and alarms on what is refused."""
+    """The blocks to take, opened; the replays, the dead letters, and the alarms on refused blocks."""
     keys = [header.key for header, _, _ in placed]
     known = dict(zip(keys, state.get("blocks", keys), strict=True))
     blocks: list[AcceptedBlock] = []
@@ -171,7 +171,7 @@ def _dead_letter(offset: int, exc: Exception, header: BlockHeader | None = None)
 
 
 def _count(tally: Tally, placed: Sequence[_Placed], dead: Sequence[DeadLetter], limit: DeadLetterLimit) -> Tally:
-    """The tally after these messages, in their order; what the audit sends again counts as met, not as another letter."""
+    """The tally after these messages, in their order. An unreadable copy from the audit counts as met, not as unreadable."""
     letters = {letter.offset: letter for letter in dead}
     for offset in sorted({*letters, *(message.offset for _, message, _ in placed)}):
         letter = letters.get(offset)
@@ -186,9 +186,9 @@ def _count(tally: Tally, placed: Sequence[_Placed], dead: Sequence[DeadLetter], 
 
 
 def raw_size(message: bytes) -> int:
-    """How many bytes of lines a block's envelope holds, as far as its frame's head says; never more than a frame may."""
+    """The bytes of lines in a block's envelope, by the head of its frame; at most the largest size of a frame."""
     try:
         stated = raw_bytes_of(message[HEADER_BYTES : HEADER_BYTES + 18])
     except zstandard.ZstdError:
-        stated = None  # no frame: the step that takes it says so
+        stated = None  # no frame: the step that takes the message says so
     return MAX_RAW_BYTES if stated is None else min(stated, MAX_RAW_BYTES)

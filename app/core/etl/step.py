@@ -1,4 +1,4 @@
-"""The ETL's decisions for one partition: which messages a step takes, and what the step is (rules E1, E4, E6, E7, J1).
+"""The ETL's decisions for one partition: the messages that a step takes, and the step (rules E1, E4, E6, E7, J1).
 
 The shell's loop, with the log deciding in between (rule E3):
 
@@ -43,7 +43,7 @@ from app.errors import IllegalMove, SourceGap
 __all__ = ["EtlRules", "PartitionEtl", "SourceMessage", "StepDecision"]
 
 OVERHEAD_BYTES: Final = 64 * 1024
-"""What a step message holds besides rows and changes: meta, names, the ledger."""
+"""Room in a step message for everything but rows and changes: meta, names, the ledger."""
 
 
 class StepDecision(NamedTuple):
@@ -51,15 +51,15 @@ class StepDecision(NamedTuple):
 
     message: StepMessage
     pressing: bool
-    """False where it only moves time: the shell may wait for more, up to 5 s (rule E6)."""
+    """False if it only moves time: the shell may wait for more, up to 5 s (rule E6)."""
     more: bool
     """Whether something due is left over: the next step takes no messages, at once."""
     letters: Sequence[bytes] = ()
-    """Copies of what the step sets aside, for topic `dead-letters`: there before the step is sent."""
+    """Copies of the messages that the step sets aside, for topic `dead-letters`. They are sent before the step."""
 
 
 class Applied(NamedTuple):
-    """Where the last applied step left a partition."""
+    """The position of a partition after its last applied step."""
 
     meta: EtlMeta
     source_offset: int
@@ -92,7 +92,7 @@ class PartitionEtl:
         """Begin behind the last applied step.
 
         Args:
-            partition: which one.
+            partition: its number.
             rules: bounds and limits.
             enricher: look-ups, shared by the partitions of a worker.
             state: the partition's tables, read at every step; `pending` and `seconds` are read whole now.
@@ -116,7 +116,7 @@ class PartitionEtl:
 
     @property
     def leftover(self) -> bool:
-        """Whether something due was left over by the last step, for the size of its message."""
+        """Whether the last step left something over that is due, because its message was full."""
         order = self._window.order
         return bool(order) and order[0].due_ms < self._meta.stream_time_ms
 
@@ -124,18 +124,17 @@ class PartitionEtl:
         """How many of `waiting`, the messages behind the applied ones, the next step takes.
 
         Returns: at least 1 if any is waiting; 0 while `leftover`: then the next step is `decide` without messages.
-
         """
         return 0 if self.leftover else how_many(waiting, self._meta, self._rules)
 
     def decide(
         self, messages: Sequence[SourceMessage], number: int, predecessor: int, *, careful: bool = False
     ) -> StepDecision:
-        """The step that takes `messages`; pure: nothing of what this object answers changes, nor do the tables.
+        """The step that takes `messages`. It is pure: this object answers as before, and the tables do not change.
 
         Args:
             messages: the first `take` of the waiting ones; none while `leftover`.
-            number: of the step, the applied one + 1.
+            number: the step's number, the applied one + 1.
             predecessor: offset on `rows` of the last message that counted.
             careful: a step with these messages failed twice: take their lines one by one (rule E6).
 
@@ -143,7 +142,7 @@ class PartitionEtl:
             SourceGap: the messages do not follow the applied one without a hole.
             IllegalMove: messages were given while something due is left over.
             EpochMismatch: a block of another epoch.
-            DeadLettersExceeded: too much of what the partition met of late cannot be read.
+            DeadLettersExceeded: too many of the partition's last messages are unreadable.
         """
         self._check(messages)
         intake = take_in(messages, self._partition, self._meta, self._rules, self._state)
@@ -152,7 +151,7 @@ class PartitionEtl:
         budget = self._rules.message_bytes - OVERHEAD_BYTES - 2 * intake.raw_bytes
         while True:
             message, more = self._compose(messages, intake, routed, (number, predecessor), budget)
-            # Estimates of compressed sizes can be wrong: with half the budget, and so on, it fits.
+            # Estimates of compressed sizes can be wrong; the budget is halved until the message fits.
             if budget <= 1 or size_of(message) <= self._rules.message_bytes:
                 break
             budget //= 2
@@ -160,9 +159,10 @@ class PartitionEtl:
         return StepDecision(message, pressing, more, self._letters(message.dead_letters, messages))
 
     def declare_gap(self, first_available: int, number: int, predecessor: int) -> StepDecision:
-        """The step that gives up every source message before `first_available`: retention took them (rule E4).
+        """The step that gives up every source message before `first_available`: retention deleted them (rule E4).
 
-        Blocks among them are missed by the audit, and sent again; ENDs are not, hence what is known of the shards goes too.
+        The audit misses the blocks among them and sends them again. An END is not sent again, so the step forgets which
+        shards are open.
         """
         lost = f"source offsets {self._applied + 1} to {first_available - 1} are gone by retention: the audit repairs them"
         meta = msgspec.structs.replace(self._meta, shards=self._meta.shards.behind_a_gap())
@@ -176,7 +176,7 @@ class PartitionEtl:
         return StepDecision(message, pressing=True, more=self.leftover)
 
     def advance(self, step: StepMessage) -> None:
-        """Follow a step that counts, once its changes are in the tables; from its message alone, whoever decided it."""
+        """Follow a step that counts, whichever owner decided it. Its changes are in the tables already."""
         self._meta = decode_meta(step.meta)
         learn_step(self._window, self._meta.closed, step.changes, self._prepared)
         self._prepared = []
@@ -222,7 +222,7 @@ class PartitionEtl:
         return message, closing.more
 
     def _letters(self, dead: Sequence[DeadLetter], messages: Sequence[SourceMessage]) -> list[bytes]:
-        """What goes to topic `dead-letters`, a message each."""
+        """The messages for topic `dead-letters`."""
         letters = []
         for letter in dead:
             source = messages[letter.offset - self._applied - 1]
@@ -232,7 +232,7 @@ class PartitionEtl:
 
 
 def size_of(step: StepMessage) -> int:
-    """Bytes of a step's message, a little more rather than less."""
+    """An estimate of the bytes of a step's message, rather too large than too small."""
     rows = sum(len(packed) for packed in step.rows.values())
     ledger = sum(len(entry.line_set) + len(entry.batch_id) + len(entry.outcome) + 16 for entry in step.ledger)
     changes = sum(len(c.keys) + len(c.value_ends) + len(c.values) + len(c.deletes) + 32 for c in step.changes)

@@ -1,7 +1,7 @@
-"""A partition's stream time, told by the marks of Kinesis shards (rules T4, T5).
+"""A partition's stream time, from the watermarks of Kinesis shards (rules T4, T5).
 
-Stream time is the lowest mark of all known shards that are not finished. It never goes back and never passes the broker's
-append time of the message that moves it. A slow or dead pump holds it: joins wait, and nothing is lost.
+Stream time is the lowest watermark of all known shards that are not finished. It never goes back, and it never passes the
+broker's append time of the message that moves it. A slow or dead reader holds it: joins wait, and nothing is lost.
 """
 
 import msgspec
@@ -11,21 +11,21 @@ from app.core.join.join_order import UNKNOWN
 
 
 class ShardWatermarks(msgspec.Struct, array_like=True):
-    """What a partition knows of the shards; part of `app.core.etl.meta.EtlMeta`."""
+    """The shards as a partition knows them; part of `app.core.etl.meta.EtlMeta`."""
 
     watermarks: dict[str, int] = {}
-    """Shard -> its highest mark, ms; a finished shard's last one stays, for its children to start from."""
+    """Shard -> its highest watermark, ms. The last one of a finished shard stays, because its children start from it."""
     unfinished: dict[str, list[str]] = {}
     """Every known shard without an END -> its parents."""
     finished: list[str] = []
-    """Shards that ended; they never reopen (rule T5). In the order in which that was heard."""
+    """Shards that ended, in the order in which their ENDs came; they never reopen (rule T5)."""
 
     def copy(self) -> "ShardWatermarks":
         """An independent copy."""
         return ShardWatermarks(dict(self.watermarks), dict(self.unfinished), list(self.finished))
 
     def observe(self, control: Control) -> None:
-        """Take a tick's marks and lists, or a shard's END. What else is said of a finished shard is ignored."""
+        """Take a watermark message or an END. Later messages about a finished shard change nothing (rule T5)."""
         ended = [control.shard] if isinstance(control, End) else control.finished
         for shard in ended:
             self.unfinished.pop(shard, None)
@@ -41,18 +41,18 @@ class ShardWatermarks(msgspec.Struct, array_like=True):
                     self.watermarks[shard] = max(mark, self.watermarks.get(shard, UNKNOWN))
 
     def behind_a_gap(self) -> "ShardWatermarks":
-        """What is known behind messages that are gone: an END may have been among them, so no shard is known to be open.
+        """The shards behind a gap. An END may have been in the gap, so no shard is known to be open.
 
-        Time stands until the next tick lists the shards anew. That tick may come from a worker whose list is older than the
-        gap: where it lacks a child, time may pass the child's first records, whose joins become late (late is not missing);
-        where it still has a shard that ended, a later tick says so once more.
+        Time stands until the next watermark message lists the shards anew. The list in it may be older than the gap. If it
+        lacks a child, time may pass the child's first records, and their joins become late (late is not missing). If it
+        still has a shard that ended, a later watermark message names that shard as finished.
         """
         return ShardWatermarks(dict(self.watermarks), {}, list(self.finished))
 
     def lowest(self) -> int | None:
-        """The lowest mark, ms; None where a shard without a mark holds time, or no unfinished shard is known.
+        """The lowest watermark, ms; None if a shard without a watermark holds time, or no unfinished shard is known.
 
-        A shard that has no mark yet starts from its parents: it counts with the lowest of their last marks.
+        A shard that has no watermark yet counts with the lowest of its parents' last watermarks.
         """
         lowest: int | None = None
         for shard, parents in self.unfinished.items():
@@ -72,7 +72,7 @@ def moved_time(now_ms: int, shards: ShardWatermarks, append_ms: int) -> int:
 
     Args:
         now_ms: stream time before it.
-        shards: what is known of the shards, the message included.
+        shards: the shards as they are known with the message.
         append_ms: the broker's append time of the message.
     """
     lowest = shards.lowest()

@@ -1,1 +1,1 @@
-"""What a client may send: fields, their rules, and how a request body becomes lines."""
+"""The events that clients send: fields and their rules, and the way from a request body to lines."""

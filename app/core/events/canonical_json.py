@@ -1,9 +1,9 @@
 """JSON as this project reads and writes it: one strict reading of any bytes, one canonical text of any value.
 
-Two readers give the same answer. `decode_fast` takes what msgspec reads without doubt, in microseconds; what it leaves
-undecided goes to `decode_exact`, which is the definition: strict RFC 8259 (no NaN, no Infinity, no byte order mark),
-U+0000 and lone surrogates become U+FFFD in every string, keys included, and numbers too large for a double or for an
-integer conversion keep their digits.
+Two readers give the same answer. `decode_fast` takes a text that msgspec reads without doubt, in microseconds. Every other
+text goes to `decode_exact`, which is the definition: strict RFC 8259 (no NaN, no Infinity, no byte order mark). U+0000 and
+lone surrogates become U+FFFD in every string, keys included. Numbers that are too large for a double or for an integer
+conversion keep their digits.
 """
 
 import json
@@ -17,7 +17,7 @@ import msgspec
 from app.errors import FormatInvalid
 
 MAX_DEPTH: Final = 128
-"""Deepest nesting that is read; far from any parser's recursion limit, so that the answer never depends on the stack."""
+"""Deepest nesting that is read. It is far from any parser's recursion limit: the answer never depends on the stack."""
 MAX_DIGITS: Final = 1000
 """An integer of more digits keeps its text (Python converts at most 4,300)."""
 
@@ -68,7 +68,7 @@ def decode(text: bytes) -> Any:
 
 
 def decode_fast(text: bytes) -> Any:
-    """What `decode_exact` would return, or None where only it can tell (`null` among them)."""
+    """The answer of `decode_exact`, or None if only `decode_exact` can give it (`null` is such a text)."""
     if _ESCAPED_NUL in text or text.count(b"{") + text.count(b"[") > MAX_DEPTH:
         return None
     try:
@@ -122,7 +122,7 @@ def _children(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def _storable(value: Any) -> Any:
-    """`value` with every string, keys included, fit to be stored; of keys that become equal the last one counts."""
+    """`value` with every string, keys included, fit to be stored. If keys become equal, the last one counts."""
     if isinstance(value, str):
         return storable_text(value)
     if isinstance(value, dict):

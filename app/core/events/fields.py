@@ -1,7 +1,7 @@
 """The catalogue of event types and of their fields: rules, users, and how a stored line holds them (a public contract).
 
-Lengths are UTF-8 bytes of the text as stored. A check is only asked about a present value: JSON null is absent for every
-field, the empty string for every field of text.
+Lengths are UTF-8 bytes of the text as stored. A check is asked only about a value that is present. JSON null counts as
+absent in every field, the empty string in every field of text.
 """
 
 import ipaddress
@@ -26,7 +26,7 @@ INT64: Final = (-(2**63), 2**63 - 1)
 
 
 class JoinPart(Enum):
-    """What events of a type are to the join."""
+    """The part of an event type in the join."""
 
     FIRST = "first"
     """They wait for a second event of their page view."""
@@ -52,7 +52,7 @@ TYPES: Final = (
     EventType("ad_click", AD_CLICKS),
     EventType("redirect", REDIRECTS),
 )
-"""Every type of event; exactly one is the join's first, and one its second."""
+"""Every type of event; exactly one is the join's first event, and one its second event."""
 FLOW_OF: Final[dict[str, Flow]] = {kind.name: kind.flow for kind in TYPES}
 EVENT_TYPES: Final = tuple(FLOW_OF)
 
@@ -116,7 +116,7 @@ def _any_string(value: object) -> str | None:
 
 @lru_cache(maxsize=4096)
 def normal_address(text: str) -> str | None:
-    """An IP address in its one spelling (IPv4 inside IPv6 as IPv4, no zone), or None if `text` is none."""
+    """An IP address in its one spelling (IPv4 inside IPv6 as IPv4, no zone); None for a text that is no address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -171,7 +171,7 @@ OF_SERVERS: Final[dict[str, Field]] = {
     "ip": Field(_address, EVENT_TYPES),
     "user_agent": Field(_any_string, EVENT_TYPES),
 }
-"""What only a server key may say; from a browser key both are dropped, whatever they hold."""
+"""Fields that only a server key may send; from a browser key both are dropped."""
 KNOWN_TO: Final[dict[KeyKind, dict[str, Field]]] = {"browser": FIELDS, "server": {**FIELDS, **OF_SERVERS}}
 
 STORED_FIELDS: Final[dict[str, ColumnKind]] = {
@@ -186,7 +186,7 @@ STORED_FIELDS: Final[dict[str, ColumnKind]] = {
 """Every field that a stored line can have; timestamps are integers, ms since the epoch."""
 
 WITHOUT_COLUMN: Final = frozenset({"webdriver"})
-"""Used by every type though no flow has a column for it: the pipeline reads it, and analysts find it in properties."""
+"""Every type uses it, although no flow has its column: the pipeline reads it, and analysts find it in properties."""
 
 
 class TypedField(NamedTuple):
@@ -212,5 +212,5 @@ TYPED_FIELDS: Final = {event_type: _typed_fields(event_type) for event_type in E
 
 
 def is_absent(field: Field, value: object) -> bool:
-    """Whether `value` says nothing: null, or the empty string where the field holds text."""
+    """Whether `value` counts as absent: null, or the empty string in a field of text."""
     return value is None or (value == "" and field.kind is ColumnKind.STRING and field.check is not _object)

@@ -1,13 +1,13 @@
-"""One line of a request, judged and in its stored form.
+"""One line of a request, checked and in its stored form.
 
-`parse_line` takes whatever a client sent as one line and never fails: what is not an event becomes a malformed line with
-the reason `field: rule`. The stored form is canonical JSON with only the fields of `STORED_FIELDS`, each of its type or
+`parse_line` takes any bytes as one line and never fails: a line that is no event becomes a malformed line with the reason
+`field: rule`. The stored form is canonical JSON with only the fields of `STORED_FIELDS`. Each field has its type or is
 absent, so that frames of lines can be read by column with a fixed schema:
 
     valid       the fields that the event's type uses, `properties` (a JSON object as text) holding everything else,
                 received_at, ip, user_agent
-    malformed   malformed (the reason), payload (the line as text), payload_b64 (only where it was not UTF-8), received_at,
-                ip, user_agent, and event_id and event_type where these two are themselves valid
+    malformed   malformed (the reason), payload (the line as text), payload_b64 (only if it was not UTF-8), received_at,
+                ip, user_agent; event_id and event_type, each only if it is valid
 
 `malformed`, `payload` or `received_at` sent by a client are unknown fields like any other: they end in `properties`.
 """
@@ -46,7 +46,7 @@ MAX_LINE_BYTES: Final = 64 * 1024
 MAX_USER_AGENT_BYTES: Final = 1024
 
 _IDENTITY: Final = ("event_id", "event_type")
-"""What even a malformed line keeps as fields, where valid."""
+"""Fields that even a malformed line keeps, if they are valid."""
 _OWN: Final = {
     kind: frozenset({"event_type", "properties", *(p.name for p in places)} - WITHOUT_COLUMN)
     for kind, places in TYPED_FIELDS.items()
@@ -54,7 +54,7 @@ _OWN: Final = {
 
 
 class _Sender(NamedTuple):
-    """What the collector knows of a line without reading it."""
+    """The facts about a line's sender that the collector knows without reading the line."""
 
     kind: KeyKind
     received_at_ms: int
@@ -66,11 +66,11 @@ def parse_line(line: bytes, kind: KeyKind, received_at_ms: int, ip: str | None, 
     """The stored form of one line.
 
     Args:
-        line: what the client sent, without its LF.
-        kind: a `server` key's event may name its own ip and user_agent, a `browser` key's are dropped.
+        line: the bytes that the client sent, without the LF.
+        kind: an event of a `server` key may name its own ip and user_agent; those of a `browser` key are dropped.
         received_at_ms: arrival of the request, ms since the epoch.
         ip: the connection's address.
-        user_agent: the connection's; stored cut at 1024 UTF-8 bytes.
+        user_agent: the connection's user agent; it is cut at 1024 UTF-8 bytes.
 
     Guarantees: never raises on any bytes; the same arguments give the same bytes.
     """
@@ -130,7 +130,7 @@ def _store(event: dict[str, Any], sender: _Sender) -> dict[str, Any] | None:
 
 
 def _signed(stored: dict[str, Any], received_at_ms: int, ip: str | None, user_agent: str | None) -> dict[str, Any]:
-    """`stored` with what the collector adds to every line."""
+    """`stored` with the fields that the collector adds to every line."""
     stored["received_at"] = received_at_ms
     if ip:
         stored["ip"] = ip
@@ -140,9 +140,9 @@ def _signed(stored: dict[str, Any], received_at_ms: int, ip: str | None, user_ag
 
 
 def _rest(event: dict[str, Any], own: frozenset[str], kind: KeyKind) -> dict[str, Any] | None:
-    """What has no place of its own in the event's type: unknown fields, and known ones that hold to their rule.
+    """The fields that have no place of their own in the event's type: unknown ones, and known ones that keep their rule.
 
-    None if a known one does not.
+    Returns: None if a known field breaks its rule.
     """
     known = KNOWN_TO[kind]
     rest: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def _rest(event: dict[str, Any], own: frozenset[str], kind: KeyKind) -> dict[str
 
 
 def _first_fault(event: dict[str, Any], kind: KeyKind) -> str:
-    """`field: rule` of the first broken rule, in the order of the catalogue, whatever the order in the line."""
+    """`field: rule` of the first broken rule, in the order of the catalogue."""
     for name, field in KNOWN_TO[kind].items():
         value = event.get(name)
         if is_absent(field, value):
@@ -189,8 +189,8 @@ def _malformed(line: bytes, reason: str, event: dict[str, Any] | None, sender: _
 
 
 def _payload(line: bytes) -> dict[str, str]:
-    """The line as text of at most 64 KiB, and its bytes where text cannot say them."""
-    head = line[: MAX_LINE_BYTES + 4]  # a character begun before the cut ends within it
+    """The line as text of at most 64 KiB, and its bytes if they are not UTF-8."""
+    head = line[: MAX_LINE_BYTES + 4]  # the last character may end behind the cut
     text = {"payload": cut_text(storable_text(head.decode(errors="replace")), MAX_LINE_BYTES)}
     try:
         line.decode()
@@ -205,12 +205,12 @@ def _holds(field: Field, value: object) -> bool:
 
 
 def read_stored_line(line: bytes) -> dict[str, Any]:
-    """The fields of a stored line, judged again; for lines that a columnar reader cannot take.
+    """The fields of a stored line, checked again; for lines that a columnar reader cannot take.
 
-    Returns: every name of `STORED_FIELDS`, None where absent. What is not a stored line comes back as a malformed one with
-        its reason, its text as payload, and those of event_id, event_type, received_at, ip and user_agent that are valid
-        (received_at is None where the line has none: the block's own then counts). A field of a valid event that only a
-        newer collector knows goes into `properties`, the event's own keys first.
+    Returns: every name of `STORED_FIELDS`, with None for an absent field. Bytes that are no stored line come back as a
+        malformed line: with its reason, its text as payload, and each of event_id, event_type, received_at, ip and
+        user_agent that is valid. (If received_at is None, the block's own counts.) A field of a valid event that only a
+        newer collector knows goes into `properties`; a key that `properties` already has keeps its value.
 
     Raises:
         NewerFormat: the line is an event of a type that this version does not know, or its properties have no room for a
@@ -288,4 +288,4 @@ _CHECKS: Final[dict[str, Check]] = {
     "payload": string_check(MAX_LINE_BYTES),
     "payload_b64": string_check(2 * MAX_LINE_BYTES),
 }
-"""What each field of a stored line holds, where it is present."""
+"""The check of each field of a stored line, if the field is present."""

@@ -1,7 +1,7 @@
-"""From a request's body to its lines: bounded decompression, then one line an event, nothing lost and nothing judged.
+"""From a request's body to its lines: bounded decompression, then one line for each event. No line is lost or checked.
 
-`application/json` is one object or an array, each element a line in its own text. `application/x-ndjson` and `text/plain`
-are always NDJSON, never sniffed: LF separates, one trailing CR is dropped, empty lines are skipped.
+`application/json` is one object or an array; each element is a line, in its own text. `application/x-ndjson` and
+`text/plain` are always NDJSON: LF separates lines, one trailing CR is dropped, empty lines are skipped.
 """
 
 import re
@@ -16,15 +16,15 @@ from app.errors import RequestRejected
 JSON_TYPE: Final = "application/json"
 NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "text/plain"})
 _LINE: Final = re.compile(rb"[^\r\n][^\n]*|\r[^\n]+")
-"""A line that is not empty; "\\r\\n" alone is skipped without a step of Python."""
+"""A line that is not empty; the regular expression itself skips "\\r\\n" alone."""
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},"]', re.DOTALL)
 _WHITESPACE: Final = b" \t\n\r"
 _COMMAS_PER_LINE: Final = 32
-"""An array with more commas than this a permitted line is cut by the scanner, which stops at the limit."""
+"""If an array has more commas than this for each permitted line, the scanner cuts it, and stops at the limit."""
 _GUNZIP_STEP_BYTES: Final = 256 * 1024
 
 _TOKENS_PER_LINE: Final = 200
-"""The scanner reads no more tokens than this a permitted line: it is a hundred times slower than the parser."""
+"""The scanner reads only so many tokens for each permitted line: it is a hundred times slower than the parser."""
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _NEUTRAL: Final = rb"\\u0020"
 
@@ -36,7 +36,7 @@ def media_type(content_type: str) -> str:
     """The type of a Content-Type header without its parameters.
 
     Raises:
-        RequestRejected: 415, it is none that holds events.
+        RequestRejected: 415, it is no type that holds events.
     """
     name = content_type.partition(";")[0].strip().lower()
     if name != JSON_TYPE and name not in NDJSON_TYPES:
@@ -49,9 +49,8 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000) -> list[
     """The lines of a decompressed body, in order, without LF.
 
     Raises:
-        RequestRejected: 415 for another content type, 400 for a JSON document that cannot be parsed, is neither object nor
-            array, or for no line at all, 413 for more than `max_lines` or more
-            than the slow way of cutting an array may take.
+        RequestRejected: 415 for another content type; 400 for a JSON document that cannot be parsed or is neither object
+            nor array, or for no line at all; 413 for more than `max_lines`, or for more tokens than the scanner reads.
     """
     lines: list[bytes] = []
     for line in _elements(body, max_lines) if media_type(content_type) == JSON_TYPE else _ndjson(body):
@@ -87,9 +86,9 @@ def _elements(body: bytes, max_lines: int) -> Iterator[bytes]:
 
 
 def _cut_fast(text: bytes) -> list[bytes] | None:
-    """An array's elements where the parser reads it; None where it is nested too deep for that.
+    """An array's elements by the parser; None if the array is nested too deep for it.
 
-    Lone surrogates, which the parser refuses, are JSON: it is shown a text of the same lengths without them.
+    Lone surrogates are JSON, but the parser refuses them. So it reads a text of the same length without them.
     """
     neutral = _SURROGATE.sub(_NEUTRAL, text)
     try:
@@ -102,14 +101,14 @@ def _cut_fast(text: bytes) -> list[bytes] | None:
         return elements
     end = 0
     for number, element in enumerate(elements):
-        start = neutral.index(element, end + 1)  # only white space and one bracket or comma lie in between
+        start = neutral.index(element, end + 1)  # between two elements are only white space and one bracket or comma
         end = start + len(element)
         elements[number] = text[start:end]
     return elements
 
 
 def _cut_exact(text: bytes, max_tokens: int) -> Iterator[bytes]:
-    """An array's elements by scanning for its own commas; each must be JSON, however deep."""
+    """An array's elements by scanning for its own commas. Each element must be JSON; it may be nested deep."""
     depth, start = 0, 1
     for count, token in enumerate(_TOKEN.finditer(text)):
         mark = token[0]
@@ -136,7 +135,7 @@ def _cut_exact(text: bytes, max_tokens: int) -> Iterator[bytes]:
 
 
 def _require_json(text: bytes) -> None:
-    """Nothing, if `text` is one JSON value or nested too deep to tell (then its line says so)."""
+    """See that `text` is one JSON value. A text that is nested too deep passes; its line says so later."""
     try:
         _value.decode(_SURROGATE.sub(_NEUTRAL, text))
     except RecursionError:
@@ -162,8 +161,8 @@ def gunzip(body: bytes, max_bytes: int, take: Callable[[int], None] = lambda _: 
 
     Args:
         body: the whole compressed body.
-        max_bytes: the most that may come out.
-        take: called with the size of each piece before the next is made; it may raise to stop.
+        max_bytes: longest content.
+        take: called with the size of each piece before the next piece is made; it may raise to stop.
 
     Raises:
         RequestRejected: 413 for more than `max_bytes`, 400 for a corrupt or truncated stream.

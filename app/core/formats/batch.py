@@ -170,7 +170,7 @@ _received: Final = msgspec.json.Decoder(_Received)
 
 
 def cut_again(raw: bytes, item: RegistryItem, attempt: int) -> list[bytes]:
-    """The batch's blocks from its raw file, as the audit puts them to Kinesis again.
+    """The batch's blocks from its raw file, as the audit puts them to Kinesis again (rule A1).
 
     Args:
         raw: the raw file of `item`.

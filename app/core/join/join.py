@@ -1,18 +1,21 @@
-"""Who joins for a page view, and which seconds come too late for it (rules J2, J3).
+"""The first event that joins for a page view, and the second events that are too late for it (rules J2, J3).
 
-A step is decided in two moves. `admit_events`, here, takes the new first and second events in log order. It finds the
-first that joins for each page view, and the seconds that are late at once. `app.core.join.window_close` then closes
-everything that stream time has passed.
-A first is due at received_at + window + grace, a second at received_at + reorder.
+A step is decided in two moves. `admit_events`, here, takes the new first and second events in log order. It finds the first
+event that joins for each page view, and the second events that are late at once. `app.core.join.window_close` then closes
+everything that stream time has passed. A first event is due at received_at + window + grace, which is its upper bound U.
+A second event is due at received_at + reorder.
 
-Why closing once at the end of a step equals closing after each message of it. Let stream time move from T0 to T1 inside the
-step, and a block B follow with received_at >= T1, so all its events were received at T1 or later. What closes at T1 was due
-before T1: a first f with U < T1, a second s with received_at + reorder < T1. B's seconds lie behind U: late for f, whether
-f is closed before they arrive or after. B's firsts cannot replace f, being later, and lie further than reorder behind s.
-So B may arrive before the closing. A block received before T1 might matter to what closes at T1; it must not follow in the
-same step (`app.core.etl.source` ends the step before it). Neither may it follow a block that came so late that some of its
-own events are due on arrival: those close before anything else arrives. And no block may follow a move of time by almost the
-dedup window: state would have forgotten who joins for a page view that is, to the step, still open.
+Claim: closing once at the end of a step gives the same result as closing after each message of the step. Proof. Stream time
+moves from T0 to T1 inside the step, and a block B follows with received_at >= T1, so each event of B was received at T1 or
+later. The events that close at T1 were due before T1: a first event f with U < T1, a second event s with
+received_at + reorder < T1. B's second events were received after U. They are late for f, whether f closes before they arrive
+or after. B's first events cannot replace f, because they are later; and they were received more than reorder after s. So B
+may arrive before the closing.
+
+Three kinds of blocks must not follow in the same step, and `app.core.etl.source` ends the step before them. A block that was
+received before T1 may change the events that close at T1. A block may not follow a block that came so late that some of its
+events are due on arrival: those close before any other event arrives. And no block may follow a move of time by almost the
+dedup window: state would have forgotten the joining first event of a page view that is still open in the step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,46 +31,46 @@ class Events(NamedTuple):
     """Some events of a step as columns, in log order."""
 
     spans: Sequence[range]
-    """Of each block of the step the positions of its events; none at all where there are no events."""
+    """For each block of the step, the positions of its events; empty if there are no events at all."""
     join_keys: Sequence[bytes]
     digests: Sequence[bytes]
-    """Of their page views."""
+    """The digests of their page views."""
 
 
 class JoiningFirsts(NamedTuple):
-    """Who joins for the page views of some events, before the step."""
+    """The joining first events of some page views, before the step."""
 
     views: Mapping[bytes, bytes]
-    """What `views` holds for the page views of the firsts, and for those of the seconds that are not `open`."""
+    """The values of state `views` for the page views of first events, and of second events that are not in `open`."""
     open: Mapping[bytes, bytes]
-    """Digest of a page view -> join key of its joining first, for each that is open.
+    """Digest of a page view -> join key of its joining first event, for each that is open.
 
-    State remembers all of these at every block of the step: each is due at the step's first stream time or later, hence was
-    stored at that time less window and grace or later, and no block follows a move of time by more than the dedup window
-    less these (`app.core.etl.source`).
+    State remembers all of them at every block of the step. Each is due at the step's first stream time or later, so it was
+    stored at that time less window and grace, or later. And no block follows a move of time by more than the dedup window
+    less window and grace (`app.core.etl.source`).
     """
 
 
 class AdmittedEvents(NamedTuple):
-    """What the arrival of a step's firsts and seconds decides."""
+    """The decisions at the arrival of a step's first and second events."""
 
     views: dict[bytes, bytes]
-    """Page views whose joining first is new: what `views` learns of each."""
+    """Page view -> the new value of state `views`, for each whose joining first event is new."""
     late: list[int]
-    """Positions of the seconds that are late at once; the others have no decision yet."""
+    """Positions of the second events that are late at once; the others have no decision yet."""
 
 
 def admit_events(
     blocks: Sequence[AcceptedBlock], first_events: Events, second_events: Events, known: JoiningFirsts, rules: EtlRules
 ) -> AdmittedEvents:
-    """Take new firsts and seconds, block by block; a block's firsts count as arriving before its seconds.
+    """Take new first and second events, block by block. The first events of a block arrive before its second events.
 
     Args:
         blocks: the step's blocks.
         first_events: the new first events.
         second_events: the new second events.
-        known: the joining firsts of their page views.
-        rules: the join's bounds, and how long `views` remembers.
+        known: the joining first events of their page views.
+        rules: the join's bounds, and how long state `views` remembers.
     """
     span = rules.join.upper_ms
     views = _Views(known, span)
@@ -92,7 +95,7 @@ def admit_events(
 
 
 class _Views:
-    """Who joins for each page view, while a step's firsts arrive."""
+    """The joining first event of each page view, while the first events of a step arrive."""
 
     def __init__(self, known: JoiningFirsts, span_ms: int) -> None:
         self._known = known.views
@@ -100,25 +103,25 @@ class _Views:
         self._span_ms = span_ms
         self.fresh: dict[bytes, bytes] = {}
         self.brought: dict[bytes, int] = {}
-        """Of each of these the block that brought it."""
+        """Page view -> the block that brought its joining first event, for each of `fresh`."""
 
     def joining_key(self, digest: bytes, oldest: bytes) -> bytes | None:
-        """The join key of the first that joins for a second's page view; None where state remembers none since `oldest`."""
+        """The join key of the first event that joins for a page view; None if state remembers none since `oldest`."""
         view = self._find(digest)
         if view is None:
             return self._open.get(digest)
         return None if view < oldest else joining_key_in(view)
 
     def _find(self, digest: bytes) -> bytes | None:
-        """The value of a page view, however old; None where there is none."""
+        """The value of a page view, even an expired one; None if there is none."""
         return self.fresh.get(digest) or self._known.get(digest)
 
     def add(
         self, number: int, block: AcceptedBlock, oldest: bytes, digests: Sequence[bytes], join_keys: Sequence[bytes]
     ) -> None:
-        """Take the firsts of a block; who joins for a page view already stays so where it was received earlier."""
+        """Take the first events of a block. Of a page view's first events the one that was received earliest joins."""
         stored = pack_time(block.stored_ms)
-        # A first that outlives its memory would lose its place in the join: it is remembered from its own arrival on.
+        # Remembered from its own receipt on: a first event that outlives its memory would lose its place in the join.
         values = [max(stored, join_key[:TIME_BYTES]) + join_key for join_key in join_keys]
         fresh = dict(zip(digests, values, strict=True))
         if len(fresh) == len(values) and self.fresh.keys().isdisjoint(fresh) and self._known.keys().isdisjoint(fresh):

@@ -1,8 +1,9 @@
-"""An event's join key: the order in which first and second events come, everywhere in the join (rules J2, J3).
+"""An event's join key: the one order of first and second events in the join (rules J2, J3).
 
-Rank is received_at, 8 bytes big-endian, then the event id in UTF-8. Ranks as bytes are in the order of
-(received_at, event_id): UTF-8 keeps the order of code points. A value of state `views` is its stored time, packed alike, and
-the join key of the first event that joins; two values, or a value and a packed time, compare by stored time first.
+A join key is received_at, 8 bytes big-endian, then the event id in UTF-8. Join keys, compared as bytes, have the order of
+(received_at, event_id), because UTF-8 keeps the order of code points. A value of state `views` is its stored time, packed in
+the same way, then the join key of the joining first event. So two values, or a value and a packed time, compare by stored
+time first.
 """
 
 import struct
@@ -16,19 +17,19 @@ from app.core.state.encoding import pack_time, unpack_time
 TIME_BYTES: Final = 8
 """Width of a packed time."""
 UNKNOWN: Final = 0
-"""Stream time before the first mark."""
+"""Stream time before the first watermark."""
 FIRST: Final = 0
 SECOND: Final = 1
 
 
 class Due(NamedTuple):
-    """A place in the one order in which the window closes (rules J2, J3): everything up to it has been closed."""
+    """A place in the one order in which the window closes (rules J2, J3). Everything up to it is closed."""
 
     due_ms: int = UNKNOWN
     kind: int = FIRST
     """FIRST before SECOND."""
     event_id: str = ""
-    """Empty: nothing that is due at `due_ms` itself."""
+    """Empty if no event that is due at `due_ms` itself is closed."""
 
 
 def join_key_of(received_ms: int, event_id: str) -> bytes:

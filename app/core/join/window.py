@@ -1,9 +1,9 @@
-"""The open window of one partition: what waits to be closed, as light as it can be.
+"""The index of one partition's open window: of each event that waits only as much as the join needs.
 
-The events themselves lie in the state's tables `pending` and `seconds`, one Arrow frame a step that stored some. This index
-holds of each only what the join's decisions need: its join key, the digest of its page view, its rough size, and its row
-in the frame. It is rebuilt from the tables by `load` and kept by `advance` from step messages alone; deciding reads it and
-changes nothing, and looks at no more frames than have something due.
+The events themselves lie in the state's tables `pending` and `seconds`, one Arrow frame for each step that stored some. The
+index holds of each event its join key, the digest of its page view, its rough size, and its row in the frame.
+`app.core.join.window_state.load_window` makes it from the tables, and `app.core.join.window_state.learn_step` keeps it from
+step messages alone. A decision reads the index, changes nothing, and looks only at frames that have an event due.
 """
 
 from array import array
@@ -20,7 +20,7 @@ from app.core.rules import JoinRules
 from app.core.state.encoding import pack_time
 
 FRAME_COLUMNS: Final = ("received_at", "event_id", "digest", "size")
-"""What of a stored frame the index reads."""
+"""The columns of a stored frame that the index reads."""
 
 
 class Waiting(NamedTuple):
@@ -42,7 +42,7 @@ class DueEntry(NamedTuple):
 
 
 class Frame:
-    """What the index knows of one stored frame, in closing order; `at` is the first event not yet passed."""
+    """The index of one stored frame, in closing order; `at` is the first event that is not yet passed."""
 
     __slots__ = ("at", "decided", "digests", "join_keys", "kind", "number", "places", "rows", "sizes", "span_ms")
 
@@ -59,16 +59,16 @@ class Frame:
         self.sizes = array("Q", map(columns["size"].to_list().__getitem__, rows))
         self.rows = array("I", rows)
         self.places: list[int] = []
-        """Of each row its position, once somebody asked."""
+        """Row -> its position; made at the first question."""
         self.at = 0
         self.decided = BitMap()
-        """Rows of second events that need no decision any more."""
+        """Rows of second events that have a decision."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def due_ms(self, at: int) -> int:
-        """When the event at position `at` is due."""
+        """The time at which the event at position `at` is due."""
         return time_in(self.join_keys[at]) + self.span_ms
 
     def entry(self, at: int) -> DueEntry:
@@ -76,7 +76,7 @@ class Frame:
         return DueEntry(self.due_ms(at), self.kind, id_in(self.join_keys[at]), self.number)
 
     def waiting(self) -> list[Waiting]:
-        """The events, each as it waits for a first event."""
+        """The second events, each as one that waits."""
         return list(map(Waiting._make, zip(self.join_keys, repeat(self.number), self.rows, self.sizes)))
 
     def digest_of_row(self, row: int) -> bytes:
@@ -86,7 +86,7 @@ class Frame:
         return self.digests[self.places[row]]
 
     def passed(self, closed: Due) -> int:
-        """How many of the events are due at or before `closed`."""
+        """The number of events that are due at or before `closed`."""
         return bisect_right(self.join_keys, _last_passed(closed, self.kind, self.span_ms))
 
 
@@ -111,7 +111,7 @@ class OpenWindow:
         return Frame(kind, number, columns, self.first_span_ms if kind == FIRST else self.reorder_ms)
 
     def add(self, frame: Frame, decided: BitMap | None = None) -> None:
-        """Take a frame that the tables hold; of second events `decided` rows wait no more."""
+        """Take a frame that the tables hold; `decided` rows of second events wait no more."""
         (self.first_events if frame.kind == FIRST else self.second_events)[frame.number] = frame
         if frame.kind == SECOND:
             frame.decided = decided or BitMap()
@@ -149,7 +149,7 @@ class OpenWindow:
             self._pass_over(frame, closed)
 
     def learn_joining_keys(self, digests: Sequence[bytes], views: Sequence[bytes]) -> None:
-        """`views` says who joins for each page view; it counts here while that first event is open."""
+        """Take the joining first event of each page view from `views`; the index keeps it while it is open."""
         join_keys = list(map(joining_key_in, views))
         passed = _last_passed(self.closed, FIRST, self.first_span_ms)
         if not join_keys or min(join_keys) > passed:  # nearly always
@@ -162,7 +162,7 @@ class OpenWindow:
                 self.joining_keys.pop(digest, None)
 
     def _pass_over(self, frame: Frame, closed: Due | None) -> None:
-        """Move a frame behind `closed`, or to its end; its passed first events join no more. It is not in `order` then."""
+        """Move a frame behind `closed`, or to its end; passed first events join no more. It must not be in `order`."""
         upto = len(frame) if closed is None else frame.passed(closed)
         if closed is None and frame.at < upto:
             del self.order[bisect_left(self.order, frame.entry(frame.at))]
@@ -185,7 +185,7 @@ class OpenWindow:
 
 
 def _last_passed(closed: Due, kind: int, span_ms: int) -> bytes:
-    """The greatest join key that an event of a kind, due `span_ms` after it was received, may have to be due by `closed`."""
+    """The greatest join key among events of a kind that are due by `closed`; each is due `span_ms` after its receipt."""
     moment_ms = closed.due_ms - span_ms - (kind > closed.kind)
     if moment_ms < 0:
         return b""

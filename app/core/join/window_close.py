@@ -1,12 +1,11 @@
-"""What closes in a step: each first with its second, and the seconds that nobody takes (rules J2, J3).
+"""The events that close in a step: first events, each with its second, and second events that no first event takes.
 
-Everything due before stream time closes in one total order: due time, firsts before seconds, event id. Where the order is
-needed is at the end of a message's room only: what is left over lies behind everything that was closed. Otherwise who joins
-whom does not depend on it, as the closing of a first and of a second never look at the same event:
-
-A second s whose page view's joining first f was received before s is due is left to f, whichever is closed earlier. Where f
-was received later, s is due before f and nobody's; and f, closed before it or after, takes no second that lies further than
-reorder behind it.
+Rules J2, J3 and E6. Everything that is due before stream time closes in one total order: due time, first events before
+second events, event id. The order matters only when a message is full: the events that are left over lie behind every closed
+event. The pairs do not depend on the order, because the closing of a first event and of a second event never decide about
+the same event. Take a second event s, and the joining first event f of its page view. If f was received before s is due, s
+is left to f, whichever closes earlier. If f was received later, s is due before f and no first event takes it: f takes no
+second event that was received more than reorder before f.
 """
 
 from bisect import bisect_left
@@ -27,36 +26,38 @@ FrameRow = tuple[int, int]
 
 
 class Closing(NamedTuple):
-    """What closes in a step."""
+    """The events that close in a step."""
 
     first_events: list[FrameRow]
     joined: list[FrameRow | None]
-    """Of each first the second event that it takes."""
+    """For each first event, the second event that it takes."""
     second_events: list[FrameRow]
     """Second events that become engagements."""
     reasons: list[str]
-    """Of each of them why."""
+    """For each of them, the reason."""
     closed: Due
     """Everything up to here is closed."""
     more: bool
-    """Whether something due is left over, because the step's budget is spent."""
+    """Whether an event that is due is left over, because the step's budget is spent."""
 
 
 class NewFrames(NamedTuple):
-    """What this step itself brings into the window; its rows are those of the arrived columns."""
+    """The frames that this step itself brings into the window."""
 
     first_events: Frame | None
     second_events: Frame | None
     views: Mapping[bytes, bytes]
-    """What `views` learns."""
+    """Page view -> the new value of state `views`."""
 
 
 def close_due(window: OpenWindow, new: NewFrames, stream_time_ms: int, budget_bytes: int) -> Closing:
     """Close everything due before `stream_time_ms`, as far as the budget reaches.
 
-    What was due before anything of this step (events of an old block, resent) is closed whatever it costs: it is never
-    stored. Guarantees: at least one decision, if any is due and `budget_bytes` is positive. Firsts lie frame by frame, those
-    of a frame in closing order.
+    Events that were due before this step (from an old block that was sent again) close whatever it costs, because they are
+    never stored.
+
+    Guarantees: at least one decision, if any is due and `budget_bytes` is positive. First events are in order of their
+    frames, and inside a frame in closing order.
     """
     matcher = _Matcher(window, new)
     whole = _Whole(matcher).run(stream_time_ms, budget_bytes)
@@ -64,19 +65,19 @@ def close_due(window: OpenWindow, new: NewFrames, stream_time_ms: int, budget_by
 
 
 class _Matcher:
-    """What is open before a run, and which seconds a closing first finds in it."""
+    """The events that are open before a run, and the second events that a closing first event finds among them."""
 
     def __init__(self, window: OpenWindow, new: NewFrames) -> None:
         self.window = window
         self.new = new
         self.stored = (window.first_events, window.second_events)
-        """By kind the window's frames."""
+        """Kind -> the window's frames."""
         self.own = [frame for frame in (new.first_events, new.second_events) if frame is not None and len(frame)]
         self._reorder = window.reorder_ms
         self._arriving = frozenset(() if new.second_events is None else new.second_events.digests)
         self._arrived: dict[bytes, list[Waiting]] | None = None
-        """By page view the seconds that this step brings, made when one of `_arriving` is asked for: a first that closes in
-        the very step in which its second comes is rare."""
+        """Page view -> the second events that this step brings. It is made at the first question for one of `_arriving`,
+        because a first event rarely closes in the same step in which its second event comes."""
 
     def all_undecided(self, digests: Sequence[bytes]) -> Sequence[Sequence[Waiting]]:
         """`undecided` of each page view."""
@@ -85,7 +86,7 @@ class _Matcher:
         return list(map(self.undecided, digests))
 
     def undecided(self, digest: bytes) -> Sequence[Waiting]:
-        """The seconds of a page view that had no decision before this run."""
+        """The second events of a page view that had no decision before this run."""
         waiting: Sequence[Waiting] = self.window.waiting.get(digest, ())
         if digest in self._arriving:
             if self._arrived is None:
@@ -94,7 +95,7 @@ class _Matcher:
         return waiting
 
     def match(self, frame: Frame, at: int, found: Sequence[Waiting]) -> tuple[Waiting | None, list[tuple[Waiting, str]]]:
-        """The second that a closing first takes of the undecided ones of its page view; the others, each with its reason."""
+        """The second event that a closing first event takes of those `found`; the others, each with its reason."""
         join_key = frame.join_keys[at]
         if self.joining_key(frame.digests[at]) != join_key:
             return None, []
@@ -109,7 +110,7 @@ class _Matcher:
         return joined, [(second, EXTRA if time_in(second.join_key) <= upper else LATE) for second in found]
 
     def is_unmet(self, frame: Frame, at: int) -> bool:
-        """Whether a second, due and without a decision, met no first in time; otherwise it is left to its first."""
+        """Whether a second event that is due met no first event in time; otherwise it is left to its first event."""
         if frame.rows[at] in frame.decided:
             return False
         joining_key = self.joining_key(frame.digests[at])
@@ -122,7 +123,7 @@ class _Matcher:
         return list(map(self.joining_key, digests))
 
     def joining_key(self, digest: bytes) -> bytes | None:
-        """The join key of the joining first of a page view, as far as it was open before this run."""
+        """The join key of a page view's joining first event, if that was open before this run."""
         view = self.new.views.get(digest)
         return self.window.joining_keys.get(digest) if view is None else joining_key_in(view)
 
@@ -136,20 +137,20 @@ class _Matcher:
 
 
 class _Whole:
-    """Closes everything due, frame by frame, if all of it fits: some half of the time of the total order."""
+    """Closes everything due, frame by frame, if all of it fits. This takes about half the time of the total order."""
 
     def __init__(self, matcher: _Matcher) -> None:
         self._matcher = matcher
 
     def run(self, stream_time_ms: int, budget_bytes: int) -> Closing | None:
-        """What closes; None where it costs more than the budget."""
+        """The events that close; None if they cost more than the budget."""
         end, cost = Due(stream_time_ms), 0
         due = self._due(end)
         first_events = [(frame, upto) for frame, upto in due if frame.kind == FIRST]
         second_events = [(frame, upto) for frame, upto in due if frame.kind == SECOND]
         for frame, upto in first_events:
             cost += sum(frame.sizes[frame.at : upto])
-            if cost > budget_bytes:  # seen before anything is matched: a long backlog closes in many steps
+            if cost > budget_bytes:  # before anything is matched: a long backlog closes in many steps
                 return None
         out = Closing([], [], [], [], max(self._matcher.window.closed, end), more=False)
         for frame, upto in first_events:
@@ -161,14 +162,14 @@ class _Whole:
         return out if cost <= budget_bytes else None
 
     def _due(self, end: Due) -> list[tuple[Frame, int]]:
-        """The frames that have something due before `end`, each with the position behind the last such event."""
+        """The frames with an event due before `end`, each with the position behind its last such event."""
         order, stored = self._matcher.window.order, self._matcher.stored
         entries = order[: bisect_left(order, (end.due_ms,))]
         frames = [*(stored[entry.kind][entry.frame] for entry in entries), *self._matcher.own]
         return [(frame, upto) for frame in frames if (upto := frame.passed(end)) > frame.at]
 
     def _close_firsts(self, out: Closing, frame: Frame, upto: int) -> int:
-        """Close a frame's firsts up to a position; what the seconds with them cost."""
+        """Close a frame's first events up to a position. Returns: the cost of the second events that close with them."""
         at, cost, matcher = frame.at, 0, self._matcher
         out.first_events.extend(zip(repeat(frame.number), frame.rows[at:upto]))
         taken: list[FrameRow | None] = [None] * (upto - at)
@@ -186,10 +187,10 @@ class _Whole:
         return cost
 
     def _close_seconds(self, out: Closing, frame: Frame, upto: int) -> int:
-        """Close a frame's seconds up to a position; what they cost."""
+        """Close a frame's second events up to a position. Returns: their cost."""
         upon, is_unmet = slice(frame.at, upto), self._matcher.is_unmet
         ranked = zip(self._matcher.joining_keys(frame.digests[upon]), frame.join_keys[upon], strict=True)
-        # Nearly every first comes before its second: that one is met, and left to it.
+        # Nearly every second event comes after its first event, and is left to it.
         doubtful = [
             at
             for at, (joining_key, join_key) in enumerate(ranked, frame.at)
@@ -202,7 +203,7 @@ class _Whole:
 
 
 class _Closer:
-    """Closes one after the other in the total order, until the budget is spent."""
+    """Closes one event after the other in the total order, until the budget is spent."""
 
     def __init__(self, matcher: _Matcher, budget_bytes: int) -> None:
         self._matcher = matcher
@@ -222,7 +223,7 @@ class _Closer:
         return self._out._replace(closed=Due(*max(closed, Due(stream_time_ms))))
 
     def _due(self, stream_time_ms: int) -> Iterator[tuple[int, int, str, Frame, int]]:
-        """Everything due, in closing order; frames of the window are looked at only when their turn comes."""
+        """Everything due, in closing order; a frame of the window is read only when its turn comes."""
         # Entries of the heap: due time, kind, event id, number of the frame, position in it, the frame.
         heap: list[tuple[int, int, str, int, int, Frame]] = []
         for own in self._matcher.own:
@@ -246,7 +247,7 @@ class _Closer:
                 heappop(heap)
 
     def _close_first(self, frame: Frame, at: int, *, forced: bool) -> bool:
-        """Emit a first with its second, after all seconds that it leaves over; False where the budget ends before."""
+        """Emit a first event with its second, after the second events that it leaves over; False if the budget ends."""
         found = self._matcher.undecided(frame.digests[at])
         joined, others = self._matcher.match(frame, at, found) if found else (None, [])
         for second, reason in others:
@@ -259,7 +260,7 @@ class _Closer:
         return True
 
     def _close_second(self, frame: Frame, at: int, *, forced: bool) -> bool:
-        """Emit a second that met no first in time; one whose first is open waits for that to close."""
+        """Emit a second event that met no first event in time; if its first event is open, it waits for it."""
         if not self._matcher.is_unmet(frame, at):
             return True
         return self._emit_second((frame.number, frame.rows[at]), frame.sizes[at], NO_FIRST, forced=forced)
@@ -272,7 +273,7 @@ class _Closer:
         return True
 
     def _spend(self, size: int, *, forced: bool) -> bool:
-        """Take `size` from the budget; the last decision may overdraw it, so that one always fits."""
+        """Take `size` from the budget. The last decision may overdraw it, so that one always fits."""
         if self._left <= 0 and not forced:
             return False
         self._left -= size

@@ -1,11 +1,11 @@
-"""The window as the tables keep it, and its index made from them.
+"""The window as the tables keep it, and its index made from them (rules J2, J3).
 
     pending  number                 Arrow IPC of the first events that a step left open
     seconds  number, `d`            Arrow IPC of the second events that a step left without a decision
-    seconds  number, `m`            Roaring bitmap of those rows of it that have a decision by now; absent while none has
+    seconds  number, `m`            Roaring bitmap of the rows of it that have a decision by now; absent while none has
 
-A number is the source offset of the first block of the step that stored the frame. Which first events of a frame are closed
-needs no table: exactly those up to `Meta.closed`. A frame goes when its last event is closed or decided.
+A number is the source offset of the first block of the step that stored the frame. The closed first events of a frame need
+no table: they are exactly those up to `EtlMeta.closed`. A frame is deleted when its last event is closed or decided.
 
 Versions (rule E10): a frame names its columns. One that a reader does not know makes it a newer one's, because the event's
 row would lack it; columns that came after it was stored are NULL.
@@ -43,12 +43,12 @@ _LOADED_AT_ONCE: Final = 4096
 
 
 def pending_key(number: int) -> bytes:
-    """Where a frame of first events lies."""
+    """The key of a frame of first events."""
     return _NUMBER.pack(number)
 
 
 def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow:
-    """The index of everything that the tables hold open; reads all of `pending` and `seconds` once.
+    """The index of everything that is open in the tables. It reads all of `pending` and `seconds` once.
 
     Raises:
         FormatInvalid: what the tables hold cannot be read.
@@ -96,20 +96,20 @@ def _index(window: OpenWindow, kind: int, number: int, packed: bytes) -> Frame:
 
 
 class Prepared(NamedTuple):
-    """The index of a frame that this worker packed itself; made from the same rows, so it need not be read again."""
+    """The index of a frame that this worker packed itself, so that it need not read the frame again."""
 
     packed: bytes
     frame: Frame
 
 
 def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prepared: Sequence[Prepared] = ()) -> None:
-    """Bring the index from before a step to behind it, from what the step's message says.
+    """Bring the index from before a step to behind it, from the step's message.
 
     Args:
         window: the index.
-        closed: up to where everything is closed.
-        changes: the step's.
-        prepared: indexes that may fit frames in `changes`; one fits if it was made from the same bytes.
+        closed: everything up to here is closed.
+        changes: the changes of the step.
+        prepared: indexes for frames in `changes`; an index fits if it was made from the same bytes.
     """
     by_table = {change.table: change for change in changes}
 
@@ -139,9 +139,9 @@ def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prep
 
 
 class StoredFrames:
-    """Frames of `pending` and `seconds` out of the tables; those that the last step read are kept for the next.
+    """Frames of `pending` and `seconds` out of the tables. The frames that the last step read are kept for the next one.
 
-    A stored frame never changes, and the events of one close in several steps.
+    A stored frame never changes, and its events close in several steps.
     """
 
     def __init__(self, state: StateReader) -> None:
@@ -151,7 +151,7 @@ class StoredFrames:
     def fetch(
         self, kind: int, places: Sequence[FrameRow], own: tuple[int, pl.DataFrame | None]
     ) -> Mapping[int, pl.DataFrame]:
-        """The frames that `places` name, from the tables; `own` is this step's, not stored.
+        """The frames that `places` name, from the tables; `own` is this step's frame, which is not stored.
 
         Raises:
             HistoryBroken: the tables lack a frame that the index knows.
@@ -173,7 +173,7 @@ class StoredFrames:
 
 
 class LeftOpen(NamedTuple):
-    """The events that a step brings and leaves in the window; a frame without any is None."""
+    """The events that a step brings and leaves in the window; None if there are none."""
 
     first_events: pl.DataFrame | None
     second_events: pl.DataFrame | None
@@ -187,7 +187,7 @@ class LeftOpen(NamedTuple):
 def left_open(
     closing: Closing, number: int, first_events: pl.DataFrame | None, second_events: pl.DataFrame | None
 ) -> LeftOpen:
-    """What stays of the events of frame `number`, which the step brings, less those that it closes or joins at once."""
+    """The events of frame `number`, which the step brings, without those that it closes or joins at once."""
     decided = [*closing.second_events, *(place for place in closing.joined if place)]
     return LeftOpen(_without(first_events, closing.first_events, number), _without(second_events, decided, number))
 
@@ -200,12 +200,12 @@ def _without(events: pl.DataFrame | None, gone: Iterable[FrameRow], number: int)
 
 
 def window_changes(window: OpenWindow, closing: Closing, number: int, opened: LeftOpen) -> list[Changes]:
-    """What a step changes in `pending` and `seconds`.
+    """The changes of a step in `pending` and `seconds` (rules J2, J3).
 
     Args:
         window: the index before the step.
-        closing: what the step closes.
-        number: of the frames that the step brings.
+        closing: the events that the step closes.
+        number: number of the frames that the step brings.
         opened: the events that the step brings and leaves open.
     """
     pending_puts, pending_deletes = [], []

@@ -12,7 +12,7 @@ from app.errors import ChainBroken
 
 
 class Resumption(NamedTuple):
-    """Where a chain goes on: the message at `offset` is the first that counts behind `counted`."""
+    """The place where a chain goes on: the message at `offset` is the first that counts behind `accepted`."""
 
     offset: int
     accepted: Accepted
@@ -20,17 +20,18 @@ class Resumption(NamedTuple):
 
 
 class Acceptance(NamedTuple):
-    """An operator's word that rows are gone and the chain is to go on."""
+    """An operator's decision that rows are gone and the chain shall go on."""
 
     reason: str
     at_ms: int
 
 
 class ResumptionSearch:
-    """Finds, message by message in order, where counting can go on behind a gap.
+    """Finds the message behind a gap at which counting can go on. Messages are offered in order.
 
-    A message that continues the chain's own count does: what was lost before it did not count. Otherwise it is the base
-    from which a reader without a history starts (rule E5): the first message that a later one names.
+    If a message continues the chain's own count, counting goes on there: the lost messages before it did not count.
+    Otherwise counting goes on at the base, where a reader without a history starts (rule E5): the first message that a later
+    message names.
     """
 
     def __init__(self, end: ChainEnd) -> None:
@@ -48,10 +49,10 @@ class ResumptionSearch:
 def bridge_record(
     chain_id: ChainId, end: ChainEnd, resumption: Resumption, txn: str, accepted: Acceptance
 ) -> TransactionRecord:
-    """The record that bridges a gap: no output, and the count set to what the message behind the gap continues.
+    """The record that bridges a gap. It has no output, and the message behind the gap continues its count.
 
-    It answers for every offset up to that message. Its step is that message's predecessor, which is lost, hence without a
-    digest; where the chain's own last step is the predecessor, it stays that one.
+    The record answers for every offset up to that message. Its last step is that message's predecessor. If the predecessor
+    is lost, the record has no digest; if the predecessor is the chain's own last step, the record keeps its digest.
 
     Raises:
         ChainBroken: there is no gap: the chain goes on at the resumption by itself.

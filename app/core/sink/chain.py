@@ -1,8 +1,8 @@
-"""The sink's transaction chain: where it ends, who holds a number, and everything that follows from a record.
+"""The sink's transaction chain: its end, the holder of a number, and everything that follows from a record.
 
-Per partition of `rows` the commit records form a chain without a gap in its numbers, each answering for the offsets behind
-its predecessor's (rule S1). Nothing here acts: `agents.sink.chain_store` carries the effects out,
-`agents.sink.agent` runs the loop.
+Each partition of `rows` has a chain of commit records. Their numbers have no gap, and each record answers for the offsets
+behind its predecessor's (rules S1 to S5). This file decides; `agents.sink.chain_store` carries the effects out, and
+`agents.sink.partition` runs the loop.
 """
 
 import re
@@ -18,7 +18,7 @@ from app.core.formats.transaction_record import OutputObject, TransactionRecord,
 from app.errors import ChainBroken, ChainGap, TopicRecreated
 
 SWEEP_AGE_MS: Final = 86_400_000
-"""Staged objects younger than this are left alone: their transaction may still be on its way."""
+"""The sweep leaves younger staged objects alone: their transaction may still be committed."""
 _NUMBER: Final = re.compile(rf"(\d{{{object_keys.NUMBER_DIGITS}}})\.json")
 
 
@@ -33,7 +33,7 @@ class ChainId(NamedTuple):
 
 
 class LogBounds(NamedTuple):
-    """What a partition of `rows` holds."""
+    """The offsets that a partition of `rows` holds."""
 
     earliest: int
     """Offset of the oldest message that is kept."""
@@ -42,7 +42,7 @@ class LogBounds(NamedTuple):
 
 
 class ChainEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a chain ends; its defaults are the position before the first transaction."""
+    """The end of a chain; the defaults are the position before the first transaction."""
 
     number: int = 0
     last_offset: int = -1
@@ -57,11 +57,11 @@ class ChainEnd(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def read_from(self) -> int:
-        """Where to read from: the last counted message where its digest is known, to compare it; else `next_offset`."""
+        """Read from here: from the last counted message, if its digest is known and to be compared; else `next_offset`."""
         return self.accepted.offset if self.digest else self.next_offset
 
     def check(self, log: LogBounds) -> None:
-        """Compare the chain's end with what the log holds (rule S5).
+        """Compare the chain's end with the log (rule S5).
 
         Raises:
             TopicRecreated: the chain answers for offsets that the log never gave.
@@ -87,12 +87,12 @@ def chain_end_after(record: TransactionRecord | None) -> ChainEnd:
 
 
 class Holder(Enum):
-    """Whose record a number holds when it is found taken (rule S4)."""
+    """The writer whose record was found under a number that is taken (rule S4)."""
 
     OURS = "ours"
-    """An earlier attempt of ours whose answer was lost."""
+    """An earlier attempt of ours succeeded and its answer was lost."""
     FOREIGN = "foreign"
-    """Another writer's: ours is void, and the messages are read again behind its end."""
+    """Another writer: our transaction is void, and the messages are read again behind the other one's end."""
 
 
 def judge_holder(ours: TransactionRecord, found: TransactionRecord) -> Holder:
@@ -101,12 +101,12 @@ def judge_holder(ours: TransactionRecord, found: TransactionRecord) -> Holder:
 
 
 def encode_record(record: TransactionRecord) -> bytes:
-    """The record's JSON."""
+    """The record as JSON."""
     return msgspec.json.encode(record)
 
 
 def decode_record(body: bytes, chain_id: ChainId, number: int) -> TransactionRecord:
-    """The record in `body`, which was read under `number` of the chain of `place`.
+    """The record in `body`, which was read under `number` of the chain.
 
     Raises:
         ChainBroken: it is no record, or of another number or chain.
@@ -119,7 +119,7 @@ def decode_record(body: bytes, chain_id: ChainId, number: int) -> TransactionRec
 
 
 def numbers_behind(chain_id: ChainId, after: int, found_keys: Iterable[str]) -> list[int]:
-    """The numbers of the records in a listing of the chain behind number `after`.
+    """The numbers in a listing of the chain's records behind number `after`.
 
     Raises:
         ChainBroken: a key is no record's, or a number is missing.
@@ -154,7 +154,7 @@ class Put(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """What must be done once a record is committed: the groups in this order, inside a group in any."""
+    """The effects of a committed record, group after group in this order; the order inside a group is free."""
 
     moves: list[Move]
     manifests: list[Put]
@@ -164,7 +164,7 @@ class Effects(NamedTuple):
 
 
 def effects_of(record: TransactionRecord, bucket: str) -> Effects:
-    """The effects of a committed transaction, the same bytes whoever asks and whenever."""
+    """The effects of a committed transaction; the same record always gives the same bytes (rules S1 to S3)."""
     moves, manifests, deletes = [], [], []
     for out in record.outputs:
         if out.staged_key is None or out.data_key is None or out.manifest_key is None:
@@ -200,7 +200,7 @@ class StagedBy(NamedTuple):
 
 
 def staged_by(key: str) -> StagedBy | None:
-    """Whose staged object lies under `key`; None where it is no transaction's."""
+    """The transaction that the staged object under `key` belongs to; None for another object."""
     txn = key.removeprefix("jobdata/").partition("/")[0]
     if not object_keys.is_txn_id(txn) or not key.startswith(object_keys.staged_prefix(txn)):
         return None
@@ -209,18 +209,18 @@ def staged_by(key: str) -> StagedBy | None:
 
 
 class Leftover(Enum):
-    """What to do with staged objects that are old."""
+    """The verdict on old staged objects."""
 
     KEEP = "keep"
-    """Their number is not taken: they may still be committed."""
+    """Their number is free: their transaction may still be committed."""
     DELETE = "delete"
-    """Their number holds another transaction: they never will be."""
+    """Another transaction holds their number: theirs is never committed."""
     FINISH = "finish"
-    """Their number holds theirs: only roll-forward deletes them."""
+    """Their transaction holds the number: only the step that finishes it deletes them."""
 
 
 def judge_leftover(staged: StagedBy, holder: TransactionRecord | None) -> Leftover:
-    """What may be done with old staged objects, given the record that holds their number."""
+    """The verdict on old staged objects, given the record that holds their number (rule S4)."""
     if holder is None:
         return Leftover.KEEP
     return Leftover.FINISH if holder.txn_id == staged.txn_id else Leftover.DELETE

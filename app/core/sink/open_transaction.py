@@ -1,4 +1,4 @@
-"""The sink's open transaction: which messages it takes, when it is due, and the files and record it becomes (rule S1)."""
+"""The sink's open transaction: the messages that it takes, when it is due, its files and its record (rules S1, S2, S5)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -33,25 +33,25 @@ class CommitRules(NamedTuple):
     interval_s: float
     """... after the first message that emits something."""
     bytes: int
-    """... when the messages it answers for have this many bytes."""
+    """... when its messages have this many bytes."""
     idle_s: float
-    """... after the last commit, where only stream time moved."""
+    """... after the last commit, if only stream time has moved."""
 
 
 class Reception(Enum):
-    """What a message was to an open transaction."""
+    """The kind of a message, as an open transaction sees it."""
 
     COUNTED = "counted"
     IGNORED = "ignored"
-    """Written by somebody who did not know the history; the transaction answers for its offset all the same."""
+    """A writer that did not know the history has sent it; the transaction answers for its offset all the same."""
     PAST = "past"
     """An earlier transaction answers for it."""
     BEYOND = "beyond"
-    """Messages between it and the last one are missing: read again from `next_offset`."""
+    """Messages before it are missing: read again from `next_offset`."""
 
 
 class OpenTransaction:
-    """Messages of one partition that no transaction answers for yet, in order. Lost without harm: the log has them."""
+    """Messages of one partition, in order, that no transaction answers for yet. Losing it does no harm: the log has them."""
 
     def __init__(self, chain_id: ChainId, end: ChainEnd, opened_at_s: float) -> None:
         self.chain_id = chain_id
@@ -81,7 +81,7 @@ class OpenTransaction:
             NewerFormat: a newer ETL wrote it.
             EpochMismatch: it is a step of another epoch or partition.
             DigestMismatch: the chain's last step has another content in the log (rule S5).
-            ChainGap: its number is beyond the next: counting messages are missing though offsets are not (rule E2).
+            ChainGap: its number is beyond the next: messages that count are missing, although no offset is (rule E2).
         """
         if offset < self.next_offset:
             self._compare(offset, message)
@@ -129,7 +129,7 @@ class OpenTransaction:
 
 
 class Encoded(NamedTuple):
-    """The file of one output; empty where it has no rows."""
+    """The file of one output; an output without rows has an empty body."""
 
     output: str
     rows: int
@@ -141,7 +141,7 @@ def encode_outputs(
     streams: Mapping[str, Sequence[bytes]], ledger: Sequence[LedgerEntry], replays: Sequence[Replay], txn: str,
     dead_letters: Sequence[DeadLetter] = (),
 ) -> list[Encoded]:  # fmt: skip
-    """The files of transaction `txn`, one of each of `OUTPUTS`, in that order. CPU for seconds where they are large.
+    """The files of transaction `txn`, one for each of `OUTPUTS`, in that order. Large files take seconds of CPU.
 
     Raises:
         FormatInvalid: rows are not what their flow has.

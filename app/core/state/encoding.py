@@ -1,4 +1,4 @@
-"""How ids and times are written in the state's keys and values."""
+"""The encoding of ids and times in the state's keys and values."""
 
 import struct
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ _TIME: Final = struct.Struct(">Q")
 def digest_of(text: str) -> bytes:
     """16 bytes that stand for an id in state: XXH3, 128 bits, the same in every version of everything.
 
-    It need not withstand an attacker: whoever knows an id can send it as it is, and nobody gains by the collision of two of
-    his own. By chance, two of 10^12 ids share a digest with a probability of 10^-15.
+    It need not withstand an attacker: a client that knows an id can send that id itself, and two colliding ids of its own
+    give a client nothing. By chance, two of 10^12 ids share a digest with a probability of 10^-15.
     """
     return xxh3_128_digest(text.encode())
 
 
 def digests_of(texts: Sequence[str]) -> list[bytes]:
-    """`digest_of` each."""
+    """`digest_of` of each text."""
     return list(map(xxh3_128_digest, map(str.encode, texts)))
 
 

@@ -11,8 +11,8 @@
 A source offset is that of the first block of the step that stored the frame.
 
 Stored time is 8 bytes, big-endian milliseconds: max(stream time, the block's received_at). Tables in `EXPIRING` start every
-value with it. An entry whose stored time + dedup window is below the asking block's stream time has expired and counts as
-absent, whether or not it has been removed yet (rule E7).
+value with it. An entry has expired if its stored time + the dedup window is below the stream time of the block that asks. An
+expired entry counts as absent, even while it is still in the store (rule E7).
 
 Versions (rule E10): a key or value that gets another form goes into a table of another name; a table that a reader does not
 know makes its step a newer one.
@@ -43,7 +43,7 @@ def refuse_unknown_tables(changes: Iterable[Changes]) -> None:
 
 
 class StateReader(Protocol):
-    """What a step may look up. Nothing here changes between two steps of the partition."""
+    """The tables that a step may look up. They do not change between two steps of the partition."""
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each key, None where there is none; in the keys' order."""

@@ -1,4 +1,4 @@
-"""Redshift's COPY from S3: its grammar, the options that the stand-in knows, and the refusal of all others.
+"""Redshift's COPY from S3: its grammar, the options that the stand-in knows, and the refusal of all others (rule D4).
 
 Source: Amazon Redshift Database Developer Guide, "COPY". An option that is not handled must not be overlooked, for its data
 would be read otherwise here than in production: it is a syntax error.

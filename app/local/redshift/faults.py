@@ -1,4 +1,4 @@
-"""Failures on demand: what the warehouse does wrong next, and how often.
+"""Failures on demand (rule D4): what the warehouse does wrong next, and how often.
 
 Over HTTP on the control port: POST /faults {"kind": ..., "times": n, "statement": regular expression}, GET /faults (what is
 still to come), DELETE /faults; GET /faults/struck (kind -> how often it happened),

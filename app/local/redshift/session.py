@@ -1,4 +1,4 @@
-"""One client of the stand-in and its own session on PostgreSQL.
+"""One client of the stand-in and its own session on PostgreSQL (rule D4).
 
 Messages go through in both directions as they are, but for these: a COPY from S3 is executed here; CREATE TABLE and ALTER
 TABLE are rewritten; PostgreSQL's serialization failures become Redshift's 1023; faults strike where they are told to.

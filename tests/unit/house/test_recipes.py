@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds.recipes import COLUMN, FLOW, ROOT, Change, next_version, recipe
+from tests.worlds.recipes import BOT_RULE, COLUMN, FLOW, ROOT, Change, next_version, recipe
 
 PRODUCT_FILES = {
     COLUMN: {"app/core/formats/flows.py", "app/core/enrich/row_columns.py"},
     FLOW: {"app/core/formats/flows.py", "app/core/events/fields.py"},
+    BOT_RULE: {"app/core/enrich/bots.py", "app/core/enrich/crawler_networks.txt"},
 }
-"""What a change touches: the catalogue, and where its meaning is."""
+"""What a recipe touches: the catalogue or the list, and the place of its meaning."""
 FAST = (
     "tests/unit/formats/test_avro_schema.py", "tests/unit/delivery", "tests/unit/enrich", "tests/unit/events",
     "tests/unit/etl",
@@ -24,7 +25,7 @@ FAST = (
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return next_version(tmp_path_factory.mktemp("next"), COLUMN, FLOW)
+    return next_version(tmp_path_factory.mktemp("next"), *PRODUCT_FILES)
 
 
 def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,8 +36,8 @@ def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("title", [COLUMN, FLOW])
-def test_a_recipe_touches_the_catalogue_and_one_file_more(title: str) -> None:
+@pytest.mark.parametrize("title", PRODUCT_FILES)
+def test_a_recipe_touches_two_files_of_the_product(title: str) -> None:
     assert {change.file for change in recipe(title) if not change.file.startswith("tests/")} == PRODUCT_FILES[title]
 
 
