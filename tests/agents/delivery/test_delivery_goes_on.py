@@ -20,6 +20,10 @@ Damage = Callable[[Warehouse], Awaitable[None]]
 
 
 async def unreadable(warehouse: Warehouse) -> None:
+    await warehouse.store.put(object_keys.record_key(1, 0, 2), b'{"version": 1}')
+
+
+async def newer(warehouse: Warehouse) -> None:
     await warehouse.store.put(object_keys.record_key(1, 0, 2), b'{"version": 2}')
 
 
@@ -31,8 +35,12 @@ async def foreign(warehouse: Warehouse) -> None:
     await warehouse.store.put(object_keys.chain_prefix(1, 0) + "000000000001.json.bak", b"")
 
 
-@pytest.mark.parametrize("damage", [unreadable, missing, foreign])
-async def test_a_broken_chain_stops_its_own_partition_only_and_shows(warehouse: Warehouse, damage: Damage) -> None:
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(unreadable, "chain"), (missing, "chain"), (foreign, "chain"), (newer, "upgrade")]
+)
+async def test_a_broken_chain_stops_its_own_partition_only_and_shows(
+    warehouse: Warehouse, damage: Damage, reason: str
+) -> None:
     for number in (1, 2, 3):
         await put_transaction(warehouse, number, frames(10 * number, 1))
         await put_transaction(warehouse, number, frames(100 * number, 1), partition=1)
@@ -41,7 +49,7 @@ async def test_a_broken_chain_stops_its_own_partition_only_and_shows(warehouse: 
     report = await deliver(warehouse)
 
     assert report.deferred is not None
-    assert (report.deferred.kind, report.deferred.reason) == (FailureClass.DEFER, "chain")
+    assert (report.deferred.kind, report.deferred.reason) == (FailureClass.DEFER, reason)
     assert 0 < report.pause_s <= warehouse.settings.delivery_interval_s
     assert await lines_loaded(warehouse) == [10, 100, 200, 300]
 
