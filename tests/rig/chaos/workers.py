@@ -19,7 +19,7 @@ from app.local.stack.ports import HOST, Claim, claim_free
 from app.local.stack.probe import answers_ok
 from app.local.stack.settings import read_local_settings
 from app.local.stack.stack_file import Stack, read_stack
-from app.local.stack.supervisor import BIN
+from app.local.stack.start_order import worker_command
 
 OBEY_S: Final = 120.0
 """Nothing but a process that hangs in the kernel takes so long to stop, or to be gone."""
@@ -130,7 +130,7 @@ class Workers:
         own = role_variables(role, self._home.path, {f"{role}-web": port.port})
         own["INSTREAM_DATA_DIR"] = str(self.folder(name))
         await self._keep(ProcessSpec(
-            name=name, command=[str(BIN / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "info"],
+            name=name, command=worker_command(role),
             environment=self._environment | own, folder=self._home.path, log=self._home.logs / f"{name}.log",
             healthy_s=read_local_settings().restart_healthy_s,
         ))  # fmt: skip
