@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -40,6 +40,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     alone: bool = True
     """Nobody but the runs sent anything, so that a row of no run is a violation."""
+    others: Mapping[str, int] = {}
+    """Flow -> rows of what somebody else sent, which somebody else judges."""
     may_be_aside: frozenset[str] = frozenset()
     """Transactions that may be quarantined. Their batches stay open, so I7 does not hold with them."""
     settle_s: float = SETTLE_S
@@ -105,7 +107,8 @@ async def judge(
     late = sum(arrival.is_late for arrival in arrived.values())
     say(f"{late:,} of {len(arrived):,} events reached Kinesis after the slack: only their joins may have more than one end")
     timing = Timing(settings.join_window_s, settings.join_grace_s, settings.join_reorder_s, settings.slack_s)
-    violations += await judge_rows(ports.warehouse, runs, timing, arrived, tables.totals if terms.alone else None)
+    totals = {flow: total - terms.others.get(flow, 0) for flow, total in tables.totals.items()}
+    violations += await judge_rows(ports.warehouse, runs, timing, arrived, totals if terms.alone else None)
     return violations
 
 
