@@ -50,8 +50,8 @@ MUTANTS = (
         "a newer column of the window is dropped with its values",
         "E10",
         "app/core/join/window_state.py",
-        '    refuse_unknown(f"{what} with column", schema, known)\n',
-        "    schema = {name: dtype for name, dtype in schema.items() if name in known}\n",
+        '    refuse_unknown_values(f"{what} with column", packed, known)\n',
+        "",
         NEWER,
     ),
 )
