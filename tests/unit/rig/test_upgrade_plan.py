@@ -1,0 +1,211 @@
+"""The order of an upgrade drill, its pauses, and its judgement of newer rows."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import LocalStackError
+from app.local.stack.environment import ROLES
+from app.local.traffic.content import HUMANS
+from app.local.traffic.send import Interval, SentEvent, SentRequest
+from app.local.traffic.stories import EventFacts
+from tests.rig.upgrade.newer_events import LINES, NEWER_FLOW, NewerRun, event, requests
+from tests.rig.upgrade.newer_rows import Deep, NewerRows, Reign, judge_depths, judge_newer_rows
+from tests.rig.upgrade.pauses import all_arrived_since, arrivals, longest, longest_by_partition
+from tests.rig.upgrade.plan import ORDER_UP, Step, Way, everyone, plan, role_of
+from tests.rig.upgrade.report import Done, Report
+from tests.rig.upgrade.run import describe_pauses, judge_pauses, reign_of
+from tests.rig.upgrade.versions import archive
+
+EXTRAS = ("etl-2", "sink-2")
+REIGN = Reign(changing_ms=10_000, changed_ms=20_000, returning_ms=30_000, returned_ms=40_000)
+
+
+# --- plan
+
+
+def test_every_process_goes_up_once_and_back_once_and_the_schema_stays() -> None:
+    steps = plan(EXTRAS)
+    processes = {way: [step.process for step in steps if step.way is way] for way in Way}
+    assert sorted(processes[Way.UP]) == sorted(["init", *ROLES, *EXTRAS])
+    assert sorted(processes[Way.BACK]) == sorted([*ROLES, *EXTRAS])
+    assert set(everyone(EXTRAS)) == set(processes[Way.UP])
+
+
+def test_a_reader_goes_up_before_its_writer_and_back_after_it() -> None:
+    steps = plan(EXTRAS)
+    for writer, reader in pairwise(("collector", "bridge", "etl", "sink", "delivery")):
+        moments = {way: {role: [n for n, step in enumerate(steps) if step.role == role and step.way is way]
+                         for role in ROLES} for way in Way}  # fmt: skip
+        assert max(moments[Way.UP][reader]) < min(moments[Way.UP][writer])
+        assert max(moments[Way.BACK][writer]) < min(moments[Way.BACK][reader])
+    assert steps[0] == Step(Way.UP, "init", "init")
+    assert set(ORDER_UP) == set(ROLES)
+
+
+def test_a_reader_goes_back_only_when_everything_newer_is_read() -> None:
+    drains = [step.process for step in plan(EXTRAS) if step.drains]
+    assert drains == ["etl-2", "sink-2", "delivery"]
+    assert [step.process for step in plan() if step.drains] == ["etl", "sink", "delivery"]
+
+
+def test_the_role_of_a_worker_is_in_its_name() -> None:
+    assert (role_of("etl"), role_of("etl-2")) == ("etl", "etl")
+
+
+# --- pauses
+
+
+def test_arrivals_are_by_partition_in_seconds() -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    assert arrivals([(1, moment.replace(tzinfo=None)), (0, moment), (1, moment)]) == {
+        1: [moment.timestamp()] * 2, 0: [moment.timestamp()],
+    }  # fmt: skip
+
+
+FOUND = {0: [1.0, 2.0, 9.0, 10.0], 1: [1.0, 4.0, 8.0, 11.0]}
+
+
+@pytest.mark.parametrize(
+    ("from_s", "until_s", "partition", "seconds"),
+    [(0, 20, 0, 7.0), (0, 2, 1, 3.0), (9, 20, 1, 3.0), (3, 5, 0, 7.0), (9.5, 9.9, 1, 3.0)],
+)
+def test_a_pause_counts_where_any_part_of_it_lies_within(
+    from_s: float, until_s: float, partition: int, seconds: float
+) -> None:
+    pause = longest(FOUND, from_s, until_s)
+    assert pause is not None
+    assert (pause.partition, pause.seconds) == (partition, seconds)
+
+
+def test_before_the_first_and_after_the_last_arrival_is_no_pause() -> None:
+    assert longest(FOUND, 12, 20) is None
+    assert longest({0: [5.0]}, 0, 20) is None
+    assert {number: pause.seconds for number, pause in longest_by_partition(FOUND, 0, 20).items()} == {0: 7.0, 1: 4.0}
+
+
+def test_every_partition_must_arrive_so_often() -> None:
+    assert all_arrived_since(FOUND, 3, 2)
+    assert all_arrived_since(FOUND, 3, 2, times=2)
+    assert not all_arrived_since(FOUND, 3, 2, times=3)
+    assert not all_arrived_since(FOUND, 10.5, 2)
+    assert not all_arrived_since(FOUND, 0, 3)
+    assert judge_pauses(FOUND, 2) == []
+    assert len(judge_pauses({0: [1.0], **{1: FOUND[1]}}, 3)) == 1
+
+
+def test_the_pause_of_a_step_and_of_a_partition_is_reported() -> None:
+    steps = [
+        Done(Step(Way.UP, "sink", "sink"), 3.0, 5.0, 9.0), Done(Step(Way.UP, "etl", "etl"), 9.5, 10.0, 11.0),
+    ]  # fmt: skip
+    report = Report(what="", load_began_s=1.0, steps=steps)
+    describe_pauses(report, FOUND, 11.0)
+    assert report.step_pauses_s == [7.0, 3.0]
+    assert [(one.partition, one.before_s, one.longest_s, one.at_s, one.during) for one in report.partitions] == [
+        (0, 7.0, 7.0, 1.0, "sink up"), (1, 3.0, 4.0, 3.0, "sink up"),
+    ]  # fmt: skip
+
+
+def test_a_role_reigns_from_its_first_process_to_its_last() -> None:
+    steps = [
+        Done(Step(Way.UP, "etl", "etl-2"), 10, 12, 13), Done(Step(Way.UP, "etl", "etl"), 18, 20, 21),
+        Done(Step(Way.BACK, "etl", "etl-2"), 30, 31, 32), Done(Step(Way.BACK, "etl", "etl"), 35, 40, 41),
+    ]  # fmt: skip
+    assert reign_of(steps, "etl") == REIGN
+
+
+# --- newer rows
+
+
+def newer_run(*times: tuple[int, int], unsure: int = 0) -> NewerRun:
+    sent = SentRequest(0, unsure_lines=unsure)
+    for number, interval in enumerate(times):
+        body = event("n", number)
+        facts = EventFacts(body["event_id"], body["event_type"], body["page_view_id"], is_bot=False)
+        sent.events[facts.event_id] = SentEvent(facts, json.dumps(body).encode(), HUMANS[0], Interval(*interval))
+    return NewerRun("n", sent)
+
+
+def row(number: int, **other: Any) -> dict[str, Any]:
+    body = event("n", number)
+    names = ("event_id", "page_view_id", "visitor_id", "video_id", "article_id")
+    properties = json.dumps(body["properties"]) if "properties" in body else None
+    return {name: body.get(name) for name in names} | {"properties": properties} | other
+
+
+REJECTED = "event_type: none of page_view, engagement"
+OLD, NEW, DOUBT, AGAIN = (1000, 1010), (21_000, 21_010), (9000, 21_000), (41_000, 41_010)
+
+
+def texts(run: NewerRun, loaded: Sequence[dict[str, Any]], rejected: dict[str, list[str]]) -> list[str]:
+    return [str(one) for one in judge_newer_rows(run, NewerRows(list(loaded), rejected), REIGN)]
+
+
+def test_newer_events_are_rows_of_their_flow_or_rejected_by_the_collectors_version() -> None:
+    run = newer_run(OLD, NEW, DOUBT, DOUBT, AGAIN)
+    rejected = {"n-0": [REJECTED], "n-3": [REJECTED], "n-4": [REJECTED]}
+    assert texts(run, [row(1), row(2)], rejected) == []
+    assert NewerRows([row(1), row(2)], rejected).totals() == {NEWER_FLOW: 2, "rejected": 3}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "rejected", "words"),
+    [
+        ([row(1)], {}, "n-0 has no row"),
+        ([row(0), row(1)], {}, "n-0 was sent to an older collector"),
+        ([], {"n-0": [REJECTED], "n-1": [REJECTED]}, "n-1 was sent to a newer collector"),
+        ([row(1), row(1)], {"n-0": [REJECTED]}, "n-1 has 2 rows"),
+        ([row(1)], {"n-0": [REJECTED, REJECTED]}, "1 newer events have one more row"),
+        ([row(1)], {"n-0": ["line: not JSON"]}, "n-0 is rejected with the reason"),
+        ([row(1, video_id="other")], {"n-0": [REJECTED]}, "video_id is 'other'"),
+        ([row(1, properties="{}")], {"n-0": [REJECTED]}, "properties is {}"),
+        ([row(1), row(7)], {"n-0": [REJECTED]}, "n-7: has a row and was not sent"),
+    ],
+)
+def test_a_wrong_row_of_a_newer_event_is_named(
+    loaded: list[dict[str, Any]], rejected: dict[str, list[str]], words: str
+) -> None:
+    found = texts(newer_run(OLD, NEW), loaded, rejected)
+    assert any(words in text for text in found), found
+
+
+def test_a_request_that_failed_may_have_been_kept_twice() -> None:
+    assert texts(newer_run(DOUBT, unsure=5), [row(0)], {"n-0": [REJECTED]}) == []
+    assert len(texts(newer_run(DOUBT), [row(0)], {"n-0": [REJECTED]})) == 1
+
+
+@pytest.mark.parametrize(
+    ("depth", "received_ms", "loaded_ms", "is_right"),
+    [
+        (None, 1000, 9000, True), (2, 1000, 9000, False), (2, 21_000, 29_000, True), (None, 21_000, 29_000, False),
+        (2, 9000, 15_000, True), (None, 9000, 15_000, True), (3, 9000, 15_000, False), (None, 41_000, 50_000, True),
+        (2, 41_000, 50_000, False), (2, 29_000, 41_000, True),
+    ],
+)  # fmt: skip
+def test_the_newer_column_is_filled_while_the_etl_is_newer(
+    depth: int | None, received_ms: int, loaded_ms: int, *, is_right: bool
+) -> None:
+    rows = [Deep("e", "https://example.com/a/b", depth, received_ms, loaded_ms)]
+    assert (list(judge_depths(rows, REIGN)) == []) is is_right
+
+
+def test_a_page_view_without_a_url_has_no_depth() -> None:
+    assert list(judge_depths([Deep("e", None, None, 21_000, 29_000)], REIGN)) == []
+    assert len(list(judge_depths([Deep("e", None, 0, 21_000, 29_000)], REIGN))) == 1
+
+
+def test_newer_events_end_when_they_are_told_to() -> None:
+    asked = iter([False, False, True])
+    made = list(requests("n", lambda: next(asked)))
+    assert [len(request.lines) for request in made] == [LINES, LINES]
+    assert len({line.facts.event_id for request in made for line in request.lines if line.facts}) == 2 * LINES
+
+
+def test_a_revision_that_git_does_not_know_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LocalStackError, match="no-such-revision"):
+        archive("no-such-revision", tmp_path / "older")
