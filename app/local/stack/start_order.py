@@ -33,8 +33,8 @@ HEALTH_PATH: Final = "/moto-api/health"
 """Of the AWS stand-in; its module is not imported for it, because it loads all of moto."""
 BIN: Final = Path(sys.executable).parent
 _MIGRATE: Final = (
-    "import asyncio, os; from app.adapters.warehouse_schema import migrate; "
-    "asyncio.run(migrate(os.environ['INSTREAM_WAREHOUSE_URL']))"
+    "import asyncio; from app.adapters.warehouse_schema import migrate; from app.settings import read_settings; "
+    "asyncio.run(migrate(read_settings().warehouse_url))"
 )
 """Makes the schema of the tree in which it runs."""
 
