@@ -42,6 +42,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Nobody but the runs sent anything, so that a row of no run is a violation."""
     others: Mapping[str, int] = {}
     """Flow -> rows of what somebody else sent, which somebody else judges."""
+    may_lack: frozenset[str] = frozenset()
+    """Outputs that a sink of an older version did not know."""
     may_be_aside: frozenset[str] = frozenset()
     """Transactions that may be quarantined. Their batches stay open, so I7 does not hold with them."""
     settle_s: float = SETTLE_S
@@ -86,7 +88,7 @@ async def judge(
     What must be finished is read first and who owns what last: idle transactions go on being committed meanwhile.
     """
     settings = ports.settings
-    settled, violations = await read_chains(ports)
+    settled, violations = await read_chains(ports, terms.may_lack)
     items = await read_registry(ports)
     tables = await _read_when_logged(ports, {record.txn_id for record in settled})
     raw = await read_objects(ports.objects, [item.raw_key for item in items.values()])

@@ -93,13 +93,15 @@ async def read_below(objects: S3ObjectStore, prefix: str) -> dict[str, bytes]:
     return await read_objects(objects, [info.key async for info in objects.list(prefix)])
 
 
-async def read_chains(ports: Ports) -> tuple[list[TransactionRecord], list[Violation]]:
-    """Every committed transaction of this epoch, and what is wrong with the chains."""
+async def read_chains(
+    ports: Ports, may_lack: Collection[str] = ()
+) -> tuple[list[TransactionRecord], list[Violation]]:  # fmt: skip
+    """Every committed transaction of this epoch, and what is wrong with the chains (`judge_chain`)."""
     records: list[TransactionRecord] = []
     violations: list[Violation] = []
     for partition in range(ports.settings.partitions):
         place = ChainId(ports.settings.epoch, partition)
-        found, faults = judge_chain(place, await read_below(ports.objects, chain_prefix(*place)))
+        found, faults = judge_chain(place, await read_below(ports.objects, chain_prefix(*place)), may_lack)
         records += found
         violations += faults
     return records, violations

@@ -1,16 +1,18 @@
 """`python -m tests.rig.upgrade`: a stack of its own goes to another version under load, and back again."""
 
 import asyncio
+import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import structlog
 import typer
 
 from app.cli.demo import own_stack
@@ -31,8 +33,8 @@ EXTRAS = ("etl-2", "sink-2")
 """A second worker of a role: the versions then share one consumer group."""
 
 
-def drill_here(options: Options, say: ProgressLines, logs_to: Path | None) -> Report:
-    """Drill with the code of this process as the newer version."""
+def drill_here(options: Options, say: ProgressLines, logs_to: Path | None, answer: Callable[[Report], None]) -> None:
+    """Drill with the code of this process as the newer version, and give the answer; if it is bad the logs are kept."""
 
     def begin_with_older(home: Home) -> None:
         Trees(home.path).replace(dict.fromkeys(everyone(options.extras), options.trees[Way.BACK]))
@@ -42,23 +44,28 @@ def drill_here(options: Options, say: ProgressLines, logs_to: Path | None) -> Re
         try:
             report = asyncio.run(run_drill(home, stack, options, say))
             replace_file(home.logs / "upgrade.json", msgspec.json.format(msgspec.json.encode(report)))
+            answer(report)
         finally:
             if logs_to:
                 shutil.copytree(home.logs, logs_to, dirs_exist_ok=True)
                 shutil.copy(home.path / "supervisor.log", logs_to)
-        return report
+        if report.violations:
+            raise typer.Exit(Exit.FAILURE)
 
 
 def drill_from_newer(newer: Path, arguments: list[str]) -> int:
     """Drill in a process that runs the newer version. Returns: its exit code."""
     command = [sys.executable, "-m", "tests.rig.upgrade", *arguments]
-    process = subprocess.Popen(command, cwd=newer, env=environment_of(newer), stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=newer, env=environment_of(newer), stdin=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         return process.wait()
+    except BaseException:  # whatever ends this process: the other one is told once, so that its stack goes down in order
+        process.terminate()
+        raise
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+        process.wait()
 
 
 def upgrade(  # noqa: PLR0917 - a command's options
@@ -83,6 +90,7 @@ def upgrade(  # noqa: PLR0917 - a command's options
     """
     end_in_order_when_told()
     log_to_stderr()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # processes end on purpose here
     say = ProgressLines()
     if older is None:
         with tempfile.TemporaryDirectory(prefix="instream-upgrade-") as folder:
@@ -100,16 +108,10 @@ def upgrade(  # noqa: PLR0917 - a command's options
     trees = {Way.UP: ROOT, Way.BACK: older}
     options = Options(what=what, trees=trees, rate=rate, extras=EXTRAS if extras else (), replays=replays)
     try:
-        report = drill_here(options, say, logs_to)
+        drill_here(options, say, logs_to, print_json if as_json else show)
     except InstreamError as exc:
         say(f"DIFFERS: {exc}")
         raise typer.Exit(Exit.FAILURE) from exc
-    if as_json:
-        print_json(report)
-    else:
-        show(report)
-    if report.violations:
-        raise typer.Exit(Exit.FAILURE)
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ def show(report: Report) -> None:
     columns = ("process", "up at s", "ready after", "pause", "back at s", "ready after", "pause")
     print_table(f"{report.what}; seconds, under load for {report.load_s:.0f} s", columns, rows)
     print_table(
-        "longest time in which a partition showed no new row in the warehouse, s",
-        ("partition", "before the upgrade", "during both ways", "at s", "during the step of"),
+        "longest seconds between two loads that had rows of a partition (delivery_log.loaded_at), while traffic was sent",
+        ("partition", "before the first step", "after it", "at s", "in the step of"),
         [(str(one.partition), f"{one.before_s:.1f}", f"{one.longest_s:.1f}", f"{one.at_s:.0f}", one.during)
          for one in report.partitions],
     )  # fmt: skip

@@ -33,6 +33,8 @@ LOOK_S: Final = 0.2
 _CODE: Final = re.compile(r'^instream_code_info\{.*?folder="([^"]*)"', flags=re.MULTILINE)
 _WHERE: Final = "import pathlib, app; print(pathlib.Path(app.__file__).parents[1])"
 
+_OUTPUTS: Final = "from app.core.formats.flows import OUTPUTS; print(*(flow.name for flow in OUTPUTS))"
+
 
 class Switch:
     """Moves the processes of one stack between two trees."""
@@ -147,6 +149,15 @@ class Switch:
             if time.monotonic() > deadline_s:
                 raise LocalStackError(f"{otherwise} after {WAITS_S:g} s")
             await asyncio.sleep(LOOK_S)
+
+
+async def outputs_of(tree: Path) -> frozenset[str]:
+    """The names of all outputs that the version in `tree` knows.
+
+    Raises:
+        LocalStackError: its code does not say it.
+    """
+    return frozenset((await _run([sys.executable, "-c", _OUTPUTS], os.environ | {"PYTHONPATH": str(tree)}, tree)).split())
 
 
 def _listens_for_its_turn(pid: int) -> bool:
