@@ -27,9 +27,7 @@ class Request(NamedTuple):
     body: bytes
 
 
-def schedule(
-    author: Author, events: int, rate: float, has_ended: Callable[[], bool] = lambda: False
-) -> Iterator[Line]:
+def schedule(author: Author, events: int, rate: float, has_ended: Callable[[], bool] = lambda: False) -> Iterator[Line]:
     """Exactly `events` lines in order of time, about `rate` a second while stories begin; resent ones included.
 
     What is resent follows its first copy by 0.3 to 1.5 seconds.
