@@ -7,7 +7,7 @@ from typing import Final
 from app.errors import LocalStackError
 from app.local.stack.stack_file import Stack
 from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
-from tests.rig.upgrade.newer_events import NewerRun, is_known, send_newer
+from tests.rig.upgrade.newer_events import NewerRun, send_newer
 from tests.worlds.waiting import HANGS_S
 
 MOST_EVENTS: Final = 10_000_000
@@ -17,10 +17,17 @@ MOST_EVENTS: Final = 10_000_000
 class Load:
     """What is sent while the steps are made."""
 
-    def __init__(self, stack: Stack, rate: float) -> None:
-        """Send `rate` lines a second from `start` to `end`."""
+    def __init__(self, stack: Stack, rate: float, *, sends_newer: bool) -> None:
+        """Prepare to send.
+
+        Args:
+            stack: where to.
+            rate: lines a second.
+            sends_newer: send events of the type, too, that only the newer version knows.
+        """
         self._stack = stack
         self._rate = rate
+        self._sends_newer = sends_newer
         self._has_ended = False
         self.began_s = self.ended_s = time.time()
         self._traffic: asyncio.Task[TrafficRun] | None = None
@@ -31,7 +38,7 @@ class Load:
         self.began_s = time.time()
         terms = TrafficPlan(events=MOST_EVENTS, rate=self._rate, keep_bodies=True, patience_s=HANGS_S)
         self._traffic = asyncio.create_task(run_traffic(self._stack, terms, None, self._ask))
-        if is_known():
+        if self._sends_newer:
             self._newer = asyncio.create_task(send_newer(self._stack.collector_url, self._ask))
 
     def check(self) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import msgspec
 
-from app.core.events.fields import EVENT_TYPES
 from app.local.traffic.content import HUMANS
 from app.local.traffic.schedule import SERVER_KEY, Request
 from app.local.traffic.send import Sender, SentRequest
@@ -30,11 +29,6 @@ class NewerRun(msgspec.Struct, frozen=True):
     run: str
     """Start of every id of the run."""
     sent: SentRequest
-
-
-def is_known() -> bool:
-    """Whether the code of this process is a version that has the newer event type."""
-    return NEWER_TYPE in EVENT_TYPES
 
 
 async def send_newer(collector_url: str, has_ended: Callable[[], bool]) -> NewerRun:

@@ -25,7 +25,7 @@ from tests.rig.invariants.settle import settle
 from tests.rig.invariants.violation import Violation, listed
 from tests.rig.upgrade import newer_rows
 from tests.rig.upgrade.load import Load
-from tests.rig.upgrade.newer_events import NewerRun
+from tests.rig.upgrade.newer_events import NEWER_FLOW, NewerRun
 from tests.rig.upgrade.newer_rows import Reign
 from tests.rig.upgrade.pauses import (
     Arrivals,
@@ -72,14 +72,15 @@ async def run_drill(home: Home, stack: Stack, options: Options, say: Say) -> Rep
     settings = read_settings()
     report = Report(what=options.what)
     workers = Workers(home, stack, SystemClock())
-    load = Load(stack, options.rate)
+    older_outputs = await outputs_of(options.trees[Way.BACK])
+    may_lack = frozenset(flow.name for flow in OUTPUTS) - older_outputs
+    load = Load(stack, options.rate, sends_newer=NEWER_FLOW in may_lack)
     async with AsyncExitStack() as cleanup:
         cleanup.push_async_callback(workers.close)
         cleanup.push_async_callback(load.cancel)
         await _start_extras(workers, options.extras)
         switch = Switch(home, workers, settings, options.trees)
         await _all_run(switch, options)
-        may_lack = frozenset(flow.name for flow in OUTPUTS) - await outputs_of(options.trees[Way.BACK])
         load.start()
         report.load_began_s = load.began_s
         say("the load begins; every partition shows its first rows before the first step")

@@ -30,6 +30,7 @@ from tests.rig.upgrade.plan import Step, Way
 WAITS_S: Final = 300.0
 """A process that is not ready after so long waits for something that does not come."""
 LOOK_S: Final = 0.2
+_PAGE: Final = aiohttp.ClientTimeout(total=30)
 _CODE: Final = re.compile(r'^instream_code_info\{.*?folder="([^"]*)"', flags=re.MULTILINE)
 _WHERE: Final = "import pathlib, app; print(pathlib.Path(app.__file__).parents[1])"
 
@@ -101,9 +102,16 @@ class Switch:
 
         A version that does not say it yet is asked in another way: Python, in the process's environment and folder, says
         where it finds the package.
+
+        Raises:
+            LocalStackError: the process does not answer.
         """
-        async with aiohttp.ClientSession() as session, session.get(self._workers.page(process, "metrics")) as answer:
-            said = _CODE.search(await answer.text())
+        page = self._workers.page(process, "metrics")
+        try:
+            async with aiohttp.ClientSession(timeout=_PAGE) as session, session.get(page) as answer:
+                said = _CODE.search(await answer.text())
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise LocalStackError(f"{process} does not show its metrics: {exc!r}") from exc
         if said:
             return Path(said[1])
         pid = self._workers.pid(process)
