@@ -54,7 +54,7 @@ chaos: setup  ## faults of every kind against a stack of its own under load, the
 restarts: setup  ## kill the collector while clients post, and show how long they wait for the next one (KILLS=5)
 	@$(BIN)/python -m tests.rig.restarts --kills $(or $(KILLS),5)
 
-upgrade-drill: setup  ## a stack under load goes to its next version role by role, and back, then every row is checked (FROM=rev or IDENTICAL=1)
+upgrade-drill: setup  ## a stack under load goes to its next version and back, role by role; every row is checked (FROM=rev IDENTICAL=1)
 	@$(BIN)/python -m tests.rig.upgrade --rate $(or $(RATE),100) $(if $(FROM),--from $(FROM)) $(if $(IDENTICAL),--identical)
 
 lint: setup  ## ruff and mypy
