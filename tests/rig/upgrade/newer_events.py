@@ -1,4 +1,7 @@
-"""Events of a type that only the newer version knows, sent all the time: the recipe "Add a flow" adds the type."""
+"""What only the newer version knows, sent all the time: events of a newer type, and page views with a newer field.
+
+The recipes "Add a flow" and "Add a field" add the two.
+"""
 
 import json
 import secrets
@@ -17,14 +20,18 @@ from tests.worlds.waiting import HANGS_S
 
 NEWER_TYPE: Final = "video_start"
 NEWER_FLOW: Final = "video_starts"
+NEWER_FIELD: Final = "page_type"
+"""Of page views; also the name of its column."""
 EVERY_S: Final = 0.5
-LINES: Final = 5
+LINES: Final = 6
 """Events in one request."""
+PAGES: Final = 3
+"""Every so many-th event is a page view."""
 LEAD_MS: Final = 200
 
 
 class NewerRun(msgspec.Struct, frozen=True):
-    """What was sent of the newer type."""
+    """What was sent."""
 
     run: str
     """Start of every id of the run."""
@@ -32,7 +39,7 @@ class NewerRun(msgspec.Struct, frozen=True):
 
 
 async def send_newer(collector_url: str, has_ended: Callable[[], bool]) -> NewerRun:
-    """Send newer events until `has_ended`; each again until it is acknowledged, whichever version answers.
+    """Send them until `has_ended`; each again until it is acknowledged, whichever version answers.
 
     Raises:
         LocalStackError: the collector refused or lost something.
@@ -54,21 +61,24 @@ def requests(run: str, has_ended: Callable[[], bool]) -> Iterator[Request]:
 
 
 def event(run: str, number: int) -> dict[str, Any]:
-    """One event; every third has properties, and every fourth the id of an article."""
+    """One event; every fourth has properties, and every fifth the id of an article."""
     made: dict[str, Any] = {
-        "event_id": f"{run}-{number}", "event_type": NEWER_TYPE, "page_view_id": f"{run}-p{number}",
-        "occurred_at": _now_ms(), "visitor_id": f"v-{number}", "video_id": f"video {number} \u00e9",
-        "user_agent": HUMANS[0].text,
+        "event_id": f"{run}-{number}", "page_view_id": f"{run}-p{number}", "occurred_at": _now_ms(),
+        "visitor_id": f"v-{number}", "user_agent": HUMANS[0].text,
     }  # fmt: skip
-    if number % 3 == 0:
-        made["properties"] = {"quality": number}
+    if number % PAGES == 0:
+        made |= {"event_type": "page_view", "url": f"https://example.com/a/{number}", NEWER_FIELD: f"type {number} \u00e9"}
+    else:
+        made |= {"event_type": NEWER_TYPE, "video_id": f"video {number} \u00e9"}
     if number % 4 == 0:
+        made["properties"] = {"quality": number}
+    if number % 5 == 0:
         made["article_id"] = f"a-{number}"
     return made
 
 
 def _line(body: dict[str, Any], at_s: float) -> Line:
-    facts = EventFacts(body["event_id"], NEWER_TYPE, body["page_view_id"], is_bot=False)
+    facts = EventFacts(body["event_id"], body["event_type"], body["page_view_id"], is_bot=False)
     return Line(at_s, Channel.SERVER, HUMANS[0], json.dumps(body).encode(), facts)
 
 

@@ -1,4 +1,4 @@
-"""What must have become of newer events, and of the newer column, by the version that was at work at each moment."""
+"""What must have become of newer events, fields and columns, by the version that was at work at each moment."""
 
 import json
 from collections import defaultdict
@@ -13,13 +13,14 @@ from app.adapters.warehouse_port import moment_ms
 from app.core.formats.flows import BY_NAME
 from app.local.traffic.send import SentEvent
 from tests.rig.invariants.violation import Violation
-from tests.rig.upgrade.newer_events import NEWER_FLOW, NewerRun
+from tests.rig.upgrade.newer_events import NEWER_FIELD, NEWER_FLOW, NEWER_TYPE, NewerRun
 
 RULE: Final = "I1"
 NEWER_COLUMN: Final = "path_depth"
 CLOCK_MS: Final = 50
 """Between the moment at which a process was seen to be ready, and the moments that others write down."""
-_EVENT: Final = ("event_id", "page_view_id", "visitor_id", "video_id", "article_id")
+_SHARED: Final = ("event_id", "page_view_id", "visitor_id", "article_id")
+_COLUMNS: Final = {NEWER_FLOW: (*_SHARED, "video_id"), "page_views": (*_SHARED, "url", NEWER_FIELD)}
 _REASON: Final = "event_type: none of"
 
 
@@ -45,19 +46,25 @@ class NewerRows(msgspec.Struct):
 
     loaded: list[dict[str, Any]]
     """Rows of the newer flow, all of them."""
+    pages: list[dict[str, Any]]
+    """Page views of the run."""
     rejected: dict[str, list[str]]
     """event_id -> the reason of each rejected row."""
 
+    def filled_fields(self) -> int:
+        """How many page views have the newer field in its column."""
+        return sum(row[NEWER_FIELD] is not None for row in self.pages)
+
     def totals(self) -> dict[str, int]:
         """Flow -> rows."""
-        return {NEWER_FLOW: len(self.loaded), "rejected": sum(len(reasons) for reasons in self.rejected.values())}
+        rejected = sum(len(reasons) for reasons in self.rejected.values())
+        return {NEWER_FLOW: len(self.loaded), "page_views": len(self.pages), "rejected": rejected}
 
 
 async def read_newer_rows(connection: Connection, run: str) -> NewerRows:
     """Read what became of a run of newer events."""
-    columns = (*_EVENT, "properties")
-    cursor = await connection.execute(f"SELECT {', '.join(columns)} FROM analytics.{NEWER_FLOW}".encode())
-    loaded = [dict(zip(columns, row, strict=True)) for row in await cursor.fetchall()]
+    loaded = await _rows(connection, NEWER_FLOW, "")
+    pages = await _rows(connection, "page_views", run)
     cursor = await connection.execute(
         b"SELECT reason, payload, event_id FROM analytics.rejected WHERE payload LIKE %s OR event_id LIKE %s",
         [f"%{run}-%", f"{run}-%"],
@@ -65,36 +72,48 @@ async def read_newer_rows(connection: Connection, run: str) -> NewerRows:
     rejected: dict[str, list[str]] = defaultdict(list)
     for reason, payload, event_id in await cursor.fetchall():
         rejected[event_id or json.loads(payload)["event_id"]].append(reason)
-    return NewerRows(loaded, dict(rejected))
+    return NewerRows(loaded, pages, dict(rejected))
+
+
+async def _rows(connection: Connection, flow: str, run: str) -> list[dict[str, Any]]:
+    columns = (*_COLUMNS[flow], "properties")
+    query = f"SELECT {', '.join(columns)} FROM analytics.{flow} WHERE event_id LIKE %s"
+    cursor = await connection.execute(query.encode(), [f"{run}%"])
+    return [dict(zip(columns, row, strict=True)) for row in await cursor.fetchall()]
 
 
 def judge_newer_rows(run: NewerRun, rows: NewerRows, collector: Reign) -> Iterator[Violation]:
-    """An event that a newer collector received is a row of its flow; one that an older collector received is a rejected row.
+    """Whether each event became what the collector that received it makes of it.
+
+    An event of the newer type is a row of its flow where a newer collector received it, and a rejected row where an older
+    one did. The newer field of a page view is in its column, or in `properties`.
 
     Args:
         run: what was sent.
         rows: what was found.
         collector: when the collector was which version.
     """
-    by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.loaded:
-        by_event[row["event_id"]].append(row)
+    loaded, pages = _by_event(rows.loaded), _by_event(rows.pages)
     surplus = 0
     for event_id, sent in run.sent.events.items():
-        loaded, reasons = by_event.pop(event_id, []), rows.rejected.get(event_id, [])
-        yield from _judge_event(event_id, sent, collector, (len(loaded), len(reasons)))
-        surplus += max(0, len(reasons) + bool(loaded) - 1)
+        found, reasons = loaded.pop(event_id, []), rows.rejected.get(event_id, [])
+        if sent.facts.event_type != NEWER_TYPE:
+            yield from _judge_page(event_id, sent, pages.pop(event_id, []), collector)
+            continue
+        yield from _judge_event(event_id, sent, collector, (len(found), len(reasons)))
+        surplus += max(0, len(reasons) + bool(found) - 1)
         for reason in reasons:
             if not reason.startswith(_REASON):
                 yield Violation(RULE, f"{event_id} is rejected with the reason {reason!r}")
-        for row in loaded:
-            yield from _judge_row(event_id, sent, row)
+        for row in found:
+            yield from _differences(event_id, row, _row_of(sent, NEWER_FLOW))
     if surplus > run.sent.unsure_lines:
         yield Violation(
             RULE, f"{surplus} newer events have one more row than they were sent; {run.sent.unsure_lines} may have"
         )
-    for event_id in by_event.keys() | (rows.rejected.keys() - run.sent.events.keys()):
-        yield Violation(RULE, f"{event_id}: has a row and was not sent")
+    typed = {event_id for event_id, sent in run.sent.events.items() if sent.facts.event_type == NEWER_TYPE}
+    for event_id in loaded.keys() | pages.keys() | (rows.rejected.keys() - typed):
+        yield Violation(RULE, f"{event_id}: has a row that nothing sent leads to")
 
 
 def _judge_event(event_id: str, sent: SentEvent, collector: Reign, found: tuple[int, int]) -> Iterator[Violation]:
@@ -110,13 +129,41 @@ def _judge_event(event_id: str, sent: SentEvent, collector: Reign, found: tuple[
         yield Violation(RULE, f"newer event {event_id} was sent to a newer collector and is rejected")
 
 
-def _judge_row(event_id: str, sent: SentEvent, row: Mapping[str, Any]) -> Iterator[Violation]:
+def _judge_page(event_id: str, sent: SentEvent, found: list[dict[str, Any]], collector: Reign) -> Iterator[Violation]:
+    if len(found) != 1:
+        yield Violation(RULE, f"page view {event_id} with the newer field has {len(found)} rows")
+        return
+    newer = _row_of(sent, "page_views")
+    others = (newer["properties"] or {}) | {NEWER_FIELD: newer[NEWER_FIELD]}
+    older = newer | {NEWER_FIELD: None, "properties": others}
+    first_ms, last_ms = sent.received.first_ms, sent.received.last_ms
+    is_filled = found[0][NEWER_FIELD] is not None
+    if is_filled and collector.is_older(first_ms, last_ms):
+        yield Violation(RULE, f"page view {event_id} was sent to an older collector and has the newer field in its column")
+    elif not is_filled and collector.is_newer(first_ms, last_ms):
+        yield Violation(RULE, f"page view {event_id} was sent to a newer collector and its column {NEWER_FIELD} is NULL")
+    else:
+        yield from _differences(event_id, found[0], newer if is_filled else older)
+
+
+def _row_of(sent: SentEvent, flow: str) -> dict[str, Any]:
+    """The row that the newer version makes of an event."""
     body = json.loads(sent.body)
-    wanted = {name: body.get(name) for name in _EVENT} | {"properties": body.get("properties")}
+    return {name: body.get(name) for name in (*_COLUMNS[flow], "properties")}
+
+
+def _differences(event_id: str, row: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[Violation]:
     found = {**row, "properties": json.loads(row["properties"]) if row["properties"] is not None else None}
     for name, value in wanted.items():
         if found[name] != value:
-            yield Violation(RULE, f"{event_id}: {NEWER_FLOW}.{name} is {found[name]!r}, must be {value!r}")
+            yield Violation(RULE, f"{event_id}: {name} is {found[name]!r}, must be {value!r}")
+
+
+def _by_event(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[row["event_id"]].append(row)
+    return found
 
 
 class Deep(msgspec.Struct, frozen=True):

@@ -52,8 +52,10 @@ class Report(msgspec.Struct, kw_only=True):
     newer_events: int = 0
     newer_loaded: int = 0
     """Of those, rows in the newer flow; the others are rejected rows."""
+    newer_fields: int = 0
+    """Page views with the newer field in its column; in the others it is in `properties`."""
     newer_columns: int = 0
-    """Page views with a value in the newer column."""
+    """Page views with a value in the newer column, which the etl computes."""
     settled_s: float = 0.0
     took_s: float = 0.0
     violations: list[Violation] = []
@@ -85,8 +87,9 @@ def show(report: Report) -> None:
     )
     if report.newer_events:
         typer.echo(
-            f"{report.newer_events:,} newer events: {report.newer_loaded:,} rows in its flow, the others rejected "
-            f"by an older collector; {report.newer_columns:,} page views have the newer column"
+            f"{report.newer_events:,} newer events: {report.newer_loaded:,} rows in their flow, the others rejected by an "
+            f"older collector; {report.newer_fields:,} page views have the newer field in its column, and "
+            f"{report.newer_columns:,} the newer computed column"
         )
     for violation in report.violations:
         typer.echo(str(violation))

@@ -77,19 +77,24 @@ class Switch:
         if (found := await self.code_of(step.process)) != tree:
             raise LocalStackError(f"{step.process} runs the code of {found}, not of {tree}")
 
-    async def drain(self) -> None:
-        """Return once everything that was written until now is loaded: each partition's loaded stream time is past now.
+    async def drain(self, role: str) -> None:
+        """Return once `role` needs nothing any more that the newer version wrote until now.
+
+        Everything written until now is loaded when each partition's loaded stream time is past now. The etl's state, too,
+        was written by the newer version: a page view with a newer field stays in it until its window is closed. So before
+        the etl goes back stream time must be past the window as well.
 
         Raises:
             LocalStackError: it does not come to that.
         """
-        now_ms = round(time.time() * 1000)
+        window_s = self._settings.join_window_s + self._settings.join_grace_s if role == "etl" else 0.0
+        after_ms = round((time.time() + window_s) * 1000)
         warehouse = WarehouseLedger(self._settings.warehouse_url)
 
         async def is_loaded() -> bool:
             found = (await warehouse.delivery(self._settings.epoch)).partitions
             return all(
-                number in found and found[number].stream_time_ms > now_ms for number in range(self._settings.partitions)
+                number in found and found[number].stream_time_ms > after_ms for number in range(self._settings.partitions)
             )
 
         try:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from app.errors import LocalStackError
-from tests.worlds.recipes import COLUMN, FLOW, ROOT, next_version
+from tests.worlds.recipes import COLUMN, FIELD, FLOW, ROOT, next_version
 
 KAFKA_JARS: Final = "INSTREAM_KAFKA_JARS"
 
@@ -36,8 +36,8 @@ def prepare(folder: Path, revision: str | None, *, is_identical: bool) -> Versio
     elif is_identical:
         versions = Versions(ROOT, next_version(folder / "newer"), "this tree -> a copy of it")
     else:
-        newer = next_version(folder / "newer", COLUMN, FLOW)
-        versions = Versions(ROOT, newer, "this tree -> its next version: one more column, event type and flow")
+        newer = next_version(folder / "newer", COLUMN, FIELD, FLOW)
+        versions = Versions(ROOT, newer, "this tree -> its next version: more columns, a field, an event type, a flow")
     for tree in (
         versions.older,
         versions.newer,

@@ -1,20 +1,20 @@
 """The order of an upgrade drill, its pauses, and its judgement of newer rows."""
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from app.errors import LocalStackError
 from app.local.stack.environment import ROLES
 from app.local.traffic.content import HUMANS
 from app.local.traffic.send import Interval, SentEvent, SentRequest
 from app.local.traffic.stories import EventFacts
-from tests.rig.upgrade.newer_events import LINES, NEWER_FLOW, NewerRun, event, requests
+from tests.rig.upgrade.newer_events import LINES, NEWER_FIELD, NEWER_FLOW, NewerRun, event, requests
 from tests.rig.upgrade.newer_rows import Deep, NewerRows, Reign, judge_depths, judge_newer_rows
 from tests.rig.upgrade.pauses import all_arrived_since, arrivals, longest, longest_by_partition
 from tests.rig.upgrade.plan import ORDER_UP, Step, Way, everyone, plan, role_of
@@ -131,52 +131,74 @@ def newer_run(*times: tuple[int, int], unsure: int = 0) -> NewerRun:
     return NewerRun("n", sent)
 
 
+TYPED = ("event_id", "page_view_id", "visitor_id", "article_id", "video_id")
+PAGED = ("event_id", "page_view_id", "visitor_id", "article_id", "url", NEWER_FIELD)
+
+
 def row(number: int, **other: Any) -> dict[str, Any]:
     body = event("n", number)
-    names = ("event_id", "page_view_id", "visitor_id", "video_id", "article_id")
+    names = PAGED if body["event_type"] == "page_view" else TYPED
     properties = json.dumps(body["properties"]) if "properties" in body else None
     return {name: body.get(name) for name in names} | {"properties": properties} | other
+
+
+def older_page(number: int) -> dict[str, Any]:
+    body = event("n", number)
+    properties = json.dumps(body.get("properties", {}) | {NEWER_FIELD: body[NEWER_FIELD]})
+    return row(number) | {NEWER_FIELD: None, "properties": properties}
 
 
 REJECTED = "event_type: none of page_view, engagement"
 OLD, NEW, DOUBT, AGAIN = (1000, 1010), (21_000, 21_010), (9000, 21_000), (41_000, 41_010)
 
 
-def texts(run: NewerRun, loaded: Sequence[dict[str, Any]], rejected: dict[str, list[str]]) -> list[str]:
-    return [str(one) for one in judge_newer_rows(run, NewerRows(list(loaded), rejected), REIGN)]
+def texts(run: NewerRun, rows: NewerRows) -> list[str]:
+    return [str(one) for one in judge_newer_rows(run, rows, REIGN)]
 
 
-def test_newer_events_are_rows_of_their_flow_or_rejected_by_the_collectors_version() -> None:
-    run = newer_run(OLD, NEW, DOUBT, DOUBT, AGAIN)
-    rejected = {"n-0": [REJECTED], "n-3": [REJECTED], "n-4": [REJECTED]}
-    assert texts(run, [row(1), row(2)], rejected) == []
-    assert NewerRows([row(1), row(2)], rejected).totals() == {NEWER_FLOW: 2, "rejected": 3}
+def test_newer_events_and_fields_are_what_the_collectors_version_makes_of_them() -> None:
+    run = newer_run(OLD, OLD, NEW, NEW, DOUBT, DOUBT, DOUBT, AGAIN, AGAIN, DOUBT)
+    rejected = {"n-1": [REJECTED], "n-5": [REJECTED], "n-7": [REJECTED], "n-8": [REJECTED]}
+    rows = NewerRows([row(2), row(4)], [older_page(0), row(3), row(6), older_page(9)], rejected)
+    assert texts(run, rows) == []
+    assert rows.totals() == {NEWER_FLOW: 2, "page_views": 4, "rejected": 4}
+    assert rows.filled_fields() == 2
+
+
+GOOD = NewerRows([row(2)], [older_page(0), row(3)], {"n-1": [REJECTED]})
+"""Of a page view and an event to an older collector, and one of each to a newer one."""
 
 
 @pytest.mark.parametrize(
-    ("loaded", "rejected", "words"),
+    ("rows", "words"),
     [
-        ([row(1)], {}, "n-0 has no row"),
-        ([row(0), row(1)], {}, "n-0 was sent to an older collector"),
-        ([], {"n-0": [REJECTED], "n-1": [REJECTED]}, "n-1 was sent to a newer collector"),
-        ([row(1), row(1)], {"n-0": [REJECTED]}, "n-1 has 2 rows"),
-        ([row(1)], {"n-0": [REJECTED, REJECTED]}, "1 newer events have one more row"),
-        ([row(1)], {"n-0": ["line: not JSON"]}, "n-0 is rejected with the reason"),
-        ([row(1, video_id="other")], {"n-0": [REJECTED]}, "video_id is 'other'"),
-        ([row(1, properties="{}")], {"n-0": [REJECTED]}, "properties is {}"),
-        ([row(1), row(7)], {"n-0": [REJECTED]}, "n-7: has a row and was not sent"),
+        (GOOD, ""),
+        (replace(GOOD, rejected={}), "n-1 has no row"),
+        (replace(GOOD, loaded=[row(1), row(2)]), "n-1 was sent to an older collector"),
+        (replace(GOOD, loaded=[], rejected={"n-1": [REJECTED], "n-2": [REJECTED]}), "n-2 was sent to a newer collector"),
+        (replace(GOOD, loaded=[row(2), row(2)]), "n-2 has 2 rows"),
+        (replace(GOOD, rejected={"n-1": [REJECTED, REJECTED]}), "1 newer events have one more row"),
+        (replace(GOOD, rejected={"n-1": ["line: not JSON"]}), "n-1 is rejected with the reason"),
+        (replace(GOOD, loaded=[row(2, video_id="other")]), "video_id is 'other'"),
+        (replace(GOOD, loaded=[row(2, properties="{}")]), "properties is {}"),
+        (replace(GOOD, loaded=[row(2), row(7)]), "n-7: has a row that nothing sent"),
+        (replace(GOOD, pages=[row(0), row(3)]), "n-0 was sent to an older collector"),
+        (replace(GOOD, pages=[older_page(0), older_page(3)]), "n-3 was sent to a newer collector"),
+        (replace(GOOD, pages=[older_page(0)]), "n-3 with the newer field has 0 rows"),
+        (replace(GOOD, pages=[older_page(0), row(3), row(3)]), "n-3 with the newer field has 2 rows"),
+        (replace(GOOD, pages=[older_page(0) | {"properties": None}, row(3)]), "properties is None"),
+        (replace(GOOD, rejected={"n-1": [REJECTED], "n-3": [REJECTED]}), "n-3: has a row that nothing sent"),
     ],
 )
-def test_a_wrong_row_of_a_newer_event_is_named(
-    loaded: list[dict[str, Any]], rejected: dict[str, list[str]], words: str
-) -> None:
-    found = texts(newer_run(OLD, NEW), loaded, rejected)
-    assert any(words in text for text in found), found
+def test_a_wrong_row_is_named(rows: NewerRows, words: str) -> None:
+    found = texts(newer_run(OLD, OLD, NEW, NEW), rows)
+    assert any(words in text for text in found) if words else found == [], found
 
 
 def test_a_request_that_failed_may_have_been_kept_twice() -> None:
-    assert texts(newer_run(DOUBT, unsure=5), [row(0)], {"n-0": [REJECTED]}) == []
-    assert len(texts(newer_run(DOUBT), [row(0)], {"n-0": [REJECTED]})) == 1
+    rows = NewerRows([row(1)], [row(0)], {"n-1": [REJECTED]})
+    assert texts(newer_run(DOUBT, DOUBT, unsure=5), rows) == []
+    assert len(texts(newer_run(DOUBT, DOUBT), rows)) == 1
 
 
 @pytest.mark.parametrize(
