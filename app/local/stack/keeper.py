@@ -86,7 +86,7 @@ class Keeper:
         self.successor: Callable[[], asyncio.subprocess.Process | None] = lambda: None
         """Gives a process that already runs, to go on with after a death; None where a new one must be started."""
         self.variables: Callable[[], Mapping[str, str]] = dict
-        """Gives what the environment has besides; asked before every start, because it may have changed."""
+        """Gives further variables of the environment; the keeper asks before every start, because they may have changed."""
         self._variables: Mapping[str, str] = {}
         self._clock = clock
         self._changed = changed

@@ -52,7 +52,7 @@ class Spare:
         self._changed = changed
         self._settle_s = settle_s
         self.variables: Callable[[], Mapping[str, str]] = dict
-        """What the environment of the process that it stands in for has besides (`Keeper.variables`)."""
+        """Gives the further variables of the process that the spare stands in for (`Keeper.variables`)."""
         self._keeper: Keeper | None = None
         self._disturbed = asyncio.Event()
         self._stopping = False

@@ -1,6 +1,6 @@
 """The order in which a stack starts.
 
-What depends on nothing starts at once, the rest as soon as what it needs answers:
+A process that needs no other starts at once, each of the others as soon as the processes that it needs answer:
 
     AWS stand-in -> bucket, stream, registry table -> collector
     Kafka -> topics                                           }-> five workers
@@ -28,7 +28,7 @@ from app.local.stack.trees import INIT, Trees
 from app.settings import Settings
 
 READY_TIMEOUT_S: Final = 600
-"""How long the services, and then the workers, may take: only what hangs takes so long, and what dies is noticed before."""
+"""How long the services, and then the workers, may take. Only a process that hangs takes so long; a death is seen before."""
 HEALTH_PATH: Final = "/moto-api/health"
 """Of the AWS stand-in; its module is not imported for it, because it loads all of moto."""
 BIN: Final = Path(sys.executable).parent
@@ -74,7 +74,7 @@ class StartOrder:
         self._keep = keep
 
     async def start_services(self) -> None:
-        """Start everything but the workers, and make what they stand on.
+        """Start everything but the workers, and make the bucket, stream, tables and topics that the workers need.
 
         Raises:
             LocalStackError: a process does not answer; the text has the end of its log.
@@ -138,7 +138,7 @@ class StartOrder:
         await self._make_schema()
 
     async def _make_schema(self) -> None:
-        """Make the schema of the tree that the roles begin with; a newer one would hide what an older tree lacks."""
+        """Make the schema of the tree that the roles begin with; a newer one would hide that an older tree needs `init`."""
         variables = self._trees.variables(INIT)
         if not variables:
             from app.adapters.warehouse_schema import migrate  # noqa: PLC0415

@@ -54,7 +54,7 @@ class Trees:
         return {name: Path(folder) for name, folder in found.items()}
 
     def variables(self, name: str) -> dict[str, str]:
-        """What the environment of a process needs so that it runs the code of its tree; empty for the supervisor's own.
+        """The variables with which a process runs the code of its tree; none for the supervisor's own.
 
         Raises:
             LocalStackError: as `read`.

@@ -64,7 +64,7 @@ async def run_traffic(
 
     Args:
         stack: where to.
-        plan: what.
+        plan: how much, how fast.
         progress: called with the number of lines acknowledged so far.
         has_ended: ends the run before all events of the plan are sent, once it says yes.
 

@@ -4,7 +4,8 @@
     plan.py         which process goes when, up and back
     switch.py       carries a step out, and proves which code runs afterwards
     newer_events.py events that only the newer version knows, sent all the time
-    newer_rows.py   what must have become of them, and of the newer column
+    newer_rows.py   judges the rows that came of them, and the newer columns
+    load.py         the traffic of a drill
     pauses.py       how long each partition showed nothing new
     run.py          one drill: stack, load, steps, judgement
     report.py       the answer, and its tables

@@ -73,14 +73,14 @@ def upgrade(  # noqa: PLR0917 - a command's options
         str | None, typer.Option("--from", help="The older version, a git revision; the newer is this tree.")
     ] = None,
     identical: Annotated[
-        bool, typer.Option("--identical", help="To a copy of this tree: what restarts alone cost.")
+        bool, typer.Option("--identical", help="To a copy of this tree: the pauses of restarts alone.")
     ] = False,
     rate: Annotated[float, number("Lines a second.", 1, MOST_RATE)] = 100,
     extras: Annotated[bool, typer.Option(help="A second etl and a second sink, which go one after the other.")] = True,
     replays: Annotated[bool, typer.Option(help="At the end send every batch again, which must change nothing.")] = True,
     logs_to: Annotated[Path | None, typer.Option(help="Copy the logs into this folder.")] = None,
     older: Annotated[Path | None, typer.Option(hidden=True, help="The older tree; this process runs the newer one.")] = None,
-    what: Annotated[str, typer.Option(hidden=True)] = "",
+    words: Annotated[str, typer.Option(hidden=True)] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Take a stack of its own, under load, to another version role by role, and back; then every row is compared.
@@ -99,14 +99,14 @@ def upgrade(  # noqa: PLR0917 - a command's options
             except InstreamError as exc:
                 say(str(exc))
                 raise typer.Exit(Exit.FAILURE) from exc
-            say(versions.what)
-            arguments = ["--older", str(versions.older), "--what", versions.what, "--rate", str(rate)]
+            say(versions.words)
+            arguments = ["--older", str(versions.older), "--words", versions.words, "--rate", str(rate)]
             arguments += ["--extras" if extras else "--no-extras", "--replays" if replays else "--no-replays"]
             arguments += ["--logs-to", str(logs_to.absolute())] if logs_to else []
             arguments += ["--json"] if as_json else []
             raise typer.Exit(drill_from_newer(versions.newer, arguments))
     trees = {Way.UP: ROOT, Way.BACK: older}
-    options = Options(what=what, trees=trees, rate=rate, extras=EXTRAS if extras else (), replays=replays)
+    options = Options(words=words, trees=trees, rate=rate, extras=EXTRAS if extras else (), replays=replays)
     try:
         drill_here(options, say, logs_to, print_json if as_json else show)
     except InstreamError as exc:

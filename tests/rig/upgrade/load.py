@@ -1,4 +1,4 @@
-"""What is sent to the stack for as long as a drill lasts."""
+"""The traffic that the stack gets for as long as a drill lasts."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ MOST_EVENTS: Final = 10_000_000
 
 
 class Load:
-    """What is sent while the steps are made."""
+    """The traffic while the steps are made."""
 
     def __init__(self, stack: Stack, rate: float, *, sends_newer: bool) -> None:
         """Prepare to send.
@@ -42,13 +42,13 @@ class Load:
             self._newer = asyncio.create_task(send_newer(self._stack.collector_url, self._ask))
 
     def check(self) -> None:
-        """Raise what ended the load before its time."""
+        """Raise the error that ended the load before its time, if any."""
         for task in (self._traffic, self._newer):
             if task is not None and task.done():
                 task.result()
 
     async def end(self) -> tuple[TrafficRun, NewerRun | None]:
-        """Let what has begun come to its end. Returns: what was sent."""
+        """Begin no more stories, and send the rest of those that began. Returns: everything that was sent."""
         self._has_ended, self.ended_s = True, time.time()
         if self._traffic is None:
             raise LocalStackError("the load was not started")

@@ -1,4 +1,4 @@
-"""What only the newer version knows, sent all the time: events of a newer type, and page views with a newer field.
+"""Events that only the newer version knows, sent all the time: a newer type, and page views with a newer field.
 
 The recipes "Add a flow" and "Add a field" add the two.
 """
@@ -31,7 +31,7 @@ LEAD_MS: Final = 200
 
 
 class NewerRun(msgspec.Struct, frozen=True):
-    """What was sent."""
+    """A run of such events."""
 
     run: str
     """Start of every id of the run."""

@@ -1,4 +1,4 @@
-"""What must have become of newer events, fields and columns, by the version that was at work at each moment."""
+"""Judges the rows of newer events, fields and columns by the version that was at work at each moment."""
 
 import json
 from collections import defaultdict
@@ -42,7 +42,7 @@ class Reign(msgspec.Struct, frozen=True):
 
 
 class NewerRows(msgspec.Struct):
-    """What the warehouse has of newer events."""
+    """The rows of newer events in the warehouse."""
 
     loaded: list[dict[str, Any]]
     """Rows of the newer flow, all of them."""
@@ -62,7 +62,7 @@ class NewerRows(msgspec.Struct):
 
 
 async def read_newer_rows(connection: Connection, run: str) -> NewerRows:
-    """Read what became of a run of newer events."""
+    """Read the rows of a run of newer events."""
     loaded = await _rows(connection, NEWER_FLOW, "")
     pages = await _rows(connection, "page_views", run)
     cursor = await connection.execute(
@@ -83,14 +83,14 @@ async def _rows(connection: Connection, flow: str, run: str) -> list[dict[str, A
 
 
 def judge_newer_rows(run: NewerRun, rows: NewerRows, collector: Reign) -> Iterator[Violation]:
-    """Whether each event became what the collector that received it makes of it.
+    """Judge each event by the version of the collector that received it.
 
     An event of the newer type is a row of its flow where a newer collector received it, and a rejected row where an older
     one did. The newer field of a page view is in its column, or in `properties`.
 
     Args:
-        run: what was sent.
-        rows: what was found.
+        run: the events that were sent.
+        rows: the rows that were found.
         collector: when the collector was which version.
     """
     loaded, pages = _by_event(rows.loaded), _by_event(rows.pages)

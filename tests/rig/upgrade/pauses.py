@@ -49,7 +49,7 @@ def arrivals(rows: Iterable[Sequence[Any]]) -> Arrivals:
 def longest(found: Arrivals, from_s: float, until_s: float) -> Pause | None:
     """The longest time between two arrivals of one partition that has a part in `from_s` to `until_s`; None without any.
 
-    What comes before a partition's first arrival, and after its last one, is no pause: nobody knows its other end.
+    The time before a partition's first arrival, and the time behind its last one, is no pause: its other end is not known.
     """
     pauses = [
         Pause(partition, before, after)

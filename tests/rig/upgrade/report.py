@@ -37,7 +37,7 @@ class PartitionPause(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, kw_only=True):
     """The answer of a drill."""
 
-    what: str
+    versions: str
     """The two versions, in words."""
     load_s: float = 0.0
     """How long the load ran."""
@@ -74,7 +74,7 @@ def show(report: Report) -> None:
             cells += ["", "", ""] if found is None else _cells(*found, report.load_began_s)
         rows.append((process, *cells))
     columns = ("process", "up at s", "ready after", "pause", "back at s", "ready after", "pause")
-    print_table(f"{report.what}; seconds, under load for {report.load_s:.0f} s", columns, rows)
+    print_table(f"{report.versions}; seconds, under load for {report.load_s:.0f} s", columns, rows)
     print_table(
         "longest seconds between two loads that had rows of a partition (delivery_log.loaded_at), while traffic was sent",
         ("partition", "before the first step", "after it", "at s", "in the step of"),

@@ -49,9 +49,9 @@ ARRIVALS_BEFORE: Final = 6
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What to drill."""
+    """The parameters of a drill."""
 
-    what: str
+    words: str
     """The versions, in words."""
     trees: dict[Way, Path]
     rate: float
@@ -70,7 +70,7 @@ async def run_drill(home: Home, stack: Stack, options: Options, say: Say) -> Rep
     """
     start_s = time.monotonic()
     settings = read_settings()
-    report = Report(what=options.what)
+    report = Report(versions=options.words)
     workers = Workers(home, stack, SystemClock())
     older_outputs = await outputs_of(options.trees[Way.BACK])
     may_lack = frozenset(flow.name for flow in OUTPUTS) - older_outputs

@@ -98,7 +98,7 @@ class Switch:
             )
 
         try:
-            await self._until(is_loaded, "what the newer version wrote is not loaded")
+            await self._until(is_loaded, "the newer version's messages are not loaded")
         finally:
             await warehouse.close()
 
@@ -133,7 +133,7 @@ class Switch:
         return now is not None and now != pid and await answers_ok(self._workers.page(process, "ready"))
 
     async def _warm_spare(self) -> None:
-        """Let a spare of the other code be there before the collector ends: what an operator does behind a load balancer."""
+        """Let a spare of the other code be there before the collector ends, as behind a load balancer."""
         await self._until(self._found_spare, "the collector has no spare")
         old = self._spare()
         if old is not None:
@@ -184,7 +184,7 @@ def _listens_for_its_turn(pid: int) -> bool:
 
 
 async def _run(command: list[str], environment: Mapping[str, str], folder: Path) -> str:
-    """What a command printed.
+    """The output of a command.
 
     Raises:
         LocalStackError: it failed.

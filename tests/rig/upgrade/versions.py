@@ -21,7 +21,7 @@ class Versions(msgspec.Struct, frozen=True):
 
     older: Path
     newer: Path
-    what: str
+    words: str
     """The two, in words."""
 
 

@@ -103,7 +103,7 @@ def test_the_pause_of_a_step_and_of_a_partition_is_reported() -> None:
     steps = [
         Done(Step(Way.UP, "sink", "sink"), 3.0, 5.0, 9.0), Done(Step(Way.UP, "etl", "etl"), 9.5, 10.0, 11.0),
     ]  # fmt: skip
-    report = Report(what="", load_began_s=1.0, steps=steps)
+    report = Report(versions="", load_began_s=1.0, steps=steps)
     describe_pauses(report, FOUND, 11.0)
     assert report.step_pauses_s == [7.0, 3.0]
     assert [(one.partition, one.before_s, one.longest_s, one.at_s, one.during) for one in report.partitions] == [
