@@ -2,7 +2,6 @@
 
 import compileall
 import os
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -28,20 +27,20 @@ class Versions(msgspec.Struct, frozen=True):
 def prepare(folder: Path, revision: str | None, *, is_identical: bool) -> Versions:
     """Make the trees in `folder`: from `revision` to this tree; without one, from this tree to the next or a copy.
 
+    This tree takes part as a copy, so that it may be edited while the drill runs.
+
     Raises:
         LocalStackError: git does not know the revision.
     """
+    older, newer = folder / "older", folder / "newer"
     if revision:
-        versions = Versions(archive(revision, folder / "older"), ROOT, f"revision {revision} -> this tree")
+        versions = Versions(archive(revision, older), next_version(newer), f"revision {revision} -> this tree")
     elif is_identical:
-        versions = Versions(ROOT, next_version(folder / "newer"), "this tree -> a copy of it")
+        versions = Versions(next_version(older), next_version(newer), "this tree -> the same")
     else:
-        newer = next_version(folder / "newer", COLUMN, FIELD, FLOW)
-        versions = Versions(ROOT, newer, "this tree -> its next version: more columns, a field, an event type, a flow")
-    for tree in (
-        versions.older,
-        versions.newer,
-    ):  # an installed package is compiled too: no process pays for it at its start
+        words = "this tree -> its next version: more columns, a field, an event type, a flow"
+        versions = Versions(next_version(older), next_version(newer, COLUMN, FIELD, FLOW), words)
+    for tree in (older, newer):  # as an installed package is: no process pays for the compilation at its start
         for package in ("app", "agents", "tables"):
             compileall.compile_dir(tree / package, quiet=2)
     return versions
@@ -70,8 +69,3 @@ def archive(revision: str, folder: Path) -> Path:
 def environment_of(tree: Path) -> dict[str, str]:
     """The environment in which this .venv runs the code of `tree`, with Kafka's jars of this checkout."""
     return {KAFKA_JARS: str(ROOT / ".kafka"), **os.environ, "PYTHONPATH": str(tree)}
-
-
-def clear(folder: Path) -> None:
-    """Remove the trees."""
-    shutil.rmtree(folder, ignore_errors=True)
