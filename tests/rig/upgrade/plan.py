@@ -3,7 +3,7 @@
 On the way up readers go before writers, on the way back writers go before readers (rule E10).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -61,9 +61,3 @@ def role_of(process: str) -> str:
 def everyone(extras: Sequence[str] = ()) -> tuple[str, ...]:
     """Every name that has a tree when a drill begins."""
     return (INIT, *ROLES, *extras)
-
-
-def versions_at(steps: Sequence[Step], done: int, extras: Sequence[str] = ()) -> Mapping[str, Way]:
-    """Which way each process went last, after `done` steps; one that did not go yet counts as back."""
-    found = dict.fromkeys(everyone(extras), Way.BACK)
-    return found | {step.process: step.way for step in steps[:done]}
