@@ -33,8 +33,9 @@ test: lint  ## lint, types and every test, the whole stack included
 test-fast: setup  ## the tests that need no stack
 	@$(PYTEST) -m "not stack"
 
-simulate: setup  ## histories of the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to be told one
-	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1))
+simulate: setup  ## histories of the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to be told one; UPGRADE=1: two versions
+	@$(BIN)/python -m tests.simulation.simulate $(if $(UPGRADE),--upgrade) \
+	  $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1)) $(if $(PROCESSES),--processes $(PROCESSES))
 
 mutants: setup  ## plant each of some hundred bugs in a copy of the tree and show which tests catch it
 	@$(BIN)/python -m tests.mutants.run

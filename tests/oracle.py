@@ -16,6 +16,15 @@ COMMON = ("event_id", "page_view_id", "visitor_id", "occurred_at", "received_at"
 AD = ("article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros")
 PAGE = ("url", "referrer", "article_id", "author_id", "section", "campaign_id")
 STAY = ("dwell_ms", "visible_ms", "scroll_pct")
+AT_ONCE = {
+    "ad_impression": ("ad_impressions", AD),
+    "ad_click": ("ad_clicks", AD),
+    "redirect": (
+        "redirects",
+        ("url", "referrer", "article_id", "campaign_id", "cost_micros", "campaign_name", "campaign_network"),
+    ),
+}
+"""Event type -> the flow and the columns of its row, of types that wait for no other event."""
 ENRICHED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "referrer_medium": lambda _: None,
     "referrer_source": lambda _: None,
@@ -163,11 +172,8 @@ class Oracle:
                 firsts.append(event)
             elif fields["event_type"] == "engagement":
                 seconds.append(event)
-            elif fields["event_type"] == "redirect":
-                self.emit("redirects", event, ("url", "referrer", "article_id", "campaign_id", "cost_micros"),
-                          campaign_name=None, campaign_network=None)  # fmt: skip
             else:
-                self.emit({"ad_impression": "ad_impressions", "ad_click": "ad_clicks"}[fields["event_type"]], event, AD)
+                self.emit(AT_ONCE[fields["event_type"]][0], event, AT_ONCE[fields["event_type"]][1])
         for event in firsts:
             self.meet_first(event, stored)
         for event in seconds:

@@ -22,7 +22,7 @@ from app.core.delivery.load_plan import (
 )
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import Ready, ready_of
-from app.core.sink.chain import ChainId, decode_record, numbers_behind
+from app.core.sink.chain import ChainId, decode_loadable, numbers_behind
 from app.errors import ChainBroken, NewerFormat, OutsideError
 from app.settings import Settings
 from app.shell.upgrade import UpgradeWaits, remedy
@@ -146,7 +146,7 @@ class Deliverer:
                 (number,) = numbers_behind(place, before, [key])
                 if number <= position:
                     continue
-                record = decode_record(await self._store.get(key), place, number)
+                record = decode_loadable(await self._store.get(key), place, number)
                 if await self._store.head(record.ready_key) is None:
                     break  # the sink is about to finish it, or is stuck: it is never skipped over
                 out.append(ready_of(record))

@@ -16,7 +16,7 @@ from app.core.formats import object_keys
 from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import LEDGER
 from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
-from app.core.sink.chain import ChainId, decode_record
+from app.core.sink.chain import ChainId, decode_loadable
 from app.errors import ConfigurationError, LoadDeferred, LoadRejected
 from app.settings import Settings
 
@@ -72,6 +72,7 @@ async def release(store: ObjectStore, connect: Connect, settings: Settings, cloc
 
     Raises:
         ConfigurationError: there is no such transaction, or delivery never set it aside.
+        NewerFormat: it has rows that this version does not know.
         LoadRejected: the warehouse refuses a file of it (again); nothing was loaded.
         LoadDeferred: the warehouse cannot load now; nothing was loaded, or the next call finds it loaded.
     """
@@ -96,7 +97,7 @@ async def _record(store: ObjectStore, txn_id: str) -> TransactionRecord:
     key = object_keys.record_key(epoch, partition, number)
     if await store.head(key) is None:
         raise ConfigurationError(f"no transaction {txn_id}: {key} does not exist")
-    record = decode_record(await store.get(key), ChainId(epoch, partition), number)
+    record = decode_loadable(await store.get(key), ChainId(epoch, partition), number)
     if record.txn_id != txn_id:
         raise ConfigurationError(f"no transaction {txn_id}: number {number} is {record.txn_id}")
     return record

@@ -11,7 +11,7 @@ COPIED = (
     "app", "agents", "tables", "tests", "compose", ".github", "pyproject.toml", "constraints.txt", "Makefile", "README.md",
     "CHANGELOG.md",
 )  # fmt: skip
-COLUMN, FLOW, BOT_RULE = "Add a column", "Add a flow", "Add a bot rule"
+COLUMN, FIELD, FLOW, BOT_RULE = "Add a column", "Add a field", "Add a flow", "Add a bot rule"
 
 
 class Change(NamedTuple):

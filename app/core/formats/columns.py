@@ -4,7 +4,8 @@ What goes through polars' lazy engine (`select`, `with_columns`, `concat`, `filt
 expression) costs some 0.1 ms a call, however few the rows: more than all the work on a step of some hundred lines. Taking a
 column, gathering its rows and putting columns side by side does not.
 
-Versions (rule E10): a packed frame names its columns and their types, and these are its version.
+Versions (rule E10): a packed frame names its columns and their types, and these are its version. A column that a reader
+does not know makes the frame a newer one's as soon as it holds a value; a column of NULLs is passed over.
 """
 
 import io
@@ -14,7 +15,7 @@ from typing import Final
 
 import polars as pl
 
-from app.core.formats.decoding import reading
+from app.core.formats.decoding import reading, refuse_unknown
 from app.core.formats.flows import ColumnKind
 from app.errors import FormatInvalid
 
@@ -69,6 +70,20 @@ def schema_in(packed: bytes) -> Mapping[str, pl.DataType]:
 def _schema(message: bytes) -> Mapping[str, pl.DataType]:
     with reading("schema of an Arrow IPC stream"):
         return pl.read_ipc_stream(message + _CONTINUES + bytes(4)).schema  # ends behind its schema: a frame without rows
+
+
+def refuse_unknown_values(what: str, packed: bytes, known: Collection[str]) -> None:
+    """See that the frame in an Arrow IPC stream has no value in a column that this reader does not know.
+
+    A column of NULLs is passed over: when a newer writer has no more values to send, its reader can go back (rule E10).
+
+    Raises:
+        NewerFormat: it has.
+        FormatInvalid: the bytes are no such stream.
+    """
+    if unknown := [name for name in schema_in(packed) if name not in known]:
+        frame = unpack_frame(packed, unknown)
+        refuse_unknown(what, [name for name in unknown if frame[name].null_count() < frame.height], ())
 
 
 def stack(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -25,7 +25,7 @@ from fastavro.schema import SchemaParseException, UnknownType
 from isal import igzip
 
 from app.core.formats.avro_schema import schema_of
-from app.core.formats.columns import DTYPES, nothing, schema_in
+from app.core.formats.columns import DTYPES, nothing, refuse_unknown_values
 from app.core.formats.decoding import reading, refuse_newer, refuse_unknown
 from app.core.formats.flows import BY_NAME, DEAD_LETTERS, FLOWS, LEDGER, REPLAYS, Column, ColumnKind, Flow, Format
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay
@@ -54,11 +54,12 @@ def frame_schema(output: str) -> dict[str, pl.DataType]:
 def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFrame:
     """The rows of `streams` (Arrow IPC streams, one a step) in their order, as the frame that becomes one file.
 
-    A column that a stream lacks is NULL: its step was written before the column was added. `txn_id` is filled in.
+    A column that a stream lacks is NULL: its step was written before the column was added. A column that the flow does not
+    have yet is left out if it holds no value. `txn_id` is filled in.
 
     Raises:
         FormatInvalid: a stream cannot be read, or holds a column of another type than the flow's.
-        NewerFormat: a stream holds a column that the flow does not have yet.
+        NewerFormat: a stream holds a value in a column that the flow does not have yet.
     """
     schema = frame_schema(output)
     frames = [_read_stream(output, stream, schema) for stream in streams]
@@ -69,7 +70,7 @@ def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFr
 
 
 def refuse_unknown_rows(rows: Mapping[str, bytes]) -> None:
-    """See that the catalogue has every flow and column of a step's rows (flow -> Arrow IPC stream).
+    """See that the catalogue has every flow of a step's rows (flow -> Arrow IPC stream), and every column with a value.
 
     Raises:
         NewerFormat: it does not: a newer ETL wrote them, and without its column a row would not be whole (rule E10).
@@ -77,7 +78,7 @@ def refuse_unknown_rows(rows: Mapping[str, bytes]) -> None:
     """
     refuse_unknown("step with rows of flow", rows, _FLOW_NAMES)
     for name, stream in rows.items():
-        refuse_unknown(f"step with rows of {name} that have column", schema_in(stream), BY_NAME[name].names)
+        refuse_unknown_values(f"step with rows of {name} that have column", stream, BY_NAME[name].names)
 
 
 def ledger_frame(entries: Sequence[LedgerEntry], txn_id: str) -> pl.DataFrame:
@@ -172,7 +173,8 @@ def _with_all_columns(flow: Flow, held: pl.DataFrame) -> pl.DataFrame:
 def _read_stream(output: str, stream: bytes, schema: dict[str, pl.DataType]) -> pl.DataFrame:
     with reading(f"rows of {output}"):
         frame = pl.read_ipc_stream(io.BytesIO(stream))
-    refuse_unknown(f"rows of {output} with column", frame.columns, schema)
+    refuse_unknown_values(f"rows of {output} with column", stream, schema)
+    frame = frame.select(name for name in frame.columns if name in schema)
     if wrong := {name: kind for name, kind in frame.schema.items() if schema[name] != kind}:
         raise FormatInvalid(f"rows of {output} have columns of another type: {wrong}")
     return frame

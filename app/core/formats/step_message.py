@@ -3,9 +3,9 @@
 A message is the 4 magic bytes, then a msgpack array. Rows travel as Arrow IPC streams, one a flow, with the flow's columns
 less `txn_id`; changes to the state as packed columns, one a state table.
 
-Versions (rule E10): the fourth magic byte is the version, a digit. A field, a flow, a column or a state table that a reader
-does not know makes the message a newer one, because everything in it counts, once. Columns that a stream lacks were added to
-their flow after it was written, and are NULL.
+Versions (rule E10): the fourth magic byte is the version, a digit. A field, a flow or a state table that a reader does not
+know makes the message a newer one, because everything in it counts, once; so does a value in an unknown column. A column of
+NULLs is passed over. Columns that a stream lacks were added to their flow after it was written, and are NULL.
 """
 
 import struct

@@ -5,7 +5,8 @@ it alone, byte for byte the same whoever does it and whenever (rules S1-S3).
 
 Versions (rule E10): record and ready.json name theirs, and each output that of its flow's columns, from version 2 on. Both
 are written once and never anew, so a field that a reader does not know is ignored; one that must not be ignored comes with a
-new version. An output or columns that a reader does not know make the record a newer one: its rows would not be loaded.
+new version. A reader that loads rows waits for an output that it does not know, or for columns newer than its own, if they
+have rows. Finishing a transaction needs no more than keys and digests, so any sink finishes it.
 """
 
 from collections.abc import Iterable
@@ -114,12 +115,24 @@ def read_record(body: bytes, what: str, error: type[InstreamError] = FormatInval
         error: what it is if they are no record.
 
     Raises:
-        NewerFormat: it is one of a newer version, or holds what this reader does not know.
+        NewerFormat: it is one of a newer version.
         FormatInvalid: it is none; this or whatever else `error` is.
     """
     record = read_versioned(_record_decoder, body, what, RECORD_VERSION, error)
     _verify(record.outputs, what, error)
     return record
+
+
+def refuse_unloadable(outputs: Iterable[OutputObject], what: str) -> None:
+    """See that this reader knows every output that has rows, and the columns of its file (rule E10).
+
+    Raises:
+        NewerFormat: it does not: their rows could not be loaded.
+    """
+    for out in outputs:
+        if out.rows:
+            refuse_unknown(f"{what} with output", [out.output], BY_NAME)
+            refuse_newer(f"{what} with columns of {out.output}", out.columns_version, BY_NAME[out.output].version)
 
 
 def read_ready(body: bytes | None) -> Ready:
@@ -131,15 +144,14 @@ def read_ready(body: bytes | None) -> Ready:
     """
     ready = read_versioned(_ready_decoder, body, "ready.json", READY_VERSION)
     _verify(ready.outputs, "ready.json", FormatInvalid)
+    refuse_unloadable(ready.outputs, "ready.json")
     return ready
 
 
 def _verify(outputs: Iterable[OutputObject], what: str, error: type[InstreamError]) -> None:
-    """See that every output is known, listed once, and has its keys."""
+    """See that every output is listed once, and has its keys."""
     names: set[str] = set()
     for out in outputs:
-        refuse_unknown(f"{what} with output", [out.output], BY_NAME)
-        refuse_newer(f"{what} with columns of {out.output}", out.columns_version, BY_NAME[out.output].version)
         if out.output in names or not out.is_whole:
             raise error(f"{what} has output {out.output} twice, or rows without keys, or keys without rows")
         names.add(out.output)
