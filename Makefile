@@ -17,10 +17,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts lint bench up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts upgrade-drill lint bench up down clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/installed .kafka/installed  ## install everything into this checkout (quick when it is done)
 
@@ -54,6 +54,9 @@ chaos: setup  ## faults of every kind against a stack of its own under load, the
 
 restarts: setup  ## kill the collector while clients post, and show how long they wait for the next one (KILLS=5)
 	@$(BIN)/python -m tests.rig.restarts --kills $(or $(KILLS),5)
+
+upgrade-drill: setup  ## a stack under load goes to its next version and back, role by role; every row is checked (FROM=rev IDENTICAL=1)
+	@$(BIN)/python -m tests.rig.upgrade --rate $(or $(RATE),100) $(if $(FROM),--from $(FROM)) $(if $(IDENTICAL),--identical)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

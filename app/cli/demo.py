@@ -16,7 +16,7 @@ from app.cli.options import MOST_LINES, MOST_RATE, number, whole
 from app.cli.show import Bar, Exit, JsonOption, ProgressLines, end_in_order_when_told, print_json, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from app.cli.wait import Waited
     from app.local.stack.life import Home
@@ -81,10 +81,12 @@ async def load_and_compare(stack: "Stack", events: int, rate: float, say: Progre
 
 
 @contextmanager
-def own_stack(settings: dict[str, str], say: ProgressLines) -> "Iterator[Stack]":
+def own_stack(
+    settings: dict[str, str], say: ProgressLines, prepare: "Callable[[Home], None]" = lambda _: None
+) -> "Iterator[Stack]":
     """A stack in a folder of its own, on free ports, gone afterwards; if the block fails its logs are kept, and named.
 
-    Within the block this process has its environment.
+    Within the block this process has its environment. `prepare` puts files into the folder before the stack starts.
     """
     from app.local.stack.control import down, up  # noqa: PLC0415
     from app.local.stack.life import Home  # noqa: PLC0415
@@ -96,6 +98,7 @@ def own_stack(settings: dict[str, str], say: ProgressLines) -> "Iterator[Stack]"
     has_failed = False
     with environment({"INSTREAM_HOME": str(home.path)} | dict.fromkeys(PORT_VARIABLES.values(), "0") | settings):
         try:
+            prepare(home)
             stack = up(home, say)
             enter(home)
             yield stack

@@ -85,6 +85,9 @@ class Keeper:
         self.restarts = 0
         self.successor: Callable[[], asyncio.subprocess.Process | None] = lambda: None
         """Gives a process that already runs, to go on with after a death; None where a new one must be started."""
+        self.variables: Callable[[], Mapping[str, str]] = dict
+        """Gives further variables of the environment; the keeper asks before every start, because they may have changed."""
+        self._variables: Mapping[str, str] = {}
         self._clock = clock
         self._changed = changed
         self._lost = lost
@@ -97,6 +100,11 @@ class Keeper:
     def pid(self) -> int | None:
         """The pid of the process, None while it does not run."""
         return self._process.pid if self._process and self._process.returncode is None else None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the process would be started in the same way now."""
+        return self._variables == self.variables()
 
     async def start(self) -> None:
         """Start the process, then keep it in the background until `stop`."""
@@ -174,10 +182,11 @@ class Keeper:
         return None
 
     async def _spawn(self) -> asyncio.subprocess.Process:
+        self._variables = dict(self.variables())
         with self.spec.log.open("ab") as log_file:
             return await asyncio.create_subprocess_exec(
                 *self.spec.command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=subprocess.STDOUT,
-                env=dict(self.spec.environment), cwd=self.spec.folder, start_new_session=True,
+                env={**self.spec.environment, **self._variables}, cwd=self.spec.folder, start_new_session=True,
             )  # fmt: skip
 
     async def _stopped_within(self, delay_s: float) -> bool:

@@ -10,13 +10,14 @@ a second process of the same command that has all of this behind it; it listens 
 3. After `SETTLE_S`, so that it takes no CPU from the recovery, the next spare is started.
 
 A spare that is still warming up is told all the same: it has a head start over a process that would be started now. Where no
-spare runs, the collector is started as any process is.
+spare runs, the collector is started as any process is. So it is where the collector is to run other code than its spare does
+(`app.local.stack.trees`): that spare is killed, and the next one runs the other code too.
 """
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -50,6 +51,8 @@ class Spare:
         self._clock = clock
         self._changed = changed
         self._settle_s = settle_s
+        self.variables: Callable[[], Mapping[str, str]] = dict
+        """Gives the further variables of the process that the spare stands in for (`Keeper.variables`)."""
         self._keeper: Keeper | None = None
         self._disturbed = asyncio.Event()
         self._stopping = False
@@ -65,12 +68,17 @@ class Spare:
         self._task = asyncio.create_task(self._replenish(), name="keep a spare")
 
     def take(self) -> asyncio.subprocess.Process | None:
-        """The spare, told that its turn has come and no longer kept here; None where none runs."""
+        """The spare, told that its turn has come and no longer kept here; None where none of its code runs."""
         self._disturbed.set()
-        process = self._keeper.release() if self._keeper and not self._stopping else None
-        if process is None:
+        keeper = self._keeper
+        process = keeper.release() if keeper and not self._stopping else None
+        if keeper is None or process is None:
             return None
         self._keeper = None
+        if not keeper.is_current:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            return None
         with contextlib.suppress(ProcessLookupError):  # it died this moment, which its new keeper is about to see
             process.send_signal(TURN)
         log.info("spare takes over", process=self._spec.name, pid=process.pid)
@@ -98,6 +106,7 @@ class Spare:
 
     async def _start_one(self) -> None:
         self._keeper = keeper = _SpareKeeper(self._spec, self._clock, self._changed, log.error)
+        keeper.variables = self.variables
         try:
             await keeper.start()
         except OSError as exc:  # a machine that cannot fork now: the next death of the process leads here again

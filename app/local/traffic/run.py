@@ -56,8 +56,17 @@ def expected_s(stack: Stack, plan: TrafficPlan) -> float:
     return plan.events / plan.rate + rules.join_window_s + rules.join_grace_s + rules.slack_s + LATEST_S
 
 
-async def run_traffic(stack: Stack, plan: TrafficPlan, progress: Callable[[int], None] | None = None) -> TrafficRun:
+async def run_traffic(
+    stack: Stack, plan: TrafficPlan, progress: Callable[[int], None] | None = None,
+    has_ended: Callable[[], bool] = lambda: False,
+) -> TrafficRun:  # fmt: skip
     """Send a run to a stack, in real time: the last second comes a window, a grace and some seconds after its first.
+
+    Args:
+        stack: where to.
+        plan: how much, how fast.
+        progress: called with the number of lines acknowledged so far.
+        has_ended: ends the run before all events of the plan are sent, once it says yes.
 
     Raises:
         LocalStackError: the collector refused or lost something.
@@ -67,5 +76,5 @@ async def run_traffic(stack: Stack, plan: TrafficPlan, progress: Callable[[int],
     author = Author(plan.seed, run, started_at_ms, timing_of(stack))
     sender = Sender(stack.collector_url, started_at_ms, keep_bodies=plan.keep_bodies, patience_s=plan.patience_s)
     await asyncio.sleep(LEAD_MS / 1000)
-    sent = await sender.run(requests(schedule(author, plan.events, plan.rate), plan.seed), progress)
+    sent = await sender.run(requests(schedule(author, plan.events, plan.rate, has_ended), plan.seed), progress)
     return TrafficRun(run, sent, expect(sent, timing_of(stack)))

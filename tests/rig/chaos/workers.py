@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,8 @@ from app.local.stack.ports import HOST, Claim, claim_free
 from app.local.stack.probe import answers_ok
 from app.local.stack.settings import read_local_settings
 from app.local.stack.stack_file import Stack, read_stack
-from app.local.stack.supervisor import BIN
+from app.local.stack.start_order import worker_command
+from app.local.stack.trees import Trees
 
 OBEY_S: Final = 120.0
 """Nothing but a process that hangs in the kernel takes so long to stop, or to be gone."""
@@ -32,6 +34,8 @@ class Workers:
 
     def __init__(self, home: Home, stack: Stack, clock: Clock) -> None:
         self._home = home
+        self._stack = stack
+        self._trees = Trees(home.path)
         self._environment = process_environment(os.environ, stack.environment)
         self._clock = clock
         self._extras: dict[str, Keeper] = {}
@@ -69,10 +73,15 @@ class Workers:
         stack = read_stack(self._home)
         if stack is None:
             raise LocalStackError(f"the stack in {self._home.path} is gone")
-        pages = {role: url.replace("/metrics", "/ready") for role, url in stack.metrics.items()}
-        pages |= {name: f"http://{HOST}:{self._ports[name]}/ready" for name in self._extras}
-        answers = await asyncio.gather(*(answers_ok(page) for page in pages.values()))
-        return [name for name, is_ready in zip(pages, answers, strict=True) if not is_ready]
+        names = [*stack.metrics, *self._extras]
+        answers = await asyncio.gather(*(answers_ok(self.page(name, "ready")) for name in names))
+        return [name for name, is_ready in zip(names, answers, strict=True) if not is_ready]
+
+    def page(self, name: str, page: str) -> str:
+        """The URL of a page (`ready`, `metrics`) of a role or an extra worker."""
+        port = self._ports.get(name)
+        url = f"http://{HOST}:{port}/metrics" if port else self._stack.metrics[name]
+        return url.replace("/metrics", f"/{page}")
 
     # --- what is done to them
 
@@ -130,7 +139,7 @@ class Workers:
         own = role_variables(role, self._home.path, {f"{role}-web": port.port})
         own["INSTREAM_DATA_DIR"] = str(self.folder(name))
         await self._keep(ProcessSpec(
-            name=name, command=[str(BIN / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "info"],
+            name=name, command=worker_command(role),
             environment=self._environment | own, folder=self._home.path, log=self._home.logs / f"{name}.log",
             healthy_s=read_local_settings().restart_healthy_s,
         ))  # fmt: skip
@@ -155,6 +164,7 @@ class Workers:
 
     async def _keep(self, spec: ProcessSpec) -> None:
         keeper = Keeper(spec, self._clock, lambda: None, lambda _: None)
+        keeper.variables = partial(self._trees.variables, spec.name)
         self._extras[spec.name] = keeper
         await keeper.start()
 

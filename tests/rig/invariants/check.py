@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -39,6 +39,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     alone: bool = True
     """Nobody but the runs sent anything, so that a row of no run is a violation."""
+    others: Mapping[str, int] = {}
+    """Flow -> rows of what somebody else sent, which somebody else judges."""
+    may_lack: frozenset[str] = frozenset()
+    """Outputs that a sink of an older version did not know."""
     may_be_aside: frozenset[str] = frozenset()
     """Transactions that may be quarantined. Their batches stay open, so I7 does not hold with them."""
     settle_s: float = SETTLE_S
@@ -83,7 +87,7 @@ async def judge(
     What must be finished is read first and who owns what last: idle transactions go on being committed meanwhile.
     """
     settings = ports.settings
-    settled, violations = await read_chains(ports)
+    settled, violations = await read_chains(ports, terms.may_lack)
     items = await read_registry(ports)
     tables = await _read_when_logged(ports, {record.txn_id for record in settled})
     raw = await read_below(ports, "raw/")
@@ -104,7 +108,8 @@ async def judge(
     late = sum(arrival.is_late for arrival in arrived.values())
     say(f"{late:,} of {len(arrived):,} events reached Kinesis after the slack: only their joins may have more than one end")
     timing = Timing(settings.join_window_s, settings.join_grace_s, settings.join_reorder_s, settings.slack_s)
-    violations += await judge_rows(ports.warehouse, runs, timing, arrived, tables.totals if terms.alone else None)
+    totals = {flow: total - terms.others.get(flow, 0) for flow, total in tables.totals.items()}
+    violations += await judge_rows(ports.warehouse, runs, timing, arrived, totals if terms.alone else None)
     return violations
 
 

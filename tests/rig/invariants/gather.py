@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -106,13 +106,13 @@ async def read_below(ports: Ports, prefix: str) -> dict[str, bytes]:
     return found
 
 
-async def read_chains(ports: Ports) -> tuple[list[TransactionRecord], list[Violation]]:
-    """Every committed transaction of this epoch, and what is wrong with the chains."""
+async def read_chains(ports: Ports, may_lack: Collection[str] = ()) -> tuple[list[TransactionRecord], list[Violation]]:
+    """Every committed transaction of this epoch, and what is wrong with the chains (`judge_chain`)."""
     records: list[TransactionRecord] = []
     violations: list[Violation] = []
     for partition in range(ports.settings.partitions):
         place = ChainId(ports.settings.epoch, partition)
-        found, faults = judge_chain(place, await read_below(ports, chain_prefix(*place)))
+        found, faults = judge_chain(place, await read_below(ports, chain_prefix(*place)), may_lack)
         records += found
         violations += faults
     return records, violations

@@ -27,12 +27,15 @@ class Logged(msgspec.Struct, frozen=True):
     rows: int
 
 
-def judge_chain(place: ChainId, bodies: Mapping[str, bytes]) -> tuple[list[TransactionRecord], list[Violation]]:
+def judge_chain(
+    place: ChainId, bodies: Mapping[str, bytes], may_lack: Collection[str] = ()
+) -> tuple[list[TransactionRecord], list[Violation]]:
     """The records of a chain in order, as far as they can be followed; and what is wrong with it.
 
     Args:
         place: the chain.
         bodies: key -> content of everything below its prefix.
+        may_lack: outputs that a sink of an older version did not know, so that a record need not name them.
     """
     records: list[TransactionRecord] = []
     violations: list[Violation] = []
@@ -44,7 +47,8 @@ def judge_chain(place: ChainId, bodies: Mapping[str, bytes]) -> tuple[list[Trans
         except ChainBroken as exc:
             violations.append(Violation("I4", f"chain of {place}: {exc}"))
             break
-        if [output.output for output in record.outputs] != _NAMES:
+        named = [output.output for output in record.outputs]
+        if named != [name for name in _NAMES if name in named or name not in may_lack]:
             violations.append(Violation("I4", f"{record.txn_id} does not name all outputs"))
         expected = before.last_offset + 1 if before else 0
         if record.first_offset != expected and record.accepted_gap is None:
