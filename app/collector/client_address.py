@@ -22,9 +22,9 @@ def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequen
     Args:
         remote: the connection's peer.
         forwarded: the X-Forwarded-For headers, in order, each a comma-separated list.
-        trusted: networks of proxies whose word counts.
+        trusted: networks of proxies that we believe.
 
-    Returns: an address in its normal spelling; the furthest trusted one where no other is named, None without a peer.
+    Returns: an address in its normal spelling; if every address is trusted, the furthest one; None without a peer.
     """
     nearest = normal_address(remote or "")
     if nearest is None or not _is_trusted(nearest, trusted):
