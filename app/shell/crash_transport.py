@@ -1,4 +1,4 @@
-"""Faust's Kafka driver with the points around what it asks of the broker: sends, polls, commits, the bounds of recovery."""
+"""Faust's Kafka driver with crash points around its calls to the broker: sends, polls, commits, the bounds of recovery."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
@@ -14,7 +14,7 @@ from app.shell import transport
 from app.topics import topics_of
 
 Kind = Callable[[bytes], str]
-"""What a message of a topic is, by its value."""
+"""The kind of a message of a topic, by its value."""
 
 
 def kind_on_blocks(value: bytes) -> str:
@@ -46,9 +46,9 @@ def kinds_of(settings: Settings) -> Mapping[str, Kind]:
 
 
 class Producer(transport.Producer):
-    """Passes a point before it gives a message to the client, and one when the broker has acknowledged it.
+    """Passes one point before it gives a message to the client, and another when the broker has acknowledged it.
 
-    The second is passed before whoever waits for the acknowledgement goes on.
+    The second is passed before the code that waits for the acknowledgement goes on.
     """
 
     @cached_property
@@ -89,11 +89,11 @@ class ConsumerThread(transport.ConsumerThread):
         return is_done
 
     async def earliest_offsets(self, *partitions: Any) -> Any:
-        """Ask where logs begin."""
+        """Read the offsets at which logs begin."""
         return await self._asked("kafka.earliest", super().earliest_offsets(*partitions))
 
     async def highwaters(self, *partitions: Any) -> Any:
-        """Ask where logs end."""
+        """Read the offsets at which logs end."""
         return await self._asked("kafka.highwaters", super().highwaters(*partitions))
 
     async def _asked(self, call: str, answer: Awaitable[Any]) -> Any:
@@ -121,7 +121,7 @@ class Consumer(transport.Consumer):
 
 
 class Transport(transport.Transport):
-    """The driver whose producers and consumers pass the points of their app."""
+    """A driver; its producers and consumers pass the points of their app."""
 
     Producer = Producer
     Consumer = Consumer

@@ -1,4 +1,4 @@
-"""The loopback web server of a worker: /health, /ready and /metrics, up before anything else and down last."""
+"""The loopback web server of a worker: /health, /ready and /metrics, it starts first and stops last."""
 
 import aiohttp
 import structlog

@@ -1,4 +1,4 @@
-"""One task and one small bounded queue for each owned partition: the shape in which etl and sink take their input.
+"""One task and one small bounded queue for each owned partition: etl and sink take their input in this way.
 
 How a role uses it (the agent only dispatches; `work` is called once a partition and assignment, and returns when its inbox
 is closing):
@@ -17,11 +17,11 @@ is closing):
                 ...                                     # event.message.offset, .timestamp (s), event.value (bytes)
             inbox.ack(through=offset)                   # in offset order, only what is durable
 
-Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, no gap: older messages are dropped, and
-acknowledged if what they stand for is durable; a gap is sought back (rule E4). Runners start for every owned partition, idle
-ones too, after recovery. On revoke and stop every inbox closes: what waits in it is dropped, the work in flight may finish
-(the app bounds that), and what was not acknowledged comes again to the next owner. An exception in `work` ends the worker
-(rule E6); NewerFormat makes its partition wait for an upgrade while the others go on (rule E10).
+Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, no gap: an older message is dropped, and
+acknowledged if its result is durable; over a gap the partition is sought back (rule E4). Runners start for every owned
+partition, idle ones too, after recovery. On revoke and stop every inbox closes: its waiting messages are dropped, the work
+in flight may finish (the app bounds that), and unacknowledged messages come again to the next owner. An exception in `work`
+ends the worker (rule E6); NewerFormat makes its partition wait for an upgrade while the others go on (rule E10).
 """
 
 import asyncio
@@ -40,13 +40,13 @@ from app.shell.seeker import Repositions, Seeker
 from app.shell.upgrade import UpgradeWaits
 
 QUEUE_DEPTH: Final = 256
-"""Messages that wait in an inbox at most."""
+"""Most messages that wait in an inbox."""
 QUEUE_BYTES: Final = 16 * 1024 * 1024
-"""... and when there is room for one more: what bounds a partition's memory, however large or small its messages are."""
+"""Most bytes that wait in an inbox before one more message: a bound of a partition's memory, whatever its messages' size."""
 
 
 class InboxProcess(Repositions, Protocol):
-    """The process in which a partition's messages arrive."""
+    """The process that gets a partition's messages."""
 
     @property
     def ports(self) -> ClockPorts:
@@ -54,22 +54,22 @@ class InboxProcess(Repositions, Protocol):
 
 
 class Watches(Protocol):
-    """What watches whether partitions move: `app.shell.watchdog.Watchdog`."""
+    """The watchdog that sees whether partitions move: `app.shell.watchdog.Watchdog`."""
 
     def watch(self, positions: Callable[[], Mapping[TP, int]]) -> None:
-        """Include what `positions()` says at each look."""
+        """Include the answer of `positions()` at each look."""
 
 
 class RunnersProcess(InboxProcess, Member, Protocol):
-    """The process whose partitions are run, whatever runs it: `app.shell.faust_app.InstreamApp`, or a simulation."""
+    """The process that owns the partitions: `app.shell.faust_app.InstreamApp`, or a simulation."""
 
     @property
     def role(self) -> str:
-        """What the process does."""
+        """The role of the process."""
 
     @property
     def watchdog(self) -> Watches:
-        """What ends the process when a partition stands still."""
+        """The watchdog that ends the process when a partition stands still."""
 
     def when_assigned(self, hook: AssignedHook) -> object:
         """Call `hook(assignment)` each time partitions are owned and recovered."""
@@ -82,7 +82,7 @@ class RunnersProcess(InboxProcess, Member, Protocol):
 
 
 class _WaitingEvents(asyncio.Queue[Any]):
-    """A queue of events that is full by their number or by their bytes; None is none."""
+    """A queue of events with a bound of number and of bytes; None ends a wait and is no event."""
 
     def __init__(self, depth: int) -> None:
         super().__init__(depth)
@@ -92,7 +92,7 @@ class _WaitingEvents(asyncio.Queue[Any]):
         return self._bytes >= QUEUE_BYTES or super().full()
 
     def peek(self) -> Any:
-        """The next one; None where there is none."""
+        """The next event; None if there is none."""
         return self._queue[0] if self._queue else None  # type: ignore[attr-defined]
 
     def _put(self, item: Any) -> None:
@@ -124,7 +124,7 @@ class Inbox:
         self._done_below = 0
         self.closing = False
         self.standing = False
-        """Nothing is taken any more; the watchdog finds nothing in that."""
+        """The inbox takes no more messages; the watchdog ignores it."""
 
     @property
     def partition(self) -> int:
@@ -137,7 +137,7 @@ class Inbox:
             self._done_below = offset
         self.next_offset = offset
         if self.closing:
-            return  # the partition may be gone: nothing to seek in
+            return  # the partition may be gone: do not seek in it
         self._unacked = deque(event for event in self._unacked if event.message.offset < offset)
         first = self._queue.peek()
         if first is None or first.message.offset > offset:
@@ -189,20 +189,20 @@ class Inbox:
             await self._queue.put(event)
 
     async def stand(self) -> None:
-        """Take nothing any more: what comes is dropped, unacknowledged. Returns when closing."""
+        """Take no more messages: new ones are dropped, unacknowledged. Returns when closing."""
         self.standing = True
         self._discard()
         while not self.closing:
             await self._queue.get()
 
     def close(self) -> None:
-        """Drop what waits and end `take`."""
+        """Drop the waiting messages and end `take`."""
         self.closing = True
         self._discard()
         self._queue.put_nowait(None)
 
     def _let_go(self) -> None:
-        """Drop the values that were handed out last: what waits for its acknowledgement needs none of its bytes."""
+        """Drop the values that were handed out last: a message that waits for its acknowledgement needs no bytes."""
         for event in self._handed_out:
             event.value = event.message.value = None
         self._handed_out = []
@@ -221,7 +221,7 @@ class Inbox:
             self.next_offset += 1
             self._seeker.came()
         elif offset < self.next_offset:
-            if offset < self._done_below:  # else it was handed out before, and counts when that one does
+            if offset < self._done_below:  # else it was handed out before, and is acknowledged with that one
                 event.ack()
         else:
             await self._seeker.seek_back(self.next_offset, offset)
@@ -290,7 +290,7 @@ class PartitionRunners:
             raise RuntimeError(f"the work on {inbox.tp} ended although it is still owned")
 
     async def _work_or_wait(self, inbox: Inbox) -> None:
-        """Work; where a newer version's bytes are next, wait until the partition is lost or the process upgraded."""
+        """Work. If a newer version's bytes are next, wait until the partition is lost or the process upgraded."""
         try:
             await self._work(inbox)
         except NewerFormat as exc:
