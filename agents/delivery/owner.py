@@ -1,4 +1,4 @@
-"""What an owner of delivery's partitions does from assignment to revoke, whatever runs it: Faust, or a simulation."""
+"""The work of an owner of delivery's partitions from assignment to revoke, under Faust or in a simulation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,7 +25,7 @@ class DeliveryRounds:
         self._sooner.set()
 
     def stop(self) -> None:
-        """Let `run` return behind the round in hand."""
+        """Make `run` return after the round in hand."""
         self._leaving.set()
 
     def waits_for(self) -> str | None:
