@@ -1,4 +1,4 @@
-"""`instream bench`: what each stage costs, measured."""
+"""`instream bench`: measures the cost of each stage."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ ALL = "all"
 
 def bench(  # noqa: PLR0913, PLR0917 - the options of a command
     stage: Annotated[str, typer.Argument(help="etl-core, etl, sink, collector, ..., or all: each once, small.")] = ALL,
-    events: Annotated[int | None, whole("How much a run works on; small by default.", 1, MOST_LINES)] = None,
+    events: Annotated[int | None, whole("Number of events in a run; small by default.", 1, MOST_LINES)] = None,
     block_lines: Annotated[int, whole("Lines in a block.", 1, 60_000)] = 500,
     state_keys: Annotated[int, whole("Ids that the ETL's state knows beforehand.", 0, 1_000_000_000)] = 0,
     repeats: Annotated[int | None, whole("Runs; the best and the median are shown.", 1, 1000)] = None,
@@ -32,7 +32,8 @@ def bench(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Measure the pipeline's stages: CPU time an event (user + system) of the process at work, on real parts.
 
-    Every run counts its rows against what its events must make. CPU times are the best of some runs, their median, and a
+    Every run compares its rows with the rows that its events must make. CPU times are the best of some runs, their median,
+    and a
     floor: the sum over equal pieces of the work of each piece's best time. Other work on the machine makes all larger.
     """
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as workers have it; before anything imports polars

@@ -1,4 +1,4 @@
-"""`instream demo`: the whole path once, on a stack of its own, and the warehouse compared with what was sent."""
+"""`instream demo`: the whole path once, on a stack of its own, and the warehouse compared with the sent lines."""
 
 import asyncio
 import shutil
@@ -35,9 +35,9 @@ COMPRESSED: Final = {
 RATE: Final = 2500
 REAL_TIME_RATE: Final = 1000
 WHOSE: Final = {"all": "all lines", "page views": "page views", "without join": "lines that wait for no join"}
-"""How the latencies are called."""
+"""The names of the latencies."""
 WAIT_S: Final = 120
-"""How long not one more batch may be covered before the demo gives up, however busy the machine is."""
+"""The demo gives up if for so long not one more batch is covered, even on a busy machine."""
 
 
 class DemoResult(msgspec.Struct, kw_only=True):
@@ -82,9 +82,11 @@ async def load_and_compare(stack: "Stack", events: int, rate: float, say: Progre
 
 @contextmanager
 def own_stack(settings: dict[str, str], say: ProgressLines) -> "Iterator[Stack]":
-    """A stack in a folder of its own, on free ports, gone afterwards; if the block fails its logs are kept, and named.
+    """A stack in a folder of its own, on free ports; it is removed after the block.
 
-    Within the block this process has its environment.
+    If the block fails, its logs are kept and named.
+
+    Within the block this process has the stack's environment.
     """
     from app.local.stack.control import down, up  # noqa: PLC0415
     from app.local.stack.life import Home  # noqa: PLC0415
@@ -99,7 +101,7 @@ def own_stack(settings: dict[str, str], say: ProgressLines) -> "Iterator[Stack]"
             stack = up(home, say)
             enter(home)
             yield stack
-        except Exception:  # an interruption is no failure: nobody looks for its logs
+        except Exception:  # an interruption is no failure: its logs are not needed
             has_failed = True
             raise
         finally:
@@ -144,7 +146,7 @@ def show(result: DemoResult) -> None:
 
 def demo(
     events: Annotated[int, whole("Lines to send.", 1, MOST_LINES)] = 60_000,
-    rate: Annotated[float | None, number("Lines a second while new page views begin.", 1, MOST_RATE)] = None,
+    rate: Annotated[float | None, number("Lines a second while new page views start.", 1, MOST_RATE)] = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="The true join window of 90 s; takes minutes.")] = False,
     as_json: JsonOption = False,
 ) -> None:

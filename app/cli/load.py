@@ -1,4 +1,4 @@
-"""`instream load`: realistic traffic, and what it expects to find."""
+"""`instream load`: realistic traffic, and its expected result."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def send(stack: "Stack", plan: "TrafficPlan", say: ProgressLines) -> "TrafficRun":
-    """Send a run, and show how far it is.
+    """Send a run, and show its progress.
 
     Raises:
         LocalStackError: the collector refused or lost something.
@@ -32,7 +32,7 @@ async def send(stack: "Stack", plan: "TrafficPlan", say: ProgressLines) -> "Traf
 
 
 def show_summary(summary: "Summary") -> None:
-    """Print what a run sent and what must come of it."""
+    """Print the sent lines of a run and the expected result."""
 
     def words(value: "int | tuple[int, int]") -> int | str:
         return value if isinstance(value, int) else f"{value[0]:,} to {value[1]:,}"
@@ -51,14 +51,14 @@ def show_summary(summary: "Summary") -> None:
 
 def load(
     events: Annotated[int, whole("Lines to send, resent ones included.", 1, MOST_LINES)] = 10_000,
-    rate: Annotated[float, number("Lines a second while new page views begin.", 1, MOST_RATE)] = 500,
+    rate: Annotated[float, number("Lines a second while new page views start.", 1, MOST_RATE)] = 500,
     seed: Annotated[int, whole("The same seed gives the same traffic, under new ids.", *SEEDS)] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Send realistic traffic to the running stack: duplicates, bots, malformed lines, late and missing seconds, nasty texts.
 
     Seconds are sent the stack's join window after their firsts, in real time, so a run takes longer than events / rate.
-    Prints what must be in the warehouse afterwards.
+    Prints the rows that must be in the warehouse afterwards.
     """
     from app.local.stack.stack_file import home_of_environment, read_stack  # noqa: PLC0415 - commands load what they need
     from app.local.traffic.expect import summarise  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""How the commands speak: lines on stderr while they work, the answer on stdout, JSON where asked for."""
+"""The output of the commands: lines on stderr while they work, the answer on stdout, JSON with --json."""
 
 import signal
 import sys
@@ -19,7 +19,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as on
 
 
 class Exit(IntEnum):
-    """What a command's exit code says."""
+    """The meaning of a command's exit code."""
 
     OK = 0
     FAILURE = 1
@@ -41,13 +41,13 @@ class ProgressLines:
 
 
 class Bar:
-    """How far something is, on stderr: a bar on a terminal, a line now and then elsewhere. A context manager."""
+    """Progress on stderr: a bar on a terminal, a line now and then elsewhere. A context manager."""
 
     def __init__(self, say: ProgressLines, what: str, every_s: float = 5) -> None:
         """Draw nothing yet.
 
         Args:
-            say: shows the lines where nobody watches.
+            say: shows the lines if there is no terminal.
             what: words behind the numbers, as in "3 of 5 <what>".
             every_s: seconds between two lines.
         """
@@ -65,7 +65,7 @@ class Bar:
             self._drawn[0].stop()
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` are done; `note` says what hinders."""
+        """Show that `done` of `total` are done; `note` names an obstacle."""
         if sys.stderr.isatty():
             progress, task = self._drawn or self._draw()
             progress.update(task, completed=done, total=total, note=note)
@@ -91,20 +91,20 @@ class Bar:
 
 
 def end_in_order_when_told() -> None:
-    """Let SIGTERM and SIGHUP end this command like an error, so that a stack goes down with who was starting it."""
+    """Let SIGTERM and SIGHUP end this command like an error, so that a starting stack goes down with its command."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(Exit.FAILURE))
 
 
 def log_to_stderr() -> None:
-    """Send what the pipeline's own code logs inside a command to stderr, warnings and worse only: stdout is the answer's."""
+    """Send log lines of the pipeline's own code to stderr, warnings and worse only: stdout is for the answer."""
     import logging  # noqa: PLC0415 - after the command line was read
 
     import structlog  # noqa: PLC0415
 
     from app.console_log import draw_without_locals  # noqa: PLC0415
 
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that does not answer is told once, by us
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # we report a broker that does not answer, once
     draw_without_locals(colors=sys.stderr.isatty())
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
@@ -113,9 +113,9 @@ def log_to_stderr() -> None:
 
 
 def say_why(exc: InstreamError, what: str = "instream") -> None:
-    """Say on stderr in one line why a command failed, and where a service failed it without a stack, how to get one."""
+    """Show on stderr in one line why a command failed; if a service failed and no stack is up, show how to start one."""
     reason = str(exc)
-    if isinstance(exc, OutsideError):  # a client library's own words, of several lines
+    if isinstance(exc, OutsideError):  # a client library's own text, of several lines
         reason = " ".join(reason.split())
     if isinstance(exc, OutsideError) or "AWS_ENDPOINT_URL" in reason:
         from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415 - commands load what they need
@@ -127,7 +127,7 @@ def say_why(exc: InstreamError, what: str = "instream") -> None:
 
 
 def print_json(answer: Any) -> None:
-    """Print what msgspec can encode as one indented JSON document."""
+    """Print a value that msgspec can encode as one indented JSON document."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer)).decode() + "\n")
     sys.stdout.flush()
 
@@ -140,7 +140,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
         from rich.table import Table  # noqa: PLC0415
 
-        table = Table()  # with a title of its own it would break that at its own width
+        table = Table()  # a table's own title would break at the table's width
         for name, right in zip(columns, numeric, strict=True):
             table.add_column(name, justify="right" if right else "left", overflow="fold")
         for row in texts:

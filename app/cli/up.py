@@ -29,7 +29,7 @@ def up(as_json: JsonOption = False) -> None:
 
 
 def down(as_json: JsonOption = False) -> None:
-    """Stop the local stack; nothing of it runs afterwards. Logs stay, the data goes with the next `up`."""
+    """Stop the local stack; none of its processes runs afterwards. Logs stay; the next `up` removes the data."""
     from app.local.stack.control import down as stop  # noqa: PLC0415
     from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415
 
@@ -41,7 +41,7 @@ def down(as_json: JsonOption = False) -> None:
 
 
 def status(as_json: JsonOption = False) -> None:
-    """Show what runs. Exit code 0 when the stack is ready and every process runs, else 1."""
+    """Show the running processes. Exit code 0 if the stack is ready and every process runs, else 1."""
     from app.local.stack.control import status as ask  # noqa: PLC0415
     from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415
 

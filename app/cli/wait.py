@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 NAMED: Final = 5
-"""Most batch ids that the answer names of each kind."""
+"""The answer names at most so many batch ids of each kind."""
 POLL_S: Final = 0.5
 TELL_EVERY_S: Final = 10
 COVERED: Final = "batches are covered"
 
 
 class Waited(msgspec.Struct, kw_only=True):
-    """How the wait ended. Counts are batches."""
+    """The result of the wait. Counts are batches."""
 
     registered: int
     covered: int = 0
     missing: int = 0
-    """Without an entry for some line, and not held."""
+    """Batches without an entry for some line, and not held."""
     dead_lettered: int = 0
-    """Of the missing: the ETL could not read some of their blocks and set those aside."""
+    """Missing batches of which the ETL set aside blocks that it could not read."""
     held: int = 0
-    """Lines lie in a quarantined transaction: `instream delivery release`, or nothing, mends that."""
+    """Batches with lines in a quarantined transaction: only `instream delivery release` repairs that."""
     excess: int = 0
     """The ledger has more than the batch."""
     took_s: float = 0.0
     named: dict[str, list[str]] = {}
-    """`missing`, `dead_lettered`, `held`, `excess` -> some batch ids; an excess and a dead letter with what is wrong."""
+    """`missing`, `dead_lettered`, `held`, `excess` -> some batch ids; an excess and a dead letter have their reason."""
 
     @property
     def exit_code(self) -> Exit:
-        """What the command's exit code says of it."""
+        """The command's exit code."""
         if self.excess:
             return Exit.FAILURE
         return Exit.INCOMPLETE if self.missing or self.held else Exit.OK
@@ -108,7 +108,7 @@ class Uncovered:
 
 
 def _words(blocks: dict[int, str]) -> str:
-    """Which blocks could not be read, and why the first of them."""
+    """The blocks that could not be read, with the reason of the first."""
     first, *more = sorted(blocks)
     return f"block {first}: {blocks[first]}" + (f" (and {len(more)} more)" if more else "")
 
