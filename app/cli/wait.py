@@ -118,9 +118,9 @@ async def await_coverage(
 ) -> Waited:
     """Take the batches that the registry has now and wait until the ledger covers each exactly once.
 
-    `show` is called with the batches that are covered, those that were registered, and what hinders, if anything does.
-    With `while_it_moves` the time counts from the last look that found more batches covered than the one before.
-    Returns early when nothing but held batches is left, or when the ledger has more than a batch.
+    `show` gets the number of covered batches, the number of registered ones, and the obstacle, if there is one. With
+    `while_it_moves` the time counts from the last look that found more covered batches than before. Returns early if only
+    held batches are left, or if the ledger has more lines than a batch.
 
     Raises:
         ServiceUnavailable: the registry does not answer.
@@ -163,8 +163,8 @@ def wait(
 ) -> None:
     """Wait until every batch registered now is in the warehouse, line by line.
 
-    Exit codes: 0 all are covered exactly once, 3 some are not in time or held by a quarantined transaction, 1 the ledger has
-    more than was sent.
+    Exit codes: 0 all are covered exactly once, 3 some are late or held by a quarantined transaction, 1 the ledger has more
+    lines than were sent.
     """
     from app.settings import read_settings  # noqa: PLC0415
 

@@ -3,7 +3,7 @@
 -- cast first: Redshift's AVG keeps the scale of a NUMERIC (a share of 0.6667 would read 0.7), and integers divide to integers.
 
 -- Does a campaign earn what it costs? Income is the revenue of every ad impression and click on a page view that belongs to
--- the campaign; cost is what its paid redirects cost. A page view met more than once belongs where its earliest event says.
+-- the campaign; cost is the price of its paid redirects. A page view with several campaigns belongs to the one of its earliest event.
 -- roi is profit / cost: 0.25 means that 1.00 spent came back as 1.25; NULL where nothing was spent.
 CREATE OR REPLACE VIEW analytics.campaign_profit AS
 WITH firsts AS (

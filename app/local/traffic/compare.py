@@ -1,4 +1,4 @@
-"""The warehouse against what must be in it: every row of a run, field by field, and the ledger's counts."""
+"""Compares the warehouse with the expected result: every row of a run, field by field, and the ledger's counts."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _TIMES: Final = frozenset({"occurred_at", "received_at", "engaged_at"})
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """How many there must be, and how many there are."""
+    """Expected and found numbers."""
 
     least: int
     most: int
@@ -34,7 +34,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Whether what was found is what must be."""
+        """Whether the found number is an expected one."""
         return self.least <= self.found <= self.most
 
 
@@ -67,7 +67,7 @@ class Comparison(msgspec.Struct, kw_only=True):
 
 
 async def compare(connection: Connection, run: str, sent: SentRequest, expected: Expectations) -> Comparison:
-    """Compare every row of `run` with what was sent; `sent` must have kept its bodies, and every batch be covered."""
+    """Compare every row of `run` with the sent lines. `sent` must have kept its bodies, and every batch must be covered."""
     found = {flow: await _rows(connection, run, flow) for flow in FLOWS}
     outcomes = await _outcomes(connection, list(sent.acknowledged_at_ms))
     counts = {flow: Bounds(least, most, len(found[flow])) for flow, (least, most) in expected.rows().items()}
@@ -106,7 +106,7 @@ async def latencies(connection: Connection, sent: SentRequest) -> dict[str, Late
 
 
 class Comparing:
-    """Goes through the rows of one run and notes what does not fit."""
+    """Goes through the rows of one run and notes differences."""
 
     def __init__(self, run: str, sent: SentRequest, expected: Expectations, result: Comparison) -> None:
         self._mark = re.compile(re.escape(run) + r"-m\d+")
@@ -243,7 +243,7 @@ def _marks(part: Sequence[str]) -> str:
 
 
 def _sql(text: str) -> bytes:
-    """Text built from the names above; as bytes psycopg does not ask that it be a literal. Values are parameters."""
+    """A text built from the names above, as bytes, because psycopg takes only literals as str. Values are parameters."""
     return text.encode()
 
 
@@ -253,7 +253,7 @@ def _milliseconds(moment: datetime) -> int:
 
 
 def _quantiles(samples: list[tuple[float, int]]) -> Latency:
-    """Quantiles of values that each stand for some lines."""
+    """Quantiles of values; each value has a number of lines."""
     samples.sort()
     total = sum(lines for _, lines in samples)
 

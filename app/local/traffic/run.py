@@ -15,11 +15,11 @@ from app.local.traffic.send import GIVE_UP_S, Sender, SentRequest
 from app.local.traffic.stories import Author, Timing
 
 LEAD_MS: Final = 200
-"""Between the decision to start and offset 0."""
+"""Time between the decision to start and offset 0."""
 
 
 LATEST_S: Final = 3
-"""How much later than every bound of the join the last second comes, roughly."""
+"""The last second comes about so much later than every bound of the join."""
 
 
 class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +32,11 @@ class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     keep_bodies: bool = False
     patience_s: float = GIVE_UP_S
-    """How long a request may be refused or unanswered before it, and the run, is given up."""
+    """If a request is refused or unanswered for so long, the run is given up."""
 
 
 class TrafficRun(msgspec.Struct, frozen=True):
-    """What was sent and what must become of it."""
+    """The sent lines and the expected result."""
 
     run: str
     """Start of every id of the run."""

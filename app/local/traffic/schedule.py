@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from app.local.traffic.stories import LINES_A_STORY, RESENT_SHARE, Author, Channel, Line
 
 TICK_S: Final = 0.2
-"""Lines of one sender that are due within a tick travel in one request."""
+"""Lines of one sender that are due within this time travel in one request."""
 MAX_LINES: Final = 500
 SERVER_KEY: Final = "demo-server"
 BROWSER_KEY: Final = "demo"
@@ -30,7 +30,7 @@ class Request(NamedTuple):
 def schedule(author: Author, events: int, rate: float) -> Iterator[Line]:
     """Exactly `events` lines in order of time, about `rate` a second while stories begin; resent ones included.
 
-    What is resent follows its first copy by 0.3 to 1.5 seconds.
+    A resent line follows its first copy by 0.3 to 1.5 seconds.
     """
     rng = author.rng
     waiting: list[tuple[float, int, Line]] = []
