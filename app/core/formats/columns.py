@@ -1,8 +1,8 @@
 """Frames inside a step, handled column by column.
 
-What goes through polars' lazy engine (`select`, `with_columns`, `concat`, `filter`, every `Series` method that is an
-expression) costs some 0.1 ms a call, however few the rows: more than all the work on a step of some hundred lines. Taking a
-column, gathering its rows and putting columns side by side does not.
+A call through polars' lazy engine (`select`, `with_columns`, `concat`, `filter`, every `Series` method that is an
+expression) costs some 0.1 ms even for few rows: more than all the work on a step of some hundred lines. Taking a column,
+gathering its rows and putting columns side by side are cheap.
 
 Versions (rule E10): a packed frame names its columns and their types, and these are its version.
 """
@@ -68,7 +68,7 @@ def schema_in(packed: bytes) -> Mapping[str, pl.DataType]:
 @lru_cache(maxsize=64)
 def _schema(message: bytes) -> Mapping[str, pl.DataType]:
     with reading("schema of an Arrow IPC stream"):
-        return pl.read_ipc_stream(message + _CONTINUES + bytes(4)).schema  # ends behind its schema: a frame without rows
+        return pl.read_ipc_stream(message + _CONTINUES + bytes(4)).schema  # a stream without rows
 
 
 def stack(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

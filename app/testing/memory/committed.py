@@ -1,4 +1,4 @@
-"""What the warehouse in memory holds, as a value."""
+"""The content of the warehouse in memory, as a value."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What a COPY reads, for the warehouse in memory: the manifest and the files that it names, as real bytes."""
+"""The input of a COPY, for the warehouse in memory: the manifest and the files that it names, as real bytes."""
 
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ _INTERNAL: Final = "XX000"
 _TOO_LONG: Final = 1204
 _UNREADABLE: Final = 1214
 _UTF8_MOST: Final = 4
-"""Bytes of one character at most."""
+"""Most bytes of one character."""
 
 
 class _CopyMeta(msgspec.Struct):
@@ -47,7 +47,7 @@ class FileRefused(WarehouseError):
 
 
 class CopiedFiles:
-    """Reads files of one bucket; what was decoded once is kept, for a search for bad files copies the same ones again."""
+    """Reads files of one bucket; decoded files are kept, because a search for bad files copies the same ones again."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -100,7 +100,7 @@ class CopiedFiles:
 
 
 def _decoded(output: str, version: int, body: bytes) -> tuple[Row, ...] | LoadError | WarehouseError:
-    """The rows, or what the warehouse says of the file."""
+    """The rows, or the warehouse's error for the file."""
     text = BY_NAME[output].format.value.startswith("tsv")
     if text and not body:
         return ()

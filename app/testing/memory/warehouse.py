@@ -1,4 +1,4 @@
-"""The warehouse in memory: what is committed, and who is connected."""
+"""The warehouse in memory: committed rows and connected sessions."""
 
 from collections.abc import Iterable
 
@@ -40,7 +40,7 @@ class MemoryWarehouse(Database):
         self.committed = committed
 
     async def connect(self) -> MemorySession:
-        """A new session. Raises what a hook raises: ServiceUnavailable where it is to be refused."""
+        """A new session. A hook that raises ServiceUnavailable refuses it."""
         await self._enter("connect")
         self.sessions_made += 1
         session = MemorySession(self, self.sessions_made)
