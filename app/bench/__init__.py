@@ -6,6 +6,7 @@ phases.py     the CPU time of each phase, by sampling the stack
 report.py     the result of a stage, and the tables
 plan.py       the options of a run; flame graphs
 cluster.py    a broker and workers for the stages that need them
-stages.py     the list of stages
-<stage>.py    one file a stage
+whole_path.py one run through the whole path, with every row compared
+stage_list.py the list of stages
+stages/       one file a stage
 """

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.options import MOST_LINES, MOST_RATE, number, whole
-from app.cli.show import JsonOption, ProgressLines, print_json, print_table
+from app.cli.show import JsonOption, print_json, print_table
+from app.progress import ProgressLines
 
 if TYPE_CHECKING:
     from app.bench.measure import Result
@@ -40,7 +41,7 @@ def bench(  # noqa: PLR0913, PLR0917 - the options of a command
     from app.bench.measure import Result  # noqa: PLC0415 - commands load what they need
     from app.bench.plan import BenchPlan  # noqa: PLC0415
     from app.bench.report import COLUMNS, details_of, rows_of  # noqa: PLC0415
-    from app.bench.stages import STAGES, run_stage  # noqa: PLC0415
+    from app.bench.stage_list import STAGES, run_stage  # noqa: PLC0415
     from app.settings import read_settings  # noqa: PLC0415
     from app.variables import shown  # noqa: PLC0415
 

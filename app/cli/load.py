@@ -4,31 +4,12 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 from app.cli.options import MOST_LINES, MOST_RATE, SEEDS, number, whole
-from app.cli.show import Bar, JsonOption, ProgressLines, print_json, print_table
+from app.cli.show import JsonOption, print_json, print_table
 from app.errors import LocalStackError
+from app.progress import ProgressLines
 
 if TYPE_CHECKING:
-    from app.local.stack.stack_file import Stack
     from app.local.traffic.expect import Summary
-    from app.local.traffic.run import TrafficPlan, TrafficRun
-
-
-async def send(stack: "Stack", plan: "TrafficPlan", say: ProgressLines) -> "TrafficRun":
-    """Send a run, and show its progress.
-
-    Raises:
-        LocalStackError: the collector refused or lost something.
-    """
-    from app.local.traffic.run import expected_s, run_traffic  # noqa: PLC0415 - commands load what they need
-
-    last_s = stack.settings.join_window_s + stack.settings.join_grace_s
-    say(
-        f"sending {plan.events:,} lines in about {expected_s(stack, plan):.0f} s: second events come up to {last_s:g} s "
-        "after their page views"
-    )
-    with Bar(say, "lines are acknowledged") as bar:
-        bar(0, plan.events)
-        return await run_traffic(stack, plan, lambda lines: bar(lines, plan.events))
 
 
 def show_summary(summary: "Summary") -> None:
@@ -62,12 +43,12 @@ def load(
     """
     from app.local.stack.stack_file import home_of_environment, read_stack  # noqa: PLC0415 - commands load what they need
     from app.local.traffic.expect import summarise  # noqa: PLC0415
-    from app.local.traffic.run import TrafficPlan  # noqa: PLC0415
+    from app.local.traffic.run import TrafficPlan, send_run  # noqa: PLC0415
 
     stack = read_stack(home_of_environment())
     if stack is None:
         raise LocalStackError("no stack is up here: run `instream up` (or set INSTREAM_HOME)")
-    run = asyncio.run(send(stack, TrafficPlan(events=events, rate=rate, seed=seed), ProgressLines()))
+    run = asyncio.run(send_run(stack, TrafficPlan(events=events, rate=rate, seed=seed), ProgressLines()))
     summary = summarise(run.sent, run.expected)
     if as_json:
         print_json(summary)

@@ -2,7 +2,8 @@
 
 import typer
 
-from app.cli.show import Exit, JsonOption, ProgressLines, end_in_order_when_told, print_json, print_table
+from app.cli.show import Exit, JsonOption, print_json, print_table
+from app.progress import ProgressLines
 
 
 def up(as_json: JsonOption = False) -> None:
@@ -11,7 +12,8 @@ def up(as_json: JsonOption = False) -> None:
     Everything runs in the background; addresses are in $INSTREAM_HOME/stack.json (default .instream), which --json prints
     without write keys. A stack that is up already is left as it is.
     """
-    from app.local.stack.control import up as start  # noqa: PLC0415 - commands load what they need
+    from app.local.stack.control import end_in_order_when_told  # noqa: PLC0415 - commands load what they need
+    from app.local.stack.control import up as start  # noqa: PLC0415
     from app.local.stack.stack_file import home_of_environment, without_secrets  # noqa: PLC0415
     from app.warehouse_url import redacted_url  # noqa: PLC0415
 

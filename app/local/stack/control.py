@@ -5,6 +5,7 @@ names and that are provably the same (pid and start time).
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,12 @@ class Status(msgspec.Struct, frozen=True):
     collector_url: str | None
     warehouse_url: str | None
     processes: list[RoleStatus]
+
+
+def end_in_order_when_told() -> None:
+    """Let SIGTERM and SIGHUP end this command like an error, so that a starting stack goes down with its command."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
 
 
 def up(home: Home, say: Say) -> Stack:

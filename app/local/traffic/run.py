@@ -13,6 +13,7 @@ from app.local.traffic.expect import Expectations, expect
 from app.local.traffic.schedule import requests, schedule
 from app.local.traffic.send import GIVE_UP_S, Sender, SentRequest
 from app.local.traffic.stories import Author, Timing
+from app.progress import Bar, ProgressLines
 
 LEAD_MS: Final = 200
 """Time between the decision to start and offset 0."""
@@ -69,3 +70,19 @@ async def run_traffic(stack: Stack, plan: TrafficPlan, progress: Callable[[int],
     await asyncio.sleep(LEAD_MS / 1000)
     sent = await sender.run(requests(schedule(author, plan.events, plan.rate), plan.seed), progress)
     return TrafficRun(run, sent, expect(sent, timing_of(stack)))
+
+
+async def send_run(stack: Stack, plan: TrafficPlan, say: ProgressLines) -> TrafficRun:
+    """Send a run, and show its progress.
+
+    Raises:
+        LocalStackError: the collector refused or lost something.
+    """
+    last_s = stack.settings.join_window_s + stack.settings.join_grace_s
+    say(
+        f"sending {plan.events:,} lines in about {expected_s(stack, plan):.0f} s: second events come up to {last_s:g} s "
+        "after their page views"
+    )
+    with Bar(say, "lines are acknowledged") as bar:
+        bar(0, plan.events)
+        return await run_traffic(stack, plan, lambda lines: bar(lines, plan.events))

@@ -9,11 +9,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from app.cli.demo import own_stack
 from app.cli.options import LONGEST_MINUTES, MOST_RATE, SEEDS, number, whole
-from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, log_to_stderr, print_json, print_table
 from app.local.stack.life import replace_file
+from app.local.stack.own_stack import own_stack
 from app.local.stack.stack_file import home_of_environment
+from app.progress import ProgressLines
 from tests.rig.chaos.plan import plan
 from tests.rig.chaos.report import Report
 from tests.rig.chaos.run import SETTINGS, Options, run_chaos

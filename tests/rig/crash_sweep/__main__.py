@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from app.cli.options import whole
-from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, log_to_stderr, print_json, print_table
+from app.progress import ProgressLines
 from tests.rig.crash_sweep.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def crash_sweep(
 
 def _life(points: "Sequence[Point]", times: int, together: int, say: ProgressLines, result: SweepResult) -> None:
     """All points on one stack, into the result."""
-    from app.cli.demo import own_stack
     from app.crash.points import Armed, PlanFile
+    from app.local.stack.own_stack import own_stack
     from app.local.stack.stack_file import home_of_environment
     from tests.rig.crash_sweep.histories import Event
     from tests.rig.crash_sweep.rounds import needs, rounds_of

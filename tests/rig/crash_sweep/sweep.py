@@ -252,14 +252,14 @@ class Sweep:
 
     async def _settled(self, laps: list[asyncio.Task[TrafficRun]]) -> list[str]:
         """Wait until everything that was sent is in the warehouse, and compare it; what is wrong, in words."""
-        from app.cli.wait import await_coverage
+        from agents.audit.coverage import await_coverage
 
         results = await asyncio.gather(*laps, return_exceptions=True)
         runs = [result for result in results if isinstance(result, TrafficRun)]
         found = [f"traffic: {result}" for result in results if isinstance(result, BaseException)]
         self.runs += runs
         waited = await await_coverage(read_settings(), SETTLE_TIMEOUT_S, lambda *_: None, while_it_moves=True)
-        if waited.exit_code:
+        if not waited.is_covered:
             found.append(f"ledger: {waited.missing} missing, {waited.held} held, {waited.excess} excess: {waited.named}")
         async with await connect(self.stack.warehouse_url) as connection:
             for run in runs:

@@ -13,11 +13,12 @@ from typing import Annotated, Final
 
 import typer
 
-from app.cli.demo import own_stack
-from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, log_to_stderr, print_json, print_table
 from app.local.stack.life import Home
+from app.local.stack.own_stack import own_stack
 from app.local.stack.spare import SPARE
 from app.local.stack.stack_file import Stack, home_of_environment, read_stack
+from app.progress import ProgressLines
 from tests.rig.restarts.clients import Clients
 from tests.worlds.waiting import PAUSE_S, until
 

@@ -6,9 +6,9 @@ An event is a remembered id. Fetching messages from Kafka is not included.
 import tempfile
 from pathlib import Path
 
-from app.bench.etl_core import Preloaded, run_once
 from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
 from app.bench.plan import BenchPlan
+from app.bench.stages.etl_core import Preloaded, run_once
 from app.core.formats.flows import DUPLICATE
 from app.errors import BenchmarkWrong
 from app.settings import Settings

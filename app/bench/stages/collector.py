@@ -161,7 +161,7 @@ def _run_once(plan: BenchPlan, requests: int, lines: int, connections: int) -> B
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     port = own_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "app.bench.collector_server", str(port)], cwd=ROOT, stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "app.bench.stages.collector_server", str(port)], cwd=ROOT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -16,7 +16,7 @@ class Stage(NamedTuple):
     """Events of a small run."""
     repeats: int
     function: str
-    """`module:function` in this package."""
+    """`module:function` in `app.bench.stages`."""
     figure: str = ""
     """The target."""
 
@@ -44,5 +44,5 @@ def run_stage(name: str, plan: BenchPlan) -> Result:
     """
     stage = STAGES[name]
     module, _, function = stage.function.partition(":")
-    run: Callable[[BenchPlan], list[BenchRun]] = getattr(import_module(f"app.bench.{module}"), function)
+    run: Callable[[BenchPlan], list[BenchRun]] = getattr(import_module(f"app.bench.stages.{module}"), function)
     return Result(stage=name, unit=stage.unit, figure=stage.figure, runs=run(plan))
