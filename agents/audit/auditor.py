@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
-import msgspec
 import structlog
 from prometheus_client import Counter as Metric
-from prometheus_client import Gauge
 from pyroaring import BitMap
 
 from agents.audit.ports import AuditPorts
+from agents.audit.report import AuditReport, publish
 from agents.audit.stored_ledger import BatchLines, Behind, StoredLedger
 from app.adapters.warehouse_port import Delivery
 from app.core.audit.reconcile import (
@@ -39,62 +38,9 @@ CHUNK: Final = 200
 """Batches judged together: one query for their ledger, and one for their replays."""
 COUNTED: Final = 1000
 """A report counts at most so many transactions behind delivery."""
-NAMED: Final = 20
-"""A report or a log line names at most so many batches and reasons."""
 
 VERDICTS = Metric("instream_audit_verdicts_total", "Open batches judged, by verdict", ["verdict"])
 REFUSED = Metric("instream_audit_refused_blocks_total", "Replayed blocks that Kinesis did not take", ["error"])
-OPEN = Gauge("instream_audit_open_batches", "Batches of the last round, by finding", ["found"])
-
-
-class AuditReport(msgspec.Struct, kw_only=True):
-    """Findings and actions of one round. Counts are batches."""
-
-    judged: int = 0
-    completed: int = 0
-    waiting: int = 0
-    replayed: int = 0
-    refused: int = 0
-    """A replay was due and Kinesis did not take all of it: this is no attempt, and the next round tries again."""
-    held: int = 0
-    lost: int = 0
-    excess: int = 0
-    damaged: int = 0
-    """The raw file is missing, or the registry has another digest."""
-    dead_lettered: int = 0
-    """Judged batches that lack lines because the ETL set aside blocks that it could not read; they are replayed like any
-    other."""
-    other_epoch: int = 0
-    """Refused batches: they belong to another epoch."""
-    waits_for: list[str] = []
-    """The reasons why batches wait, and every service that did not answer."""
-    named: dict[str, list[str]] = {}
-    """Finding (held, lost, excess, damaged, dead_lettered, other_epoch) -> batch ids, at most 20."""
-    held_by: list[str] = []
-    """Quarantined transactions that hold batches."""
-    upgrade: str = ""
-    """Data of a newer version: its batches cannot be judged before the audit is upgraded (rule E10)."""
-
-    @property
-    def still_open(self) -> int:
-        """Batches that are not complete after the round."""
-        return self.judged + self.other_epoch - self.completed
-
-    @property
-    def alarms(self) -> int:
-        """Batches that a replay cannot repair."""
-        return self.lost + self.excess + self.damaged
-
-    def name(self, finding: str, batch_id: str) -> None:
-        """Note a batch by its id."""
-        batch_ids = self.named.setdefault(finding, [])
-        if len(batch_ids) < NAMED:
-            batch_ids.append(batch_id)
-
-    def wait_for(self, reason: str) -> None:
-        """Note a reason once."""
-        if reason not in self.waits_for and len(self.waits_for) < NAMED:
-            self.waits_for.append(reason)
 
 
 class Auditor:
@@ -144,7 +90,7 @@ class Auditor:
         if lagging:
             await self._name_laggards(frozenset(lagging), report)
         self._note_upgrade(report)
-        _publish(report)
+        publish(report)
         return report
 
     async def _open_batches(self, before_ms: int, report: AuditReport) -> AsyncIterator[list[RegistryItem]]:
@@ -317,13 +263,3 @@ def _wait_for_upgrade(exc: NewerFormat, report: AuditReport) -> None:
 
 def _of_batch(transactions: Mapping[str, BatchLines], batch_id: str) -> dict[str, BitMap]:
     return {txn_id: lines[batch_id] for txn_id, lines in transactions.items() if batch_id in lines}
-
-
-def _publish(report: AuditReport) -> None:
-    """Show a round in metrics and, if it found anything, in the log."""
-    counts = {name: value for name, value in msgspec.structs.asdict(report).items() if isinstance(value, int)}
-    for found, count in counts.items():
-        OPEN.labels(found).set(count)
-    if report.judged or report.waits_for or report.other_epoch:
-        told = {name: count for name, count in counts.items() if count}
-        log.info("audit round", **told, waits_for=report.waits_for, named=report.named, held_by=report.held_by)

@@ -19,7 +19,8 @@ from app.core.enrich.enrich import Enricher
 from app.core.formats.dead_letter import DeadLetterLimit
 from app.core.rules import EtlRules
 from app.errors import OutcomeUnknown
-from app.shell.runners import Inbox, PartitionRunners
+from app.shell.inbox import Inbox
+from app.shell.runners import PartitionRunners
 from app.topics import topics_of
 from tables.dimensions import Dimension
 from tables.partition_state import PartitionState

@@ -14,7 +14,7 @@ from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import TopicRecreated
 from app.shell.gc_tuning import spare_what_lives
-from app.shell.runners import Inbox
+from app.shell.inbox import Inbox
 
 log = structlog.get_logger(__name__)
 

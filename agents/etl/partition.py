@@ -29,7 +29,7 @@ from app.core.formats.source import SourceMessage
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import StepMessage, encode_step
 from app.errors import DeadLettersExceeded, HistoryBroken, NewerFormat
-from app.shell.runners import Inbox
+from app.shell.inbox import Inbox
 from tables.store.position import StorePosition
 
 log = structlog.get_logger(__name__)

@@ -10,8 +10,9 @@ from agents.sink.chain_store import sweep
 from agents.sink.partition import RANDOM_BYTES, SinkPartition, SinkPorts, commit_rules, serve
 from app.apps import sink as app
 from app.core.sink.chain import ChainId, LogBounds
+from app.shell.inbox import Inbox
 from app.shell.owned_loop import crash_on_failure
-from app.shell.runners import Inbox, PartitionRunners
+from app.shell.runners import PartitionRunners
 from app.topics import topics_of
 
 SWEEPING_PARTITION: Final = 0

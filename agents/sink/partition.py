@@ -23,7 +23,7 @@ from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.core.sink.open_transaction import CommitRules, OpenTransaction, Reception, encode_outputs, record_of
 from app.errors import NewerFormat
 from app.settings import Settings
-from app.shell.runners import Inbox
+from app.shell.inbox import Inbox
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from faust.types import TP
 
-from app.shell.runners import Inbox
+from app.shell.inbox import Inbox
 
 
 class StandingClock:
