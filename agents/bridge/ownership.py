@@ -26,7 +26,7 @@ from app.topics import topics_of
 log = structlog.get_logger(__name__)
 
 
-Record = Callable[[int, Checkpoint | Barrier], Awaitable[Any]]
+PutMessage = Callable[[int, Checkpoint | Barrier], Awaitable[Any]]
 """Put (partition, message) on topic `checkpoints`; returns when the broker has it."""
 
 
@@ -75,7 +75,7 @@ class Ownership(OwnedLoop[BridgeWorker]):
         process: BridgeProcess,
         table: Checkpoints,
         append: Append,
-        record: Record,
+        record: PutMessage,
         new_token: Callable[[], str] = _random_token,
     ) -> None:
         topic = topics_of(process.settings).checkpoints

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 Append = Callable[[int, bytes], Awaitable[Awaitable[Any]]]
 """Put (partition, value) into the producer, in the order of the calls; the returned awaitable waits for the broker's
 answer."""
-Record = Callable[[int, Checkpoint], Awaitable[Any]]
+RecordCheckpoint = Callable[[int, Checkpoint], Awaitable[Any]]
 """Put (partition, checkpoint) on topic `checkpoints`; returns when the broker has it."""
 
 READ_LIMIT: Final = 1000
@@ -59,7 +59,7 @@ class ReaderPorts(NamedTuple):
 
     stream: BlockStream
     append: Append
-    record: Record
+    record: RecordCheckpoint
     clock: Clock
 
 

@@ -14,8 +14,8 @@ from app.adapters.warehouse import Connection, ask, connect
 from app.adapters.warehouse_port import COPY_TIMEOUT_S
 from app.core.delivery import schema, statements
 from app.core.delivery.load_plan import is_serialization
-from app.core.delivery.schema_found import Found, Row, View, tables_of, view_of, views_in
-from app.core.delivery.schema_plan import SchemaPlan, Step, plan_schema
+from app.core.delivery.schema_found import CatalogRow, Found, View, tables_of, view_of, views_in
+from app.core.delivery.schema_plan import SchemaPlan, SchemaStep, plan_schema
 from app.core.delivery.statements import Statement
 from app.core.formats.tables import SCHEMA, SCHEMA_LOG
 from app.errors import SchemaRefused, WarehouseError
@@ -40,7 +40,7 @@ async def read_plan(url: str) -> SchemaPlan:
         return plan_schema(await _read(connection), views())
 
 
-async def migrate(url: str, told: Callable[[Step], None] = lambda _: None) -> list[Step]:
+async def migrate(url: str, told: Callable[[SchemaStep], None] = lambda _: None) -> list[SchemaStep]:
     """Change the schema into the catalogue's and return the steps that were done; `told` gets each step at once.
 
     Runs again without effect, and goes on where an earlier run was cut short. Effects of a step, in order, and what a crash
@@ -59,7 +59,7 @@ async def migrate(url: str, told: Callable[[Step], None] = lambda _: None) -> li
         WarehouseError: the warehouse refused a statement, which the text names, or the connection is lost; the steps before
             it stay.
     """
-    done: list[Step] = []
+    done: list[SchemaStep] = []
     conflicts = 0
     async with await connect(url) as connection:
         while True:
@@ -79,7 +79,7 @@ async def migrate(url: str, told: Callable[[Step], None] = lambda _: None) -> li
             done += steps
 
 
-async def _go_on(connection: Connection, url: str) -> Sequence[Step]:
+async def _go_on(connection: Connection, url: str) -> Sequence[SchemaStep]:
     """Do the next step, in a transaction of its own; do nothing if there is none."""
     if SCHEMA_LOG.name not in tables_of(await ask(connection, statements.COLUMNS)):
         steps = _first(await _plan(connection))
@@ -98,7 +98,7 @@ async def _go_on(connection: Connection, url: str) -> Sequence[Step]:
     return steps
 
 
-def _first(plan: SchemaPlan) -> Sequence[Step]:
+def _first(plan: SchemaPlan) -> Sequence[SchemaStep]:
     """The steps up to the one that makes the log of changes."""
     makes_log = schema.create_table(SCHEMA_LOG)
     return plan.steps[: 1 + next(n for n, step in enumerate(plan.steps) if step.statement == makes_log)]
@@ -113,14 +113,14 @@ async def _plan(connection: Connection) -> SchemaPlan:
     return plan
 
 
-async def _change(connection: Connection, step: Step) -> None:
+async def _change(connection: Connection, step: SchemaStep) -> None:
     try:
         await ask(connection, Statement(step.statement), CHANGE_TIMEOUT_S)
     except WarehouseError as exc:
         raise WarehouseError(exc.sqlstate, f"{exc.message} (in: {step.statement})") from exc
 
 
-async def _run_alone(url: str, step: Step) -> None:
+async def _run_alone(url: str, step: SchemaStep) -> None:
     """Run a step outside of transactions, while the lock is held by another connection."""
     async with await connect(url) as connection:
         await connection.set_autocommit(True)
@@ -162,7 +162,7 @@ _VIEWS_MADE: Final = Statement(
 
 async def _read(connection: Connection) -> Found:
     """The warehouse as this transaction sees it."""
-    rows: list[Row] = await ask(connection, statements.COLUMNS)
+    rows: list[CatalogRow] = await ask(connection, statements.COLUMNS)
     tables = tables_of(rows)
     readers: dict[tuple[str, str], tuple[str, ...]] = {}
     for table, column, place, view in await ask(connection, _READERS):

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 READY_S = 60.0
 
 
-class Worker:
+class BenchWorker:
     """A faust worker on a core of its own."""
 
     def __init__(self, role: str, home: Path, variables: dict[str, str]) -> None:
@@ -83,9 +83,9 @@ class BenchCluster:
         self._variables = variables
 
     @contextmanager
-    def worker(self, role: str, name: str) -> Iterator[Worker]:
+    def worker(self, role: str, name: str) -> Iterator[BenchWorker]:
         """A worker with a folder of its own."""
-        worker = Worker(role, self._folder / name, self._variables)
+        worker = BenchWorker(role, self._folder / name, self._variables)
         try:
             yield worker
         finally:

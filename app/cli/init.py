@@ -9,13 +9,13 @@ import typer
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
-    from app.core.delivery.schema_plan import SchemaPlan, Step
+    from app.core.delivery.schema_plan import SchemaPlan, SchemaStep
     from app.settings import Settings
 
 NOTHING_TO_DO = "the warehouse's schema is the catalogue's: nothing is to be done"
 
 
-async def make_all(settings: "Settings", told: "Callable[[Step], None]") -> "tuple[list[str], list[Step]]":
+async def make_all(settings: "Settings", told: "Callable[[SchemaStep], None]") -> "tuple[list[str], list[SchemaStep]]":
     """Make bucket, stream, registry table, topics and schema; existing ones stay as they are.
 
     Returns: their names, and the changes to the schema; `told` gets each change as soon as it is made.
@@ -91,7 +91,7 @@ def _show_plan(plan: "SchemaPlan", *, as_json: bool) -> None:
         _say(NOTHING_TO_DO)
 
 
-def _sql(step: "Step") -> str:
+def _sql(step: "SchemaStep") -> str:
     return f"-- {step.reason}\n{step.statement};"
 
 

@@ -7,16 +7,16 @@ from typing import Final
 
 from app.core.events.fields import normal_address
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _WITH_PORT: Final = re.compile(r"\[(?P<six>[^]]+)\](?::\d+)?|(?P<four>\d+\.\d+\.\d+\.\d+):\d+")
 
 
-def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+def read_networks(texts: Iterable[str]) -> tuple[IpNetwork, ...]:
     """The networks of TRUSTED_PROXIES, which the settings have checked."""
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
-def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str | None:
+def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequence[IpNetwork]) -> str | None:
     """The right-most address that is not a trusted proxy's.
 
     Args:
@@ -39,7 +39,7 @@ def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequen
     return nearest
 
 
-def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+def _is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
     parsed = ipaddress.ip_address(address)
     return any(parsed in network for network in trusted)
 

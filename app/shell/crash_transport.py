@@ -45,7 +45,7 @@ def kinds_of(settings: Settings) -> Mapping[str, Kind]:
     }
 
 
-class Producer(transport.Producer):
+class CrashProducer(transport.Producer):
     """Passes one point before it gives a message to the client, and another when the broker has acknowledged it.
 
     The second is passed before the code that waits for the acknowledgement goes on.
@@ -75,7 +75,7 @@ class Producer(transport.Producer):
         return stored  # type: ignore[no-any-return]
 
 
-class ConsumerThread(transport.ConsumerThread):
+class CrashConsumerThread(transport.ConsumerThread):
     """Passes the points of commits and of the questions that recovery asks."""
 
     @cached_property
@@ -103,15 +103,15 @@ class ConsumerThread(transport.ConsumerThread):
         return found
 
 
-class Consumer(transport.Consumer):
+class CrashConsumer(transport.Consumer):
     """Passes the points of polls."""
 
     @cached_property
     def _points(self) -> CrashPoints:
         return points_of(self.app)
 
-    def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> CrashConsumerThread:
+        return CrashConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109
         self._points.reach("kafka.poll", BEFORE)
@@ -120,11 +120,11 @@ class Consumer(transport.Consumer):
         return found
 
 
-class Transport(transport.Transport):
+class CrashTransport(transport.Transport):
     """A driver; its producers and consumers pass the points of their app."""
 
-    Producer = Producer
-    Consumer = Consumer
+    Producer = CrashProducer
+    Consumer = CrashConsumer
 
 
 def points_of(app: Any) -> CrashPoints:

@@ -152,7 +152,7 @@ class InstreamApp(faust.App):
             return Transport(self.conf.broker_consumer, self)
         from app.shell import crash_transport  # noqa: PLC0415 - in tests of recovery alone
 
-        return crash_transport.Transport(self.conf.broker_consumer, self)
+        return crash_transport.CrashTransport(self.conf.broker_consumer, self)
 
     def _create_directories(self) -> None:
         self.conf.tabledir.mkdir(parents=True, exist_ok=True)

@@ -19,10 +19,10 @@ from app.topics import TopicSpec
 
 log = structlog.get_logger(__name__)
 
-Worker = TypeVar("Worker")
+OwnedWorker = TypeVar("OwnedWorker")
 
 
-class OwnedLoop(Generic[Worker]):
+class OwnedLoop(Generic[OwnedWorker]):
     """Works on the partitions of one topic for as long as they are owned.
 
     A worker is opened each time partitions are assigned, and closed when they are lost. `worker` is the running worker; it
@@ -33,9 +33,9 @@ class OwnedLoop(Generic[Worker]):
         self,
         process: Crashes,
         topic: TopicSpec,
-        open_worker: Callable[[list[int]], AbstractAsyncContextManager[Worker]],
-        run: Callable[[Worker], Awaitable[None]],
-        stop: Callable[[Worker], None] | None = None,
+        open_worker: Callable[[list[int]], AbstractAsyncContextManager[OwnedWorker]],
+        run: Callable[[OwnedWorker], Awaitable[None]],
+        stop: Callable[[OwnedWorker], None] | None = None,
     ) -> None:
         """Own nothing yet.
 
@@ -47,7 +47,7 @@ class OwnedLoop(Generic[Worker]):
             run: makes a worker work until `stop`.
             stop: makes `run` return once the work in hand is done; None if the work may be cancelled at any point.
         """
-        self.worker: Worker | None = None
+        self.worker: OwnedWorker | None = None
         self._process = process
         self._topic = topic
         self._open = open_worker

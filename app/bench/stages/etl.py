@@ -15,7 +15,7 @@ import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.adapters import kafka_clients
-from app.bench.cluster import BenchCluster, Worker, cluster
+from app.bench.cluster import BenchCluster, BenchWorker, cluster
 from app.bench.measure import BenchRun
 from app.bench.plan import BenchPlan
 from app.bench.traffic import RATE_PER_S, PartitionTraffic, Shape
@@ -135,7 +135,7 @@ async def _preload(world: BenchCluster, plan: BenchPlan) -> Loaded:
     return loaded
 
 
-async def _read_steps(world: BenchCluster, loaded: Loaded, worker: Worker) -> list[tuple[float, StepMessage]]:
+async def _read_steps(world: BenchCluster, loaded: Loaded, worker: BenchWorker) -> list[tuple[float, StepMessage]]:
     """Every step with its broker time, in order of time, once all are there."""
     topic, ends = topics_of(world.settings).rows.name, loaded.ends
     consumer: Any = AIOKafkaConsumer(**kafka_clients.log_reader(world.settings))

@@ -10,7 +10,7 @@ from app.core.formats.flows import Column, ColumnKind
 from app.core.formats.tables import LOADED, SCHEMA, Table
 from app.errors import FormatInvalid
 
-Row = tuple[Any, ...]
+CatalogRow = tuple[Any, ...]
 
 _TYPES: Final = {
     ColumnKind.STRING: "character varying",
@@ -64,7 +64,7 @@ def found_as(column: Column) -> FoundColumn:
     return FoundColumn(column.name, kind, length, not column.required, bool(column.default))
 
 
-def tables_of(rows: Iterable[Row]) -> FoundTables:
+def tables_of(rows: Iterable[CatalogRow]) -> FoundTables:
     """The tables in the rows of `statements.COLUMNS`."""
     tables: dict[str, list[FoundColumn]] = {}
     for table, kind, name, data_type, length, nullable, has_default in rows:
@@ -75,7 +75,7 @@ def tables_of(rows: Iterable[Row]) -> FoundTables:
     return tables
 
 
-def views_in(rows: Iterable[Row]) -> frozenset[str]:
+def views_in(rows: Iterable[CatalogRow]) -> frozenset[str]:
     """The views in the rows of `statements.COLUMNS`."""
     return frozenset(str(table) for table, kind, *_ in rows if kind != _BASE_TABLE)
 

@@ -21,7 +21,7 @@ from xxhash import xxh3_128_digest
 from app.core.formats.decoding import NO_MESSAGE, Count, Integer, Moment, read, refuse_longer, refuse_newer
 from app.errors import StepMessageInvalid
 
-Step = TypeVar("Step", bound="StepMessage")
+StepT = TypeVar("StepT", bound="StepMessage")
 
 STEP_VERSION: Final = 1
 _NAME: Final = b"STP"
@@ -251,7 +251,7 @@ def decode_followed(message: bytes | None) -> FollowedStep:
     return _decoded(message, _followed_decoder)
 
 
-def _decoded(message: bytes | None, decoder: msgspec.msgpack.Decoder[Step]) -> Step:
+def _decoded(message: bytes | None, decoder: msgspec.msgpack.Decoder[StepT]) -> StepT:
     if message is None:
         raise StepMessageInvalid(f"step message: {NO_MESSAGE}")
     if message[: len(_NAME)] != _NAME or message[len(_NAME) : len(MAGIC)] not in _VERSIONS:

@@ -62,7 +62,7 @@ class Serialised:
                     answer.close()
 
 
-class Handler(MotoRequestHandler):
+class StandinHandler(MotoRequestHandler):
     """One connection: reads a request whole, answers it whole, and waits for the next."""
 
     protocol_version = "HTTP/1.1"
@@ -127,7 +127,7 @@ def new_server(host: str, port: int) -> BaseWSGIServer:
     """A server that listens already; `serve_forever` answers. Port 0 takes a free one (`server.server_port`)."""
     aws_behaviour.install()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    return make_server(host, port, Serialised(), threaded=True, request_handler=Handler)
+    return make_server(host, port, Serialised(), threaded=True, request_handler=StandinHandler)
 
 
 def wait_ready(url: str, timeout_s: float = 60) -> None:

@@ -11,7 +11,7 @@ from app.clock import Clock, SystemClock
 from app.errors import IteratorExpired, OutsideError, ServiceUnavailable
 from app.testing.memory.hooks import Hooked
 
-Refusal = Callable[[int, bytes], str | None]
+RefuseBlock = Callable[[int, bytes], str | None]
 """Given a block's index in its put and its bytes, returns the error code with which Kinesis refuses it, or None."""
 
 
@@ -35,7 +35,7 @@ class MemoryBlockStream(Hooked):
         self._sequence = 0
         self._oldest_iterator = 0
         self._iterators = 0
-        self.refuse: Refusal | None = None
+        self.refuse: RefuseBlock | None = None
         """Refuses single records of a put."""
         bounds = [2**128 * n // shards for n in range(shards + 1)]
         for first, behind in pairwise(bounds):

@@ -9,7 +9,7 @@ from app.core.audit.reconcile import LedgerLines
 from app.core.delivery.statements import LOADED, QUARANTINED, LogRow
 from app.core.formats.flows import DEAD_LETTERS, LEDGER, REPLAYS
 from app.errors import ServiceUnavailable
-from app.testing.memory.copied_files import Row
+from app.testing.memory.copied_files import CopiedRow
 from app.testing.memory.hooks import Hooked
 from app.testing.memory.s3 import MemoryObjectStore
 from app.testing.memory.warehouse import MemoryWarehouse
@@ -23,7 +23,7 @@ class MemoryLoadedLedger(Hooked):
 
     def __init__(self, warehouse: MemoryWarehouse | None = None) -> None:
         self.warehouse = warehouse or MemoryWarehouse(MemoryObjectStore())
-        self._indexes: dict[str, tuple[Sequence[Row], dict[str, list[Row]]]] = {}
+        self._indexes: dict[str, tuple[Sequence[CopiedRow], dict[str, list[CopiedRow]]]] = {}
         """For each table, the number of indexed rows, and the rows of each batch."""
 
     def load(self, epoch: int, partition: int, number: int, stream_time_ms: int) -> None:
@@ -95,7 +95,7 @@ class MemoryLoadedLedger(Hooked):
         await self._leave("dead_letters")
         return found
 
-    def _of_batches(self, table: str, batch_ids: Iterable[str]) -> list[Row]:
+    def _of_batches(self, table: str, batch_ids: Iterable[str]) -> list[CopiedRow]:
         """A table's rows of some batches, found as by an index on batch_id."""
         rows = self.warehouse.rows(table)
         indexed, by_batch = self._indexes.get(table, ((), {}))

@@ -14,7 +14,7 @@ from app.core.formats.flows import LEDGER, Flow
 from app.core.formats.tables import DELIVERY_LOG
 from app.errors import OutcomeUnknown, OutsideError, ServiceUnavailable, WarehouseError
 from app.testing.memory.committed import Committed, with_released
-from app.testing.memory.copied_files import FileRefused, Row
+from app.testing.memory.copied_files import CopiedRow, FileRefused
 from app.testing.memory.database import Database
 from app.testing.memory.hooks import Hook, Hooked
 
@@ -33,7 +33,7 @@ class MemorySession(Hooked):
     def _begin(self) -> None:
         """Begin without a read or a change."""
         self._snapshot: Committed | None = None
-        self._rows: dict[str, list[Row]] = {}
+        self._rows: dict[str, list[CopiedRow]] = {}
         self._logged: list[LogRow] = []
         self._released: dict[str, str] = {}
         self._failed = False

@@ -122,7 +122,8 @@ def test_turned_on_the_driver_makes_clients_that_pass_the_points(world: World) -
     producer, consumer = app.producer, app.consumer
     thread = consumer._new_consumer_thread()
     assert [type(client) for client in (app.transport, producer, consumer, thread)] == [
-        crash_transport.Transport, crash_transport.Producer, crash_transport.Consumer, crash_transport.ConsumerThread,
+        crash_transport.CrashTransport, crash_transport.CrashProducer, crash_transport.CrashConsumer,
+        crash_transport.CrashConsumerThread,
     ]  # fmt: skip
     assert all(client._points is app.ports.points for client in (producer, consumer, thread))
 
