@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 from prometheus_client import Counter as Metric
@@ -200,6 +200,8 @@ class Auditor:
                 await self._replay(item, verdict, rules, report)
             case VerdictKind.EXCESS:  # counted and alarmed for every verdict
                 pass
+            case _:
+                assert_never(verdict.kind)
 
     async def _replay(self, item: RegistryItem, verdict: BatchVerdict, rules: AuditRules, report: AuditReport) -> None:
         """Put the whole batch again, cut into the same blocks. The attempt counts if Kinesis took every record."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final, TypeVar
+from typing import Final, TypeVar, assert_never
 
 import structlog
 from prometheus_client import Counter as Metric
@@ -235,10 +235,17 @@ async def sweep(objects: ObjectStore, now_ms: int, sleep: Sleep = asyncio.sleep)
 async def _sweep_one(chain: ChainStore, whose: StagedBy, staged_keys: list[str]) -> Leftover:
     holder = await chain.read(whose.number)
     verdict = judge_leftover(whose, holder)
-    if holder is not None and verdict is Leftover.FINISH:
-        await chain.finish(holder)
-    if verdict is not Leftover.KEEP:
-        await chain.clear(staged_keys)
+    match verdict:
+        case Leftover.FINISH:
+            if holder is not None:
+                await chain.finish(holder)
+            await chain.clear(staged_keys)
+        case Leftover.DELETE:
+            await chain.clear(staged_keys)
+        case Leftover.KEEP:
+            pass
+        case _:
+            assert_never(verdict)
     return verdict
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, assert_never
 
 from app.core.formats import checkpoint
-from app.core.formats.block import End, decode_control, is_control
-from app.core.formats.checkpoint import Barrier
+from app.core.formats.block import End, WatermarkMessage, decode_control, is_control
+from app.core.formats.checkpoint import Barrier, Checkpoint
 from app.crash.catalogue import AFTER, BEFORE
 from app.crash.points import CrashPoints
 from app.settings import Settings
@@ -21,15 +21,26 @@ def kind_on_blocks(value: bytes) -> str:
     """`block`, `tick` or `end`."""
     if not is_control(value):
         return "block"
-    return "end" if isinstance(decode_control(value), End) else "tick"
+    message = decode_control(value)
+    match message:
+        case End():
+            return "end"
+        case WatermarkMessage():
+            return "tick"
+        case _:
+            assert_never(message)
 
 
 def kind_on_checkpoints(value: bytes) -> str:
     """`barrier`, `checkpoint` or `finished`."""
     message = checkpoint.decode(value)
-    if isinstance(message, Barrier):
-        return "barrier"
-    return "finished" if message.finished else "checkpoint"
+    match message:
+        case Barrier():
+            return "barrier"
+        case Checkpoint():
+            return "finished" if message.finished else "checkpoint"
+        case _:
+            assert_never(message)
 
 
 def kinds_of(settings: Settings) -> Mapping[str, Kind]:

@@ -19,7 +19,7 @@ wants to work on the partition is told so (rule E10).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 
@@ -180,6 +180,8 @@ class PartitionStore:
             with placed(f"{self._log_name}@{offset}"):
                 refuse_unknown_tables(step.changes)
             self._follow(step, digest_of(message), offset)
+        elif verdict is not StepVerdict.IGNORE:
+            assert_never(verdict)
         else:
             self._write_gathered()
             batch = self._engine.batch()

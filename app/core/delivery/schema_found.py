@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 
 import msgspec
 
@@ -12,11 +12,6 @@ from app.errors import FormatInvalid
 
 CatalogRow = tuple[Any, ...]
 
-_TYPES: Final = {
-    ColumnKind.STRING: "character varying",
-    ColumnKind.TIMESTAMP: "timestamp without time zone",
-    ColumnKind.BOOLEAN: "boolean",
-}
 _INTEGERS: Final = {2: "smallint", 4: "integer", 8: "bigint"}
 _BASE_TABLE: Final = "BASE TABLE"
 _CREATE_VIEW: Final = re.compile(rf"CREATE OR REPLACE VIEW {SCHEMA}\.(\w+)\s")
@@ -59,8 +54,18 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 def found_as(column: Column) -> FoundColumn:
     """What a warehouse says of a column that is as the catalogue has it."""
-    kind = _INTEGERS[column.integer_bytes] if column.kind is ColumnKind.INTEGER else _TYPES[column.kind]
-    length = column.max_bytes if column.kind is ColumnKind.STRING else None
+    length = None
+    match column.kind:
+        case ColumnKind.STRING:
+            kind, length = "character varying", column.max_bytes
+        case ColumnKind.INTEGER:
+            kind = _INTEGERS[column.integer_bytes]
+        case ColumnKind.TIMESTAMP:
+            kind = "timestamp without time zone"
+        case ColumnKind.BOOLEAN:
+            kind = "boolean"
+        case _:
+            assert_never(column.kind)
     return FoundColumn(column.name, kind, length, not column.required, bool(column.default))
 
 

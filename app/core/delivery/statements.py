@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from app.core.formats.flows import Flow, Format
 from app.core.formats.tables import BY_NAME, SCHEMA
+from app.core.whole_table import whole_table
 from app.errors import ConfigurationError
 
 Parameter = str | int | datetime | None
@@ -25,13 +26,13 @@ SAFE_ROLE: Final = re.compile(
     r"default|arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+(,arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+)*"
 )
 """What may stand in a COPY as its role."""
-_FORMATS: Final = {
+_FORMATS: Final = whole_table(Format, {
     Format.TSV_ZSTD: r"CSV DELIMITER '\t' ZSTD TIMEFORMAT 'auto'",
     Format.TSV_GZIP: r"CSV DELIMITER '\t' GZIP TIMEFORMAT 'auto'",
     Format.TSV_BZIP2: r"CSV DELIMITER '\t' BZIP2 TIMEFORMAT 'auto'",
     Format.AVRO_DEFLATE: "FORMAT AS AVRO 'auto' TIMEFORMAT 'epochmillisecs'",
     Format.AVRO_NULL: "FORMAT AS AVRO 'auto' TIMEFORMAT 'epochmillisecs'",
-}
+})  # fmt: skip
 
 
 class Statement(NamedTuple):

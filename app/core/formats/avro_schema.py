@@ -11,14 +11,12 @@ from typing import Any, Final
 import fastavro
 
 from app.core.formats.flows import BY_NAME, Column, ColumnKind
+from app.core.whole_table import whole_table
 
 NAMESPACE: Final = "instream"
-_TYPES: Final = {
-    ColumnKind.STRING: "string",
-    ColumnKind.TIMESTAMP: "long",
-    ColumnKind.INTEGER: "long",
-    ColumnKind.BOOLEAN: "boolean",
-}
+_TYPES: Final = whole_table(ColumnKind, {
+    ColumnKind.STRING: "string", ColumnKind.TIMESTAMP: "long", ColumnKind.INTEGER: "long", ColumnKind.BOOLEAN: "boolean",
+})  # fmt: skip
 _DOCS: Final = {ColumnKind.TIMESTAMP: "milliseconds since the epoch, UTC"}
 
 

@@ -16,14 +16,13 @@ import polars as pl
 
 from app.core.formats.decoding import reading
 from app.core.formats.flows import ColumnKind
+from app.core.whole_table import whole_table
 from app.errors import FormatInvalid
 
-DTYPES: Final[dict[ColumnKind, pl.DataType]] = {
-    ColumnKind.STRING: pl.String(),
-    ColumnKind.TIMESTAMP: pl.Int64(),
-    ColumnKind.INTEGER: pl.Int64(),
+DTYPES: Final[Mapping[ColumnKind, pl.DataType]] = whole_table(ColumnKind, {
+    ColumnKind.STRING: pl.String(), ColumnKind.TIMESTAMP: pl.Int64(), ColumnKind.INTEGER: pl.Int64(),
     ColumnKind.BOOLEAN: pl.Boolean(),
-}
+})  # fmt: skip
 """How a frame holds each kind of column; timestamps are milliseconds since the epoch."""
 
 

@@ -15,7 +15,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, assert_never, cast
 
 import fastavro
 import polars as pl
@@ -29,6 +29,7 @@ from app.core.formats.columns import DTYPES, nothing, schema_in
 from app.core.formats.decoding import reading, refuse_newer, refuse_unknown
 from app.core.formats.flows import BY_NAME, DEAD_LETTERS, FLOWS, LEDGER, REPLAYS, Column, ColumnKind, Flow, Format
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay
+from app.core.whole_table import whole_table
 from app.errors import FormatInvalid
 
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f"
@@ -126,9 +127,19 @@ def encode_output(output: str, frame: pl.DataFrame) -> bytes:
     flow = BY_NAME[output]
     if list(frame.schema.items()) != list(frame_schema(output).items()):
         raise FormatInvalid(f"rows of {output} do not have its columns: {dict(frame.schema)}")
-    if flow.format in _COMPRESS:
-        return _COMPRESS[flow.format](_tsv(flow, frame))
-    return _avro(flow, frame)
+    match flow.format:
+        case Format.TSV_ZSTD:
+            return _zstd(_tsv(flow, frame))
+        case Format.TSV_GZIP:
+            return _gzip(_tsv(flow, frame))
+        case Format.TSV_BZIP2:
+            return _bzip2(_tsv(flow, frame))
+        case Format.AVRO_DEFLATE:
+            return _avro(flow, frame, "deflate")
+        case Format.AVRO_NULL:
+            return _avro(flow, frame, "null")
+        case _:
+            assert_never(flow.format)
 
 
 def decode_output(output: str, body: bytes, version: int | None = None) -> pl.DataFrame:
@@ -148,9 +159,9 @@ def decode_output(output: str, body: bytes, version: int | None = None) -> pl.Da
     with reading(f"{flow.format.value} of {output}, {len(body)} bytes,"), _avro_errors():
         if not body:
             raise EOFError("nothing there")
-        if flow.format in _DECOMPRESS:
+        if (decompress := _DECOMPRESS[flow.format]) is not None:
             held = flow.at(version or flow.version)
-            return _with_all_columns(flow, _read_tsv(held, _DECOMPRESS[flow.format](body)))
+            return _with_all_columns(flow, _read_tsv(held, decompress(body)))
         records = cast(list[dict[str, Any]], list(fastavro.reader(io.BytesIO(body), schema_of(output))))
         columns = {name: [record[name] for record in records] for name in flow.names}
         return pl.DataFrame(columns, schema=frame_schema(output))
@@ -233,24 +244,21 @@ def _bzip2(text: bytes) -> bytes:
     return bz2.compress(text)
 
 
-_COMPRESS: Final[dict[Format, Callable[[bytes], bytes]]] = {
-    Format.TSV_ZSTD: _zstd,
-    Format.TSV_GZIP: _gzip,
-    Format.TSV_BZIP2: _bzip2,
-}
-_DECOMPRESS: Final[dict[Format, Callable[[bytes], bytes]]] = {
+_DECOMPRESS: Final[Mapping[Format, Callable[[bytes], bytes] | None]] = whole_table(Format, {
     Format.TSV_ZSTD: _unzstd,
     Format.TSV_GZIP: gzip.decompress,
     Format.TSV_BZIP2: bz2.decompress,
-}
+    Format.AVRO_DEFLATE: None,
+    Format.AVRO_NULL: None,
+})  # fmt: skip
+"""None for Avro, whose files carry their own codec."""
 
 
 # --- Avro
 
 
-def _avro(flow: Flow, frame: pl.DataFrame) -> bytes:
+def _avro(flow: Flow, frame: pl.DataFrame, codec: str) -> bytes:
     """An Avro object container file; its sync marker is a digest of the rows; other writers take random bytes."""
-    codec = "deflate" if flow.format is Format.AVRO_DEFLATE else "null"
     marker = hashlib.blake2b(frame.write_csv(quote_style="always").encode(), digest_size=_AVRO_SYNC_BYTES).digest()
     slices = frame.iter_slices(_AVRO_ROWS_AT_ONCE)
     records = (record for piece in slices for record in piece.iter_rows(named=True))

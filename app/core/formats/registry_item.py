@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from app.core.formats.decoding import reading, refuse_newer
+from app.core.whole_table import whole_table
 from app.errors import FormatInvalid, IllegalMove
 
 ITEM_VERSION: Final = 1
@@ -29,10 +30,10 @@ class BatchState(StrEnum):
     COMPLETE = "complete"
 
 
-_MOVES: dict[BatchState, frozenset[BatchState]] = {
+_MOVES: Final[Mapping[BatchState, frozenset[BatchState]]] = whole_table(BatchState, {
     BatchState.OPEN: frozenset({BatchState.OPEN, BatchState.COMPLETE}),
     BatchState.COMPLETE: frozenset({BatchState.COMPLETE}),
-}
+})  # fmt: skip
 
 
 def move(state: BatchState, target: BatchState) -> BatchState:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 
 import msgspec
 
@@ -155,20 +155,25 @@ class AwsFaults:
 
     def _strike(self, kind: AwsFault, body: bytes, call: Call, chance: random.Random) -> tuple[bool, FaultAnswer | None]:
         """Whether the fault changed anything, and the answer of the call."""
-        if kind in _REFUSALS:
-            return True, _REFUSALS[kind]
-        if kind is AwsFault.S3_RESET:
-            return True, None
-        if kind is AwsFault.PAGE_TWICE:
-            return _page_twice(body, call)
-        if kind is AwsFault.PARTIAL:
-            return True, _partial(body, call, chance)
-        answer = call(body)
-        if kind is AwsFault.PUT_TWICE:
-            return True, call(body)
-        if kind is AwsFault.S3_TIMEOUT:
-            time.sleep(self._timeout_s)
-        return (True, None) if kind in _LOSES_ANSWER else (False, answer)
+        match kind:
+            case AwsFault.S3_ERROR | AwsFault.S3_SLOW_DOWN | AwsFault.DYNAMODB_ERROR | AwsFault.THROTTLED:
+                return True, _REFUSALS[kind]
+            case AwsFault.S3_RESET:
+                return True, None
+            case AwsFault.PAGE_TWICE:
+                return _page_twice(body, call)
+            case AwsFault.PARTIAL:
+                return True, _partial(body, call, chance)
+            case AwsFault.PUT_TWICE:
+                call(body)
+                return True, call(body)
+            case AwsFault.S3_LOST | AwsFault.S3_TIMEOUT | AwsFault.DYNAMODB_LOST:
+                call(body)
+                if kind is AwsFault.S3_TIMEOUT:
+                    time.sleep(self._timeout_s)
+                return True, None
+            case _:
+                assert_never(kind)
 
     def control(self, method: str, body: bytes) -> FaultAnswer:
         """The HTTP control."""
@@ -202,7 +207,6 @@ _REFUSALS: Final = {
     AwsFault.THROTTLED: _json_error(400, "ProvisionedThroughputExceededException", "Rate exceeded for shard."),
 }
 """Kinds that answer instead of the call."""
-_LOSES_ANSWER: Final = frozenset({AwsFault.S3_LOST, AwsFault.S3_TIMEOUT, AwsFault.DYNAMODB_LOST})
 
 
 def _page_twice(body: bytes, call: Call) -> tuple[bool, FaultAnswer]:
