@@ -88,14 +88,7 @@ class NewerFormat(InstreamError):
     """Bytes of a version beyond the reader's own, or that hold what only a newer version knows.
 
     Nothing is wrong with them: the reader waits, not ready, until it is upgraded, and neither skips nor rejects them.
-
-    Attributes:
-        offset: of the message in its log that the reader cannot take, where that is known.
     """
-
-    def __init__(self, text: str, offset: int | None = None) -> None:
-        super().__init__(text)
-        self.offset = offset
 
 
 class HistoryBroken(InstreamError):

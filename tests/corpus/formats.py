@@ -57,14 +57,20 @@ class Format(NamedTuple):
     name: str
     version: int
     """What its writer writes today."""
-    read: Read
-    """The value in a sample of any version, or an error."""
+    read: Callable[..., Any]
+    """The value in a sample of any version, or an error; see `value_in`."""
     write: Callable[[], bytes] | None
     """Today's sample of the fixed values; None where others write it."""
     errors: tuple[type[Exception], ...] = (FormatInvalid, NewerFormat)
     """All that `read` may raise, whatever the bytes."""
     told: Read = bytes
     """What of the bytes a version promises; all of them, but for what a library compresses."""
+    names_no_version: bool = False
+    """Whether the bytes do not name their version, so that the reader is told (of a file its transaction's record says)."""
+
+    def value_in(self, data: bytes, version: int) -> Any:
+        """The value in bytes of this version."""
+        return self.read(data, version) if self.names_no_version else self.read(data)
 
 
 # --- raw files and topic `blocks`
@@ -231,8 +237,8 @@ def _file(output: str) -> bytes:
     return encode_output(output, values.rows_of(output, of_file=True))
 
 
-def _read_file(output: str, body: bytes) -> pl.DataFrame:
-    return decode_output(output, body)
+def _read_file(output: str, body: bytes, version: int | None = None) -> pl.DataFrame:
+    return decode_output(output, body, version)
 
 
 def _told(output: str, body: bytes) -> Any:
@@ -249,7 +255,10 @@ OF_TRANSACTIONS = (
     Format("load_manifest", 1, _read_manifest, _manifest),
     Format("delivery_log", 1, _read_log_row, _log_row),
     *(
-        Format(f"file.{f.name}", f.version, partial(_read_file, f.name), partial(_file, f.name), told=partial(_told, f.name))
+        Format(
+            f"file.{f.name}", f.version, partial(_read_file, f.name), partial(_file, f.name), told=partial(_told, f.name),
+            names_no_version=True,
+        )
         for f in OUTPUTS
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from app.local.traffic.run import TrafficRun
 from app.settings import read_settings
 from tests.e2e.live_stack import LiveStack
 from tests.rig.invariants.check import Terms, check, judge
-from tests.rig.invariants.gather import ports_of
+from tests.rig.invariants.gather import Contents, ports_of
 from tests.rig.invariants.settle import settle
 from tests.rig.invariants.violation import Violation
 from tests.worlds.waiting import HANGS_S
@@ -22,6 +22,12 @@ ROW = "SELECT * FROM analytics.ad_impressions WHERE event_id = {victim}"
 @pytest.fixture(scope="module")
 def runs() -> list[TrafficRun]:
     return []
+
+
+@pytest.fixture(scope="module")
+def contents() -> Contents:
+    """What these tests have read of S3: nearly all of it is there, the same, when the next one looks."""
+    return {}
 
 
 async def test_a_load_has_to_settle_and_then_leaves_no_violation_nor_does_every_batch_once_more(
@@ -40,6 +46,13 @@ async def test_a_load_has_to_settle_and_then_leaves_no_violation_nor_does_every_
     runs.append(run)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What delivery_log lacks is not waited for: the damage takes it away."""
+    monkeypatch.setattr("tests.rig.invariants.check.LOG_PATIENCE_S", 0)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
@@ -52,28 +65,27 @@ async def test_a_load_has_to_settle_and_then_leaves_no_violation_nor_does_every_
     ],
 )  # fmt: skip
 async def test_damage_to_the_warehouse_is_seen(
-    stack: LiveStack, runs: list[TrafficRun], statement: str, expected: set[str], monkeypatch: pytest.MonkeyPatch
+    stack: LiveStack, runs: list[TrafficRun], contents: Contents, statement: str, expected: set[str]
 ) -> None:
     """The damage is done in the transaction that judges, and rolled back."""
-    monkeypatch.setattr("tests.rig.invariants.check.LOG_PATIENCE_S", 0)
     sent = runs[0].sent
     victim = next(event_id for event_id, event in sent.events.items()
                   if event.facts.event_type == "ad_impression" and not event.facts.is_bot)  # fmt: skip
-    async with ports_of(read_settings()) as ports, ports.warehouse.transaction(force_rollback=True):
+    async with ports_of(read_settings(), contents) as ports, ports.warehouse.transaction(force_rollback=True):
         await ports.warehouse.execute(statement.format(victim=f"'{victim}'").encode())
         found = await judge(ports, runs, NOT_ALONE)
     assert expected <= {violation.rule for violation in found}, found
 
 
-async def test_rows_that_nobody_sent_are_seen(stack: LiveStack, runs: list[TrafficRun]) -> None:
-    async with ports_of(read_settings()) as ports:
+async def test_rows_that_nobody_sent_are_seen(stack: LiveStack, contents: Contents) -> None:
+    async with ports_of(read_settings(), contents) as ports:
         found = await judge(ports, [], Terms())
     assert any("rows of events that nobody sent" in violation.text for violation in found)
     assert {violation.rule for violation in found} == {"I1"}
 
 
-async def test_damage_to_raw_files_and_data_is_seen(stack: LiveStack, runs: list[TrafficRun]) -> None:
-    async with ports_of(read_settings()) as ports:
+async def test_damage_to_raw_files_and_data_is_seen(stack: LiveStack, runs: list[TrafficRun], contents: Contents) -> None:
+    async with ports_of(read_settings(), contents) as ports:
         (raw,) = [info.key async for info in ports.objects.list("raw/", limit=1)]
         (data,) = [info.key async for info in ports.objects.list("data/page_views/", limit=1)]
         kept = {key: await ports.objects.get(key) for key in (raw, data)}

@@ -12,7 +12,7 @@ import polars as pl
 from app.core.enrich.enrich import Enricher
 from app.core.enrich.urls import campaign_of, referrer_of
 from app.core.formats.columns import DTYPES
-from app.core.formats.flows import Flow
+from app.core.formats.flows import FLOWS, Flow
 
 Values = Sequence[Any]
 """A column: one value for each row, None for NULL."""
@@ -67,12 +67,16 @@ def enrichments_of(flow: Flow) -> list[Enrichment]:
     return [e for e in ENRICHMENTS if names.issuperset(e.reads) and not names.isdisjoint(e.makes)]
 
 
+_OF_FLOW: Final = {flow.name: enrichments_of(flow) for flow in FLOWS}
+_DTYPES: Final = {flow.name: {column.name: DTYPES[column.kind] for column in flow.columns} for flow in FLOWS}
+
+
 def enrich_rows(flow: Flow, rows: pl.DataFrame, enricher: Enricher) -> list[pl.Series]:
     """The columns of `flow` that enrichment makes of `rows`; empty if the flow names none (rule J5)."""
     read: dict[str, Values] = {}
     made: list[pl.Series] = []
-    dtypes = {column.name: DTYPES[column.kind] for column in flow.columns}
-    for enrichment in enrichments_of(flow):
+    dtypes = _DTYPES[flow.name]
+    for enrichment in _OF_FLOW[flow.name]:
         for name in enrichment.reads:
             if name not in read:
                 read[name] = rows[name].to_list()

@@ -165,7 +165,7 @@ def _read_line(line: bytes, block: AcceptedBlock) -> StoredEvent:
     try:
         fields = read_stored_line(line)
     except NewerFormat as exc:
-        raise NewerFormat(f"offset {block.offset}, batch {block.header.batch_id}: {exc}", offset=block.offset) from exc
+        raise NewerFormat(f"offset {block.offset}, batch {block.header.batch_id}: {exc}") from exc
     floor = block.header.received_at_ms
     received_at = fields["received_at"]
     if received_at is None:

@@ -18,7 +18,6 @@ from tests.rig.invariants.gather import (
     ports_of,
     read_below,
     read_chains,
-    read_objects,
     read_registry,
     read_tables,
 )
@@ -87,9 +86,9 @@ async def judge(
     settled, violations = await read_chains(ports)
     items = await read_registry(ports)
     tables = await _read_when_logged(ports, {record.txn_id for record in settled})
-    raw = await read_objects(ports.objects, [item.raw_key for item in items.values()])
-    manifests, data = await read_below(ports.objects, "manifests/"), await read_below(ports.objects, "data/")
-    merged = await read_below(ports.objects, "loads/")
+    raw = await read_below(ports, "raw/")
+    manifests, data = await read_below(ports, "manifests/"), await read_below(ports, "data/")
+    merged = await read_below(ports, "loads/")
     committed, _ = await read_chains(ports)
 
     acknowledged = [batch_id for run in runs for batch_id in run.sent.acknowledged_at_ms]

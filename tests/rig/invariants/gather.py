@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
 
 from app.adapters.kinesis import KinesisBlockStream
+from app.adapters.ports import ObjectInfo
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import Connection, connect
@@ -25,6 +26,8 @@ from tests.rig.invariants.violation import Violation
 
 READS: Final = 16
 """Objects that are read at once."""
+Contents = dict[ObjectInfo, bytes]
+"""Object as a listing shows it -> its content. While a listing shows the same size and time, it is not read again."""
 
 
 class Ports(msgspec.Struct):
@@ -35,11 +38,17 @@ class Ports(msgspec.Struct):
     registry: DynamoRegistry
     stream: KinesisBlockStream
     warehouse: Connection
+    contents: Contents
+    """What was read of S3 until now."""
 
 
 @asynccontextmanager
-async def ports_of(settings: Settings) -> AsyncIterator[Ports]:
+async def ports_of(settings: Settings, contents: Contents | None = None) -> AsyncIterator[Ports]:
     """Connections to the stack of `settings`.
+
+    Args:
+        settings: of the stack.
+        contents: what an earlier look at the same stack has read; it grows. None: nothing is known yet.
 
     Raises:
         ServiceUnavailable: the warehouse does not answer.
@@ -48,7 +57,7 @@ async def ports_of(settings: Settings) -> AsyncIterator[Ports]:
     try:
         async with await connect(settings.warehouse_url) as warehouse:
             await warehouse.set_autocommit(True)  # an open snapshot would show old rows, and hold up delivery's LOCK
-            yield Ports(settings, objects, registry, stream, warehouse)
+            yield Ports(settings, objects, registry, stream, warehouse, {} if contents is None else contents)
     finally:
         await asyncio.gather(objects.close(), registry.close(), stream.close())
 
@@ -72,25 +81,29 @@ async def read_registry(ports: Ports) -> dict[str, RegistryItem]:
     return {item.batch_id: item async for item in ports.registry.all_batches() if item.epoch == ports.settings.epoch}
 
 
-async def read_objects(objects: S3ObjectStore, names: Collection[str]) -> dict[str, bytes]:
-    """Key -> content; a key that is missing is not in the answer."""
+async def read_below(ports: Ports, prefix: str) -> dict[str, bytes]:
+    """Key -> content of everything below a prefix."""
     slots = asyncio.Semaphore(READS)
     found: dict[str, bytes] = {}
 
-    async def read(key: str) -> None:
+    async def read(info: ObjectInfo) -> None:
         async with slots:
             try:
-                found[key] = await objects.get(key)
+                body = await ports.objects.get(info.key)
             except ObjectMissing:
-                return
+                return  # gone since it was listed
+        if len(body) == info.size:  # else it was replaced since then
+            ports.contents[info] = body
+        found[info.key] = body
 
-    await asyncio.gather(*(read(key) for key in names))
+    unread = []
+    async for info in ports.objects.list(prefix):
+        if info in ports.contents:
+            found[info.key] = ports.contents[info]
+        else:
+            unread.append(info)
+    await asyncio.gather(*map(read, unread))
     return found
-
-
-async def read_below(objects: S3ObjectStore, prefix: str) -> dict[str, bytes]:
-    """Key -> content of everything below a prefix."""
-    return await read_objects(objects, [info.key async for info in objects.list(prefix)])
 
 
 async def read_chains(ports: Ports) -> tuple[list[TransactionRecord], list[Violation]]:
@@ -99,7 +112,7 @@ async def read_chains(ports: Ports) -> tuple[list[TransactionRecord], list[Viola
     violations: list[Violation] = []
     for partition in range(ports.settings.partitions):
         place = ChainId(ports.settings.epoch, partition)
-        found, faults = judge_chain(place, await read_below(ports.objects, chain_prefix(*place)))
+        found, faults = judge_chain(place, await read_below(ports, chain_prefix(*place)))
         records += found
         violations += faults
     return records, violations

@@ -37,9 +37,8 @@ def test_a_field_for_which_properties_have_no_room_waits_for_the_upgrade() -> No
 def test_an_event_of_a_type_that_only_a_newer_collector_knows_is_never_rejected(careful: bool) -> None:
     run = new_run()
     messages = log_of([block(event("a", "ad_click")), block(event("b", "podcast_start"), batch=2)])
-    with pytest.raises(NewerFormat, match="podcast_start") as raised:
+    with pytest.raises(NewerFormat, match=r"offset 1, batch .*podcast_start"):
         run.step(messages, careful=careful)
-    assert raised.value.offset == 1, "the messages before it can go on"
     run.step(messages[:1])
     assert [row["event_id"] for row in run.rows("ad_clicks")] == ["a"]
 
