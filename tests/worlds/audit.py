@@ -29,7 +29,7 @@ PARTITIONS = 3
 
 
 class World:
-    """A registry, a bucket, a stream and a warehouse in memory; a clock that is moved."""
+    """A registry, a bucket, a stream and a warehouse in memory; a clock that tests move."""
 
     def __init__(self) -> None:
         self.at_ms = START_MS

@@ -1,4 +1,4 @@
-"""What must hold of a bridge world after a history: nothing is lost, no time passes an unread record."""
+"""The invariants of a bridge world after a history: nothing is lost, no time passes an unread record."""
 
 from app.core.etl.stream_time import ShardWatermarks, moved_time
 from app.core.formats.block import (
@@ -12,7 +12,7 @@ from tests.worlds.bridge import START_MS, World, controls
 
 
 def stream_times(log: list[bytes]) -> list[int]:
-    """Stream time at each message, straight from rule T4, at its boldest: a child starts at its latest parent's mark."""
+    """The highest stream time that rule T4 allows at each message: a child starts at its latest parent's watermark."""
     now, times = 0, []
     watermarks: dict[str, int] = {}
     parents: dict[str, list[str]] = {}
@@ -38,7 +38,7 @@ def stream_times(log: list[bytes]) -> list[int]:
 
 
 def end_time(log: list[bytes]) -> int:
-    """Stream time at the log's end as the ETL tells it."""
+    """Stream time at the log's end, by the ETL's own code."""
     shards, now = ShardWatermarks(), 0
     for control in controls(log):
         shards.observe(control)
@@ -74,7 +74,7 @@ def check(world: World) -> None:
             assert shard not in ends, "a record behind its shard's END"
             for parent in world.parents[shard]:
                 assert parent in ends or parent in world.forgotten, "a child was pumped before its parent's END"
-        # a shard that came and was forgotten between two lists never held anything back, and nobody can end it
+        # a shard that came and was forgotten between two lists held no time back, and no worker can end it
         named = {
             shard for c in controls(log) if isinstance(c, WatermarkMessage) for shard in [*c.open_shards, *c.watermarks]
         }

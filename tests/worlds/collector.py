@@ -32,7 +32,7 @@ class Answer(msgspec.Struct):
 
 
 class CollectorWorld:
-    """What a test sees of a collector and of what it stored."""
+    """A collector and its storage, as a test sees them."""
 
     def __init__(self, clock: Clock | None = None, **changes: Any) -> None:
         defaults: dict[str, Any] = {

@@ -21,7 +21,7 @@ DEAD_LETTERS = "dead-letters-e1"
 
 
 class Owner:
-    """A worker that owns partition 0: the agent's `work`, fed from the log wherever it seeks to."""
+    """A worker that owns partition 0: the agent's `work`, fed from the log at the sought offset."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -44,7 +44,7 @@ class Owner:
         return SimpleNamespace(message=message, value=value, ack=lambda: self.acked.append(offset))
 
     async def send(self, *, key: None, value: bytes, partition: int) -> "asyncio.Future[Any]":
-        """What Faust's topic does: a future that the broker's answer fulfils."""
+        """The part of Faust's topic: a future that the broker's answer fulfils."""
         return self._send(ROWS, value, partition)
 
     async def send_letter(self, *, key: None, value: bytes, partition: int) -> "asyncio.Future[Any]":
@@ -78,7 +78,7 @@ class Owner:
 
 
 def counted_steps(logs: MemoryLogs) -> list[StepMessage]:
-    """The one history, as the sink reads it."""
+    """The accepted steps, as the sink reads them."""
     accepted, steps = Accepted(), []
     for offset, message in enumerate(logs.messages.get((ROWS, 0), [])):
         step = decode_step(message)
