@@ -13,7 +13,7 @@ from app.console_log import console_renderer
 from app.settings import Settings
 
 Readiness = Callable[[], str | None]
-"""None when the process is ready; else, in a few words, what it waits for."""
+"""None if the process is ready; else, in a few words, the reason why it waits."""
 
 _SHARED: Final[list[structlog.typing.Processor]] = [
     structlog.contextvars.merge_contextvars,

@@ -83,7 +83,7 @@ class Uncovered:
         return len(self._open) > len(self._held)
 
     def result(self, took_s: float) -> Waited:
-        """Where it stands."""
+        """The result so far."""
         missing = [batch_id for batch_id in self._open if batch_id not in self._held]
         unread = {batch_id: self._dead_letters[batch_id] for batch_id in missing if batch_id in self._dead_letters}
         named = {

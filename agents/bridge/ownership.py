@@ -154,7 +154,7 @@ class Ownership(OwnedLoop[BridgeWorker]):
         return {tp: offset for tp, offset in self._next_offsets.items() if _place(tp) not in self._upgrades}
 
     def waiting_for(self) -> str | None:
-        """What /ready answers."""
+        """The answer of /ready."""
         if not self.owned():
             return None  # more workers than partitions: a spare is ready
         if (reason := self._upgrades.reason()) is not None:

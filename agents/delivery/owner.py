@@ -29,7 +29,7 @@ class DeliveryRounds:
         self._leaving.set()
 
     def waits_for(self) -> str | None:
-        """Why the last round left something unloaded; None when it did not."""
+        """The reason why the last round left something unloaded; None if it did not."""
         failure = self._deliverer.deferred
         return None if failure is None else f"warehouse, {failure.reason}: {failure.detail[:200]}"
 
@@ -62,7 +62,7 @@ class DeliveryOwner(OwnedLoop[DeliveryRounds]):
             self.worker.look_sooner()
 
     def waits_for(self) -> str | None:
-        """Why the last round left something unloaded; None when it did not, or there are no rounds."""
+        """The reason why the last round left something unloaded; None if it did not, or if there are no rounds."""
         return None if self.worker is None else self.worker.waits_for()
 
     @asynccontextmanager

@@ -60,7 +60,7 @@ STREAM_TIME: Final = Gauge("instream_etl_stream_time_seconds", "A partition's st
 
 
 class StepCore(Protocol):
-    """What decides: `app.core.etl.step.PartitionEtl`."""
+    """The core that decides: `app.core.etl.step.PartitionEtl`."""
 
     @property
     def leftover(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the three AWS adapters share: clients with short timeouts, threads to run them in, and names for their failures."""
+"""Shared by the three AWS adapters: clients with short timeouts, threads to run them in, and names for their failures."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -109,4 +109,4 @@ class Threads:
 
 
 BOTO_ERRORS: Final = (ClientError, BotoCoreError)
-"""What a boto3 call raises."""
+"""The exceptions of a boto3 call."""

@@ -219,7 +219,7 @@ class LogReader:
         return await self._bounds(self._consumer.end_offsets, topic, partitions)
 
     async def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """What consumer group `group` has acknowledged (`committed_offsets`)."""
+        """The offsets that consumer group `group` has acknowledged (`committed_offsets`)."""
         return await committed_offsets(self._settings, group)
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:

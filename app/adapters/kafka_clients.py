@@ -15,7 +15,7 @@ from typing import Any, Final
 from app.settings import Settings
 
 CLIENT_ID: Final = "instream"
-"""How brokers name us in their logs and metrics."""
+"""Our name in the brokers' logs and metrics."""
 REQUEST_TIMEOUT_S: Final = 20
 """Longest wait for a broker's answer; appends have a limit of their own."""
 APPEND_TIMEOUT_S: Final = 30
@@ -39,7 +39,7 @@ Every topic allows batches of 1 MiB: a broker's default."""
 
 
 def every_client(settings: Settings) -> dict[str, Any]:
-    """What every client is made with."""
+    """The settings of every client."""
     return {"bootstrap_servers": settings.kafka, "client_id": CLIENT_ID}
 
 
@@ -103,7 +103,7 @@ def admin(settings: Settings, request_timeout_ms: int = REQUEST_TIMEOUT_S * 1000
 
 
 def faust(settings: Settings) -> dict[str, Any]:
-    """What Faust's own code reads; its clients are made with `producer` and `group_member`."""
+    """The options that Faust's own code reads; its clients are made with `producer` and `group_member`."""
     return {
         "broker": [f"kafka://{server.strip()}" for server in settings.kafka.split(",")],
         "broker_request_timeout": REQUEST_TIMEOUT_S,

@@ -16,7 +16,7 @@ from app.core.formats.registry_item import BatchState, RegistryItem
 
 
 class PutResult(Enum):
-    """What a conditional PUT found."""
+    """The result of a conditional PUT."""
 
     CREATED = "created"
     EXISTS = "exists"

@@ -107,7 +107,7 @@ class PsycopgSession:
         return {int(partition): int(number) for partition, number in await self._run(statements.positions(epoch))}
 
     async def last_load_error(self) -> int:
-        """Where this session's load errors end."""
+        """The end of this session's load errors now."""
         return int((await self._run(statements.LAST_LOAD_ERROR_ID))[0][0])
 
     async def copy(self, flow: Flow, manifest_url: str) -> None:
@@ -115,7 +115,7 @@ class PsycopgSession:
         await self._run(statements.copy(flow, manifest_url, self._copy_iam_role), COPY_TIMEOUT_S)
 
     async def copied(self) -> int:
-        """How many rows the last `copy` appended."""
+        """The number of rows that the last `copy` appended."""
         return int((await self._run(statements.COPIED))[0][0])
 
     async def load_error_since(self, seen: int) -> LoadError | None:

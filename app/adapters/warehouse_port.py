@@ -75,7 +75,7 @@ class WarehouseSession(Protocol):
         """Append the rows of the files that a manifest names to the table of `flow`: all of them or none."""
 
     async def copied(self) -> int:
-        """How many rows the last `copy` appended."""
+        """The number of rows that the last `copy` appended."""
 
     async def load_error_since(self, seen: int) -> LoadError | None:
         """The newest load error of this session behind `seen`; None if the warehouse blames no file."""
@@ -130,7 +130,7 @@ class Quarantined(NamedTuple):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """How far delivery is."""
+    """The progress of delivery."""
 
     partitions: dict[int, Delivered]
     quarantined: list[Quarantined]

@@ -1,4 +1,4 @@
-"""Which address a request came from, when proxies that we trust stand in between."""
+"""The client's address of a request that came through proxies that we trust."""
 
 import ipaddress
 import re

@@ -34,7 +34,7 @@ class OpsServer(Service):
 
     @property
     def web_url(self) -> str:
-        """Where it listens."""
+        """The address of the server."""
         return f"http://{self._settings.web_host}:{self.port}"
 
     async def on_start(self) -> None:

@@ -18,7 +18,7 @@ _INTEGERS: Final = {2: "SMALLINT", 4: "INTEGER", 8: "BIGINT"}
 _FILLERS: Final = whole_table(ColumnKind, {
     ColumnKind.STRING: "''", ColumnKind.INTEGER: "0", ColumnKind.BOOLEAN: "FALSE", ColumnKind.TIMESTAMP: "'1970-01-01'",
 })  # fmt: skip
-"""What fills a column that takes no NULL in rows that did not have it."""
+"""Values for a new column that takes no NULL, in rows that did not have it."""
 
 
 def type_of(column: Column) -> str:

@@ -1,4 +1,4 @@
-"""What a warehouse says of its own schema, and whether a load has every column that it writes to (rule D5)."""
+"""The schema that a warehouse has, and whether it has every column that a load writes (rule D5)."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +53,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def found_as(column: Column) -> FoundColumn:
-    """What a warehouse says of a column that is as the catalogue has it."""
+    """A warehouse's description of a column that fits the catalogue."""
     length = None
     match column.kind:
         case ColumnKind.STRING:
@@ -97,7 +97,7 @@ def view_of(statement: str) -> View:
 
 
 def lacking(found: FoundTables, tables: Sequence[Table] = LOADED) -> str | None:
-    """What of `tables` a warehouse lacks, with the remedy; None where it has every column."""
+    """The parts of `tables` that a warehouse lacks, with the remedy; None if it has every column."""
     missing: list[str] = []
     for table in tables:
         names = {column.name for column in found.get(table.name, ())}

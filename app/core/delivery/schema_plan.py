@@ -1,4 +1,4 @@
-"""What must change in a warehouse so that its schema is the catalogue's, and what only an operator may change (D5).
+"""The changes that make a warehouse's schema the catalogue's, and the differences that only an operator may change (D5).
 
 A table or column that is missing is added. A VARCHAR that is too short is widened where Redshift allows it: the column has
 no default, belongs to no key, and no view reads it. Whatever would lose data, or cannot be done safely, is refused with the
@@ -28,7 +28,7 @@ class SchemaStep(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A difference that stays: what it is, and what an operator may run at his own risk."""
+    """A difference that stays, with the statements that an operator may run at his own risk."""
 
     place: str
     """The table, or its column, as `analytics.page_views.url`."""
@@ -37,7 +37,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class SchemaPlan(msgspec.Struct, frozen=True):
-    """What is to be done, in this order; nothing at all where something is refused."""
+    """The steps, in this order; if anything is refused, none of them is done."""
 
     steps: tuple[SchemaStep, ...] = ()
     refused: tuple[Refusal, ...] = ()
@@ -97,7 +97,7 @@ def _view(found: Found, view: View) -> SchemaStep | None:
 
 
 def _difference(found: Found, table: Table, column: Column) -> SchemaStep | Refusal | None:
-    """What a column of a table that is there needs."""
+    """The change that a column of an existing table needs."""
     is_there = next((other for other in found.tables[table.name] if other.name == column.name), None)
     place = f"{_place(table)}.{column.name}"
     if is_there is None:
@@ -120,7 +120,7 @@ def _difference(found: Found, table: Table, column: Column) -> SchemaStep | Refu
 
 
 def _resize(table: Table, column: Column, is_there: FoundColumn, readers: tuple[str, ...]) -> SchemaStep | Refusal:
-    """What a VARCHAR of another length needs."""
+    """The change that a VARCHAR of another length needs."""
     has = "VARCHAR" if is_there.max_bytes is None else f"VARCHAR({is_there.max_bytes})"
     difference = f"is {has}, the catalogue says {schema.type_of(column)}"
     resize = (schema.resize_column(table, column),)

@@ -23,7 +23,7 @@ DTYPES: Final[Mapping[ColumnKind, pl.DataType]] = whole_table(ColumnKind, {
     ColumnKind.STRING: pl.String(), ColumnKind.TIMESTAMP: pl.Int64(), ColumnKind.INTEGER: pl.Int64(),
     ColumnKind.BOOLEAN: pl.Boolean(),
 })  # fmt: skip
-"""How a frame holds each kind of column; timestamps are milliseconds since the epoch."""
+"""The type of each kind of column in a frame; timestamps are milliseconds since the epoch."""
 
 
 def pack_frame(frame: pl.DataFrame) -> bytes:

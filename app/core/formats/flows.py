@@ -29,7 +29,7 @@ class Column(NamedTuple):
     max_bytes: int = 0
     """Longest string in UTF-8 bytes; 0 for other kinds."""
     integer_bytes: int = 8
-    """How the warehouse keeps an integer: in 2, 4 or 8 bytes."""
+    """Bytes of an integer in the warehouse: 2, 4 or 8."""
     required: bool = False
     """Whether the warehouse refuses NULL."""
     default: str = ""

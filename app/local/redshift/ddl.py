@@ -144,7 +144,7 @@ def bytes_check(column: str, bound: str) -> str:
 
 
 def _storage_or_key(words: list[str], rest: list[Token], at: int) -> int:
-    """How many tokens from `at` on say how a column is stored, or declare a key that is not enforced."""
+    """The number of tokens from `at` on that are storage options, or that declare a key that is not enforced."""
     word = words[at]
     if word in {"DISTKEY", "SORTKEY", "UNIQUE"}:
         return 1

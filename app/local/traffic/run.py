@@ -24,7 +24,7 @@ LATEST_S: Final = 3
 
 
 class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send."""
+    """The traffic of a run."""
 
     events: int
     """Lines, resent ones included."""

@@ -101,7 +101,7 @@ class MemorySession(Hooked):
             self._copied_last = len(rows)
 
     async def copied(self) -> int:
-        """How many rows the last `copy` appended."""
+        """The number of rows that the last `copy` appended."""
         async with self._statement("copied"):
             self._seen()
         return self._copied_last

@@ -51,7 +51,7 @@ RELEASE_EVERY_S: Final = 3.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run."""
+    """The options of a run."""
 
     minutes: float = 10.0
     seed: int = 1
