@@ -46,7 +46,9 @@ def create_app(settings: Settings, ports: CollectorPorts) -> web.Application:
         ConfigurationError: no write key is set.
     """
     if not settings.write_keys:
-        raise ConfigurationError("INSTREAM_WRITE_KEYS is empty: no client could post; set e.g. demo:browser,demo-server:server")
+        raise ConfigurationError(
+            "INSTREAM_WRITE_KEYS is empty: no client could post; set e.g. demo:browser,demo-server:server"
+        )
     return Collector(settings, ports).new_app()
 
 

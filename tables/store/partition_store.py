@@ -14,8 +14,8 @@ If a store follows the log and no step looks anything up in it, the store gather
     3 a flush of everything
 Steps that were gathered and not written are in the log, behind the position that is on disk.
 
-If the store or the log has data of a newer version, this store stops there: it changes nothing more, and the partition's owner
-gets a NewerFormat (rule E10).
+If the store or the log has data of a newer version, this store stops there: it changes nothing more, and the partition's
+owner gets a NewerFormat (rule E10).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
