@@ -92,11 +92,11 @@ class NewerFormat(InstreamError):
 
 
 class HistoryBroken(InstreamError):
-    """What this worker holds is not what the log says: it must end and recover."""
+    """This worker's state differs from the log: it must end and recover."""
 
 
 class StepConflict(HistoryBroken):
-    """Somebody else wrote to `rows` between this owner's last read and its step (rule E3)."""
+    """Another worker wrote to `rows` between this owner's last read and its step (rule E3)."""
 
 
 class ConservationBroken(HistoryBroken):
@@ -112,7 +112,7 @@ class SourceGap(HistoryBroken):
 
 
 class TopicRecreated(HistoryBroken):
-    """The applied offset lies beyond the topic's end: somebody recreated it; raise the epoch (rule E4)."""
+    """The applied offset lies beyond the topic's end: the topic was recreated; raise the epoch (rule E4)."""
 
 
 class EpochMismatch(HistoryBroken):
@@ -186,7 +186,7 @@ class LoadRejected(OutsideError):
 
 
 class DeadLettersExceeded(InstreamError):
-    """More of a partition's input is unreadable than is believed of chance: the worker ends until somebody has looked."""
+    """So much of a partition's input is unreadable that it is no chance: the worker ends until an operator has looked."""
 
 
 class WorkerStalled(InstreamError):

@@ -15,7 +15,7 @@ from app.console_log import console_renderer
 from app.settings import Settings
 
 Readiness = Callable[[], str | None]
-"""None when the process is ready; else, in a few words, what it waits for."""
+"""None if the process is ready; else, in a few words, the reason why it waits."""
 
 CODE: Final = Info("instream_code", "The code that this process runs: the package's version, and the folder it came from")
 

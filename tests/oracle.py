@@ -32,7 +32,7 @@ ENRICHED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "campaign_name": lambda _: None,
     "campaign_network": lambda _: None,
 }
-"""What enrichment makes of a page view's own fields: no event names a referrer, and nothing is known of articles."""
+"""The enrichment of a page view's own fields: no event names a referrer, and no articles are known."""
 
 
 class Bounds(NamedTuple):
@@ -45,7 +45,7 @@ class Bounds(NamedTuple):
 
 
 class Visitor(NamedTuple):
-    """What enrichment says of a user agent and an address; the rule where it is a bot."""
+    """The enrichment of a user agent and an address; the rule if it is a bot."""
 
     bot: str | None
     browser: str | None
@@ -144,7 +144,7 @@ class Oracle:
             return
         try:
             text = open_frame(frame_of(message)).decode()
-        except FrameInvalid:  # nothing of it is remembered: another copy of it may be whole
+        except FrameInvalid:  # it is not remembered: another copy of it may be whole
             self.dead_letters.append((*name, header.attempt))
             return
         stored = max(self.now, header.received_at_ms)

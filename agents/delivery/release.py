@@ -1,4 +1,4 @@
-"""Loading a transaction that delivery had set aside, once its fault is mended (rule D2)."""
+"""Loads a transaction that delivery had set aside, once its fault is repaired (rule D2)."""
 
 from enum import Enum
 from typing import Any, Final
@@ -24,7 +24,7 @@ _BATCHES_AT_ONCE: Final = 500
 
 
 class Released(Enum):
-    """What came of it."""
+    """The outcome of a release."""
 
     LOADED = "loaded"
     ALREADY_LOADED = "already loaded"
@@ -37,7 +37,7 @@ class Release(msgspec.Struct, frozen=True):
     txn_id: str
     result: Released
     present: dict[str, int]
-    """Batch -> how many of the transaction's lines the ledger already has, where that is why."""
+    """Batch -> the number of the transaction's lines that the ledger already has, if this is the reason of a refusal."""
 
 
 class _Check:
@@ -74,7 +74,7 @@ async def release(store: ObjectStore, connect: Connect, settings: Settings, cloc
         ConfigurationError: there is no such transaction, or delivery never set it aside.
         NewerFormat: it has rows that this version does not know.
         LoadRejected: the warehouse refuses a file of it (again); nothing was loaded.
-        LoadDeferred: the warehouse cannot load now; nothing was loaded, or the next call finds it loaded.
+        LoadDeferred: the warehouse cannot load now; nothing was loaded, or the next call finds the transaction loaded.
     """
     record = await _record(store, txn_id)
     check = _Check(ready_of(record), await _own_lines(store, record))
@@ -104,7 +104,7 @@ async def _record(store: ObjectStore, txn_id: str) -> TransactionRecord:
 
 
 async def _own_lines(store: ObjectStore, record: TransactionRecord) -> dict[str, Any]:
-    """Batch -> the lines that the transaction's ledger answers for."""
+    """Batch -> the lines in the transaction's ledger."""
     ledger = record.output(LEDGER.name)
     if ledger.data_key is None:
         return {}

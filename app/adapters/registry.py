@@ -46,7 +46,7 @@ class DynamoRegistry:
             raise failure(f"CreateTable {self._table}", exc) from exc
 
     async def register(self, item: RegistryItem) -> None:
-        """Add a batch in state open; registering it again changes nothing, whatever became of it since.
+        """Add a batch in state open; registering it again changes nothing, whatever its state is by then.
 
         Raises:
             ServiceUnavailable: it may or may not be there; register it again.
@@ -61,7 +61,7 @@ class DynamoRegistry:
 
         Raises:
             NewerFormat: a newer version registered it.
-            FormatInvalid: what the table has is no batch.
+            FormatInvalid: the table's item is no batch.
         """
         call = partial(self._client.get_item, TableName=self._table, Key={"batch_id": {"S": batch_id}}, ConsistentRead=True)
         try:
@@ -71,7 +71,9 @@ class DynamoRegistry:
         return decode_item(answer["Item"]) if "Item" in answer else None
 
     async def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
-        """Open batches received before the bound: of the epoch before, so that one left behind is seen, then of this one.
+        """Open batches received before the bound.
+
+        Batches of the epoch before come first, so that a batch left behind is seen.
 
         The index follows the table within a moment: a batch just completed may still be among them.
 
@@ -158,7 +160,10 @@ class DynamoRegistry:
         return True
 
     async def _pages(self, what: str, *calls: "partial[Any]") -> AsyncIterator[RegistryItem]:
-        """Every item of paginated reads; an empty page is not the end. What cannot be read is raised at the end of all."""
+        """Every item of paginated reads; an empty page is not the end.
+
+        An error about unreadable items is raised after all other items.
+        """
         unreadable: FormatInvalid | NewerFormat | None = None
         for call in calls:
             start: dict[str, Any] | None = {}

@@ -10,7 +10,7 @@ from app.cli.options import OLDEST_S, number
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
-    from agents.audit.auditor import AuditReport
+    from agents.audit.report import AuditReport
     from app.settings import Settings
 
 

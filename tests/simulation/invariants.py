@@ -11,6 +11,7 @@ from app.core.formats.dead_letter import decode_letter
 from app.core.formats.flows import FLOWS, OUTPUTS
 from app.core.formats.object_keys import chain_prefix
 from app.core.formats.source import SourceMessage
+from app.core.formats.step_message import StepMessage
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import ChainId, decode_record, numbers_behind
 from tests.builders.visitors import ADDRESSES, visitor_of
@@ -50,10 +51,15 @@ def _oracle(world: World, partition: int) -> Oracle:
     ]
     oracle, at = Oracle(bounds, visitor_of, ADDRESSES.__getitem__), 0
     for step in world.counted_steps(partition):
-        if any(alarm.startswith("gap declared") for alarm in step.alarms):  # retention took these before anybody read them
+        if declares_gap(step):
             oracle.run(log[at : step.source_first]).listed.clear()
             at = step.source_last + 1
     return oracle.run(log[at:])
+
+
+def declares_gap(step: StepMessage) -> bool:
+    """Whether retention took the source of this step before anybody read it."""
+    return any(alarm.startswith("gap declared") for alarm in step.alarms)
 
 
 def _counted(rows: Any) -> Rows:

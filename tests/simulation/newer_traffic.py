@@ -1,27 +1,25 @@
 """Clients of the next version: they send its field and its type of event besides everything else, to whatever collector."""
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tests.builders.source_log import CHROME
 from tests.simulation.traffic import Traffic
-
-if TYPE_CHECKING:
-    from tests.simulation.world import World
 
 FIELD: Final = "page_type"
 """A field of page views in the recipe "Add a field"."""
 EVENT_TYPE: Final = "video_start"
 """The type of event in the recipe "Add a flow"."""
+BUSY_S: Final = 80.0
+"""About so long the way up takes."""
 
 
 class NewerTraffic(Traffic):
     """An older collector keeps the field in `properties` and rejects the event."""
 
-    def __init__(self, world: "World", seconds: float, slower: int) -> None:
-        super().__init__(world, seconds, slower)
-        self.page_types: set[str] = set()
-        """Ids of page views that were sent with the field."""
+    def _gap_s(self, at_s: float) -> float:
+        """The traffic is thinner than in other histories, for it lasts longer: until everything is back."""
+        return super()._gap_s(at_s) * (2 if at_s < BUSY_S else 8)
 
     def _event(self, kind: str, at_s: float, **fields: Any) -> dict[str, Any]:
         event = super()._event(kind, at_s, **fields)
@@ -29,7 +27,6 @@ class NewerTraffic(Traffic):
             event[FIELD] = self._chance.choice(["story", "section", "home"])
             if self._chance.random() < 0.3:
                 event["properties"] = {"own": 1}
-            self.page_types.add(event["event_id"])
         return event
 
     def _visit(self, at_s: float) -> list[tuple[float, bytes]]:

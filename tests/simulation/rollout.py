@@ -1,14 +1,9 @@
 """A rollout of the next version, and its way back: one process at a time, in the README's order or in a wrong one.
 
-Up: `instream init`, then the readers before the writers. Down: the reverse, and behind each role the condition that nothing
-newer is left for the readers that go back next. Conditions are asked of the stores, as an operator asks `instream`:
-
-    collector   every batch that was open when the last newer collector was gone is complete: each of its lines is in the
-                warehouse, so no event of it is in Kinesis, on `blocks` or in a window
-    etl         the sinks have taken `rows` up to where it ended when the last newer ETL was gone
-    sink        delivery has loaded every transaction that there was when the last newer sink was gone
-
-"Gone" is so long after the process ended that none of its requests is on its way any more.
+Up: `instream init`, then the readers before the writers. Down: the reverse, and behind collector, etl and sink what the
+README says: a minute passes, so that no request of the newer processes is on its way any more; then `instream wait` answers
+when every batch registered so far is in the warehouse, line by line. Hence no newer event, row or file is before the readers
+that go back next, because each was made of lines of such a batch.
 """
 
 import asyncio
@@ -16,8 +11,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from app.core.formats.object_keys import chain_prefix
-from app.core.formats.registry_item import BatchState
+from app.core.audit.reconcile import coverage
 from tests.simulation.strikes import Strikes
 
 if TYPE_CHECKING:
@@ -25,9 +19,9 @@ if TYPE_CHECKING:
 
 UP: Final = ("init", "delivery", "sink", "etl", "bridge", "audit", "collector")
 DOWN: Final = ("collector", "audit", "bridge", "etl", "sink", "delivery")
+WAITED_BEHIND: Final = ("collector", "etl", "sink")
 OLDER, NEWER = "older", "newer"
-GONE_S: Final = 40.0
-"""A producer's late message comes up to 35 s after it was sent, a request up to 30 s."""
+GONE_S: Final = 60.0
 LOOK_S: Final = 0.5
 
 
@@ -49,7 +43,7 @@ class Rollout:
 
     async def run(self) -> None:
         """Up, and what follows; in the end no reader is older than what it has before it."""
-        await self._pause(6.0)
+        await asyncio.sleep(self._chance.uniform(10.0, 25.0))  # by then rows are on their way at every stage
         await (self._roles_in_order(UP, NEWER) if self.up_in_order else self._in_any_order(UP, NEWER))
         await asyncio.sleep(self._chance.uniform(5.0, 25.0))
         if self.down == "in order":
@@ -72,8 +66,8 @@ class Rollout:
                 await self._pause(2.0)
                 await self._replace(slot, version)
             await self._finish(role, version)
-            if version == OLDER and role in self._drained:
-                await self._drain(role)
+            if version == OLDER and role in WAITED_BEHIND:
+                await self._wait()
 
     async def _in_any_order(self, roles: tuple[str, ...], version: str) -> None:
         items = [(role, slot) for role in roles if role != "init" for slot in self._world.slots(role)]
@@ -113,40 +107,20 @@ class Rollout:
                 process.die("is killed by the rollout")
         await self._until(lambda: not world.runs_other(slot, version))
 
-    # --- the way back
-
-    @property
-    def _drained(self) -> dict[str, Callable[[], Callable[[], bool]]]:
-        """Role -> what takes a snapshot of what it left, and then says whether its readers are through with that."""
-        return {"collector": self._batches, "etl": self._rows, "sink": self._transactions}
-
-    async def _drain(self, role: str) -> None:
+    async def _wait(self) -> None:
+        """What an operator does behind a writer before its reader goes back."""
         await asyncio.sleep(GONE_S)
-        await self._until(self._drained[role]())
-        self._world.tell("rollout", f"nothing newer of {role} is left")
-
-    def _batches(self) -> Callable[[], bool]:
         items = self._world.registry._items
-        waiting = [item.batch_id for item in items.values() if item.state is BatchState.OPEN]
-        return lambda: all(items[batch_id].state is BatchState.COMPLETE for batch_id in waiting)
+        waiting = {batch_id: items[batch_id].line_count for batch_id in items}
 
-    def _rows(self) -> Callable[[], bool]:
-        world, topic = self._world, self._world.topics.rows.name
-        ends = {(topic, p): len(world.logs.messages.get((topic, p), [])) for p in range(world.settings.partitions)}
-        return lambda: all((world.groups["sink"].state.committed(place) or 0) >= end for place, end in ends.items())
+        def covered() -> bool:
+            entries = self._world.ledger_of(waiting)
+            for batch_id in [b for b, lines in waiting.items() if not coverage(lines, entries.get(b, [])).missing]:
+                del waiting[batch_id]
+            return not waiting
 
-    def _transactions(self) -> Callable[[], bool]:
-        world = self._world
-        prefixes = {p: chain_prefix(1, p) for p in range(world.settings.partitions)}
-        there = {p: sum(key.startswith(prefix) for key in world.objects._objects) for p, prefix in prefixes.items()}
-
-        def loaded() -> bool:
-            return all(
-                max((row.number for row in world.warehouse.log if row.partition == p), default=0) >= count
-                for p, count in there.items()
-            )
-
-        return loaded
+        await self._until(covered)
+        self._world.tell("rollout", "every batch is in the warehouse")
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():  # noqa: ASYNC110 - it is asked of stores, as an operator asks

@@ -23,11 +23,10 @@ class Sent(NamedTuple):
 class Traffic:
     """Everything that clients send in one history."""
 
-    def __init__(self, world: "World", seconds: float, slower: int = 1) -> None:
+    def __init__(self, world: "World", seconds: float) -> None:
         self._world = world
         self._chance = world.chance
         self._seconds = seconds
-        self._slower = slower
         self.refusable: set[str] = set()
         """Ids of events that an older collector rejects; another copy of them may be accepted."""
         self._ids = 0
@@ -38,12 +37,15 @@ class Traffic:
         self._due: dict[float, list[bytes]] = {}
 
     def start(self) -> None:
-        chance = self._chance
         at_s = 0.5
         while at_s < self._seconds:
             for moment_s, line in self._visit(at_s):
                 self._at(moment_s, [line])
-            at_s += chance.choice([0.05, 0.4, 1.5]) * self._slower
+            at_s += self._gap_s(at_s)
+
+    def _gap_s(self, at_s: float) -> float:
+        """From one visitor's arrival to the next one's."""
+        return self._chance.choice([0.05, 0.4, 1.5])
 
     @property
     def done(self) -> bool:

@@ -5,8 +5,9 @@ the step that took an event in, and which the step that emitted its row, is read
 oracle's row theirs. In the documented order nobody ever waits; in a wrong order waiting is all that may happen.
 """
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
+from app.core.audit.reconcile import LedgerLines
 from app.core.formats.block import decode_header, frame_of, is_control, open_frame
 from app.errors import FormatInvalid, FrameInvalid
 from tests.simulation.history import History, Narrate, play
+from tests.simulation.invariants import declares_gap
 from tests.simulation.newer_traffic import FIELD, NewerTraffic
 from tests.simulation.process import Process
 from tests.simulation.rollout import NEWER, OLDER, Rollout
@@ -27,9 +30,9 @@ from tests.simulation.virtual_loop import VirtualLoop
 from tests.simulation.world import World
 from tests.worlds import recipes
 
-TRAFFIC_S: Final = 110.0
-SLOWER: Final = 3
-"""The traffic is thinner than in other histories, for it lasts longer."""
+FAULTS_S: Final = 90.0
+UP_S, DOWN_S = 110.0, 220.0
+"""How long clients send during the way up, and during a way back in order."""
 COLUMN: Final = "path_depth"
 """A column that the recipe "Add a column" computes when a row is emitted."""
 
@@ -60,8 +63,8 @@ class UpgradeWorld(World):
         errors = [version["app.errors"] for version in versions]
         self.crashes = tuple(getattr(e, kind.__name__) for e in errors for kind in World.crashes)
         self.refusals = tuple(e.RequestRejected for e in errors)
-        self.traffic: NewerTraffic = NewerTraffic(self, TRAFFIC_S, SLOWER)
         self.rollout = Rollout(self)
+        self.traffic: NewerTraffic = NewerTraffic(self, UP_S + DOWN_S * (self.rollout.down == "in order"))
         self._target = dict.fromkeys(("collector", "bridge", "etl", "sink", "delivery", "audit"), OLDER)
         self._held: dict[str, str] = {}
         """Slot -> the version that it keeps until its turn comes."""
@@ -105,6 +108,14 @@ class UpgradeWorld(World):
         warehouse.committed = msgspec.structs.replace(warehouse.committed, tables=tables)
         self.tell("rollout", "instream init")
 
+    def ledger_of(self, batch_ids: Container[str]) -> dict[str, list[LedgerLines]]:
+        """The warehouse's ledger of these batches."""
+        entries: dict[str, list[LedgerLines]] = {}
+        for row in self.warehouse.rows("ledger"):
+            if row["batch_id"] in batch_ids:
+                entries.setdefault(row["batch_id"], []).append(LedgerLines(row["outcome"], row["lines"], row["line_set"]))
+        return entries
+
     # --- the history
 
     def _new_process(self, slot: str, incarnation: int) -> Process:
@@ -122,7 +133,7 @@ class UpgradeWorld(World):
 
     async def _faulty_time(self) -> None:
         self.spawn(self.rollout.run())
-        await super()._faulty_time()
+        await asyncio.sleep(FAULTS_S)
 
     def _unsettled(self) -> str | None:
         return super()._unsettled() if self.rollout.done else "the rollout goes on"
@@ -170,6 +181,8 @@ class UpgradeWorld(World):
         """Event -> the version of the ETL that took its first copy in."""
         found: dict[str, str] = {}
         for author, step in self._steps():
+            if declares_gap(step):
+                continue
             log = self.logs.messages.get((self.topics.blocks.name, step.partition), [])
             for message in log[step.source_first : step.source_last + 1]:
                 for event_id in _events_of(message):

@@ -170,6 +170,10 @@ class World:
             )
         return out
 
+    def wait_begins(self, place: str, reason: str) -> None:
+        """A worker waits for an upgrade: with one version there is none."""
+        self.violation("E10", f"waits at {place}: {reason}")
+
     @property
     def digest(self) -> str:
         """Identifies the history."""

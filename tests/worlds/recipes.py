@@ -52,7 +52,7 @@ def recipe(title: str) -> list[Change]:
 
 
 def _indented(block: str, width: int) -> str:
-    """A code block without the indentation of its list; what stands in the first column says what becomes of a line."""
+    """A code block without the indentation of its list; the first column of a line shows its change."""
     return "".join(line[width:] if line.strip() else " \n" for line in block.splitlines(keepends=True))
 
 

@@ -1,6 +1,6 @@
 """Events from a client's bytes to the warehouse, through the production code of every role, in memory: a program.
 
-It prints table -> rows as JSON, and runs on whatever version of the project is first on the path.
+It prints table -> rows as JSON, and runs on the version of the project that is first on the path.
 """
 
 import asyncio

@@ -119,7 +119,7 @@ def decode_record(body: bytes, chain_id: ChainId, number: int) -> TransactionRec
 
 
 def decode_loadable(body: bytes, chain_id: ChainId, number: int) -> TransactionRecord:
-    """The record in `body`, for a reader that loads its rows.
+    """The record in `body`, for a reader that loads its rows (rule E10).
 
     Raises:
         ChainBroken: as for `decode_record`.

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from app.local.traffic.stories import LINES_A_STORY, RESENT_SHARE, Author, Channel, Line
 
 TICK_S: Final = 0.2
-"""Lines of one sender that are due within a tick travel in one request."""
+"""Lines of one sender that are due within this time travel in one request."""
 MAX_LINES: Final = 500
 SERVER_KEY: Final = "demo-server"
 BROWSER_KEY: Final = "demo"
@@ -30,11 +30,11 @@ class Request(NamedTuple):
 def schedule(author: Author, events: int, rate: float, has_ended: Callable[[], bool] = lambda: False) -> Iterator[Line]:
     """Exactly `events` lines in order of time, about `rate` a second while stories begin; resent ones included.
 
-    What is resent follows its first copy by 0.3 to 1.5 seconds.
+    A resent line follows its first copy by 0.3 to 1.5 seconds.
 
     Args:
         author: writes the stories.
-        events: how many lines there are, or fewer where `has_ended` says so before.
+        events: the number of lines; there are fewer if `has_ended` says so before.
         rate: lines a second.
         has_ended: asked before every story; after a yes no other begins, and those that have begun come to their end.
     """

@@ -16,7 +16,7 @@ class MemoryRegistry(Hooked):
     def __init__(self) -> None:
         self._items: dict[str, RegistryItem] = {}
         self.stored: list[Mapping[str, Any]] = []
-        """Further items, by their attributes: what another version, or somebody else, put into the table."""
+        """Further items, by their attributes: another version, or a foreign program, put them into the table."""
 
     async def register(self, item: RegistryItem) -> None:
         """Add a batch in state open; registering it again changes nothing."""
@@ -32,7 +32,7 @@ class MemoryRegistry(Hooked):
         return item
 
     async def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
-        """Open batches received before the bound, oldest first; as they are when the first is asked for."""
+        """Open batches received before the bound, oldest first; their state is that of the first read."""
         await self._enter("open_batches")
         items, unreadable = self._all()
         waiting = [i for i in items if i.state is BatchState.OPEN and i.received_at_ms < received_before_ms]
@@ -77,7 +77,7 @@ class MemoryRegistry(Hooked):
         await self._leave("record_attempt", batch_id)
 
     def _all(self) -> tuple[list[RegistryItem], FormatInvalid | NewerFormat | None]:
-        """Every item that can be read; why one of the others cannot."""
+        """Every readable item, and the error of one of the others."""
         items = list(self._items.values())
         unreadable: FormatInvalid | NewerFormat | None = None
         for attributes in self.stored:

@@ -7,10 +7,10 @@ import pytest
 
 from app.core.formats.object_keys import record_key
 from app.core.formats.registry_item import BatchState, encode_item
-from tests.agents.audit.test_audit import World, counts
 from tests.agents.audit.test_audit_agent import TURNS, Audit
 from tests.builders.newer import newer_record, upgrade
 from tests.worlds.agent import new_member, until
+from tests.worlds.audit import World, counts
 
 
 @pytest.fixture

@@ -15,13 +15,15 @@ import msgspec
 import structlog
 import typer
 
-from app.cli.demo import own_stack
 from app.cli.options import MOST_RATE, number
-from app.cli.show import Exit, JsonOption, ProgressLines, end_in_order_when_told, log_to_stderr, print_json
+from app.cli.show import Exit, JsonOption, log_to_stderr, print_json
 from app.errors import InstreamError
+from app.local.stack.control import end_in_order_when_told
 from app.local.stack.life import Home, replace_file
+from app.local.stack.own_stack import own_stack
 from app.local.stack.stack_file import home_of_environment
 from app.local.stack.trees import Trees
+from app.progress import ProgressLines
 from tests.rig.chaos.run import SETTINGS
 from tests.rig.upgrade.plan import Way, everyone
 from tests.rig.upgrade.report import Report, show
