@@ -118,12 +118,12 @@ def describe_pauses(report: Report, found: Arrivals, load_ended_s: float) -> Non
     found = {partition: [moment for moment in moments if moment <= load_ended_s] for partition, moments in found.items()}
     report.step_pauses_s = []
     for done in report.steps:
-        pause = longest(found, done.began_s, done.visible_s)
+        pause = longest(found, done.began_s, done.ready_s)
         report.step_pauses_s.append(pause.seconds if pause else 0.0)
     first_s = report.steps[0].began_s
     before = longest_by_partition(found, report.load_began_s, first_s)
     for partition, pause in longest_by_partition(found, first_s, load_ended_s).items():
-        during = [done.step for done in report.steps if pause.from_s < done.visible_s and pause.until_s > done.began_s]
+        during = [done.step for done in report.steps if pause.from_s < done.ready_s and pause.until_s > done.began_s]
         untouched = before.get(partition)
         report.partitions.append(
             PartitionPause(

@@ -111,6 +111,16 @@ def test_the_pause_of_a_step_and_of_a_partition_is_reported() -> None:
     ]  # fmt: skip
 
 
+def test_a_pause_that_begins_when_a_process_is_ready_belongs_to_the_next_step() -> None:
+    steps = [
+        Done(Step(Way.UP, "init", "init"), 3.0, 5.0, 7.5), Done(Step(Way.UP, "delivery", "delivery"), 8.0, 15.0, 20.0),
+    ]  # fmt: skip
+    report = Report(versions="", load_began_s=1.0, steps=steps)
+    describe_pauses(report, {0: [1.0, 4.0, 6.0, 7.0, 20.0]}, 21.0)
+    assert report.step_pauses_s == [3.0, 13.0]
+    assert [one.during for one in report.partitions] == ["delivery up"]
+
+
 def test_a_role_reigns_from_its_first_process_to_its_last() -> None:
     steps = [
         Done(Step(Way.UP, "etl", "etl-2"), 10, 12, 13), Done(Step(Way.UP, "etl", "etl"), 18, 20, 21),
