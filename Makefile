@@ -1,8 +1,8 @@
 # Two commands are enough: `make demo` and `make test`; both set up what they need.
 #
-#   make help        what there is
+#   make help        list the commands
 #
-# Everything that is installed goes into this checkout (.venv, .kafka); only Maven, if missing, comes from the system's
+# Everything is installed into this checkout (.venv, .kafka); only Maven, if it is missing, comes from the system's
 # package manager. Checkouts side by side do not disturb each other.
 
 SHELL := /bin/bash
@@ -17,63 +17,67 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts lint bench up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts upgrade-drill lint bench up down clean
 
-help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/installed .kafka/installed  ## install everything into this checkout (quick when it is done)
+setup: .venv/installed .kafka/installed  ## install everything into this checkout (quick if it is done already)
 
-demo: setup  ## a whole day's path in a minute: 60,000 events to the warehouse, compared (REAL_TIME=1: with the true 90 s)
+demo: setup  ## the whole path in a minute: 60,000 events to the warehouse, compared (REAL_TIME=1: with the true 90 s)
 	@$(BIN)/instream demo $(DEMO_OPTIONS)
 
-test: lint  ## lint, types and every test, the whole stack included
+test: lint  ## run lint, types and every test, with those on the whole stack
 	@$(PYTEST)
 
-test-fast: setup  ## the tests that need no stack
+test-fast: setup  ## run the tests that need no stack
 	@$(PYTEST) -m "not stack"
 
-simulate: setup  ## histories of the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to be told one
-	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1))
+simulate: setup  ## simulate the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to print one history; UPGRADE=1: two versions
+	@$(BIN)/python -m tests.simulation.simulate $(if $(UPGRADE),--upgrade) \
+	  $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1)) $(if $(PROCESSES),--processes $(PROCESSES))
 
 mutants: setup  ## plant each of some hundred bugs in a copy of the tree and show which tests catch it
 	@$(BIN)/python -m tests.mutants.run
 
-outage: setup  ## memory is bounded and nothing is lost while broker, AWS and warehouse stall in turn (MINUTES=10, RATE=500)
+outage: setup  ## check that memory is bounded and nothing is lost while broker, AWS and warehouse stall in turn (MINUTES=10, RATE=500)
 	@$(BIN)/python -m tests.rig.outage --minutes $(or $(MINUTES),10) --rate $(or $(RATE),500)
 
-crash-points: setup  ## list every call to the outside before and after which a test can end a worker
+crash-points: setup  ## list every outside call; a test can end a worker before and after each
 	@$(BIN)/python -m tests.rig.crash_points
 
 crash-sweep: setup  ## kill every worker at every call to the outside, once and twice in a row: most of an hour (ONLY=sink.s3)
 	@$(BIN)/python -m tests.rig.crash_sweep $(if $(ONLY),--only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(if $(TOGETHER),--together $(TOGETHER))
 
-chaos: setup  ## faults of every kind against a stack of its own under load, then every row is checked (MINUTES=10 SEED=1)
+chaos: setup  ## strike a stack under load with faults of every kind, then check every row (MINUTES=10 SEED=1)
 	@$(BIN)/python -m tests.rig.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 restarts: setup  ## kill the collector while clients post, and show how long they wait for the next one (KILLS=5)
 	@$(BIN)/python -m tests.rig.restarts --kills $(or $(KILLS),5)
+
+upgrade-drill: setup  ## a stack under load goes to its next version and back, role by role; every row is checked (FROM=rev IDENTICAL=1)
+	@$(BIN)/python -m tests.rig.upgrade --rate $(or $(RATE),100) $(if $(FROM),--from $(FROM)) $(if $(IDENTICAL),--identical)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 
-bench: setup  ## what each stage costs: CPU time an event, in one table
+bench: setup  ## measure each stage: CPU time an event, in one table
 	@$(BIN)/instream bench
 
 up: setup  ## start the local stack in the background
 	@$(BIN)/instream up
 
-down: setup  ## stop it
+down: setup  ## stop the local stack
 	@$(BIN)/instream down
 
-clean:  ## remove what setup and tests made (stops the stack first)
+clean:  ## remove the files of setup and tests (stops the stack first)
 	@if [[ -x $(BIN)/instream ]]; then $(BIN)/instream down; fi
 	rm -rf .venv .kafka .instream *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A .venv whose Python is gone or too old is made anew.
+# If the Python of .venv is gone or too old, .venv is made anew.
 .venv/installed: pyproject.toml constraints.txt
 	@python=""; \
 	for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
@@ -82,7 +86,7 @@ clean:  ## remove what setup and tests made (stops the stack first)
 	  fi; \
 	done; \
 	if [[ -z "$$python" ]]; then \
-	  echo "Python 3.11 or newer (with venv) is needed and none was found: install it, or say make PYTHON=/path/to/python" >&2; \
+	  echo "Python 3.11 or newer (with venv) is needed and none was found: install it, or run make PYTHON=/path/to/python" >&2; \
 	  exit 1; \
 	fi; \
 	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

@@ -47,5 +47,5 @@ def __getattr__(name: str) -> Any:
         try:
             _built[name] = new_app(name, read_settings())
         except ConfigurationError as exc:
-            sys.exit(f"cannot start: {exc}")  # one line; nobody needs the way to it
+            sys.exit(f"cannot start: {exc}")  # one line, without a traceback
     return _built[name]

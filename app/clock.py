@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the shell asks for the time."""
+    """The port from which the shell reads the time."""
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, UTC."""

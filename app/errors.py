@@ -8,7 +8,8 @@ InstreamError
 ├── FormatInvalid                 bytes that are not what their place promises
 │   ├── EnvelopeInvalid
 │   ├── FrameInvalid
-│   └── StepMessageInvalid
+│   ├── StepMessageInvalid
+│   └── RegistryItemsInvalid
 ├── NewerFormat                   written by a newer version: the reader waits for its upgrade
 ├── HistoryBroken                 a worker must end and recover before it does anything else
 │   ├── StepConflict
@@ -36,6 +37,7 @@ InstreamError
 └── LocalStackError               the embedded stack cannot start or is gone
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -84,6 +86,18 @@ class StepMessageInvalid(FormatInvalid):
     """A message on `rows` is no step of this version."""
 
 
+class RegistryItemsInvalid(FormatInvalid):
+    """Items of the registry that are no batch. All others were read.
+
+    Attributes:
+        items: for each item its id and the reason.
+    """
+
+    def __init__(self, items: Sequence[str]) -> None:
+        super().__init__("; ".join(items))
+        self.items = items
+
+
 class NewerFormat(InstreamError):
     """Bytes of a version beyond the reader's own, or that hold what only a newer version knows.
 
@@ -92,11 +106,11 @@ class NewerFormat(InstreamError):
 
 
 class HistoryBroken(InstreamError):
-    """What this worker holds is not what the log says: it must end and recover."""
+    """This worker's state differs from the log: it must end and recover."""
 
 
 class StepConflict(HistoryBroken):
-    """Somebody else wrote to `rows` between this owner's last read and its step (rule E3)."""
+    """Another worker wrote to `rows` between this owner's last read and its step (rule E3)."""
 
 
 class ConservationBroken(HistoryBroken):
@@ -112,7 +126,7 @@ class SourceGap(HistoryBroken):
 
 
 class TopicRecreated(HistoryBroken):
-    """The applied offset lies beyond the topic's end: somebody recreated it; raise the epoch (rule E4)."""
+    """The applied offset lies beyond the topic's end: the topic was recreated; raise the epoch (rule E4)."""
 
 
 class EpochMismatch(HistoryBroken):
@@ -186,7 +200,7 @@ class LoadRejected(OutsideError):
 
 
 class DeadLettersExceeded(InstreamError):
-    """More of a partition's input is unreadable than is believed of chance: the worker ends until somebody has looked."""
+    """So much of a partition's input is unreadable that it is no chance: the worker ends until an operator has looked."""
 
 
 class WorkerStalled(InstreamError):

@@ -3,15 +3,15 @@
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
 from app.core.delivery.statements import SAFE_ROLE
+from app.core.events.fields import KeyKind
 from app.variables import MOST_PORT, bad_part
 
-KeyKind = Literal["browser", "server"]
 KINDS: Final = get_args(KeyKind)
 _SERVER: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
 _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")

@@ -3,17 +3,21 @@
 import logging
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Info, generate_latest
 
 from app.console_log import console_renderer
 from app.settings import Settings
 
 Readiness = Callable[[], str | None]
-"""None when the process is ready; else, in a few words, what it waits for."""
+"""None if the process is ready; else, in a few words, the reason why it waits."""
+
+CODE: Final = Info("instream_code", "The code that this process runs: the package's version, and the folder it came from")
 
 _SHARED: Final[list[structlog.typing.Processor]] = [
     structlog.contextvars.merge_contextvars,
@@ -54,6 +58,7 @@ def configure_logging(settings: Settings, role: str, level: int = logging.INFO) 
 
 def ops_routes(readiness: Readiness) -> list[web.RouteDef]:
     """The routes /health (alive), /ready (503 with the reason while not) and /metrics (Prometheus text)."""
+    CODE.info({"version": version("instream"), "folder": str(Path(__file__).parents[1])})
 
     async def health(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

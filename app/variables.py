@@ -1,4 +1,4 @@
-"""How settings are read from environment variables: names, bounds, and faults in one line.
+"""Reads settings from environment variables: names, bounds, and faults in one line.
 
 A settings class derives from `Variables`. Names are compared without regard to case, as pydantic-settings does. A field with
 `repr=False` is a secret: no message shows its value. A name that nothing reads is refused, because a misspelt setting would
@@ -28,11 +28,11 @@ SHOWN_CHARACTERS: Final = 60
 _PART: Final = "part"
 _USER_INFO: Final = re.compile(r".*@", re.DOTALL)
 _SERVICE_LINK: Final = re.compile(r"(\w+_)?(service_host|service_port(_\w+)?|port_\d+_(tcp|udp)(_\w+)?)")
-"""What Kubernetes adds for a service whose name begins with `instream`."""
+"""Variables that Kubernetes adds for a service whose name begins with `instream`."""
 
 
 class Variables(BaseSettings):
-    """What every settings class has: one prefix, frozen values, finite numbers, no empty names."""
+    """The base of every settings class: one prefix, frozen values, finite numbers, no empty names."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
@@ -118,7 +118,7 @@ def take_on(variables: Mapping[str, str]) -> None:
 
 
 def range_words(lower: float, upper: float, *, is_whole: bool) -> str:
-    """What a number must be, as the remedy in an error's text."""
+    """The allowed range of a number, as the remedy in an error's text."""
     return f"give a {'whole ' if is_whole else ''}number from {_digits(lower)} to {_digits(upper)}"
 
 
@@ -138,7 +138,7 @@ def shown(value: object) -> str:
 
 
 def bad_part(part: str, is_no: str) -> PydanticCustomError:
-    """What a validator raises for one part of a list: the fault then shows that part instead of the whole value."""
+    """A validator's exception for one part of a list: the fault then shows that part instead of the whole value."""
     return PydanticCustomError(_PART, "{part} is no {is_no}", {"part": shown(part), "is_no": is_no})
 
 

@@ -10,7 +10,7 @@ from app.variables import MOST_PORT
 
 REMEDY: Final = (
     "give postgresql://user:password@host:port/database, with @ / % and spaces of the password percent-encoded as %40 %2F "
-    "%25 %20 (the value is not shown, for it may hold a password)"
+    "%25 %20 (the value is not shown, because it may hold a password)"
 )
 SECRET_OPTIONS: Final = ("oauth_client_secret", "password", "scram_client_key", "scram_server_key", "sslpassword")
 OPTIONS: Final = frozenset((
@@ -22,7 +22,8 @@ OPTIONS: Final = frozenset((
     "sslcompression", "sslcrl", "sslcrldir", "sslkey", "sslkeylogfile", "sslmode", "sslnegotiation", "sslrootcert", "sslsni",
     "target_session_attrs", "tcp_user_timeout", "user", *SECRET_OPTIONS,
 ))  # fmt: skip
-"""What may stand behind the `?`. Source: libpq 18, which refuses any other and quotes it: it may be a part of a password."""
+"""The allowed names after the `?`. Source: libpq 18, which refuses any other and quotes it: it may be a part of a
+password."""
 _ENCODED: Final = r"%(?!00)[0-9A-Fa-f]{2}"
 _HOST: Final = rf"(?:\[[0-9A-Fa-f:.]+\]|(?:[^\s@/:,?#%\[\]]|{_ENCODED})+)(?::\d{{1,5}})?"
 _OPTION: Final = rf"[a-z_]+=(?:[^\s@%&=]|{_ENCODED})*"

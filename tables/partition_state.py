@@ -215,7 +215,7 @@ class PartitionState(Table[bytes, bytes]):
         return PartitionReader(self._rows_store, partition)
 
     def position(self, partition: int) -> StorePosition:
-        """How far the partition's store goes."""
+        """The last step in the partition's store."""
         return self._db(partition).position
 
     def commit(self, step: StepMessage, message: bytes, offset: int) -> None:

@@ -10,14 +10,14 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as in the workers (app.apps), and before anybody imports polars
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as in the workers (app.apps), before polars is imported
 from app.shell.gc_tuning import collect_seldom
 from tests.worlds.waiting import LoopTime
 from tests.worlds.warehouse import kept_warehouse, warehouse, warehouse_stack
 
 __all__ = ["few_collections", "kept_warehouse", "quick_aws_clients", "quiet_logs", "warehouse", "warehouse_stack"]
 
-# Of an example it counts what it shows, not how long it takes: that is the machine's.
+# An example has no deadline: its time depends on the machine.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
@@ -27,11 +27,11 @@ STACK_HANGS_S = 1800
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share something which is dear to start stay in one process, when several run tests side by side.
+    """If several processes run tests, the tests that share something expensive to start stay in one process.
 
     The largest groups go first: the tests on the shared stack in one process, those that start brokers one after the other
-    in another, everything else in a third. What runs on PostgreSQL behind the stand-in needs the embedded stack as much as
-    what runs on Kafka does, and is marked so.
+    in another, everything else in a third. Tests on PostgreSQL behind the stand-in need the embedded stack like tests on
+    Kafka, and have its mark too.
     """
     shared = {"shared_stack": "stack", "warehouse_stack": "warehouse", "aws_stand_in": "aws"}
     for item in items:
@@ -48,13 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes are named by their parameter: what they hold may differ between two processes, as gzip's time does."""
+    """Bytes are named by their parameter: their content may differ between two processes, for example gzip's time."""
     return argname if isinstance(val, bytes) else None
 
 
 @pytest.fixture
 async def loop_time() -> AsyncIterator[LoopTime]:
-    """The time of the test's event loop, which stands."""
+    """The time of the test's event loop; it stands still."""
     standing = LoopTime(asyncio.get_running_loop())
     yield standing
     standing.go_on()
@@ -68,7 +68,7 @@ def few_collections() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_logs() -> Iterator[None]:
-    """Only errors are rendered: property tests would spend their time on thousands of lines that nobody reads."""
+    """Only errors are rendered: property tests would spend their time on thousands of unread lines."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     yield
     structlog.reset_defaults()

@@ -16,6 +16,15 @@ COMMON = ("event_id", "page_view_id", "visitor_id", "occurred_at", "received_at"
 AD = ("article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros")
 PAGE = ("url", "referrer", "article_id", "author_id", "section", "campaign_id")
 STAY = ("dwell_ms", "visible_ms", "scroll_pct")
+AT_ONCE = {
+    "ad_impression": ("ad_impressions", AD),
+    "ad_click": ("ad_clicks", AD),
+    "redirect": (
+        "redirects",
+        ("url", "referrer", "article_id", "campaign_id", "cost_micros", "campaign_name", "campaign_network"),
+    ),
+}
+"""Event type -> the flow and the columns of its row, of types that wait for no other event."""
 ENRICHED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "referrer_medium": lambda _: None,
     "referrer_source": lambda _: None,
@@ -23,7 +32,7 @@ ENRICHED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "campaign_name": lambda _: None,
     "campaign_network": lambda _: None,
 }
-"""What enrichment makes of a page view's own fields: no event names a referrer, and nothing is known of articles."""
+"""The enrichment of a page view's own fields: no event names a referrer, and no articles are known."""
 
 
 class Bounds(NamedTuple):
@@ -36,7 +45,7 @@ class Bounds(NamedTuple):
 
 
 class Visitor(NamedTuple):
-    """What enrichment says of a user agent and an address; the rule where it is a bot."""
+    """The enrichment of a user agent and an address; the rule if it is a bot."""
 
     bot: str | None
     browser: str | None
@@ -135,7 +144,7 @@ class Oracle:
             return
         try:
             text = open_frame(frame_of(message)).decode()
-        except FrameInvalid:  # nothing of it is remembered: another copy of it may be whole
+        except FrameInvalid:  # it is not remembered: another copy of it may be whole
             self.dead_letters.append((*name, header.attempt))
             return
         stored = max(self.now, header.received_at_ms)
@@ -163,11 +172,8 @@ class Oracle:
                 firsts.append(event)
             elif fields["event_type"] == "engagement":
                 seconds.append(event)
-            elif fields["event_type"] == "redirect":
-                self.emit("redirects", event, ("url", "referrer", "article_id", "campaign_id", "cost_micros"),
-                          campaign_name=None, campaign_network=None)  # fmt: skip
             else:
-                self.emit({"ad_impression": "ad_impressions", "ad_click": "ad_clicks"}[fields["event_type"]], event, AD)
+                self.emit(AT_ONCE[fields["event_type"]][0], event, AT_ONCE[fields["event_type"]][1])
         for event in firsts:
             self.meet_first(event, stored)
         for event in seconds:

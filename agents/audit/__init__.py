@@ -1,1 +1,1 @@
-"""The audit: what is missing is sent again."""
+"""The audit: it sends missing batches again."""

@@ -1,4 +1,4 @@
-"""The audit: one worker, the owner of topic `audit`'s only partition, goes round by round (rules A1, A2)."""
+"""The audit: one worker, the owner of topic `audit`'s only partition, does one round after another (rules A1, A2)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +33,6 @@ app.ready_when(lambda: None if rounds.worker is None else rounds.worker.waits_fo
 
 @app.agent(turns)  # type: ignore[untyped-decorator]
 async def hold_the_turn(stream: Any) -> None:
-    """Be a member of the group: nobody writes to this topic, who owns its partition audits."""
+    """Be a member of the group: the topic has no messages, and the owner of its partition audits."""
     async for event in stream.noack().events():
         event.ack()

@@ -1,17 +1,17 @@
-"""Compares the registry with the ledger, completes what is covered and sends again what is missing (rules A1, A2, D2)."""
+"""Compares the registry with the ledger, completes covered batches and sends missing ones again (rules A1, A2, D2)."""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final
+from typing import Final, assert_never
 
-import msgspec
 import structlog
 from prometheus_client import Counter as Metric
-from prometheus_client import Gauge
 from pyroaring import BitMap
 
 from agents.audit.ports import AuditPorts
+from agents.audit.registry_items import readable
+from agents.audit.report import AuditReport, publish
 from agents.audit.stored_ledger import BatchLines, Behind, StoredLedger
 from app.adapters.warehouse_port import Delivery
 from app.core.audit.reconcile import (
@@ -36,68 +36,16 @@ log = structlog.get_logger(__name__)
 
 ROLE: Final = "audit"
 CHUNK: Final = 200
-"""Batches judged together: one query each for their ledger and their replays."""
+"""Batches judged together: one query for their ledger, and one for their replays."""
 COUNTED: Final = 1000
-"""Most transactions behind delivery that are counted for a report."""
-NAMED: Final = 20
-"""Most batches and reasons that a report and a log line name."""
+"""A report counts at most so many transactions behind delivery."""
 
 VERDICTS = Metric("instream_audit_verdicts_total", "Open batches judged, by verdict", ["verdict"])
 REFUSED = Metric("instream_audit_refused_blocks_total", "Replayed blocks that Kinesis did not take", ["error"])
-OPEN = Gauge("instream_audit_open_batches", "Batches of the last round, by what was found", ["found"])
-
-
-class AuditReport(msgspec.Struct, kw_only=True):
-    """What one round found and did. Counts are batches."""
-
-    judged: int = 0
-    completed: int = 0
-    waiting: int = 0
-    replayed: int = 0
-    refused: int = 0
-    """A replay was due and Kinesis did not take all of it: not counted as an attempt, tried again next round."""
-    held: int = 0
-    lost: int = 0
-    excess: int = 0
-    damaged: int = 0
-    """The raw file is missing or is not what the registry says."""
-    dead_lettered: int = 0
-    """Of those judged: they lack lines of blocks that the ETL could not read and set aside; replayed like any other."""
-    other_epoch: int = 0
-    """Refused: a batch of another epoch."""
-    waits_for: list[str] = []
-    """What the waiting batches wait for; every service that did not answer."""
-    named: dict[str, list[str]] = {}
-    """Finding (held, lost, excess, damaged, dead_lettered, other_epoch) -> batch ids, at most 20."""
-    held_by: list[str] = []
-    """Quarantined transactions that hold batches."""
-    upgrade: str = ""
-    """What a newer version wrote, so that batches cannot be judged before the audit is upgraded (rule E10)."""
-
-    @property
-    def still_open(self) -> int:
-        """Batches that are not complete after the round."""
-        return self.judged + self.other_epoch - self.completed
-
-    @property
-    def alarms(self) -> int:
-        """Batches that no replay mends."""
-        return self.lost + self.excess + self.damaged
-
-    def name(self, finding: str, batch_id: str) -> None:
-        """Note a batch by its id."""
-        batch_ids = self.named.setdefault(finding, [])
-        if len(batch_ids) < NAMED:
-            batch_ids.append(batch_id)
-
-    def wait_for(self, reason: str) -> None:
-        """Note a reason once."""
-        if reason not in self.waits_for and len(self.waits_for) < NAMED:
-            self.waits_for.append(reason)
 
 
 class Auditor:
-    """One auditor. Two at once do no harm but needless replays: every change is idempotent."""
+    """One auditor. Two at once only make needless replays: every change is idempotent."""
 
     def __init__(self, ports: AuditPorts, settings: Settings) -> None:
         self._ports = ports
@@ -106,17 +54,17 @@ class Auditor:
         self._upgrades = UpgradeWaits(ROLE)
 
     def waits_for(self) -> str | None:
-        """What /ready answers: which upgrade the last round waits for; None where none."""
+        """The answer of /ready: the upgrade that the last round waits for, or None."""
         return self._upgrades.reason()
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting for upgrades."""
         self._upgrades.clear()
 
     async def run(self) -> None:
-        """Round after round, AUDIT_INTERVAL_S between them, until it is cancelled.
+        """Do round after round, AUDIT_INTERVAL_S between them, until this task is cancelled.
 
-        What a round did until then stays right, what it did not do the next one does.
+        The work of a round until then stays right, and the next round does the rest.
         """
         while True:
             await self.round()
@@ -125,10 +73,10 @@ class Auditor:
     async def round(self, grace_s: float | None = None) -> AuditReport:
         """Judge every open batch older than the grace (default: AUDIT_GRACE_S) once.
 
-        Order, chunk by chunk: open batches, then how far delivery is, then ledgers, then what lies behind delivery: what
-        moves in between can only show a batch as more complete than it was judged. A service that does not answer ends the
-        round; the report says which. So does what a newer version wrote, but for a registry item, which only its own batch
-        waits for.
+        Order of reads, chunk by chunk: open batches, then the progress of delivery, then ledgers, then the transactions
+        behind delivery. A change in between can only make a batch more complete than its judgement says. If a service does
+        not answer, the round ends and the report names it. Data of a newer version ends the round too; but a newer registry
+        item makes only its own batch wait.
         """
         rules = audit_rules(self._settings, grace_s)
         report = AuditReport()
@@ -143,14 +91,17 @@ class Auditor:
         if lagging:
             await self._name_laggards(frozenset(lagging), report)
         self._note_upgrade(report)
-        _publish(report)
+        publish(report)
         return report
 
     async def _open_batches(self, before_ms: int, report: AuditReport) -> AsyncIterator[list[RegistryItem]]:
-        """Our open batches received up to a moment, in chunks; the registry tells at the end what it could not read."""
+        """Our open batches received up to a moment, in chunks.
+
+        Items that are no batch are skipped, and the report names them.
+        """
         some: list[RegistryItem] = []
         try:
-            async for item in self._ports.registry.open_batches(before_ms + 1):
+            async for item in readable(self._ports.registry.open_batches(before_ms + 1), report.unreadable):
                 if self._is_ours(item, report):
                     some.append(item)
                 if len(some) == CHUNK:
@@ -158,13 +109,10 @@ class Auditor:
                     some = []
         except NewerFormat as exc:
             _wait_for_upgrade(exc, report)
-        except FormatInvalid as exc:
-            report.wait_for(str(exc))
-            log.error("registry item cannot be read", reason=str(exc), alarm=True)
         yield some
 
     def _note_upgrade(self, report: AuditReport) -> None:
-        """Let /ready, the log and the metric say which upgrade the round waits for."""
+        """Show in /ready, the log and the metric the upgrade that the round waits for."""
         if report.upgrade:
             self._upgrades.begin("audit round", NewerFormat(report.upgrade))
         else:
@@ -178,7 +126,7 @@ class Auditor:
         return False
 
     async def _judge_some(self, items: Sequence[RegistryItem], rules: AuditRules, report: AuditReport) -> set[int]:
-        """Judge and act; the partitions that batches wait for."""
+        """Judge and act. Returns: the partitions that batches wait for."""
         if not items:
             return set()
         delivery = await self._ports.warehouse.delivery(self._settings.epoch)
@@ -190,7 +138,7 @@ class Auditor:
             now_ms = self._ports.clock.now_ms()
             found = evidence[item.batch_id]
             verdict = judge_batch(item, found, stream_times_ms, rules, now_ms)
-            if verdict.kind in {VerdictKind.REPLAY, VerdictKind.LOST}:  # only now is it worth to look behind delivery
+            if verdict.kind in {VerdictKind.REPLAY, VerdictKind.LOST}:  # look behind delivery only if a batch needs it
                 places = lacking_blocks(item, coverage(item.line_count, found.entries)).values()
                 unloaded, far = await behind.of({place.partition for place in places})
                 found = found._replace(unloaded=_of_batch(unloaded, item.batch_id))
@@ -210,7 +158,7 @@ class Auditor:
         return lagging
 
     async def _gather(self, items: Sequence[RegistryItem], delivery: Delivery) -> dict[str, Evidence]:
-        """What the warehouse, and the ledger files of quarantined transactions, have of each batch."""
+        """The lines of each batch in the warehouse and in the ledger files of quarantined transactions."""
         batch_ids = [item.batch_id for item in items]
         replays = await self._ports.warehouse.replayed_blocks(batch_ids)
         dead_letters = await self._ports.warehouse.dead_letters(batch_ids)
@@ -250,9 +198,11 @@ class Auditor:
                 await self._replay(item, verdict, rules, report)
             case VerdictKind.EXCESS:  # counted and alarmed for every verdict
                 pass
+            case _:
+                assert_never(verdict.kind)
 
     async def _replay(self, item: RegistryItem, verdict: BatchVerdict, rules: AuditRules, report: AuditReport) -> None:
-        """Put the whole batch again, cut into the same blocks; the attempt counts when Kinesis took every record."""
+        """Put the whole batch again, cut into the same blocks. The attempt counts if Kinesis took every record."""
         blocks = await self._blocks(item, verdict.attempt)
         if blocks is None:
             report.damaged += 1
@@ -273,7 +223,7 @@ class Auditor:
         log.info("batch replayed", batch_id=item.batch_id, attempt=verdict.attempt, reason=verdict.reason)
 
     async def _blocks(self, item: RegistryItem, attempt: int) -> list[bytes] | None:
-        """The batch's blocks, cut again; None, with an alarm, where its raw file is not what was registered."""
+        """The batch's blocks, cut again; None, with an alarm, if its raw file is not the registered one."""
         try:
             raw = await self._ports.store.get(item.raw_key)
             return await asyncio.to_thread(cut_again, raw, item, attempt)
@@ -284,7 +234,7 @@ class Auditor:
         return None
 
     async def _name_laggards(self, partitions: frozenset[int], report: AuditReport) -> None:
-        """Say which roles are behind on the partitions that batches wait for."""
+        """Report the roles that are behind on the partitions that batches wait for."""
         behind: dict[str, int] = {}
         try:
             delivery = await self._ports.warehouse.delivery(self._settings.epoch)
@@ -301,7 +251,7 @@ class Auditor:
 
 
 def audit_rules(settings: Settings, grace_s: float | None = None) -> AuditRules:
-    """The times that decide, from the settings. Lines of a batch arrive up to a linger after its first."""
+    """The times of the rules, from the settings. Lines of a batch arrive up to a linger after its first line."""
     grace_ms = round((settings.audit_grace_s if grace_s is None else grace_s) * 1000)
     return AuditRules(grace_ms, settings.join.settle_ms + settings.linger_ms)
 
@@ -313,13 +263,3 @@ def _wait_for_upgrade(exc: NewerFormat, report: AuditReport) -> None:
 
 def _of_batch(transactions: Mapping[str, BatchLines], batch_id: str) -> dict[str, BitMap]:
     return {txn_id: lines[batch_id] for txn_id, lines in transactions.items() if batch_id in lines}
-
-
-def _publish(report: AuditReport) -> None:
-    """Show a round in metrics and, where there was anything, in the log."""
-    counts = {name: value for name, value in msgspec.structs.asdict(report).items() if isinstance(value, int)}
-    for found, count in counts.items():
-        OPEN.labels(found).set(count)
-    if report.judged or report.waits_for or report.other_epoch:
-        told = {name: count for name, count in counts.items() if count}
-        log.info("audit round", **told, waits_for=report.waits_for, named=report.named, held_by=report.held_by)

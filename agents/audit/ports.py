@@ -1,4 +1,4 @@
-"""What an auditor reaches outside for."""
+"""The ports of an auditor."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from app.shell.ports import Ports
 from app.topics import topics_of
 
 Lags = Callable[[frozenset[int]], Awaitable[Mapping[str, int]]]
-"""Given partitions: role -> how many messages it has before it there. Raises OutsideError."""
+"""Given partitions, returns role -> its number of waiting messages there. Raises OutsideError."""
 
 
 class AuditPorts(NamedTuple):
@@ -30,7 +30,7 @@ class AuditPorts(NamedTuple):
 
 @asynccontextmanager
 async def open_ports(ports: Ports) -> AsyncIterator[AuditPorts]:
-    """The ports of an auditor in a process with these adapters; asking connects, and the warehouse is closed behind it."""
+    """The ports of an auditor in a process with these adapters. A call connects; the warehouse is closed at the end."""
     settings = ports.settings
     topics = topics_of(settings)
 

@@ -1,6 +1,6 @@
 """Sends batches once more: cut again from their raw files, put to Kinesis with the next attempt's number (rules A1, E7).
 
-What the pipeline has already it reports and drops, so that this never changes a row; what it lacks it gets.
+The pipeline reports and drops the blocks that it has already, so a replay never changes a row; it takes the others.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import structlog
 
 from agents.audit.auditor import audit_rules
 from agents.audit.ports import AuditPorts
+from agents.audit.registry_items import readable
 from app.core.audit.reconcile import pause_ms
 from app.core.backoff import Backoff
 from app.core.formats.batch import cut_again
@@ -22,12 +23,12 @@ from app.settings import Settings
 log = structlog.get_logger(__name__)
 
 TRIES: Final = 8
-"""How often what Kinesis does not take is put again."""
+"""How often refused blocks are put again."""
 BACKOFF: Final = Backoff(first_s=0.25)
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """A batch that Kinesis took whole once more."""
+    """A batch of which Kinesis took every block again."""
 
     batch_id: str
     attempt: int
@@ -35,16 +36,18 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 class ReplayReport(msgspec.Struct):
-    """What was sent again."""
+    """The result of a replay."""
 
     replayed: list[Replayed] = []
     refused: list[str] = []
-    """Batches of which Kinesis did not take every block, however often it was asked."""
+    """Batches of which Kinesis did not take every block, after all tries."""
     unknown: list[str] = []
-    """Batches that the registry does not have."""
+    """Batches that are not in the registry."""
     damaged: list[str] = []
-    """Batches whose raw file is missing or not what was registered."""
+    """Batches whose raw file is missing or is not the registered one."""
     other_epoch: list[str] = []
+    unreadable: list[str] = []
+    """Items of the registry that are no batch, each with its reason."""
 
     @property
     def blocks(self) -> int:
@@ -53,15 +56,15 @@ class ReplayReport(msgspec.Struct):
 
 
 async def replay(ports: AuditPorts, settings: Settings, batch_ids: Collection[str] | None) -> ReplayReport:
-    """Send batches again, those named or all.
+    """Send the named batches again, or all.
 
     Args:
-        ports: where to read and put; the warehouse is not asked.
+        ports: the services; the warehouse is not used.
         settings: epoch and the audit's times.
-        batch_ids: which; None for every batch of this epoch.
+        batch_ids: the batches; None means every batch of this epoch.
 
     Raises:
-        ServiceUnavailable: registry or S3 do not answer; batches sent before stay sent, which is harmless.
+        ServiceUnavailable: registry or S3 do not answer. Batches that were sent before stay sent, which is harmless.
     """
     report = ReplayReport()
     async for item in _chosen(ports, batch_ids, report):
@@ -74,11 +77,15 @@ async def replay(ports: AuditPorts, settings: Settings, batch_ids: Collection[st
 
 async def _chosen(ports: AuditPorts, batch_ids: Collection[str] | None, report: ReplayReport) -> AsyncIterator[RegistryItem]:
     if batch_ids is None:
-        async for item in ports.registry.all_batches():
+        async for item in readable(ports.registry.all_batches(), report.unreadable):
             yield item
         return
     for batch_id in batch_ids:
-        found = await ports.registry.get(batch_id)
+        try:
+            found = await ports.registry.get(batch_id)
+        except FormatInvalid as exc:
+            report.unreadable.append(str(exc))
+            continue
         if found is None:
             report.unknown.append(batch_id)
         else:
@@ -102,7 +109,7 @@ async def _replay(ports: AuditPorts, settings: Settings, item: RegistryItem, rep
 
 
 async def _put(ports: AuditPorts, blocks: Sequence[bytes]) -> bool:
-    """Whether Kinesis took every block, those it refused being put again with growing pauses."""
+    """Put blocks, and refused ones again with growing pauses. Returns: whether Kinesis took every block."""
     left = list(blocks)
     for tries in range(1, TRIES + 1):
         outcomes = await ports.stream.put(left)

@@ -1,4 +1,4 @@
-"""The ledger files of committed transactions in S3: what the warehouse does not have, or not yet (rules A2, D2)."""
+"""The ledger files in S3 of transactions that are committed but not, or not yet, in the warehouse (rules A2, D2)."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -22,13 +22,13 @@ log = structlog.get_logger(__name__)
 
 UNREADABLE = Counter("instream_audit_unreadable_ledgers_total", "Ledger files of committed transactions missing or damaged")
 BatchLines = dict[str, BitMap]
-"""Batch id -> its lines that one transaction answers for."""
+"""Batch id -> its lines that one transaction covers."""
 KEPT: Final = 1024
 """Transactions whose lines are kept in memory; their files never change."""
 
 BEHIND_MOST: Final = 30
-"""Transactions of a partition, committed and not loaded, that are looked into: five minutes of a sink. With more, delivery
-lags, and what the partition lacks is waited for."""
+"""Most transactions of a partition, committed and not loaded, that the audit reads: five minutes of a sink. With more,
+delivery lags, and batches with missing lines there wait."""
 
 
 class StoredLedger:
@@ -40,7 +40,9 @@ class StoredLedger:
         self._known: dict[tuple[int, int], tuple[str, BatchLines]] = {}
 
     async def behind(self, partition: int, number: int, most: int) -> dict[str, BatchLines] | None:
-        """txn_id -> lines, of every transaction of a partition that is committed behind `number`; None if more than `most`.
+        """txn_id -> lines, for every transaction of a partition committed behind `number`.
+
+        None if there are more than `most`.
 
         Raises:
             ChainBroken: the chain has a gap, or a record cannot be read.
@@ -51,7 +53,7 @@ class StoredLedger:
         return None if len(numbers) > most else await self._read(partition, numbers)
 
     async def of(self, partition: int, number: int) -> dict[str, BatchLines]:
-        """txn_id -> lines, of one committed transaction."""
+        """txn_id -> lines, for one committed transaction."""
         return await self._read(partition, [number])
 
     async def numbers_behind(self, partition: int, number: int, most: int) -> list[int]:
@@ -69,7 +71,7 @@ class StoredLedger:
                 body = await self._objects.get(object_keys.record_key(self._epoch, partition, number))
                 record = decode_record(body, ChainId(self._epoch, partition), number)
                 lines = await self._lines(record)
-                if lines is None:  # not kept: an operator may mend it
+                if lines is None:  # not cached: an operator may repair it
                     continue
                 self._known[at] = (record.txn_id, lines)
                 while len(self._known) > KEPT:
@@ -79,7 +81,7 @@ class StoredLedger:
         return found
 
     async def _lines(self, record: TransactionRecord) -> BatchLines | None:
-        """The lines in a transaction's ledger file; a file that is gone or damaged has none (None) and is alarmed."""
+        """The lines in a transaction's ledger file; None, with an alarm, if the file is gone or damaged."""
         output = record.output(LEDGER.name)
         if output.data_key is None or output.staged_key is None:
             return {}
@@ -92,7 +94,10 @@ class StoredLedger:
             return None
 
     async def _first_of(self, data_key: str, staged_key: str) -> bytes:
-        """The file where it lies: at its final key, else staged, else moved in between (rule S3)."""
+        """Read the file at its final key, else at its staged key, else at its final key again.
+
+        The sink may move the file meanwhile (rule S3).
+        """
         for key in (data_key, staged_key):
             try:
                 return await self._objects.get(key)
@@ -102,16 +107,16 @@ class StoredLedger:
 
 
 class Behind:
-    """What is committed and not loaded, read once a partition and chunk: each batch of it asks for much the same."""
+    """Transactions that are committed and not loaded, read once a partition and chunk: its batches need the same files."""
 
     def __init__(self, stored: StoredLedger, delivery: Delivery) -> None:
-        """Read nothing yet; `delivery` is how far the warehouse is."""
+        """Read nothing yet; `delivery` is the progress of the warehouse."""
         self._stored = stored
         self._delivery = delivery
         self._known: dict[int, dict[str, BatchLines] | None] = {}
 
     async def of(self, partitions: set[int]) -> tuple[dict[str, BatchLines], frozenset[int]]:
-        """txn_id -> lines, of these partitions; and those of which too much is waiting to be looked into."""
+        """txn_id -> lines, for these partitions; and the partitions with too many transactions to read."""
         found: dict[str, BatchLines] = {}
         far = set()
         for partition in sorted(partitions):

@@ -1,8 +1,8 @@
-"""The bridge: Kinesis -> Kafka `blocks`, at least once, and the ticks by which time passes (rules T1 to T5).
+"""The bridge: Kinesis -> Kafka `blocks`, at least once, and the watermark messages that move stream time (rules T1 to T5).
 
-Who owns a partition of topic `checkpoints` pumps the shards that have their home there. On assignment an owner sends a
-barrier through each of its partitions; when the agent has met it, the table holds all that former owners recorded, and the
-worker starts. On revoke it stops first: rebalances are eager, everything is taken and given anew.
+The owner of a partition of topic `checkpoints` reads the shards that have their home there. On assignment an owner sends a
+barrier through each of its partitions. When the agent has read the barrier, the table holds all records of former owners,
+and the worker starts. On revoke the worker stops first: rebalances are eager, all partitions are taken and assigned anew.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ table = checkpoint_table(app, topics)
 
 
 async def append(partition: int, value: bytes) -> Any:
-    """Hand a message to the producer for `blocks`; awaiting what this gives waits for the broker."""
+    """Hand a message to the producer for `blocks`; the returned awaitable waits for the broker."""
     return await blocks.send(key=None, value=value, partition=partition)
 
 

@@ -1,6 +1,6 @@
-"""One bridge worker's share of the stream: which pumps run, what the ticks say, how a shard ends (rules T1 to T5).
+"""One bridge worker's share of the stream: its shard readers, its watermark messages, the end of a shard (rules T1 to T5).
 
-Everything here works through ports, so that it runs under Faust, under a simulation and in a test alike.
+Everything here works through ports, so it runs under Faust, in a simulation and in a test alike.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from app.errors import OutsideError
 log = structlog.get_logger(__name__)
 
 STOP_TIMEOUT_S: Final = 8.0
-"""Longest time that the reads and sends in flight get when pumps must stop; the rebalance waits for it."""
+"""Longest time for reads and sends in flight when readers must stop; the rebalance waits for it."""
 
-WATERMARK_MS: Final = Gauge("instream_bridge_mark_ms", "A shard's mark, milliseconds since the epoch", ["shard"])
-READERS: Final = Gauge("instream_bridge_pumps", "Shards that this worker pumps")
-WATERMARK_MESSAGES: Final = Counter("instream_bridge_ticks_total", "Ticks that every partition acknowledged")
+WATERMARK_MS: Final = Gauge("instream_bridge_mark_ms", "A shard's watermark, milliseconds since the epoch", ["shard"])
+READERS: Final = Gauge("instream_bridge_pumps", "Shards that this worker reads")
+WATERMARK_MESSAGES: Final = Counter("instream_bridge_ticks_total", "Watermark messages that every partition acknowledged")
 ENDS: Final = Counter("instream_bridge_ends_total", "Shards whose END every partition acknowledged", ["why"])
-LIST_FAILURES: Final = Counter("instream_bridge_list_failures_total", "Lists of shards that could not be had")
+LIST_FAILURES: Final = Counter("instream_bridge_list_failures_total", "Failed calls for the list of shards")
 CHECKPOINTS: Final = Counter("instream_bridge_checkpoints_total", "Checkpoints sent")
 
 
 class Share(msgspec.Struct, frozen=True):
-    """What one worker needs to know of the settings."""
+    """The settings of one worker."""
 
     cluster: BlockScope
     checkpoint_partitions: int
@@ -40,18 +40,18 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class BridgeWorker:
-    """Runs the pumps of a book's shards and publishes what the book says.
+    """Runs the readers of a book's shards and publishes the book's messages.
 
     Effects of a turn, in order, and what a crash right after each leaves:
     1. Ask for the list of shards. Nothing has happened.
-    2. Record new shards on topic `checkpoints`. Whoever owns them next finds them there.
-    3. Start and stop pumps; send the checkpoints that are due. What came later is read, and appended, again (rule E7).
-    4. A tick to every partition, acknowledged. Where some partitions lack it, their time stands until the next one.
+    2. Record new shards on topic `checkpoints`. Their next owner finds them there.
+    3. Start and stop readers; send the checkpoints that are due. Later records are read and appended again (rule E7).
+    4. A watermark message to every partition, acknowledged. If a partition lacks it, its time stands until the next one.
     5. For each shard read to its end: END to every partition, acknowledged. The next owner reads the empty rest and ENDs it
        again; a second END changes nothing.
-    6. Its checkpoint `finished` to every partition of `checkpoints`, its home last, and there as `told`. Until the home has
-       it, the next owner does 5 and 6 again, even where it heard the rumour itself; a child whose worker heard it already
-       is rightly pumped, for 5 was done (rule T5).
+    6. Its checkpoint `finished` to every partition of `checkpoints`, its home last; the home's copy is marked as announced.
+       Until the home has it, the next owner does 5 and 6 again, even if it has read a copy from another partition. A worker
+       that has read such a copy may read the child shard, because 5 was done (rule T5).
     """
 
     def __init__(self, share: Share, book: ShardBook, ports: ReaderPorts) -> None:
@@ -64,17 +64,17 @@ class BridgeWorker:
         self._ticked = False
 
     def waiting_for(self) -> str | None:
-        """None once a tick is in every partition, and no shard waits for an upgrade; else what it waits for."""
+        """None once a watermark message is in every partition and no shard waits for an upgrade; else the reason to wait."""
         for reader, _ in self._readers.values():
             if (reason := reader.upgrades.reason()) is not None:
                 return reason
         return None if self._ticked else "the list of shards"
 
     async def run(self) -> None:
-        """Turn every `tick_interval_s`, and at once when a pump reached its shard's end, until `stop`.
+        """Turn every `tick_interval_s`, and at once when a reader has reached its shard's end, until `stop`.
 
         Raises:
-            Exception: what a pump or a send raised; the outcome of sends is then open and the process must end.
+            Exception: a reader or a send raised it. The outcome of sends is then unknown and the process must end.
         """
         stop = asyncio.ensure_future(self._stopping.wait())
         try:
@@ -92,11 +92,11 @@ class BridgeWorker:
                 task.cancel()
 
     def stop(self) -> None:
-        """Let `run` stop its pumps, checkpoint what they did, and return."""
+        """Make `run` stop its readers, send their checkpoints, and return."""
         self._stopping.set()
 
     async def turn(self) -> None:
-        """One round: list, record, pump, checkpoint, tick, end. Raises what a send or a pump raised."""
+        """One round: list, record, read, checkpoint, watermark, end. Raises the exception of a send or a reader."""
         await self._survey()
         await self._run_readers()
         await self._checkpoint()
@@ -105,7 +105,7 @@ class BridgeWorker:
                 await self._end(ending)
 
     async def _survey(self) -> None:
-        """Ask Kinesis for the list; without an answer the last one stays."""
+        """Ask Kinesis for the list; without an answer the last list stays."""
         asked_at_ms = self._clock.now_ms()
         try:
             shards = await self._stream.shards()
@@ -119,10 +119,10 @@ class BridgeWorker:
             self.book.learn(Checkpoint(shard))
 
     async def _run_readers(self) -> None:
-        """Start what may be pumped now; let go of pumps that are done."""
+        """Start readers of shards that are ready; remove readers that are done."""
         await self._stop_readers([shard for shard in self._readers if self.book.phase(shard) is not Phase.READING])
         for shard, (_, task) in self._readers.items():
-            if task.done():  # its shard is still to be pumped, so it failed
+            if task.done():  # its shard is not at its end, so the reader failed
                 task.result()
                 raise RuntimeError(f"the pump of {shard} ended before its shard did")
         for shard in self.book.startable():
@@ -133,11 +133,11 @@ class BridgeWorker:
         READERS.set(len(self._readers))
 
     def launch(self, reader: ShardReader) -> asyncio.Task[None]:
-        """The task that runs a pump; a simulation that turns pumps itself gives another one."""
+        """The task that runs a reader; a simulation that turns readers itself overrides this."""
         return asyncio.ensure_future(reader.run())
 
     async def _stop_readers(self, shards: Sequence[str]) -> None:
-        """Stop these pumps, wait for what they have in flight, and raise what one of them raised."""
+        """Stop these readers, wait for their reads and sends in flight, and raise the exception of one of them."""
         going = [self._readers.pop(shard) for shard in shards]
         for reader, _ in going:
             reader.stop()
@@ -158,13 +158,19 @@ class BridgeWorker:
                 raise result
 
     async def _checkpoint(self) -> None:
-        """Send the checkpoint of each own shard that moved; what it claims was acknowledged before (rule T1)."""
+        """Send the checkpoint of each own shard that moved.
+
+        Every record that it claims was acknowledged before (rule T1).
+        """
         for checkpoint in self.book.due_checkpoints():
             await self._put(checkpoint)
             self.book.learn(checkpoint)
 
     async def _tick(self) -> bool:
-        """Append a tick to every partition and wait for the broker; False while there is nothing to say (rule T3)."""
+        """Append a watermark message to every partition and wait for the broker.
+
+        False if there is none to send (rule T3).
+        """
         tick = self.book.tick()
         if tick is None:
             return False
@@ -177,7 +183,7 @@ class BridgeWorker:
         return True
 
     async def _end(self, ending: Ending) -> None:
-        """END everywhere, then finished everywhere, its home last (rule T5)."""
+        """Send END to every partition, then `finished` to every partition of `checkpoints`, its home last (rule T5)."""
         shard = ending.shard
         if ending.alarm is not None:
             log.error(ending.alarm, shard=shard, after=self.book.sequence(shard), alarm=True)
@@ -204,7 +210,7 @@ class BridgeWorker:
 
 
 def _forget(shard: str) -> None:
-    """Drop a shard's gauges; somebody else, or nobody, reports it from now on."""
+    """Drop a shard's gauges: this worker no longer reports it."""
     for gauge in (BEHIND_MS, WATERMARK_MS):
         with suppress(KeyError):
             gauge.remove(shard)

@@ -1,4 +1,4 @@
-"""What a bridge process does between being given partitions of `checkpoints` and losing them (rules T1, T5)."""
+"""The work of a bridge process from the assignment of partitions of `checkpoints` to their revoke (rules T1, T5)."""
 
 import asyncio
 import uuid
@@ -27,7 +27,7 @@ from app.topics import topics_of
 log = structlog.get_logger(__name__)
 
 
-Record = Callable[[int, Checkpoint | Barrier], Awaitable[Any]]
+PutMessage = Callable[[int, Checkpoint | Barrier], Awaitable[Any]]
 """Put (partition, message) on topic `checkpoints`; returns when the broker has it."""
 
 
@@ -40,7 +40,7 @@ class BridgePorts(ClockPorts, Protocol):
 
 
 class BridgeProcess(RoleProcess, Repositions, Protocol):
-    """The process around it."""
+    """The process around the bridge."""
 
     @property
     def ports(self) -> BridgePorts:
@@ -69,14 +69,14 @@ def _random_token() -> str:
 
 
 class Ownership(OwnedLoop[BridgeWorker]):
-    """What this process does between being given partitions and losing them: catch up with the topic, then work."""
+    """The work of this process from assignment to revoke: catch up with the topic, then read shards."""
 
     def __init__(
         self,
         process: BridgeProcess,
         table: Checkpoints,
         append: Append,
-        record: Record,
+        record: PutMessage,
         new_token: Callable[[], str] = _random_token,
     ) -> None:
         topic = topics_of(process.settings).checkpoints
@@ -92,7 +92,7 @@ class Ownership(OwnedLoop[BridgeWorker]):
         self._upgrades = UpgradeWaits(ROLE)
 
     async def end(self) -> None:
-        """Stop all pumps, checkpoint, and let go."""
+        """Stop all readers, send checkpoints, and give the partitions up."""
         self._barriers.clear()
         self._next_offsets.clear()
         self._seekers.clear()
@@ -102,7 +102,7 @@ class Ownership(OwnedLoop[BridgeWorker]):
     async def in_order(self, event: Any) -> bool:
         """Whether a message of topic `checkpoints` may be taken; over a gap the partition is sought back.
 
-        Behind one that a newer bridge wrote none is: its partition waits for this bridge's upgrade (rule E10).
+        After a message of a newer bridge no message may be taken: its partition waits for this bridge's upgrade (rule E10).
 
         If the `finished` message of a shard is skipped, nobody sends it again, and the child shards are never read.
 
@@ -123,9 +123,12 @@ class Ownership(OwnedLoop[BridgeWorker]):
         return True
 
     def take(self, event: Any) -> bool:
-        """Note a message of topic `checkpoints` that is `in_order`: into the table, and to the worker that runs.
+        """Take a message of topic `checkpoints` that is `in_order`.
 
-        Returns: whether it is done with; otherwise it is, or its shard's checkpoint in the table, of a newer version.
+        Put it into the table, and give it to the running worker.
+
+        Returns: whether the message was taken. False: the message, or its shard's checkpoint in the table, is of a newer
+        version.
         """
         tp, offset = TP(event.message.tp.topic, event.message.tp.partition), event.message.offset
         furthest: Checkpoint | None = None
@@ -148,26 +151,29 @@ class Ownership(OwnedLoop[BridgeWorker]):
         return True
 
     def positions(self) -> dict[TP, int]:
-        """Owned partitions and the offset that the agent takes next, for the watchdog; none that wait for an upgrade."""
+        """Owned partitions, each with the agent's next offset, for the watchdog.
+
+        Partitions that wait for an upgrade are left out.
+        """
         return {tp: offset for tp, offset in self._next_offsets.items() if _place(tp) not in self._upgrades}
 
     def waiting_for(self) -> str | None:
-        """What /ready answers."""
+        """The answer of /ready."""
         if not self.owned():
-            return None  # more workers than partitions: a spare is as ready as it gets
+            return None  # more workers than partitions: a spare is ready
         if (reason := self._upgrades.reason()) is not None:
             return reason
         return "checkpoints" if self.worker is None else self.worker.waiting_for()
 
     @asynccontextmanager
     async def _open_worker(self, owned: list[int]) -> AsyncIterator[BridgeWorker]:
-        """Catch up with the topic; only then is there a worker."""
+        """Catch up with the topic, then make the worker."""
         await self._catch_up(owned)
         settings, ports = self._bridge.settings, self._bridge.ports
         book = ShardBook(frozenset(owned), settings.checkpoint_partitions, round(settings.slack_s * 1000))
         try:
             checkpoints = self._table.of(owned)
-        except NewerFormat as exc:  # nothing runs until the process is upgraded, or loses its partitions
+        except NewerFormat as exc:  # no worker runs until the process is upgraded, or loses its partitions
             self._upgrades.begin(f"table {self._topic.name}", exc)
             await asyncio.Event().wait()
         for checkpoint in checkpoints:
@@ -178,10 +184,10 @@ class Ownership(OwnedLoop[BridgeWorker]):
         yield BridgeWorker(share, book, ReaderPorts(ports.blocks, self._append, self._record, ports.clock))
 
     async def _catch_up(self, owned: list[int]) -> None:
-        """Return when the agent has read everything that was on the owned partitions when this was called.
+        """Return when the agent has read every message that was on the owned partitions at the call.
 
         Raises:
-            WorkerStalled: it does not get there.
+            WorkerStalled: the agent does not reach the end.
         """
         tokens = {partition: self._new_token() for partition in owned}
         met = [self._barriers.setdefault(token, asyncio.Event()) for token in tokens.values()]

@@ -1,4 +1,7 @@
-"""One pump a shard: read Kinesis, append to Kafka, wait for the broker, and only then call it read (rules T1, T2)."""
+"""One reader a shard.
+
+Read Kinesis, append to Kafka, wait for the broker, and only then count the records as read (T1, T2).
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,41 +24,42 @@ from app.shell.upgrade import UpgradeWaits
 log = structlog.get_logger(__name__)
 
 Append = Callable[[int, bytes], Awaitable[Awaitable[Any]]]
-"""Put (partition, value) into the producer, in the order of the calls; what it gives waits for the broker's answer."""
-Record = Callable[[int, Checkpoint], Awaitable[Any]]
+"""Put (partition, value) into the producer, in the order of the calls; the returned awaitable waits for the broker's
+answer."""
+RecordCheckpoint = Callable[[int, Checkpoint], Awaitable[Any]]
 """Put (partition, checkpoint) on topic `checkpoints`; returns when the broker has it."""
 
 READ_LIMIT: Final = 1000
-"""Records asked for at once; Kinesis itself stops at 10 MiB an answer."""
+"""Most records in one answer; Kinesis itself stops at 10 MiB an answer."""
 READ_EVERY_S: Final = 0.2
 """Shortest time between two reads of a shard. Source: Kinesis quotas, GetRecords, 5 transactions a second a shard."""
 IDLE_S: Final = 0.25
-"""... and the time between reads that find nothing."""
+"""Time between reads that find nothing."""
 BACKOFF: Final = Backoff(first_s=2 * IDLE_S, longest_s=5.0)
-"""After reads that failed."""
+"""Pauses after failed reads."""
 ROLE: Final = "bridge"
 
 RECORDS: Final = Counter("instream_bridge_records_total", "Kinesis records that Kafka acknowledged")
 BYTES: Final = Counter("instream_bridge_bytes_total", "Bytes of Kinesis records that Kafka acknowledged")
-REFUSED: Final = Counter("instream_bridge_refused_total", "Kinesis records passed over", ["reason"])
+REFUSED: Final = Counter("instream_bridge_refused_total", "Kinesis records that were skipped", ["reason"])
 RENEWED: Final = Counter("instream_bridge_iterators_renewed_total", "Shard iterators that had expired")
 UNAVAILABLE: Final = Counter("instream_bridge_read_failures_total", "GetRecords or iterator calls throttled or failed")
 BEHIND_MS: Final = Gauge("instream_bridge_behind_ms", "MillisBehindLatest of the last answer", ["shard"])
 
 
 class BlockScope(msgspec.Struct, frozen=True):
-    """What a block must fit to be appended."""
+    """The epoch and the partitions that a block must fit."""
 
     epoch: int
     partitions: int
 
 
 class ReaderPorts(NamedTuple):
-    """What a bridge worker reads from and writes to."""
+    """The ports of a bridge worker."""
 
     stream: BlockStream
     append: Append
-    record: Record
+    record: RecordCheckpoint
     clock: Clock
 
 
@@ -64,11 +68,12 @@ class ShardReader:
 
     Effects of a turn, in order, and what a crash right after each leaves:
     1. GetRecords. Nothing has happened.
-    2. Append every block of the answer and wait for the broker. The next pump appends them again: replays (rule E7).
-    3. Tell the book. It lets the worker checkpoint and claim a mark; lost with the process, hence the same as 2.
+    2. Append every block of the answer and wait for the broker. The next reader appends them again: replays (rule E7).
+    3. Note the answer in the book, so that the worker may send a checkpoint and a watermark. The note is lost with the
+       process: the same as 2.
 
-    A block that a newer collector wrote stays where it is, and so do the checkpoint and the mark before it, until this
-    bridge is upgraded (rule E10): it is read again every few seconds.
+    A newer collector's block stays where it is, and the checkpoint and the watermark stay before it, until this bridge is
+    upgraded (rule E10): the block is read again every few seconds.
     """
 
     def __init__(self, shard: str, book: ShardBook, cluster: BlockScope, ports: ReaderPorts) -> None:
@@ -82,14 +87,14 @@ class ShardReader:
         self.upgrades = UpgradeWaits(ROLE)
 
     def stop(self) -> None:
-        """Let `run` return after the turn in flight."""
+        """Make `run` return after the turn in flight."""
         self._stopping.set()
 
     async def run(self) -> None:
         """Turn until the shard is read to its end or `stop` is called.
 
         Raises:
-            EpochMismatch, WrongPartitionCount: see `turn`; a Kafka error: the outcome is open, so the worker must end.
+            EpochMismatch, WrongPartitionCount: see `turn`; a Kafka error: the outcome is unknown, so the worker must end.
         """
         while not self._stopping.is_set() and self._book.phase(self.shard) is Phase.READING:
             pause_s = await self.turn()
@@ -99,12 +104,13 @@ class ShardReader:
                 continue
 
     async def turn(self) -> float:
-        """One read and everything that follows from it.
+        """One read, and the appends of its records.
 
         Returns: seconds to wait before the next turn.
 
         Raises:
-            EpochMismatch: a block of a later epoch: this bridge is outdated. Nothing is lost, nothing was checkpointed.
+            EpochMismatch: a block has a later epoch, so this bridge is outdated. Nothing is lost: no checkpoint passed the
+            block.
             WrongPartitionCount: a block for a partition that this epoch does not have.
         """
         started_s = self._clock.monotonic_s()
@@ -144,7 +150,7 @@ class ShardReader:
     async def _deliver(self, records: Sequence[StreamRecord]) -> int:
         """Append every block and wait until the broker has all of them (rule T1).
 
-        Returns: how many records are done with: those before the first that a newer version wrote.
+        Returns: the number of records before the first one of a newer version; these are done.
         """
         acks = []
         done = len(records)
@@ -164,11 +170,11 @@ class ShardReader:
         return done
 
     def _read(self, record: StreamRecord) -> BlockHeader | None:
-        """The block's header, or None for a record to pass over.
+        """The block's header, or None if the record must be skipped.
 
-        What is no block at all is passed over, with an alarm: a stranger who writes to the stream must not stop it, and what
-        should have been a block is missed by the audit. So is a block of an earlier epoch: the epoch is raised only with no
-        open batches, and a new epoch's bridge reads the stream from its oldest record.
+        A record that is no block is skipped, with an alarm: a foreign writer must not stop the stream, and the audit sends a
+        damaged block again. A block of an earlier epoch is skipped too: the epoch is raised only when no batch is open, and
+        a new epoch's bridge reads the stream from its oldest record.
 
         Raises:
             NewerFormat: it is a newer collector's block.
@@ -197,7 +203,7 @@ class ShardReader:
         return header
 
     def _back_off(self, exc: OutsideError) -> float:
-        """Seconds until the next try. The iterator is asked for anew: it may be what failed."""
+        """Seconds until the next try. The reader then asks for a new iterator: the old one may be the cause."""
         self._iterator = None
         self._failures += 1
         UNAVAILABLE.inc()
@@ -207,7 +213,7 @@ class ShardReader:
 
 
 def _answer(page: RecordPage, asked_at_ms: int, known_closed: bool) -> ShardAnswer:
-    """What the book needs of a page whose records are all acknowledged."""
+    """Note in the book a page whose records are all acknowledged."""
     last = page.records[-1] if page.records else None
     return ShardAnswer(
         asked_at_ms, known_closed, None if last is None else last.sequence, 0 if last is None else last.arrival_ms,

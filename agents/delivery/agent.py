@@ -1,7 +1,7 @@
-"""Delivery: what lies ready in S3 becomes rows of the warehouse (rules D1 to D4).
+"""Delivery: ready transactions in S3 become rows of the warehouse (rules D1 to D4).
 
 One loop a worker, over the partitions of `manifests` that it owns: every DELIVERY_INTERVAL_S, and sooner when a message
-comes. A message says no more than "look"; what is loaded is decided by the chains in S3 and delivery_log.
+comes. A message says only "look"; the chains in S3 and delivery_log decide what is loaded.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ manifests = app.source_topic(topics.manifests.name, topics.manifests.partitions)
 
 
 def new_deliverer() -> Deliverer:
-    """What a loop delivers with."""
+    """The deliverer of a loop."""
     settings, store, clock = app.settings, app.ports.objects, app.ports.clock
     to_warehouse = partial(open_session, settings.warehouse_url, settings.copy_iam_role)
     connect = connecting(app.ports.points, "warehouse", to_warehouse)
@@ -36,6 +36,6 @@ app.ready_when(owner.waits_for)
 
 @app.agent(manifests)  # type: ignore[untyped-decorator]
 async def look_sooner(stream: Any) -> None:
-    """Wake the loop; the message is done with at once, for the walk does not depend on it."""
+    """Wake the loop. The message is acknowledged at once, because the walk does not depend on it."""
     async for _ in stream:
         owner.look_sooner()

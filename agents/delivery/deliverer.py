@@ -1,4 +1,4 @@
-"""Delivery's decisions carried out: walk the chains, load what is ready, defer, set aside (rules D1, D2)."""
+"""Carries out delivery's decisions: walk the chains, load ready transactions, defer, set aside (rules D1, D2)."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ from app.core.delivery.load_plan import (
 )
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import Ready, ready_of
-from app.core.sink.chain import ChainId, decode_record, numbers_behind
+from app.core.sink.chain import ChainId, decode_loadable, numbers_behind
 from app.errors import ChainBroken, NewerFormat, OutsideError
 from app.settings import Settings
 from app.shell.upgrade import UpgradeWaits, remedy
@@ -35,9 +35,9 @@ QUARANTINED: Final = Counter("instream_delivery_quarantined_total", "Transaction
 DEFERRALS: Final = Counter("instream_delivery_deferrals_total", "Loads tried again later.", ["reason"])
 IN_A_ROW: Final = Gauge("instream_delivery_deferrals_in_a_row", "Deferrals since the last load; 0 when all is well.")
 CHAIN: Final = "chain"
-"""The reason of a deferral that no load had anything to do with."""
+"""The reason of a deferral without a load."""
 UPGRADE: Final = "upgrade"
-"""... and of one that ends with delivery's upgrade."""
+"""The reason of a deferral that ends with delivery's upgrade."""
 ROLE: Final = "delivery"
 WAIT_S: Final = Histogram(
     "instream_delivery_wait_seconds", "From a transaction's commit in S3 to its load.",
@@ -46,20 +46,20 @@ WAIT_S: Final = Histogram(
 
 
 class DeliveryReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one round did."""
+    """The result of one round."""
 
     loaded: tuple[str, ...] = ()
-    """Transactions loaded, those without rows included."""
+    """Loaded transactions, including those without rows."""
     rows: int = 0
     quarantined: tuple[str, ...] = ()
     deferred: Failure | None = None
-    """Why something that is ready was not loaded."""
+    """The reason why a ready transaction was not loaded."""
     pause_s: float = 0
-    """How long to wait before the next round at least; 0 where nothing was deferred."""
+    """Shortest pause before the next round; 0 if nothing was deferred."""
 
 
 class Deliverer:
-    """Loads ready transactions into the warehouse, each once.
+    """Loads ready transactions into the warehouse, each one once.
 
     Two deliverers of the same partitions (one of them a zombie, say) do no harm: each load locks delivery_log and reads it
     under the lock before it decides.
@@ -81,11 +81,11 @@ class Deliverer:
 
     @property
     def deferred(self) -> Failure | None:
-        """Why the last round did not load everything; None when it did."""
+        """The reason why the last round did not load everything; None if it did."""
         return self._deferred
 
     def forget(self) -> None:
-        """Read the positions anew in the next round: partitions may have been another worker's meanwhile."""
+        """Read the positions again in the next round: another worker may have owned partitions meanwhile."""
         self._positions = None
 
     async def close(self) -> None:
@@ -96,11 +96,11 @@ class Deliverer:
     async def round(self, partitions: Iterable[int]) -> DeliveryReport:
         """Load everything that is ready in `partitions`.
 
-        Never raises for what is outside: S3 or a warehouse that fail are deferrals, for ever.
+        Never raises because of the outside: failures of S3 or of the warehouse are deferrals, for ever.
         """
         report = DeliveryReport()
         try:
-            if self._positions is None or self._deferred is not None:  # a warehouse that is away costs no walk through S3
+            if self._positions is None or self._deferred is not None:  # if the warehouse is away, S3 is not walked
                 self._positions = await self._load.positions()
             ready, broken = await self._walk(partitions, self._positions)
         except LoadStopped as stopped:
@@ -119,10 +119,10 @@ class Deliverer:
             ready = [txn for txn in ready if txn.txn_id not in done]
         return self._judged(report, failure or broken)
 
-    # --- what is ready
+    # --- the ready transactions
 
     async def _walk(self, partitions: Iterable[int], positions: dict[int, int]) -> tuple[list[Ready], Failure | None]:
-        """What lies ready behind the positions, of all partitions at once, and why a chain cannot be followed further."""
+        """The ready transactions behind the positions of all partitions, and why a chain cannot be followed further."""
         found = await asyncio.gather(*(self._chain(p, positions.get(p, 0)) for p in sorted(partitions)))
         broken = next((failure for _, failure in found if failure is not None), None)
         return [txn for chain, _ in found for txn in chain], broken
@@ -130,8 +130,8 @@ class Deliverer:
     async def _chain(self, partition: int, position: int) -> tuple[list[Ready], Failure | None]:
         """The ready transactions behind `position`, up to the first that is not: number n + 1 waits for n (rule S3).
 
-        The listing begins with the record of `position`, so that a warehouse that is ahead of the bucket is noticed. A
-        chain that contradicts itself, or goes on with a newer version's record, holds up its own partition only and says so.
+        The listing begins with the record of `position`, so that a warehouse that is ahead of the bucket is noticed. A chain
+        that contradicts itself, or that goes on with a newer version's record, stops only its own partition, and logs it.
         """
         place, start = ChainId(self._epoch, partition), max(position - 1, 0)
         listed = self._store.list(
@@ -146,9 +146,9 @@ class Deliverer:
                 (number,) = numbers_behind(place, before, [key])
                 if number <= position:
                     continue
-                record = decode_record(await self._store.get(key), place, number)
+                record = decode_loadable(await self._store.get(key), place, number)
                 if await self._store.head(record.ready_key) is None:
-                    break  # the sink is about to finish it, or is stuck: it is never skipped over
+                    break  # the sink will finish it, or is stuck: it is never skipped
                 out.append(ready_of(record))
         except ChainBroken as exc:
             log.error("chain is broken, its partition waits", partition=partition, error=str(exc))
@@ -159,17 +159,17 @@ class Deliverer:
         self._upgrades.end(str(place))
         return out, None
 
-    # --- what becomes of it
+    # --- loads and their failures
 
     async def _decide(self, ready: Sequence[Ready]) -> tuple[Attempt, Failure | None]:
-        """One load and, where a file seems to blame, the search for it."""
+        """One load and, if a file seems to blame, the search for it."""
         attempt = await self._load_or_look(ready, {})
         if attempt.failure is None or attempt.failure.kind not in BLAMES_A_FILE:
             return attempt, attempt.failure
         return await self._set_apart(attempt.planned, attempt.failure)
 
     async def _load_or_look(self, ready: Sequence[Ready], bad: Mapping[str, Failure]) -> Attempt:
-        """One load; where its COMMIT is not answered, the next one's look under the lock says what became of it."""
+        """One load; if its COMMIT is not answered, the next load reads the outcome under the lock."""
         attempt = await self._load.load(ready, bad)
         if attempt.failure is None or attempt.failure.kind is not FailureClass.UNKNOWN:
             return attempt
@@ -181,7 +181,7 @@ class Deliverer:
         return msgspec.structs.replace(attempt, failure=None, positions=again.positions, set_aside=aside)
 
     async def _set_apart(self, planned: Sequence[Ready], failure: Failure) -> tuple[Attempt, Failure | None]:
-        """Find the transactions to blame; load the others, and with them write down those that are proven bad (rule D2)."""
+        """Find the transactions to blame; load the others, and in the same load write the bad ones down (rule D2)."""
         log.warning("load rejected, looking for the transaction", transactions=len(planned), detail=failure.detail)
         search = Bisection(self._chance.sample(planned, len(planned)))
         while (part := search.next()) is not None:
@@ -192,7 +192,7 @@ class Deliverer:
                 search.failed(found)
             else:
                 return Attempt(failure=found), found
-        for txn in planned:  # S3 may have failed the warehouse just then: what it does not lay at a file is tried twice
+        for txn in planned:  # S3 may have failed at this moment: a failure without a named file is tried twice
             if (why := search.verdict().get(txn.txn_id)) is not None and why.kind is FailureClass.UNCLEAR:
                 again = await self._load.probe([txn])
                 if again is None:
@@ -204,10 +204,10 @@ class Deliverer:
         attempt = await self._load_or_look([txn for txn in planned if txn.txn_id not in waiting], search.verdict())
         return attempt, attempt.failure or still
 
-    # --- what is told
+    # --- positions, metrics, reports
 
     def _remember(self, attempt: Attempt) -> None:
-        """Keep the positions that the load found and, where it was committed, made."""
+        """Keep the positions that the load found and, if it was committed, the new ones."""
         if attempt.positions is None:
             return
         self._positions = dict(attempt.positions)
@@ -247,7 +247,7 @@ class Deliverer:
             return report
         DEFERRALS.labels(failure.reason).inc()
         pause = DEFERRAL_BACKOFF.pause_s(self._deferrals, self._chance.random())
-        if failure.reason in {CHAIN, UPGRADE}:  # the other partitions' loads went well and need not wait longer each time
+        if failure.reason in {CHAIN, UPGRADE}:  # the other partitions' loads succeeded and need not wait longer each time
             pause = min(pause, self._interval_s)
         log.warning("load deferred", reason=failure.reason, detail=failure.detail, in_a_row=self._deferrals, pause_s=pause)
         return msgspec.structs.replace(report, deferred=failure, pause_s=pause)

@@ -31,26 +31,26 @@ log = structlog.get_logger(__name__)
 
 
 def new_token() -> str:
-    """What tells loads of one millisecond apart."""
+    """The part of an id that differs between loads of one millisecond."""
     return secrets.token_hex(8)
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a load."""
+    """The result of a load."""
 
     load_id: str = ""
     planned: tuple[Ready, ...] = ()
-    """What it set out to decide about; empty where nothing was left to do."""
+    """The transactions of the load; empty if nothing was left to do."""
     set_aside: tuple[str, ...] = ()
-    """Transactions that it wrote down as quarantined."""
+    """The transactions that the load wrote down as quarantined."""
     positions: dict[int, int] | None = None
-    """partition -> highest number in delivery_log as read under the lock, this load not counted; None if not read."""
+    """partition -> highest number in delivery_log, read under the lock before this load; None if not read."""
     failure: Failure | None = None
-    """None where it was committed."""
+    """None if the load was committed."""
 
 
 class LoadStopped(Exception):
-    """A statement of a load failed; nothing of it is committed unless the failure's kind is UNKNOWN."""
+    """A statement of a load failed; nothing of the load is committed unless the failure's kind is UNKNOWN."""
 
     def __init__(self, failure: Failure, sqlstate: str | None = None) -> None:
         super().__init__(failure.detail)
@@ -59,10 +59,10 @@ class LoadStopped(Exception):
 
 
 class WarehouseLoad:
-    """Runs loads one after the other in one session, which it opens when it needs one and drops when it fails.
+    """Runs loads one after the other in one session. It opens the session at need and drops it after a failure.
 
     Before the first load it compares the warehouse's columns with the catalogue, and again whenever a statement missed one:
-    what is missing is a deferral with its remedy, and loads go on once it is there (rule D5).
+    a missing column is a deferral with its remedy, and loads go on once the column is there (rule D5).
     """
 
     def __init__(  # `token` makes load ids unique; a simulation hands in its own
@@ -75,7 +75,7 @@ class WarehouseLoad:
         self._token = token
         self._session: WarehouseSession | None = None
         self._compared = False
-        """Whether the warehouse had every table and column when it was last looked at."""
+        """Whether the warehouse had every table and column at the last look."""
 
     async def close(self) -> None:
         """Close the session; an open transaction is rolled back by the warehouse."""
@@ -84,7 +84,7 @@ class WarehouseLoad:
             await session.close()
 
     async def positions(self) -> dict[int, int]:
-        """Partition -> highest number decided, without the lock: where to start looking, never what to load.
+        """Partition -> highest decided number, read without the lock. A walk starts there; it never decides what to load.
 
         Raises:
             LoadStopped: the warehouse does not answer, or lacks a table or column.
@@ -96,12 +96,12 @@ class WarehouseLoad:
     async def load(
         self, ready: Sequence[Ready], set_aside: Mapping[str, Failure], limits: Limits = Limits()  # noqa: B008
     ) -> Attempt:  # fmt: skip
-        """Load what of `ready` is next, write down `set_aside` (txn_id -> why) as quarantined, and commit.
+        """Load the next transactions of `ready`, write down `set_aside` (txn_id -> reason) as quarantined, and commit.
 
         Effects, in order, and what a crash right after each leaves:
-          1 LOCK delivery_log            nothing; the lock goes with the connection
-          2 read positions, plan         nothing: whatever another deliverer committed is seen here and not loaded again
-          3 PUT loads/<load_id>/*        manifests that nobody reads
+          1 LOCK delivery_log            nothing; the lock ends with the connection
+          2 read positions, plan         nothing: the transactions of another deliverer are seen here and not loaded again
+          3 PUT loads/<load_id>/*        manifests that are never read
           4 COPY each output, count      rows that no transaction shows; the warehouse rolls them back
           5 INSERT delivery_log          the same
           6 COMMIT                       rows and log together; an unanswered COMMIT is looked up by the next load at 2
@@ -126,7 +126,7 @@ class WarehouseLoad:
         return Attempt(load_id=load_id, planned=planned, set_aside=aside, positions=positions)
 
     async def probe(self, transactions: Sequence[Ready]) -> Failure | None:
-        """Copy every output of `transactions` and roll it back: why it fails, or None where it would load."""
+        """Copy every output of `transactions` and roll back. Returns: the failure, or None if it would load."""
         try:
             async with self._transaction() as session:
                 await self._copy_all(session, transactions, self._new_load_id())
@@ -135,10 +135,10 @@ class WarehouseLoad:
         return None
 
     async def load_again(self, txn: Ready, check: Callable[[WarehouseSession], Awaitable[bool]]) -> bool:
-        """Load a quarantined transaction under the lock where `check` then says so; whether it was loaded now.
+        """Load a quarantined transaction under the lock if `check` allows it there. Returns: whether it was loaded now.
 
         Raises:
-            LoadStopped: a statement failed; after an UNKNOWN failure the next call's `check` tells.
+            LoadStopped: a statement failed; after an UNKNOWN failure the next call's `check` finds the outcome.
         """
         load_id = self._new_load_id()
         async with self._transaction() as session:
@@ -159,13 +159,13 @@ class WarehouseLoad:
         return f"{self._clock.now_ms():013d}-{self._token()}"
 
     async def _compare(self, session: WarehouseSession) -> None:
-        """Stop where the warehouse lacks a table or column, unless it was seen to have them all."""
+        """Stop if the warehouse lacks a table or column; skip the look if the last one found them all."""
         if not self._compared and (what := lacking(await session.columns())) is not None:
             raise LoadStopped(lacks(what))
         self._compared = True
 
     async def _lack(self) -> Failure | None:
-        """What the warehouse lacks, now that a statement missed something; None where all is there."""
+        """The missing tables and columns, after a statement failed on one; None if all are there."""
         self._compared = False
         try:
             async with self._rolled_back() as session:
@@ -179,7 +179,7 @@ class WarehouseLoad:
         """The session in a transaction that ends with the block: rolled back unless it was committed.
 
         Raises:
-            LoadStopped: whatever went wrong outside, classed; a table or column that is missing by its name.
+            LoadStopped: a failure outside, classed; a missing table or column is named.
         """
         try:
             async with self._rolled_back() as session:
@@ -191,7 +191,7 @@ class WarehouseLoad:
 
     @asynccontextmanager
     async def _rolled_back(self) -> AsyncIterator[WarehouseSession]:
-        """The same, with errors classed by what they say alone."""
+        """As `_transaction`, but errors are classed by their own text alone."""
         try:
             if self._session is None or self._session.closed:
                 self._session = await self._connect()
@@ -206,7 +206,7 @@ class WarehouseLoad:
             raise LoadStopped(Failure(FailureClass.DEFER, "outside", str(exc))) from exc
 
     async def _leave(self, session: WarehouseSession) -> None:
-        """Roll back what is open; a session that does not take even that is dropped."""
+        """Roll back; a session that does not even do that is dropped."""
         try:
             await session.rollback()
         except OutsideError as exc:
@@ -237,7 +237,7 @@ class WarehouseLoad:
 
 
 async def _copy_failure(session: WarehouseSession, exc: WarehouseError, load: OutputLoad, seen: int) -> Failure:
-    """What a failed COPY means: the load-error table is asked, not the message (rule D2)."""
+    """The meaning of a failed COPY, from the load-error table and not from the message (rule D2)."""
     output = load.flow.name
     failure = classify(exc.sqlstate, exc.message, named_file=False, output=output)
     if exc.sqlstate is None or session.closed:

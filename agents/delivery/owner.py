@@ -1,4 +1,4 @@
-"""What an owner of delivery's partitions does from assignment to revoke, whatever runs it: Faust, or a simulation."""
+"""The work of an owner of delivery's partitions from assignment to revoke, under Faust or in a simulation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,11 +25,11 @@ class DeliveryRounds:
         self._sooner.set()
 
     def stop(self) -> None:
-        """Let `run` return behind the round in hand."""
+        """Make `run` return after the round in hand."""
         self._leaving.set()
 
     def waits_for(self) -> str | None:
-        """Why the last round left something unloaded; None when it did not."""
+        """The reason why the last round left something unloaded; None if it did not."""
         failure = self._deliverer.deferred
         return None if failure is None else f"warehouse, {failure.reason}: {failure.detail[:200]}"
 
@@ -62,7 +62,7 @@ class DeliveryOwner(OwnedLoop[DeliveryRounds]):
             self.worker.look_sooner()
 
     def waits_for(self) -> str | None:
-        """Why the last round left something unloaded; None when it did not, or there are no rounds."""
+        """The reason why the last round left something unloaded; None if it did not, or if there are no rounds."""
         return None if self.worker is None else self.worker.waits_for()
 
     @asynccontextmanager

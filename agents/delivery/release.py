@@ -1,4 +1,4 @@
-"""Loading a transaction that delivery had set aside, once its fault is mended (rule D2)."""
+"""Loads a transaction that delivery had set aside, once its fault is repaired (rule D2)."""
 
 from enum import Enum
 from typing import Any, Final
@@ -16,7 +16,7 @@ from app.core.formats import object_keys
 from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import LEDGER
 from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
-from app.core.sink.chain import ChainId, decode_record
+from app.core.sink.chain import ChainId, decode_loadable
 from app.errors import ConfigurationError, LoadDeferred, LoadRejected
 from app.settings import Settings
 
@@ -24,7 +24,7 @@ _BATCHES_AT_ONCE: Final = 500
 
 
 class Released(Enum):
-    """What came of it."""
+    """The outcome of a release."""
 
     LOADED = "loaded"
     ALREADY_LOADED = "already loaded"
@@ -37,7 +37,7 @@ class Release(msgspec.Struct, frozen=True):
     txn_id: str
     result: Released
     present: dict[str, int]
-    """Batch -> how many of the transaction's lines the ledger already has, where that is why."""
+    """Batch -> the number of the transaction's lines that the ledger already has, if this is the reason of a refusal."""
 
 
 class _Check:
@@ -72,8 +72,9 @@ async def release(store: ObjectStore, connect: Connect, settings: Settings, cloc
 
     Raises:
         ConfigurationError: there is no such transaction, or delivery never set it aside.
+        NewerFormat: it has rows that this version does not know.
         LoadRejected: the warehouse refuses a file of it (again); nothing was loaded.
-        LoadDeferred: the warehouse cannot load now; nothing was loaded, or the next call finds it loaded.
+        LoadDeferred: the warehouse cannot load now; nothing was loaded, or the next call finds the transaction loaded.
     """
     record = await _record(store, txn_id)
     check = _Check(ready_of(record), await _own_lines(store, record))
@@ -96,14 +97,14 @@ async def _record(store: ObjectStore, txn_id: str) -> TransactionRecord:
     key = object_keys.record_key(epoch, partition, number)
     if await store.head(key) is None:
         raise ConfigurationError(f"no transaction {txn_id}: {key} does not exist")
-    record = decode_record(await store.get(key), ChainId(epoch, partition), number)
+    record = decode_loadable(await store.get(key), ChainId(epoch, partition), number)
     if record.txn_id != txn_id:
         raise ConfigurationError(f"no transaction {txn_id}: number {number} is {record.txn_id}")
     return record
 
 
 async def _own_lines(store: ObjectStore, record: TransactionRecord) -> dict[str, Any]:
-    """Batch -> the lines that the transaction's ledger answers for."""
+    """Batch -> the lines in the transaction's ledger."""
     ledger = record.output(LEDGER.name)
     if ledger.data_key is None:
         return {}

@@ -2,7 +2,7 @@
 
 The agent only hands messages to the runner of their partition; an exception there ends the worker (rule E6).
 `app.core.etl.step` decides a step, `agents.etl.partition` makes it durable, `tables.partition_state` keeps its state, and
-`agents.etl.owner` finds where an owner begins.
+`agents.etl.owner` finds the place where an owner begins.
 """
 
 import asyncio
@@ -19,15 +19,16 @@ from app.core.enrich.enrich import Enricher
 from app.core.formats.dead_letter import DeadLetterLimit
 from app.core.rules import EtlRules
 from app.errors import OutcomeUnknown
-from app.shell.runners import Inbox, PartitionRunners
+from app.shell.inbox import Inbox
+from app.shell.runners import PartitionRunners
 from app.topics import topics_of
 from tables.dimensions import Dimension
 from tables.partition_state import PartitionState
 
 APPEND_TIMEOUT_S: Final = CLIENT_TIMEOUT_S + 5.0
-"""Longest wait for the broker; a little more than the producer's own."""
+"""Longest wait for the broker; a little more than the producer's own limit."""
 KAFKA_OVERHEAD_BYTES: Final = 4096
-"""What a record batch with one message needs besides it."""
+"""Bytes of a record batch with one message, without the message."""
 
 topics: Final = topics_of(app.settings)
 blocks = app.source_topic(topics.blocks.name, topics.blocks.partitions)
@@ -89,7 +90,7 @@ def enricher() -> Enricher:
     return open_enricher(app.settings, articles.rows, campaigns.rows)
 
 
-app.when_starting(enricher)  # a file that cannot be read is a refusal to start
+app.when_starting(enricher)  # an unreadable file refuses the start
 runners: Final = PartitionRunners(app, topics.blocks.name, work)
 
 

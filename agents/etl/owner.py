@@ -1,4 +1,4 @@
-"""What an owner of an ETL partition does from assignment to revoke, whatever runs it: Faust, or a simulation."""
+"""The work of an owner of an ETL partition from assignment to revoke, under Faust or in a simulation."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -14,7 +14,7 @@ from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import TopicRecreated
 from app.shell.gc_tuning import spare_what_lives
-from app.shell.runners import Inbox
+from app.shell.inbox import Inbox
 
 log = structlog.get_logger(__name__)
 
@@ -23,18 +23,18 @@ class OwnedState(StepState, Protocol):
     """The stores of a worker's partitions: `tables.partition_state.PartitionState`."""
 
     async def verify_recovered(self, partition: int) -> None:
-        """See that recovery has read the log to its end. Raises NewerFormat, StoreLost, StepConflict."""
+        """Check that recovery has read the log to its end. Raises NewerFormat, StoreLost, StepConflict."""
 
     def reader(self, partition: int) -> StateReader:
-        """What a step of the partition may look up."""
+        """The look-ups for a step of the partition."""
 
 
 class EtlPorts(NamedTuple):
-    """What an owner reads from and writes to."""
+    """The ports of an owner."""
 
     state: OwnedState
     source_bounds: Callable[[int], Awaitable[tuple[int, int]]]
-    """Given a partition: the earliest offset that `blocks` still has, and one more than its last."""
+    """Given a partition, returns the earliest offset that `blocks` still has, and one more than its last."""
     append: Callable[[int, bytes], Awaitable[int]]
     """Send (partition, message) to `rows` and wait for every replica in sync; the message's offset (`StepPorts`)."""
     send_dead_letters: Callable[[int, Sequence[bytes]], Awaitable[None]]
@@ -46,7 +46,7 @@ async def own_partition(inbox: Inbox, rules: EtlRules, enricher: Enricher, ports
     """Own one partition: begin where the store ends, then step until it is revoked.
 
     Raises:
-        NewerFormat: what is next, in its state, its log or its source, is of a newer version (rule E10).
+        NewerFormat: the next message of its log or source, or its state, is of a newer version (rule E10).
     """
     partition, state = inbox.partition, ports.state
     await state.verify_recovered(partition)

@@ -1,17 +1,17 @@
-"""One partition of the ETL: gather what waits, let the core decide, make the step durable (rules E1 to E6, E8).
+"""One partition of the ETL: gather waiting messages, let the core decide, make the step durable (rules E1 to E6, E8).
 
 Ordered effects of a step, one step in flight a partition (rule E3):
 
-0. Copies of what it sets aside go to topic `dead-letters`, and the broker acknowledges them. A crash here: they are there
-   and no step says so; the next owner decides the same from the same bytes, and sends them again. Each is known by its
-   partition and offset, so that nobody takes the second for another one.
-1. The step goes to `rows` and the broker acknowledges it. A crash here: the message counts or it does not; recovery reads
-   the log and knows. Nothing else has happened.
-2. The store takes it with everything it changes in one batch, if its offset is the next one; otherwise somebody else wrote
-   (StepConflict): the worker ends and recovers. A crash after it: the source is read again, and dropped as applied.
-3. The core goes on from it, and the source messages are acknowledged. The commits are a hint only (rule E4).
+0. Copies of unreadable messages go to topic `dead-letters`, and the broker acknowledges them. A crash here: the copies are
+   there and no step names them; the next owner decides the same from the same bytes, and sends them again. Partition and
+   offset identify each copy, so the second one is no other message.
+1. The step goes to `rows` and the broker acknowledges it. A crash here: recovery reads the log and finds whether the message
+   counts. Nothing else has happened.
+2. The store takes the step with all its changes in one batch, if its offset is the next one; otherwise another worker wrote
+   (StepConflict): this worker ends and recovers. A crash after it: the source is read again, and dropped as applied.
+3. The core goes on from the step, and the source messages are acknowledged. The commits are a hint only (rule E4).
 
-A message that a newer version wrote is no failure: what comes before it is stepped, and then the partition waits for the
+A newer version's message is no failure: the messages before it become a step, and then the partition waits for the
 ETL's upgrade (rule E10).
 """
 
@@ -29,21 +29,21 @@ from app.core.formats.source import SourceMessage
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import StepMessage, encode_step
 from app.errors import DeadLettersExceeded, HistoryBroken, NewerFormat
-from app.shell.runners import Inbox
+from app.shell.inbox import Inbox
 from tables.store.position import StorePosition
 
 log = structlog.get_logger(__name__)
 
 HOLD_S: Final = 5.0
-"""Longest time that ticks alone, closing nothing, wait for company (rule E6)."""
+"""Longest time that watermark messages alone wait for other messages, if they close nothing (rule E6)."""
 COMPANY_S: Final = 0.02
-"""How long a few small messages wait for more, if they come less than that behind a step."""
+"""A few small messages wait so long for more, if they come less than this time after a step."""
 SMALL_BYTES: Final = 64 * 1024
-"""... and together are smaller than this."""
+"""Together these messages are smaller than this."""
 WAITING_LIMIT: Final = 256
-"""Source messages in hand; a step takes the first of them."""
+"""Most source messages in hand; a step takes the first of them."""
 WAITING_BYTES: Final = 16 * 1024 * 1024
-"""... and no more are taken in hand while these are as many bytes."""
+"""Most bytes in hand before one more message."""
 
 STEPS: Final = Counter("instream_etl_steps_total", "Steps that counted")
 STEP_SECONDS: Final = Histogram(
@@ -54,25 +54,25 @@ STEP_BYTES: Final = Counter("instream_etl_step_bytes_total", "Bytes of step mess
 LINES: Final = Counter("instream_etl_lines_total", "Lines decided, by what became of them", ["outcome"])
 DEAD_LETTERS: Final = Counter("instream_etl_dead_letters_total", "Source messages that cannot be read, set aside")
 REPLAYS: Final = Counter("instream_etl_replays_total", "Blocks met again and dropped whole")
-ALARMS: Final = Counter("instream_etl_alarms_total", "What an operator must hear of")
+ALARMS: Final = Counter("instream_etl_alarms_total", "Alarms for an operator")
 CAREFUL: Final = Counter("instream_etl_careful_steps_total", "Steps that failed twice and were taken line by line")
 STREAM_TIME: Final = Gauge("instream_etl_stream_time_seconds", "A partition's stream time", ["partition"])
 
 
 class StepCore(Protocol):
-    """What decides: `app.core.etl.step.PartitionEtl`."""
+    """The core that decides: `app.core.etl.step.PartitionEtl`."""
 
     @property
     def leftover(self) -> bool:
-        """Whether the last step left something due: the next one takes no messages, at once."""
+        """Whether the last step left closings that are due: the next step follows at once and takes no messages."""
 
     def take(self, waiting: Sequence[SourceMessage]) -> int:
-        """How many of the waiting messages the next step takes; 0 while `leftover`."""
+        """Number of waiting messages that the next step takes; 0 while `leftover`."""
 
     def decide(
         self, messages: Sequence[SourceMessage], number: int, predecessor: int, *, careful: bool = False
     ) -> StepDecision:
-        """The step that these messages make; changes nothing."""
+        """The step of these messages; changes nothing."""
 
     def declare_gap(self, first_available: int, number: int, predecessor: int) -> StepDecision:
         """The step that passes over source messages that are gone."""
@@ -82,17 +82,17 @@ class StepCore(Protocol):
 
 
 class StepState(Protocol):
-    """The stores that follow topic `rows`, of a worker's partitions."""
+    """The stores of a worker's partitions; they follow topic `rows`."""
 
     def position(self, partition: int) -> StorePosition:
-        """How far the partition's store goes."""
+        """The last step in the partition's store."""
 
     def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
         """Apply the owner's own step, stored by the broker at `offset` (rule E3, 2). Raises StepConflict."""
 
 
 class StepPorts(Protocol):
-    """What makes the steps of partitions durable."""
+    """The ports that make the steps of partitions durable."""
 
     @property
     def state(self) -> StepState:
@@ -100,7 +100,7 @@ class StepPorts(Protocol):
 
     @property
     def clock(self) -> Clock:
-        """For how long ticks are held, and metrics."""
+        """The clock for waits and metrics."""
 
     def append(self, partition: int, message: bytes, /) -> Awaitable[int]:
         """Send a message to `rows`; its offset once every replica in sync has it.
@@ -123,7 +123,7 @@ class EtlPartition:
     Args:
         core: Decides; loaded from the partition's store.
         inbox: Source messages from the applied offset + 1 on.
-        ports: Where steps go.
+        ports: Make steps durable.
     """
 
     def __init__(self, core: StepCore, inbox: Inbox, ports: StepPorts) -> None:
@@ -140,7 +140,7 @@ class EtlPartition:
         try:
             await self._run()
         finally:
-            STREAM_TIME.remove(self._inbox.partition)  # the next owner tells it
+            STREAM_TIME.remove(self._inbox.partition)  # the next owner reports it
 
     async def _run(self) -> None:
         while not self._inbox.closing:
@@ -154,7 +154,7 @@ class EtlPartition:
             await self._make_durable(decision)
 
     async def declare_gap(self, first_available: int) -> None:
-        """Step over source messages that retention has taken, with an alarm (rule E4)."""
+        """Pass over source messages that retention has deleted, with an alarm (rule E4)."""
         accepted = self._accepted()
         await self._make_durable(self._core.declare_gap(first_available, accepted.number + 1, accepted.offset))
 
@@ -163,7 +163,7 @@ class EtlPartition:
         return self._ports.state.position(self._inbox.partition).accepted
 
     async def _gather(self) -> None:
-        """Add what has come to what waits; wait only for the first message, and for company (`HOLD_S`, `COMPANY_S`)."""
+        """Add new messages to the waiting ones; wait only for the first, and for company (`HOLD_S`, `COMPANY_S`)."""
         timeout_s: float | None = None
         if self._held_since_s is not None:
             timeout_s = max(0.0, self._held_since_s + HOLD_S - self._clock.monotonic_s())
@@ -175,13 +175,16 @@ class EtlPartition:
             await self._take(0.0)
 
     async def _take(self, timeout_s: float | None) -> None:
-        """Add what has come, as far as there is room."""
+        """Add new messages while there is room."""
         if not self._is_full():
             room = WAITING_LIMIT - len(self._waiting)
             self._waiting += [_source(event) for event in await self._inbox.take(timeout_s, limit=room)]
 
     def _is_crowded(self) -> bool:
-        """Whether small messages come so fast that the next are worth a short wait: a step by itself costs some 2 ms."""
+        """Whether small messages come so fast that a short wait for the next ones saves time.
+
+        A step alone costs some 2 ms.
+        """
         return (
             0 < len(self._waiting) < WAITING_LIMIT
             and self._clock.monotonic_s() - self._stepped_at_s < COMPANY_S
@@ -196,7 +199,7 @@ class EtlPartition:
         return sum(len(message.value) for message in self._waiting)
 
     def _may_hold(self, taken: int) -> bool:
-        """Whether a step of ticks alone that closes nothing may wait for more; starts the wait."""
+        """Whether a step of watermark messages alone that closes nothing may wait for more; starts the wait."""
         if taken < len(self._waiting) or self._is_full():
             return False
         now_s = self._clock.monotonic_s()
@@ -205,7 +208,7 @@ class EtlPartition:
         return now_s - self._held_since_s < HOLD_S
 
     def _next_step(self) -> tuple[int, StepDecision]:
-        """The step that the waiting messages make, and how many of them it takes: those before a newer version's.
+        """The step of the waiting messages, and the number that it takes: those before a newer version's message.
 
         Raises:
             NewerFormat: the first of them, or the state, is of a newer version.
@@ -221,7 +224,7 @@ class EtlPartition:
                     tp = self._inbox.tp
                     place = f"{tp.topic}[{tp.partition}]"
                     raise NewerFormat(f"{place}@{taken[0].offset}: {exc}" if taken else f"state of {place}: {exc}") from exc
-                readable = readable[: len(readable) // 2]  # found in a few tries: it may be any, or a line in one
+                readable = readable[: len(readable) // 2]  # a few tries find it: it may be any message, or a line in one
 
     def _decide(self, messages: Sequence[SourceMessage]) -> StepDecision:
         """Ask the core; a step that fails twice is decided line by line (rule E6)."""
@@ -231,7 +234,7 @@ class EtlPartition:
                 try:
                     return self._core.decide(messages, accepted.number + 1, accepted.offset)
                 except (HistoryBroken, DeadLettersExceeded, NewerFormat, MemoryError):
-                    raise  # not to be mended by trying again
+                    raise  # another try does not help
                 except ANY_FAILURE:
                     log.exception("step failed", partition=self._inbox.partition, attempt=attempt, messages=len(messages))
             CAREFUL.inc()
@@ -257,11 +260,11 @@ class EtlPartition:
 
 def _source(event: Any) -> SourceMessage:
     message = event.message
-    return SourceMessage(message.offset, round(message.timestamp * 1000), event.value or b"")  # a null is no block either
+    return SourceMessage(message.offset, round(message.timestamp * 1000), event.value or b"")  # a null is no block, too
 
 
 def _observe(step: StepMessage, message: bytes) -> None:
-    """Count what a durable step was."""
+    """Count a durable step in the metrics."""
     STEPS.inc()
     STEP_BYTES.inc(len(message))
     STREAM_TIME.labels(step.partition).set(step.stream_time_ms / 1000)

@@ -10,12 +10,13 @@ from agents.sink.chain_store import sweep
 from agents.sink.partition import RANDOM_BYTES, SinkPartition, SinkPorts, commit_rules, serve
 from app.apps import sink as app
 from app.core.sink.chain import ChainId, LogBounds
+from app.shell.inbox import Inbox
 from app.shell.owned_loop import crash_on_failure
-from app.shell.runners import Inbox, PartitionRunners
+from app.shell.runners import PartitionRunners
 from app.topics import topics_of
 
 SWEEPING_PARTITION: Final = 0
-"""Whoever owns it sweeps for all."""
+"""The owner of this partition sweeps for all."""
 SWEEP_INTERVAL_S: Final = 86_400
 
 _topics = topics_of(app.settings)
@@ -57,7 +58,7 @@ def _sink_of(partition: int) -> SinkPartition:
 
 @asynccontextmanager
 async def _sweeping(partition: int) -> AsyncIterator[None]:
-    """Sweep beside the work on one partition; with its end the sweep ends too."""
+    """Sweep beside the work on one partition; the sweep ends with that work."""
     if partition != SWEEPING_PARTITION:
         yield
         return
@@ -69,7 +70,7 @@ async def _sweeping(partition: int) -> AsyncIterator[None]:
 
 
 async def _sweep_daily() -> None:
-    """Delete what was staged and never committed (rule S4)."""
+    """Delete files that were staged and never committed (rule S4)."""
     while True:
         await sweep(app.ports.objects, app.ports.clock.now_ms())
         await asyncio.sleep(SWEEP_INTERVAL_S)

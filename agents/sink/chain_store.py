@@ -1,4 +1,4 @@
-"""A partition's transaction chain in S3: finding its end, committing to it, and finishing what was committed.
+"""A partition's transaction chain in S3: finding its end, committing to it, and finishing committed transactions.
 
 `app.core.sink.chain` decides what to do; this file does it, by calls that are repeated until they work. While S3 does not
 answer, nothing is lost: the rows wait in the log.
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final, TypeVar
+from typing import Final, TypeVar, assert_never
 
 import structlog
 from prometheus_client import Counter as Metric
@@ -43,15 +43,15 @@ log = structlog.get_logger(__name__)
 PAGE: Final = 1000
 """Records in one listing. Source: S3 API, ListObjectsV2."""
 BACKOFF: Final = Backoff(first_s=0.2, longest_s=15.0)
-"""While S3 does not answer."""
+"""Pauses while S3 does not answer."""
 
 PHASE_SECONDS = Histogram(
     "instream_sink_commit_seconds", "Time of each phase of a transaction", ["phase"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )  # fmt: skip
-CONFLICTS = Metric("instream_sink_conflicts_total", "Commits that found their number taken, by whom", ["holder"])
+CONFLICTS = Metric("instream_sink_conflicts_total", "Commits that found their number taken, by holder", ["holder"])
 RETRIES = Metric("instream_sink_retries_total", "Calls to S3 that are tried again", ["error"])
-SWEPT = Metric("instream_sink_swept_objects_total", "Old staged objects, by what was done", ["verdict"])
+SWEPT = Metric("instream_sink_swept_objects_total", "Old staged objects, by verdict", ["verdict"])
 
 Sleep = Callable[[float], Awaitable[None]]
 Answer = TypeVar("Answer")
@@ -59,7 +59,7 @@ Answer = TypeVar("Answer")
 
 @contextmanager
 def timed(phase: str) -> Iterator[None]:
-    """Observe how long a phase takes; one that fails is not observed."""
+    """Observe the time of a phase; a failed phase is not observed."""
     started_s = perf_counter()
     yield
     PHASE_SECONDS.labels(phase).observe(perf_counter() - started_s)
@@ -74,9 +74,11 @@ class ChainStore:
         self._sleep = sleep
 
     async def find_end(self, after: int = 0) -> TransactionRecord | None:
-        """The record with the highest number, given that `after` exists (0: nothing is known); None for an empty chain.
+        """The record with the highest number; None for an empty chain.
 
-        Leaps ahead in steps that double, then halves: a listing each, some two dozen for a chain of millions.
+        `after` is a number that exists, or 0 if none is known.
+
+        Each listing leaps twice as far as the last one; then leaps halve. A chain of millions needs some two dozen listings.
 
         Raises:
             ChainBroken: a number is missing, or the record cannot be read.
@@ -95,10 +97,10 @@ class ChainStore:
         return await self.read(number) if number else None
 
     async def read(self, number: int) -> TransactionRecord | None:
-        """The record of `number`, None where there is none yet.
+        """The record of `number`, or None if there is none yet.
 
         Raises:
-            ChainBroken: what lies there is not its record.
+            ChainBroken: the object there is not its record.
             NewerFormat: a newer sink committed it.
         """
         try:
@@ -116,9 +118,11 @@ class ChainStore:
             ))  # fmt: skip
 
     async def commit(self, record: TransactionRecord) -> TransactionRecord:
-        """Put the record where its number belongs, unless one is there; the record that is there now (rules S1, S4).
+        """Put the record at the key of its number, unless one is there.
 
-        Guarantees: every caller of this number gets the same answer, whatever answers got lost on the way.
+        Returns: the record that is there now (rules S1, S4).
+
+        Guarantees: every caller of this number gets the same answer, even if answers of S3 got lost.
         """
         key = object_keys.record_key(*self.chain_id, record.number)
         with timed("commit"):
@@ -149,7 +153,7 @@ class ChainStore:
         return effects
 
     async def clear(self, staged_keys: Sequence[str]) -> None:
-        """Step 5: delete staged objects, of a finished transaction or of one whose number is another's (rule S4)."""
+        """Step 5: delete staged objects of a finished transaction, or of one whose number another one has (rule S4)."""
         if staged_keys:
             with timed("clear"):
                 await self._insist(lambda: self.objects.delete(staged_keys))
@@ -179,7 +183,7 @@ class ChainStore:
             await self._verify(move)
 
     async def _verify(self, move: Move) -> None:
-        """A staged object that is gone was moved before: its copy must be what the record says (rule S3)."""
+        """If a staged object is gone, it was moved before: its copy must have the record's digest (rule S3)."""
         try:
             body = await self._insist(lambda: self.objects.get(move.target))
         except ObjectMissing:
@@ -188,7 +192,7 @@ class ChainStore:
             raise ChainBroken(f"{move.target} is not the file that its record names")
 
     async def _insist(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer of an idempotent call, however long the service takes to give one."""
+        """The answer of an idempotent call, repeated until the service gives one."""
         failures = 0
         while True:
             try:
@@ -202,12 +206,13 @@ class ChainStore:
 
 
 async def sweep(objects: ObjectStore, now_ms: int, sleep: Sleep = asyncio.sleep) -> dict[Leftover, int]:
-    """Judge every transaction whose staged objects are all older than a day (rule S4), of whatever partition.
+    """Judge every transaction, of any partition, whose staged objects are all older than a day (rule S4).
 
-    What was staged and lost its number to another is deleted; what is committed is finished once more and then deleted;
-    what may still be committed stays, and so does what belongs to a broken chain, whose owner will stop on it.
+    If another transaction has the number, the staged objects are deleted. If the transaction is committed, it is finished
+    once more and then its staged objects are deleted. If it may still be committed, they stay; they also stay if its chain
+    is broken, because the chain's owner will stop on it.
 
-    Returns: how many transactions got each verdict.
+    Returns: verdict -> number of transactions.
 
     Guarantees: harmless beside running sinks and other sweeps.
     """
@@ -230,10 +235,17 @@ async def sweep(objects: ObjectStore, now_ms: int, sleep: Sleep = asyncio.sleep)
 async def _sweep_one(chain: ChainStore, whose: StagedBy, staged_keys: list[str]) -> Leftover:
     holder = await chain.read(whose.number)
     verdict = judge_leftover(whose, holder)
-    if holder is not None and verdict is Leftover.FINISH:
-        await chain.finish(holder)
-    if verdict is not Leftover.KEEP:
-        await chain.clear(staged_keys)
+    match verdict:
+        case Leftover.FINISH:
+            if holder is not None:
+                await chain.finish(holder)
+            await chain.clear(staged_keys)
+        case Leftover.DELETE:
+            await chain.clear(staged_keys)
+        case Leftover.KEEP:
+            pass
+        case _:
+            assert_never(verdict)
     return verdict
 
 

@@ -24,14 +24,14 @@ from app.core.sink.open_transaction import CommitRules, OpenTransaction, Recepti
 from app.errors import NewerFormat
 from app.settings import Settings
 from app.shell.foreign import note_foreign
-from app.shell.runners import Inbox
+from app.shell.inbox import Inbox
 
 log = structlog.get_logger(__name__)
 
-TRANSACTIONS = Counter("instream_sink_transactions_total", "Committed transactions, by what they hold", ["kind"])
+TRANSACTIONS = Counter("instream_sink_transactions_total", "Committed transactions, by content", ["kind"])
 ROWS = Counter("instream_sink_rows_total", "Rows in committed transactions", ["output"])
 BYTES = Counter("instream_sink_file_bytes_total", "Bytes of files in committed transactions", ["output"])
-MESSAGES = Counter("instream_sink_messages_total", "Step messages, by what they were to the sink", ["arrival"])
+MESSAGES = Counter("instream_sink_messages_total", "Step messages, by kind for the sink", ["arrival"])
 ROLLED_FORWARD = Counter("instream_sink_rolled_forward_total", "Committed transactions that were finished once more")
 BUFFERED = Gauge("instream_sink_buffered_bytes", "Bytes of step messages in the open transaction", ["partition"])
 NUMBER = Gauge("instream_sink_number", "Number of the last finished transaction", ["partition"])
@@ -40,13 +40,13 @@ STREAM_TIME = Gauge("instream_sink_stream_time_seconds", "Stream time of the las
 Announce = Callable[[bytes], Awaitable[None]]
 """Send a ready.json to topic `manifests`; returns when the broker has it."""
 AskBounds = Callable[[], Awaitable[LogBounds]]
-"""What the partition's log holds now."""
+"""The bounds of the partition's log now."""
 RandomHex = Callable[[], str]
 
 POLL_S: Final = 0.5
-"""How often a partition without messages looks whether it is time to commit."""
+"""A partition without messages checks so often whether it is time to commit."""
 RANDOM_BYTES: Final = 4
-"""Random bytes in a transaction's id: they tell two writers of one number apart."""
+"""Random bytes in a transaction's id: two writers of one number have different ids."""
 
 
 _ENCODER: Final = ThreadPoolExecutor(1, thread_name_prefix="encode")
@@ -54,7 +54,7 @@ _ENCODER: Final = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
 
 class SinkPorts(NamedTuple):
-    """What the sink of one partition is connected to."""
+    """The ports of the sink of one partition."""
 
     objects: ObjectStore
     announce: Announce
@@ -65,7 +65,7 @@ class SinkPorts(NamedTuple):
 
 
 class Displaced(NamedTuple):
-    """A commit found its number taken by another writer, whose transaction is ready now; the open messages are dropped."""
+    """Another writer had the number of a commit; its transaction is ready now, and the open messages are dropped."""
 
     read_from: int
 
@@ -78,8 +78,8 @@ def commit_rules(settings: Settings) -> CommitRules:
 class SinkPartition:
     """Collects the messages of one partition and commits them. One caller at a time; begin with `open`.
 
-    After an exception, or when cancelled at whatever point, it is dropped and another one opened: what was not committed
-    is in the log, what was committed is finished by whoever opens next.
+    After an exception or a cancellation at any point, drop it and open another one: uncommitted messages are in the log, and
+    the next one to open finishes a committed transaction.
     """
 
     def __init__(self, chain_id: ChainId, rules: CommitRules, ports: SinkPorts) -> None:
@@ -94,7 +94,7 @@ class SinkPartition:
 
     @property
     def acknowledged(self) -> int:
-        """The last offset that a finished transaction answers for: what may be acknowledged."""
+        """The last offset that a finished transaction covers: it may be acknowledged."""
         return self._end.last_offset
 
     @property
@@ -104,27 +104,27 @@ class SinkPartition:
 
     @property
     def holds_messages(self) -> bool:
-        """Whether messages are taken that no transaction answers for yet."""
+        """Whether there are messages that no transaction covers yet."""
         return self._open.next_offset > self._end.next_offset
 
     async def open(self) -> int:
         """Find the chain's end, roll it forward, and go on behind it (rules S3, S5).
 
-        Returns: the offset to read from. It may lie before the chain's end: the last counted message is read again, to
-        compare it with its digest, where the log still has it.
+        Returns: the offset to read from. It may lie before the chain's end: the last accepted message is read again, if the
+        log still has it, to compare its digest.
 
         Raises:
-            ChainGap: the log lacks messages that no transaction answers for.
-            TopicRecreated: the chain answers for messages that the log never had.
+            ChainGap: the log lacks messages that no transaction covers.
+            TopicRecreated: the chain covers messages that the log never had.
             ChainBroken: the chain contradicts itself.
             NewerFormat: a newer sink committed its end.
         """
         return await self._go_on_behind(await self._chain.find_end())
 
     def take(self, offset: int, message: bytes | None) -> Reception:
-        """Take the next message of the log; zombies' are known by the rule that every reader shares (rule E2).
+        """Take the next message of the log; the rule of every reader recognises messages of zombies (rule E2).
 
-        Raises: what `OpenTransaction.take` raises.
+        Raises: as `OpenTransaction.take`.
         """
         arrival = self._open.take(offset, message, self._clock.monotonic_s())
         MESSAGES.labels(arrival.value).inc()
@@ -138,27 +138,27 @@ class SinkPartition:
         return self._open.due(self._clock.monotonic_s(), self._rules)
 
     async def commit(self) -> Displaced | None:
-        """Make the open messages a transaction, in this order (rule S1); each line says what a crash behind it leaves.
+        """Make the open messages a transaction, in this order (rule S1); each line names the remains of a crash after it.
 
-        1 stage the files: objects in jobdata/ that nobody names; the messages come again, the sweep deletes them once
-          their number is another's.
-        2 commit the record: from here the transaction exists, and whoever opens the partition next does 3 to 5.
+        1 stage the files: objects in jobdata/ without a record. The messages come again; the sweep deletes the objects once
+          another transaction has the number.
+        2 commit the record: from here the transaction exists, and the next owner of the partition does 3 to 5.
         3 move the files to data/, 4 write the manifests and ready.json, announce: done again by that owner, with the same
           bytes; delivery sees nothing before ready.json, and needs no announcement.
         5 delete the staged files: the owner finds them gone and compares their copies with the record's digests. The
           caller then acknowledges the messages; otherwise they come again and are known to be behind the chain's end.
 
-        Where the number is taken by another writer (rule S4) our files are deleted, its transaction is finished, and
-        everything behind the chain's end is to be read again.
+        If another writer has taken the number (rule S4), our files are deleted, its transaction is finished, and everything
+        behind the chain's end must be read again.
 
-        Returns: None when the transaction is ready, Displaced when its number was another's.
+        Returns: None if the transaction is ready, Displaced if another writer had its number.
         """
         open_, now_ms = self._open, self._clock.now_ms()
         txn = object_keys.txn_id(*self.chain_id, open_.end.number + 1, self._ports.random_hex())
         with timed("encode"):
             encode = partial(encode_outputs, open_.streams, open_.ledger, open_.replays, txn, open_.dead_letters)
             files = await asyncio.get_running_loop().run_in_executor(_ENCODER, encode)
-        open_.streams.clear()  # they are in the files: while S3 stalls, one of the two is enough to hold
+        open_.streams.clear()  # they are in the files: while S3 stalls, keep only the files
         ours = record_of(open_, txn, files, now_ms)
         await self._chain.stage(ours, [file.body for file in files])
         found = await self._chain.commit(ours)
@@ -183,7 +183,7 @@ class SinkPartition:
         return max(self._end.read_from, bounds.earliest)
 
     async def _finish(self, record: TransactionRecord) -> None:
-        """Steps 3, 4 and 5 of a committed transaction, ours or not."""
+        """Steps 3, 4 and 5 of a committed transaction, ours or another writer's."""
         effects = await self._chain.finish(record)
         with timed("announce"):
             await self._ports.announce(effects.announcement)
@@ -211,11 +211,11 @@ class SinkPartition:
 async def serve(inbox: Inbox, sink: SinkPartition) -> None:
     """One partition from assignment to revoke: take, collect, commit, acknowledge.
 
-    Messages are acknowledged only once a finished transaction answers for them (S3). What is open on revoke is dropped:
-    it comes again to the next owner (S5).
+    Messages are acknowledged only once a finished transaction covers them (S3). Open messages are dropped on revoke: they
+    come again to the next owner (S5).
 
     Raises:
-        NewerFormat: the next message, or the chain's end, is of a newer version; what came before it is committed (E10).
+        NewerFormat: the next message, or the chain's end, is of a newer version; the messages before it are committed (E10).
     """
     await inbox.start_at(await sink.open())
     while not inbox.closing:
@@ -228,7 +228,7 @@ async def serve(inbox: Inbox, sink: SinkPartition) -> None:
 
 
 async def _take(inbox: Inbox, sink: SinkPartition, event: Any) -> Reception:
-    """Take a message. Raises NewerFormat: before that, what is open is committed, for nothing more will come to it."""
+    """Take a message. Raises NewerFormat, after the commit of the open messages, because no more will come to them."""
     offset = event.message.offset
     try:
         with placed(f"{inbox.tp.topic}[{inbox.partition}]@{offset}"):

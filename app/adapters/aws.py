@@ -1,4 +1,4 @@
-"""What the three AWS adapters share: clients with short timeouts, threads to run them in, and names for their failures."""
+"""Shared by the three AWS adapters: clients with short timeouts, threads to run them in, and names for their failures."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -37,7 +37,7 @@ def new_session() -> boto3.session.Session:
 
 
 def client_config(threads: int, attempts: int) -> Config:
-    """Timeouts of seconds and at most `attempts` tries: who calls knows better when to try again, and says so."""
+    """Timeouts of seconds and at most `attempts` tries: the caller knows better when to try again."""
     return Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
@@ -75,7 +75,7 @@ def failure(what: str, exc: Exception, *, write: bool = False) -> OutsideError:
     Args:
         what: the call and its subject, for the text.
         exc: what boto3 raised.
-        write: repeating the call is not harmless, so that "may have happened" must be told from "did not happen".
+        write: repeating the call is not harmless, so "may have happened" and "did not happen" are different errors.
 
     Returns:
         OutcomeUnknown for a write whose answer was lost (a read timeout, a connection closed, 500, 502, 504); else
@@ -109,4 +109,4 @@ class Threads:
 
 
 BOTO_ERRORS: Final = (ClientError, BotoCoreError)
-"""What a boto3 call raises."""
+"""The exceptions of a boto3 call."""

@@ -1,4 +1,4 @@
-"""Where IP addresses are: a database in MaxMind's format, read from disk (rule J5).
+"""The places of IP addresses: a database in MaxMind's format, read from disk (rule J5).
 
 Source: the format is described at maxmind.github.io/MaxMind-DB; GeoLite2-City, GeoIP2-City and DB-IP City files fit.
 """
@@ -20,7 +20,7 @@ UNREADABLE = Counter("instream_geo_unreadable_total", "Addresses whose entry in 
 
 
 def location_lookup(settings: Settings) -> Callable[[str], Location]:
-    """The place of an address, from `settings.geo_database`; nowhere for all where none is set.
+    """Looks up the place of an address in `settings.geo_database`; without a database no address has a place.
 
     Raises:
         ConfigurationError: the file is missing or no such database.
@@ -31,7 +31,7 @@ def location_lookup(settings: Settings) -> Callable[[str], Location]:
 
 
 class GeoDatabase:
-    """One open .mmdb file, mapped into memory; it needs no closing before the process ends, but may be closed."""
+    """One open .mmdb file, mapped into memory. It may be closed; the end of the process closes it too."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -40,11 +40,11 @@ class GeoDatabase:
             raise ConfigurationError(f"INSTREAM_GEO_DATABASE {path}: {exc}; give a MaxMind-format .mmdb file") from exc
 
     def location_of(self, ip: str) -> Location:
-        """Country (ISO code), region and city (English names) of `ip`; what the database does not say is None."""
+        """Country (ISO code), region and city (English names) of `ip`; a value that the database does not have is None."""
         try:
             entry = self._reader.get(ip)
         except (ValueError, maxminddb.InvalidDatabaseError) as exc:
-            # A database of IPv4 asked for IPv6, or a damaged entry: an event without a place, not an event lost.
+            # An IPv6 address in a database of IPv4, or a damaged entry: the event has no place, but it is not lost.
             UNREADABLE.inc()
             log.debug("address has no readable entry", error=str(exc))
             return Location()

@@ -62,7 +62,7 @@ async def _described(client: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 async def ensure_topics(settings: Settings) -> None:
-    """Create what is missing of `topics_of(settings)` and verify the rest; returns once every partition has a leader.
+    """Create the missing topics of `topics_of(settings)` and verify the others; return when every partition has a leader.
 
     Safe to call from any number of processes at once.
 
@@ -146,7 +146,7 @@ async def committed_offsets(settings: Settings, group: str) -> dict[tuple[str, i
 async def lag(settings: Settings, group: str, topic: str) -> dict[int, int]:
     """Partition -> messages of `topic` that consumer group `group` has not acknowledged.
 
-    A partition without a commit lags by all that the log still has.
+    If a partition has no commit, all messages that the log still has count.
 
     Raises:
         ServiceUnavailable: the brokers do not answer.
@@ -159,7 +159,7 @@ async def lag(settings: Settings, group: str, topic: str) -> dict[int, int]:
 
 
 async def reads_next(logs: Logs, group: str, topic: str, partition: int) -> int:
-    """The offset of a partition that a consumer group reads next, or the earliest there is behind it.
+    """The offset that a consumer group reads next in a partition, or the earliest later offset that the log still has.
 
     Raises:
         ServiceUnavailable: the brokers do not answer.
@@ -219,7 +219,7 @@ class LogReader:
         return await self._bounds(self._consumer.end_offsets, topic, partitions)
 
     async def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """What consumer group `group` has acknowledged (`committed_offsets`)."""
+        """The offsets that consumer group `group` has acknowledged (`committed_offsets`)."""
         return await committed_offsets(self._settings, group)
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:

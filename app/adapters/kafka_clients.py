@@ -1,7 +1,7 @@
 """The settings of every Kafka client, in one place: what each kind is made with, from the settings of the process.
 
-A client is made with what one of these functions gives and with nothing besides: `AIOKafkaProducer(**producer(settings))`.
-What all have in common is `every_client`: a new setting of all clients is a line there, and is declared in `app.settings`.
+Each client takes its settings from one of these functions and from nowhere else: `AIOKafkaProducer(**producer(settings))`.
+All clients share `every_client`: a new setting of all clients is a line there, and is declared in `app.settings`.
 
     producer        appends to topics: a worker's, inside Faust (`app.shell.transport`), and those of benchmarks
     group_member    a worker's consumer, inside Faust
@@ -15,9 +15,9 @@ from typing import Any, Final
 from app.settings import Settings
 
 CLIENT_ID: Final = "instream"
-"""How brokers name us in their logs and metrics."""
+"""Our name in the brokers' logs and metrics."""
 REQUEST_TIMEOUT_S: Final = 20
-"""Longest wait for a broker's answer, but to what is appended."""
+"""Longest wait for a broker's answer; appends have a limit of their own."""
 APPEND_TIMEOUT_S: Final = 30
 """Longest time that a producer tries to append a message."""
 SESSION_TIMEOUT_S: Final = 6
@@ -27,24 +27,27 @@ HEARTBEAT_S: Final = 1
 REBALANCE_TIMEOUT_S: Final = 30
 """Longest time that the group waits for a member to let go of its partitions."""
 MAX_POLL_INTERVAL_S: Final = 1000
-"""Longest time between two polls of a live member: a store that is loaded takes some. The watchdog looks closer."""
+"""Longest time between two polls of a live member: loading a store takes long. The watchdog has shorter limits."""
 COMMIT_INTERVAL_S: Final = 1.0
 POLL_S: Final = 0.2
-"""Longest wait for messages. Faust polls for 1 s and lets the broker hold a fetch for 1.5 s, and everything else asked of
-the consumer's thread or connection waits for both: recovery, commits, seeks. With this a worker joins seconds sooner."""
+"""Longest wait for messages. Faust polls for 1 s and lets the broker hold a fetch for 1.5 s, and all other work of the
+consumer's thread or connection waits for both: recovery, commits, seeks. This value lets a worker join seconds sooner."""
 BATCH_BYTES: Final = 1_000_000
 """Most that a producer puts into one batch of a partition; a larger message is a batch of its own. The clients' usual
-16 KB is less than one block, and a request for each block costs the bridge twice as much as all else that it does with it.
+16 KB is less than one block, and one request a block would cost the bridge twice as much as all its other work on the block.
 Every topic allows batches of 1 MiB: a broker's default."""
 
 
 def every_client(settings: Settings) -> dict[str, Any]:
-    """What every client is made with."""
+    """The settings of every client."""
     return {"bootstrap_servers": settings.kafka, "client_id": CLIENT_ID}
 
 
 def producer(settings: Settings) -> dict[str, Any]:
-    """An idempotent producer: its retries neither double nor reorder, and every replica in sync has what it acknowledges."""
+    """An idempotent producer.
+
+    Its retries neither double nor reorder, and an acknowledged message is on every replica in sync.
+    """
     return every_client(settings) | {
         "acks": "all",
         "enable_idempotence": True,
@@ -78,7 +81,7 @@ def group_member(settings: Settings, group: str, assignor: Any) -> dict[str, Any
 
 
 def log_reader(settings: Settings, fetch_max_wait_ms: int = 500) -> dict[str, Any]:
-    """A consumer without a group, which is put where it is to read.
+    """A consumer without a group; its user seeks it to the place to read.
 
     Args:
         settings: the process's.
@@ -100,7 +103,7 @@ def admin(settings: Settings, request_timeout_ms: int = REQUEST_TIMEOUT_S * 1000
 
 
 def faust(settings: Settings) -> dict[str, Any]:
-    """What Faust's own code reads; its clients are made with `producer` and `group_member`."""
+    """The options that Faust's own code reads; its clients are made with `producer` and `group_member`."""
     return {
         "broker": [f"kafka://{server.strip()}" for server in settings.kafka.split(",")],
         "broker_request_timeout": REQUEST_TIMEOUT_S,

@@ -32,7 +32,10 @@ _KEY_BYTES: Final = 32
 
 
 def hash_key(block: bytes) -> int:
-    """Where a block goes in the stream's 2^128 hash keys: even over blocks, the same for every attempt of one block."""
+    """The place of a block in the stream's 2^128 hash keys.
+
+    Evenly spread over blocks, the same for every attempt of one block.
+    """
     return int.from_bytes(blake2b(block[5:25] if len(block) >= HEADER_BYTES else block, digest_size=16).digest())
 
 
@@ -42,7 +45,7 @@ def fits(block: bytes) -> bool:
 
 
 def calls_of(blocks: Sequence[bytes]) -> Iterator[list[int]]:
-    """Indices of the blocks that go into each PutRecords call; what is too large for a record is in none."""
+    """Indices of the blocks that go into each PutRecords call; a block that is too large for a record is in no call."""
     some: list[int] = []
     call_bytes = 0
     for index, block in enumerate(blocks):
@@ -59,7 +62,7 @@ def calls_of(blocks: Sequence[bytes]) -> Iterator[list[int]]:
 
 
 class KinesisBlockStream:
-    """The stream named in the settings. boto3 repeats nothing here: who puts and who reads decide that."""
+    """The stream named in the settings. boto3 repeats nothing here: the callers decide about retries."""
 
     def __init__(self, settings: Settings) -> None:
         self._stream = settings.stream
@@ -78,8 +81,8 @@ class KinesisBlockStream:
     async def put(self, blocks: Sequence[bytes]) -> list[PutOutcome]:
         """Put each block as a record; one attempt, split by the service's limits.
 
-        Returns: an outcome for each block, in order. A call that failed whole gives its code to each of its blocks; one
-        whose answer was lost gives `OutcomeUnknown` (they may be there: putting them again is harmless, rule E7).
+        Returns: an outcome for each block, in order. If a whole call failed, each of its blocks has the call's code. If its
+        answer was lost, each has `OutcomeUnknown`: the blocks may be there, and putting them again is harmless (rule E7).
         """
         outcomes = [PutOutcome(TOO_LARGE)] * len(blocks)
         for indices in calls_of(blocks):
@@ -123,7 +126,7 @@ class KinesisBlockStream:
         self._threads.close()
         self._client.close()
 
-    # --- what runs in a thread
+    # --- calls that run in a thread
 
     def _create(self, shards: int) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What the audit asks of the warehouse: ledger, replay reports, and how far delivery is (rules A1, A2)."""
+"""The audit's questions to the warehouse: ledger, replay reports, and the progress of delivery (rules A1, A2)."""
 
 import asyncio
 from collections.abc import Sequence
@@ -34,7 +34,10 @@ class WarehouseLedger:
         self._connection: Connection | None = None
 
     async def delivery(self, epoch: int) -> Delivery:
-        """How far delivery is. Progress is read first: what is quarantined in between is known as such before it counts."""
+        """The progress of delivery.
+
+        Progress is read first: a transaction that is quarantined in between is in the second answer.
+        """
         reached = await self._rows(_PROGRESS, [epoch])
         quarantined = [Quarantined(*row) for row in await self._rows(_QUARANTINED, [epoch])]
         return Delivery({part: Delivered(number, moment_ms(moment)) for part, number, moment in reached}, quarantined)
@@ -54,7 +57,7 @@ class WarehouseLedger:
         return {batch_id: frozenset(blocks) for batch_id, blocks in found.items()}
 
     async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
-        """Of each batch the blocks of which a copy could not be read."""
+        """For each batch, the blocks of which a copy could not be read."""
         found: dict[str, dict[int, str]] = {}
         for batch_id, block, reason in await self._of_batches(_DEAD_LETTERS, batch_ids):
             found.setdefault(batch_id, {})[block] = reason

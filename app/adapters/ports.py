@@ -1,4 +1,6 @@
-"""The ports: what the shell asks of S3, the registry, Kinesis, Kafka's logs. Each has a real adapter and an in-memory twin.
+"""The ports through which the shell uses S3, the registry, Kinesis and Kafka's logs.
+
+Each has a real adapter and an in-memory twin.
 
 All calls are coroutines, so that one scheduler can drive the real and the simulated world alike. Idempotence is a result,
 not an exception; exceptions are those of `app.errors`.
@@ -14,7 +16,7 @@ from app.core.formats.registry_item import BatchState, RegistryItem
 
 
 class PutResult(Enum):
-    """What a conditional PUT found."""
+    """The result of a conditional PUT."""
 
     CREATED = "created"
     EXISTS = "exists"
@@ -88,7 +90,7 @@ class Registry(Protocol):
 
 
 class PutOutcome(msgspec.Struct, frozen=True):
-    """What Kinesis said of one record of a put."""
+    """Kinesis's answer for one record of a put."""
 
     error: str | None = None
     """None where it was taken; else the service's error code, e.g. ProvisionedThroughputExceededException."""

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session
 from app.core.formats.registry_item import BatchState, RegistryItem, decode_item, encode_item, move
-from app.errors import FormatInvalid, IllegalMove, NewerFormat
+from app.errors import FormatInvalid, IllegalMove, NewerFormat, RegistryItemsInvalid
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class DynamoRegistry:
             raise failure(f"CreateTable {self._table}", exc) from exc
 
     async def register(self, item: RegistryItem) -> None:
-        """Add a batch in state open; registering it again changes nothing, whatever became of it since.
+        """Add a batch in state open; registering it again changes nothing, whatever its state is by then.
 
         Raises:
             ServiceUnavailable: it may or may not be there; register it again.
@@ -61,7 +61,7 @@ class DynamoRegistry:
 
         Raises:
             NewerFormat: a newer version registered it.
-            FormatInvalid: what the table has is no batch.
+            FormatInvalid: the table's item is no batch.
         """
         call = partial(self._client.get_item, TableName=self._table, Key={"batch_id": {"S": batch_id}}, ConsistentRead=True)
         try:
@@ -71,13 +71,15 @@ class DynamoRegistry:
         return decode_item(answer["Item"]) if "Item" in answer else None
 
     async def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
-        """Open batches received before the bound: of the epoch before, so that one left behind is seen, then of this one.
+        """Open batches received before the bound.
+
+        Batches of the epoch before come first, so that a batch left behind is seen.
 
         The index follows the table within a moment: a batch just completed may still be among them.
 
         Raises:
             NewerFormat: a newer version registered one of them; raised behind those that can be read.
-            FormatInvalid: one of them is no batch; likewise.
+            RegistryItemsInvalid: some of them are no batch; likewise.
         """
         queries = []
         for epoch in range(max(1, self._epoch - 1), self._epoch + 1):
@@ -94,7 +96,7 @@ class DynamoRegistry:
 
         Raises:
             NewerFormat: a newer version registered one of them; raised behind those that can be read.
-            FormatInvalid: one of them is no batch; likewise.
+            RegistryItemsInvalid: some of them are no batch; likewise.
         """
         scan = partial(self._client.scan, TableName=self._table, ConsistentRead=True)
         async for item in self._pages("Scan", scan):
@@ -158,8 +160,12 @@ class DynamoRegistry:
         return True
 
     async def _pages(self, what: str, *calls: "partial[Any]") -> AsyncIterator[RegistryItem]:
-        """Every item of paginated reads; an empty page is not the end. What cannot be read is raised at the end of all."""
-        unreadable: FormatInvalid | NewerFormat | None = None
+        """Every item of paginated reads; an empty page is not the end.
+
+        An error about unreadable items is raised after all other items.
+        """
+        newer: NewerFormat | None = None
+        invalid: list[str] = []
         for call in calls:
             start: dict[str, Any] | None = {}
             while start is not None:
@@ -170,14 +176,19 @@ class DynamoRegistry:
                 for stored in answer.get("Items", []):
                     try:
                         item = decode_item(stored)
-                    except (FormatInvalid, NewerFormat) as exc:
-                        unreadable = exc if unreadable is None or isinstance(exc, NewerFormat) else unreadable
+                    except NewerFormat as exc:
+                        newer = exc
+                        continue
+                    except FormatInvalid as exc:
+                        invalid.append(str(exc))
                         continue
                     yield item
                 last = answer.get("LastEvaluatedKey")
                 start = {"ExclusiveStartKey": last} if last else None
-        if unreadable is not None:
-            raise unreadable
+        if newer is not None:
+            raise newer
+        if invalid:
+            raise RegistryItemsInvalid(invalid)
 
     def _create(self) -> None:
         try:

@@ -85,8 +85,9 @@ class S3ObjectStore:
     async def put_if_absent(self, key: str, body: bytes) -> PutResult:
         """Store `body` unless the key exists.
 
-        EXISTS may be our own: boto3 repeats a PUT whose answer was lost, and meets what the first one wrote (rule S4). 409
-        says that another conditional PUT of the key is in flight: it is asked again until one of them has won.
+        EXISTS may mean our own object: boto3 repeats a PUT whose answer was lost, and finds the object of the first one
+        (rule S4). 409 says that another conditional PUT of the key is in flight: the PUT is repeated until one of them has
+        won.
 
         Raises:
             ServiceUnavailable: nothing was stored, or 409 did not end.
@@ -163,7 +164,7 @@ class S3ObjectStore:
         self._threads.close()
         self._client.close()
 
-    # --- what runs in a thread
+    # --- calls that run in a thread
 
     def _put(self, key: str, body: bytes, condition: dict[str, Any]) -> None:
         self._timed(partial(self._client.put_object, Bucket=self._bucket, Key=key, Body=body, **condition))

@@ -23,7 +23,7 @@ _KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
-"""A COPY may be silent for minutes; a peer that is gone is noticed within one."""
+"""A COPY may be silent for minutes; these settings notice a lost peer within one minute."""
 
 
 async def connect(url: str) -> Connection:
@@ -54,11 +54,11 @@ async def run(connection: Connection, statement: Statement, timeout_s: float | N
     Args:
         connection: where it runs.
         statement: what runs.
-        timeout_s: longest wait; STATEMENT_TIMEOUT_S unless told otherwise.
+        timeout_s: longest wait; None means STATEMENT_TIMEOUT_S.
 
     Raises:
-        ServiceUnavailable: no answer in time. The statement is cancelled; where not even that is answered within seconds,
-            the connection is closed.
+        ServiceUnavailable: no answer in time. The statement is cancelled; if the cancel gets no answer within seconds
+        either, the connection is closed.
     """
     longest_s = STATEMENT_TIMEOUT_S if timeout_s is None else timeout_s
     try:
@@ -70,7 +70,7 @@ async def run(connection: Connection, statement: Statement, timeout_s: float | N
 
 
 async def ask(connection: Connection, statement: Statement, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
-    """The same; an error of the warehouse is ours.
+    """As `run`, but an error of the warehouse becomes one of `app.errors`.
 
     Raises:
         WarehouseError: the warehouse refused the statement, or the connection is lost.
@@ -107,15 +107,15 @@ class PsycopgSession:
         return {int(partition): int(number) for partition, number in await self._run(statements.positions(epoch))}
 
     async def last_load_error(self) -> int:
-        """Where this session's load errors end."""
+        """The end of this session's load errors now."""
         return int((await self._run(statements.LAST_LOAD_ERROR_ID))[0][0])
 
     async def copy(self, flow: Flow, manifest_url: str) -> None:
-        """Append what a manifest names."""
+        """Append the files that a manifest names."""
         await self._run(statements.copy(flow, manifest_url, self._copy_iam_role), COPY_TIMEOUT_S)
 
     async def copied(self) -> int:
-        """How many rows the last `copy` appended."""
+        """The number of rows that the last `copy` appended."""
         return int((await self._run(statements.COPIED))[0][0])
 
     async def load_error_since(self, seen: int) -> LoadError | None:
@@ -131,7 +131,7 @@ class PsycopgSession:
         await self._run(statements.insert_log(rows))
 
     async def log_status(self, txn_id: str) -> str | None:
-        """What delivery_log says of a transaction."""
+        """The status of a transaction in delivery_log."""
         found = await self._run(statements.log_of(txn_id))
         return str(found[0][0]) if found else None
 
@@ -145,7 +145,7 @@ class PsycopgSession:
         await self._run(statements.mark_released(txn_id, load_id))
 
     async def commit(self) -> None:
-        """Commit; an answer that does not come leaves it open whether it is."""
+        """Commit. Without an answer the outcome is unknown."""
         try:
             async with asyncio.timeout(STATEMENT_TIMEOUT_S):
                 await self._connection.commit()
@@ -157,7 +157,7 @@ class PsycopgSession:
             raise WarehouseError(exc.sqlstate, _message(exc)) from exc
 
     async def rollback(self) -> None:
-        """Undo what is not committed."""
+        """Undo everything that is not committed."""
         try:
             async with asyncio.timeout(STATEMENT_TIMEOUT_S):
                 await self._connection.rollback()

@@ -1,8 +1,8 @@
-"""The warehouse's ports: the session that delivery and release load through, and what the audit reads.
+"""The warehouse's ports: the session through which delivery and release load, and the audit's view.
 
 Each has a real adapter (`warehouse.py`, `loaded_ledger.py`) and a twin in memory. A session is never in autocommit: its
-first call opens a transaction. Its snapshot begins with the first call that reads or writes, and `lock` is neither: what is
-read behind it is all that was committed before the lock was given (rule D1).
+first call opens a transaction. Its snapshot begins with the first call that reads or writes. `lock` does neither, so a read
+after `lock` sees everything that was committed before the lock was given (rule D1).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,19 +17,19 @@ from app.core.delivery.statements import LogRow
 from app.core.formats.flows import Flow
 
 STATEMENT_TIMEOUT_S: Final = 120
-"""A statement other than COPY that takes longer waits for a lock that somebody else holds, or for a server that hangs."""
+"""If a statement other than COPY takes longer, it waits for another session's lock, or the server hangs."""
 COPY_TIMEOUT_S: Final = 1800
 QUERY_TIMEOUT_S: Final = 120
 """Longest wait of the audit's questions."""
 
 
 class LoadError(NamedTuple):
-    """What the warehouse's load-error table says of a file that a COPY refused."""
+    """The entry of the warehouse's load-error table for a file that a COPY refused."""
 
     filename: str
     line: int
     column: str
-    """Empty where the fault lies at no single column."""
+    """Empty if the fault is not in one column."""
     code: int
     reason: str
     value: str
@@ -41,15 +41,15 @@ class LedgerRow(NamedTuple):
     batch_id: str
     txn_id: str
     line_set: str
-    """The lines that the row answers for: a bitmap in base64."""
+    """The lines that the row covers: a bitmap in base64."""
 
 
 class WarehouseSession(Protocol):
     """One connection and its transaction.
 
-    Every call but `close` raises WarehouseError where the warehouse refused it or the connection is lost (its sqlstate is
-    None then, and the warehouse has rolled back), and ServiceUnavailable where no answer came in time. Behind an error the
-    transaction takes nothing but `rollback`.
+    Every call but `close` raises WarehouseError if the warehouse refused it or the connection is lost (then its sqlstate is
+    None, and the warehouse has rolled back), and ServiceUnavailable if no answer came in time. After an error the
+    transaction accepts only `rollback`.
     """
 
     @property
@@ -57,31 +57,34 @@ class WarehouseSession(Protocol):
         """Whether the connection is known to be closed."""
 
     async def lock(self) -> None:
-        """Lock delivery_log against everybody until the transaction ends; waits for whoever has it."""
+        """Lock delivery_log against every other session until the transaction ends.
+
+        Wait while another session has the lock.
+        """
 
     async def columns(self) -> FoundTables:
-        """The tables of schema `analytics` with their columns; without those that this user has no right to."""
+        """The tables of schema `analytics` with their columns; tables that this user may not read are left out."""
 
     async def positions(self, epoch: int) -> dict[int, int]:
-        """Partition -> highest number that delivery_log has of it, loaded or quarantined."""
+        """Partition -> its highest number in delivery_log, loaded or quarantined."""
 
     async def last_load_error(self) -> int:
-        """Where this session's load errors end; for `load_error_since`."""
+        """The end of this session's load errors now; an argument of `load_error_since`."""
 
     async def copy(self, flow: Flow, manifest_url: str) -> None:
         """Append the rows of the files that a manifest names to the table of `flow`: all of them or none."""
 
     async def copied(self) -> int:
-        """How many rows the last `copy` appended."""
+        """The number of rows that the last `copy` appended."""
 
     async def load_error_since(self, seen: int) -> LoadError | None:
-        """The newest load error of this session behind `seen`; None where the warehouse blames no file."""
+        """The newest load error of this session behind `seen`; None if the warehouse blames no file."""
 
     async def insert_log(self, rows: Sequence[LogRow]) -> None:
         """Add transactions to delivery_log."""
 
     async def log_status(self, txn_id: str) -> str | None:
-        """What delivery_log says of a transaction (`statements.LOADED`, `QUARANTINED`), or None where it has none."""
+        """The status of a transaction in delivery_log (`statements.LOADED`, `QUARANTINED`), or None if it is not there."""
 
     async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerRow]:
         """The ledger's rows of these batches, in no order."""
@@ -90,18 +93,18 @@ class WarehouseSession(Protocol):
         """Turn a quarantined transaction into one that `load_id` loaded."""
 
     async def commit(self) -> None:
-        """Commit. Behind an error it keeps nothing, as `rollback`.
+        """Commit. After an error it keeps nothing, like `rollback`.
 
         Raises:
-            OutcomeUnknown: COMMIT was not answered: it is committed whole or not at all.
+            OutcomeUnknown: COMMIT was not answered: the transaction is committed whole or not at all.
             WarehouseError: it was refused; nothing is committed.
         """
 
     async def rollback(self) -> None:
-        """Undo what is not committed and let go of the lock; without effect where nothing is open."""
+        """Undo everything that is not committed and give the lock back; no effect if nothing is open."""
 
     async def close(self) -> None:
-        """Close the connection, at once; the warehouse rolls back what is open."""
+        """Close the connection at once; the warehouse rolls back an open transaction."""
 
 
 Connect = Callable[[], Awaitable[WarehouseSession]]
@@ -112,7 +115,7 @@ Connect = Callable[[], Awaitable[WarehouseSession]]
 
 
 class Delivered(NamedTuple):
-    """How far delivery is with one partition: transactions up to `number` are loaded or quarantined."""
+    """The progress of delivery on one partition: transactions up to `number` are loaded or quarantined."""
 
     number: int
     stream_time_ms: int
@@ -127,13 +130,13 @@ class Quarantined(NamedTuple):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """How far delivery is."""
+    """The progress of delivery."""
 
     partitions: dict[int, Delivered]
     quarantined: list[Quarantined]
 
     def number(self, partition: int) -> int:
-        """The partition's last transaction that delivery is done with; 0 before the first."""
+        """The partition's last transaction that delivery has loaded or quarantined; 0 before the first."""
         return self.partitions[partition].number if partition in self.partitions else 0
 
 
@@ -141,7 +144,7 @@ class LoadedLedger(Protocol):
     """The warehouse as the audit sees it. Every call raises ServiceUnavailable while it does not answer."""
 
     async def delivery(self, epoch: int) -> Delivery:
-        """How far delivery is with each partition of an epoch."""
+        """The progress of delivery on each partition of an epoch."""
 
     async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerLines]]:
         """The ledger rows of each batch; a batch without any is not in the answer."""
@@ -150,7 +153,7 @@ class LoadedLedger(Protocol):
         """Blocks of each batch that the ETL reported as known when a replay of the audit came."""
 
     async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
-        """Of each batch the blocks of which a copy could not be read, with the reason; other copies may have been."""
+        """For each batch, the blocks of which a copy could not be read, with the reason; other copies may have been read."""
 
 
 def moment_ms(moment: datetime | None) -> int:

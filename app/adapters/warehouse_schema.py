@@ -1,7 +1,7 @@
 """The warehouse's schema: read, compared with the catalogue, and changed step by step until nothing is left (rule D5).
 
 One step is one transaction. It locks the log of changes first and plans anew under the lock, as a load does with
-delivery_log (rule D1): when two processes change a schema at once, each step is done by one of them.
+delivery_log (rule D1): when two processes change a schema at once, only one of them does each step.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,8 +14,8 @@ from app.adapters.warehouse import Connection, ask, connect
 from app.adapters.warehouse_port import COPY_TIMEOUT_S
 from app.core.delivery import schema, statements
 from app.core.delivery.load_plan import is_serialization
-from app.core.delivery.schema_found import Found, Row, View, tables_of, view_of, views_in
-from app.core.delivery.schema_plan import SchemaPlan, Step, plan_schema
+from app.core.delivery.schema_found import CatalogRow, Found, View, tables_of, view_of, views_in
+from app.core.delivery.schema_plan import SchemaPlan, SchemaStep, plan_schema
 from app.core.delivery.statements import Statement
 from app.core.formats.tables import SCHEMA, SCHEMA_LOG
 from app.errors import SchemaRefused, WarehouseError
@@ -24,13 +24,13 @@ from app.sql import views
 CHANGE_TIMEOUT_S: Final = COPY_TIMEOUT_S
 """A change waits for queries that read the table; Redshift takes minutes to resize a column of a large one."""
 _CONFLICTS: Final = 10
-"""So many conflicts in a row with another migration, or with a load, are more than chance."""
+"""After so many conflicts in a row with another migration or a load, something is wrong."""
 _RACED: Final = frozenset({"23505", "42P06", "42P07", "40P01", "40001"})
 """Another process has just made the same schema or table; deadlock; serialization."""
 
 
 async def read_plan(url: str) -> SchemaPlan:
-    """What must change in the warehouse; changes nothing.
+    """The changes that the warehouse needs; this call changes nothing.
 
     Raises:
         ServiceUnavailable: the warehouse does not answer.
@@ -40,26 +40,26 @@ async def read_plan(url: str) -> SchemaPlan:
         return plan_schema(await _read(connection), views())
 
 
-async def migrate(url: str, told: Callable[[Step], None] = lambda _: None) -> list[Step]:
-    """Change the schema into the catalogue's; the steps that were done here, each told as soon as it is.
+async def migrate(url: str, told: Callable[[SchemaStep], None] = lambda _: None) -> list[SchemaStep]:
+    """Change the schema into the catalogue's and return the steps that were done; `told` gets each step at once.
 
     Runs again without effect, and goes on where an earlier run was cut short. Effects of a step, in order, and what a crash
     right after each leaves:
-      1 LOCK schema_log       nothing; the lock goes with the connection
-      2 read, plan            nothing: what another process changed meanwhile is seen here and not done again
-      3 the statement         nothing, for it is rolled back; a VARCHAR that is resized stays so, for Redshift does that
+      1 LOCK schema_log       nothing; the lock ends with the connection
+      2 read, plan            nothing: a change that another process made meanwhile is seen here and not made again
+      3 the statement         nothing, because it is rolled back; but a resized VARCHAR stays, because Redshift does it
                               outside of transactions: only the log does not have it
       4 INSERT schema_log     the same
       5 COMMIT                statement and log together
     The first step has no log to lock: it makes the log, and the schema where that is missing.
 
     Raises:
-        SchemaRefused: something differs that only an operator may change; nothing is changed before that is known.
+        SchemaRefused: something differs that only an operator may change; this is known before the first change.
         ServiceUnavailable: the warehouse does not answer.
         WarehouseError: the warehouse refused a statement, which the text names, or the connection is lost; the steps before
             it stay.
     """
-    done: list[Step] = []
+    done: list[SchemaStep] = []
     conflicts = 0
     async with await connect(url) as connection:
         while True:
@@ -79,12 +79,12 @@ async def migrate(url: str, told: Callable[[Step], None] = lambda _: None) -> li
             done += steps
 
 
-async def _go_on(connection: Connection, url: str) -> Sequence[Step]:
-    """The next step, in a transaction of its own; nothing where there is none."""
+async def _go_on(connection: Connection, url: str) -> Sequence[SchemaStep]:
+    """Do the next step, in a transaction of its own; do nothing if there is none."""
     if SCHEMA_LOG.name not in tables_of(await ask(connection, statements.COLUMNS)):
         steps = _first(await _plan(connection))
     else:
-        await _end(connection.rollback())  # what was read is older than the lock
+        await _end(connection.rollback())  # the first read is older than the lock
         await ask(connection, Statement(f"LOCK TABLE {statements.table(SCHEMA_LOG.name)}"))  # 1
         steps = (await _plan(connection)).steps[:1]  # 2
     for step in steps:
@@ -98,14 +98,14 @@ async def _go_on(connection: Connection, url: str) -> Sequence[Step]:
     return steps
 
 
-def _first(plan: SchemaPlan) -> Sequence[Step]:
+def _first(plan: SchemaPlan) -> Sequence[SchemaStep]:
     """The steps up to the one that makes the log of changes."""
     makes_log = schema.create_table(SCHEMA_LOG)
     return plan.steps[: 1 + next(n for n, step in enumerate(plan.steps) if step.statement == makes_log)]
 
 
 async def _plan(connection: Connection) -> SchemaPlan:
-    """What must change, where nothing is refused."""
+    """The changes of the plan, if it refuses nothing."""
     plan = plan_schema(await _read(connection), views())
     if plan.refused:
         reasons = "; ".join(f"{refusal.place} {refusal.reason}" for refusal in plan.refused)
@@ -113,14 +113,14 @@ async def _plan(connection: Connection) -> SchemaPlan:
     return plan
 
 
-async def _change(connection: Connection, step: Step) -> None:
+async def _change(connection: Connection, step: SchemaStep) -> None:
     try:
         await ask(connection, Statement(step.statement), CHANGE_TIMEOUT_S)
     except WarehouseError as exc:
         raise WarehouseError(exc.sqlstate, f"{exc.message} (in: {step.statement})") from exc
 
 
-async def _run_alone(url: str, step: Step) -> None:
+async def _run_alone(url: str, step: SchemaStep) -> None:
     """Run a step outside of transactions, while the lock is held by another connection."""
     async with await connect(url) as connection:
         await connection.set_autocommit(True)
@@ -128,7 +128,7 @@ async def _run_alone(url: str, step: Step) -> None:
 
 
 async def _end(ending: Awaitable[None]) -> None:
-    """End a transaction. Where COMMIT is not answered, the next run finds out what became of it."""
+    """End a transaction. If COMMIT is not answered, the next run looks at the result."""
     try:
         await ending
     except psycopg.Error as exc:
@@ -140,7 +140,7 @@ def _is_conflict(exc: WarehouseError) -> bool:
     return exc.sqlstate is not None and (exc.sqlstate in _RACED or is_serialization(exc.sqlstate, exc.message))
 
 
-# --- what is there
+# --- the warehouse as it is
 
 _HAS_SCHEMA: Final = Statement(f"SELECT COUNT(*) FROM pg_namespace WHERE nspname = '{SCHEMA}'")
 _CATALOG: Final = "(SELECT oid FROM pg_class WHERE relname = '{}' AND relnamespace = 11)"  # pg_catalog, everywhere
@@ -162,7 +162,7 @@ _VIEWS_MADE: Final = Statement(
 
 async def _read(connection: Connection) -> Found:
     """The warehouse as this transaction sees it."""
-    rows: list[Row] = await ask(connection, statements.COLUMNS)
+    rows: list[CatalogRow] = await ask(connection, statements.COLUMNS)
     tables = tables_of(rows)
     readers: dict[tuple[str, str], tuple[str, ...]] = {}
     for table, column, place, view in await ask(connection, _READERS):

@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[2]
 READY_S = 60.0
 
 
-class Worker:
-    """A faust worker on the core of its own."""
+class BenchWorker:
+    """A faust worker on a core of its own."""
 
     def __init__(self, role: str, home: Path, variables: dict[str, str]) -> None:
         self._port = own_port()
@@ -46,10 +46,10 @@ class Worker:
         pin(self.pid, WORK_CORE)
 
     def await_ready(self) -> None:
-        """Return when /ready says so.
+        """Return when /ready answers that the worker is ready.
 
         Raises:
-            LocalStackError: it ends, or does not get ready in time.
+            LocalStackError: the worker ends, or is not ready in time.
         """
         deadline_s = time.monotonic() + READY_S
         while not _answers(f"http://127.0.0.1:{self._port}/ready"):
@@ -59,12 +59,12 @@ class Worker:
             time.sleep(0.02)
 
     def check(self) -> None:
-        """Raises LocalStackError where it has ended."""
+        """Raises LocalStackError if the worker has ended."""
         if (code := self._process.poll()) is not None:
             raise LocalStackError(f"the worker ended with {code}: {self._log.read_text()[-500:]}")
 
     def stop(self) -> None:
-        """End it in order."""
+        """End the worker in good order."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -83,9 +83,9 @@ class BenchCluster:
         self._variables = variables
 
     @contextmanager
-    def worker(self, role: str, name: str) -> Iterator[Worker]:
+    def worker(self, role: str, name: str) -> Iterator[BenchWorker]:
         """A worker with a folder of its own."""
-        worker = Worker(role, self._folder / name, self._variables)
+        worker = BenchWorker(role, self._folder / name, self._variables)
         try:
             yield worker
         finally:
@@ -94,7 +94,7 @@ class BenchCluster:
 
 @contextmanager
 def cluster(partitions: int, *, aws: bool = True) -> Iterator[BenchCluster]:
-    """Start what a worker needs; gone afterwards, with its folder."""
+    """Start the services of a worker; after the block they are gone, with their folder."""
     with tempfile.TemporaryDirectory(prefix="instream-bench-", ignore_cleanup_errors=True) as name:
         folder, processes = Path(name), list[subprocess.Popen[bytes]]()
         broker_port, aws_port = own_port(), own_port()

@@ -1,7 +1,7 @@
-"""What a run costs: CPU time, memory, wall time, of this process or of another one.
+"""The cost of a run: CPU time, memory, wall time, of this process or of another one.
 
-The main figure is CPU time, user and system, of the process at work: on a machine with other work the wall time says
-little. Each stage runs several times; the best run and the median are shown.
+The main figure is CPU time, user and system, of the process at work: on a machine with other work the wall time varies too
+much. Each stage runs several times; the best run and the median are shown.
 """
 
 import gc
@@ -17,14 +17,14 @@ import psutil
 from app.shell.gc_tuning import collect_seldom
 
 WORK_CORE: Final = 0
-"""Where the process that is measured runs; brokers, fakes and senders run on the others."""
+"""The core of the measured process; brokers, fakes and senders run on the others."""
 
 
 class BenchRun(msgspec.Struct, kw_only=True):
     """One run of a stage."""
 
     events: int
-    """What was worked on while measuring; the stage says what one is."""
+    """The number of events in the measured time; each stage defines its event."""
     cpu_s: float
     wall_s: float
     peak_rss_bytes: int = 0
@@ -33,9 +33,9 @@ class BenchRun(msgspec.Struct, kw_only=True):
     phases: dict[str, float] = {}
     """Phase -> share of the CPU time."""
     more: dict[str, float] = {}
-    """What only this stage has to say."""
+    """Values that only this stage has."""
     slices_s: list[float] = []
-    """CPU time of equal pieces of the work, where the stage has such; the same pieces in every run."""
+    """CPU time of equal pieces of the work, if the stage has them; the same pieces in every run."""
 
     @property
     def cpu_us(self) -> float:
@@ -49,14 +49,14 @@ class BenchRun(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What a stage gave."""
+    """The result of a stage."""
 
     stage: str
     unit: str
-    """What an event of this stage is."""
+    """The definition of this stage's event."""
     runs: list[BenchRun]
     figure: str = ""
-    """What is to be reached."""
+    """The target."""
 
     @property
     def best(self) -> BenchRun:
@@ -102,7 +102,7 @@ class Meter:
 
 
 def pin(pid: int, core: int | None) -> None:
-    """Let a process run on one core alone, or (None) on all others; nothing where there is only one."""
+    """Let a process run only on the measured core, or (None) on all others; no effect on a machine with one core."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     every = list(range(psutil.cpu_count() or 1))
     if len(every) < 2 or not cores:
@@ -116,7 +116,7 @@ def peak_rss_bytes() -> int:
 
 
 def like_a_worker() -> None:
-    """Set this process up as a worker does: one core, the collector running seldom."""
+    """Set this process up like a worker: one core, and a garbage collector that runs seldom."""
     pin(os.getpid(), WORK_CORE)
     collect_seldom()
     gc.collect()

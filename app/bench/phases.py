@@ -1,8 +1,8 @@
-"""Where a process's CPU time goes, by phase: the stack is sampled by CPU time, and each sample counts for one phase.
+"""The CPU time of a process by phase: the stack is sampled by CPU time, and each sample counts for one phase.
 
-A sample belongs to the innermost function on the stack that `PHASES` knows. What C code does (polars, RocksDB, zstd)
-belongs to the Python function that called it. It costs about 1 %, needs no change in what is measured, and works in the
-process that measures itself, whose threads work one at a time.
+A sample belongs to the innermost function on the stack that `PHASES` knows. The time of C code (polars, RocksDB, zstd)
+belongs to the Python function that called it. Sampling costs about 1 %, needs no change in the measured code, and works in a
+process that measures itself and whose threads work one at a time.
 """
 
 import signal
@@ -20,7 +20,7 @@ class Phases:
     """A context manager that samples while it is entered.
 
     Args:
-        names: module, or `module:function`, to the phase that it is.
+        names: module, or `module:function`, to its phase.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -43,7 +43,7 @@ class Phases:
 
     def _sample(self, _: int, frame: FrameType | None) -> None:
         here = self._phase_of(frame)
-        if here is None:  # the main thread waits for another one, or does what nobody named
+        if here is None:  # the main thread waits for another one, or runs code without a name in `names`
             others = (self._phase_of(other) for other in sys._current_frames().values())
             here = next((phase for phase in others if phase is not None), OTHER)
         self.samples[here] += 1

@@ -1,4 +1,4 @@
-"""What a benchmark is asked to do."""
+"""The options of a benchmark."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ class BenchPlan(msgspec.Struct, kw_only=True, frozen=True):
     real_time: bool = False
     """Whether stage `stack` runs at the default window and intervals."""
     profile: Path | None = None
-    """Where a flame graph (SVG) of the process at work goes."""
+    """The file for a flame graph (SVG) of the process at work."""
 
     @contextmanager
     def profiled(self, pid: int | None = None) -> Iterator[None]:

@@ -8,7 +8,7 @@ COLUMNS = ("stage", "event", "events", "us CPU", "median", "floor", "events/s a 
 
 
 def rows_of(results: Sequence[Result]) -> list[tuple[object, ...]]:
-    """A row a stage; CPU microseconds and bytes are an event's."""
+    """One row a stage; CPU microseconds and bytes are per event."""
     rows: list[tuple[object, ...]] = []
     for result in results:
         best, floor = result.best, result.floor_us
@@ -21,7 +21,7 @@ def rows_of(results: Sequence[Result]) -> list[tuple[object, ...]]:
 
 
 def details_of(result: Result) -> list[str]:
-    """Where the best run's CPU went, and what else the stage has to say."""
+    """The phases of the best run, and the stage's own values."""
     best = result.best
     lines = []
     if best.phases:

@@ -1,6 +1,6 @@
-"""The benchmark's events: one partition's log, the same for the same arguments, with what must come of it.
+"""The benchmark's events: one partition's log, the same for the same arguments, with the expected outcomes.
 
-Simulated time runs at `RATE_PER_S` events a second over all partitions, so that within a run page views close as they do in
+Simulated time runs at `RATE_PER_S` events a second over all partitions, so that page views close within a run as in
 production: 30% page views, 70% of them with a second event after 90 s, 32% ad impressions, 3% clicks, 5% resent copies, 5%
 bots, the rest redirects; some 515 bytes an event in its stored form. Before second events come, the others fill their place.
 """
@@ -23,7 +23,7 @@ SECOND_AFTER_MS: Final = 90_000
 SLACK_MS: Final = 2_000
 SHARD: Final = "shardId-000000000000"
 SHARES: Final = {"page_view": 0.30, "ad_impression": 0.32, "ad_click": 0.03, "copy": 0.05, "bot": 0.05, "redirect": 0.04}
-"""What is drawn where no second event is due; those take their time's place."""
+"""The weights of events that are drawn while no second event is due; due second events take their places."""
 JOINED_SHARE: Final = 0.7
 _RESENT_FROM: Final = 20_000
 _SECTIONS: Final = ("politics", "sport", "culture", "science", "business", "opinion", "travel")
@@ -42,7 +42,7 @@ _OUTCOME_OF: Final = {
 
 
 class Shape(NamedTuple):
-    """What a log looks like."""
+    """The shape of a log."""
 
     events: int
     block_lines: int = 500
@@ -64,7 +64,7 @@ class LogEntry(NamedTuple):
 
 
 class PartitionTraffic:
-    """The log of one partition. Iterate over it once; `outcomes` then says what must become of the lines."""
+    """The log of one partition. Iterate over it once; then `outcomes` has the expected outcomes of the lines."""
 
     def __init__(self, shape: Shape, partition: int = 0) -> None:
         self._shape = shape
@@ -103,7 +103,7 @@ class PartitionTraffic:
                 next_tick_ms += 1000
 
     def tick(self, moment_ms: int) -> LogEntry:
-        """The tick that the bridge writes at `moment_ms`."""
+        """The watermark message that the bridge writes at `moment_ms`."""
         return LogEntry(encode_control(WatermarkMessage({SHARD: moment_ms - SLACK_MS}, {SHARD: []})), 0, 0, moment_ms)
 
     def _line(self, at_ms: int) -> bytes:
@@ -132,7 +132,7 @@ class PartitionTraffic:
         return "redirect"
 
     def _person(self) -> str:
-        """The end of a stored line: who sent it."""
+        """The end of a stored line: its sender."""
         octets = ".".join(str(self._random.randrange(1, 255)) for _ in range(2))
         agent = self._random.choice(HUMANS).text
         return f'"ip":"198.{18 + self._random.randrange(2)}.{octets}","user_agent":"{agent}"}}\n'

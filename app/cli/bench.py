@@ -1,4 +1,4 @@
-"""`instream bench`: what each stage costs, measured."""
+"""`instream bench`: measures the cost of each stage."""
 
 import os
 import subprocess
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.options import MOST_LINES, MOST_RATE, number, whole
-from app.cli.show import JsonOption, ProgressLines, print_json, print_table
+from app.cli.show import JsonOption, print_json, print_table
+from app.progress import ProgressLines
 
 if TYPE_CHECKING:
     from app.bench.measure import Result
@@ -19,7 +20,7 @@ ALL = "all"
 
 def bench(  # noqa: PLR0913, PLR0917 - the options of a command
     stage: Annotated[str, typer.Argument(help="etl-core, etl, sink, collector, ..., or all: each once, small.")] = ALL,
-    events: Annotated[int | None, whole("How much a run works on; small by default.", 1, MOST_LINES)] = None,
+    events: Annotated[int | None, whole("Number of events in a run; small by default.", 1, MOST_LINES)] = None,
     block_lines: Annotated[int, whole("Lines in a block.", 1, 60_000)] = 500,
     state_keys: Annotated[int, whole("Ids that the ETL's state knows beforehand.", 0, 1_000_000_000)] = 0,
     repeats: Annotated[int | None, whole("Runs; the best and the median are shown.", 1, 1000)] = None,
@@ -32,14 +33,15 @@ def bench(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Measure the pipeline's stages: CPU time an event (user + system) of the process at work, on real parts.
 
-    Every run counts its rows against what its events must make. CPU times are the best of some runs, their median, and a
+    Every run compares its rows with the rows that its events must make. CPU times are the best of some runs, their median,
+    and a
     floor: the sum over equal pieces of the work of each piece's best time. Other work on the machine makes all larger.
     """
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as workers have it; before anything imports polars
     from app.bench.measure import Result  # noqa: PLC0415 - commands load what they need
     from app.bench.plan import BenchPlan  # noqa: PLC0415
     from app.bench.report import COLUMNS, details_of, rows_of  # noqa: PLC0415
-    from app.bench.stages import STAGES, run_stage  # noqa: PLC0415
+    from app.bench.stage_list import STAGES, run_stage  # noqa: PLC0415
     from app.settings import read_settings  # noqa: PLC0415
     from app.variables import shown  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`instream dead-letters`: what the ETL could not read and set aside."""
+"""`instream dead-letters`: the messages that the ETL could not read and set aside."""
 
 import asyncio
 from pathlib import Path
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
-async def read_letters(settings: "Settings", last: int) -> "tuple[list[Letter], list[str]]":
-    """The last so many letters of each partition, oldest first, each once; and what is no letter, with its place.
+async def read_letters(settings: "Settings", most: int) -> "tuple[list[Letter], list[str]]":
+    """The last `most` letters of each partition, oldest first, each once; and the place of each message that is no letter.
 
     Raises:
         ServiceUnavailable: the brokers do not answer.
@@ -30,7 +30,7 @@ async def read_letters(settings: "Settings", last: int) -> "tuple[list[Letter], 
     async with LogReader(settings) as logs:
         for partition in range(settings.partitions):
             first, end = await logs.bounds(topic, partition)
-            for offset in range(max(first, end - last), end):
+            for offset in range(max(first, end - most), end):
                 message = await logs.message_at(topic, partition, offset)
                 if message is None:
                     continue
@@ -44,10 +44,10 @@ async def read_letters(settings: "Settings", last: int) -> "tuple[list[Letter], 
 
 def dead_letters(
     last: Annotated[int, whole("Letters of each partition to show at most, the newest.", 1, 1_000_000)] = 100,
-    save: Annotated[Path | None, typer.Option(help="Write each message as it was into this folder.", parser=folder)] = None,
+    save: Annotated[Path | None, typer.Option(help="Write each original message into this folder.", parser=folder)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the ETL could not read: the reason, and where it lies on topic `blocks`.
+    """Show the messages that the ETL could not read: the reason, and the place on topic `blocks`.
 
     Their lines stay missing until the audit's copy of the batch can be read. Exit codes: 0 there are none, 3 there are some.
     """

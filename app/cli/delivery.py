@@ -18,7 +18,7 @@ from app.errors import InstreamError
 from app.settings import Settings, read_settings
 
 app = typer.Typer(
-    help="What delivery set aside.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="Transactions that delivery set aside.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
 FAILURE: Final = 1
@@ -33,7 +33,7 @@ def delivery() -> None:
 
 @app.command("quarantined")
 def quarantined(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """List the transactions that are set aside, each with what the warehouse said of it.
+    """List the transactions that are set aside, each with the warehouse's error.
 
     Exit codes: 0 there is none, 3 there are some, 1 the warehouse does not answer.
     """
@@ -56,9 +56,9 @@ def release_transaction(
     txn_id: Annotated[str, typer.Argument(help="The transaction, as `quarantined` prints it.", parser=given)],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Load a quarantined transaction whose fault is mended; one that is loaded already stays as it is.
+    """Load a quarantined transaction whose fault is repaired; a loaded one stays as it is.
 
-    It is refused where the ledger already has lines of it. Exit codes: 0 it is loaded, 1 it is not.
+    The release is refused if the ledger already has lines of the transaction. Exit codes: 0 it is loaded, 1 it is not.
     """
     try:
         answer = asyncio.run(_release(read_settings(), txn_id))
@@ -89,6 +89,6 @@ async def _release(settings: Settings, txn_id: str) -> Release:
 
 
 def _failed(exc: InstreamError) -> typer.Exit:
-    """Say why in one line."""
+    """Show the reason in one line."""
     say_why(exc, "failed")
     return typer.Exit(FAILURE)

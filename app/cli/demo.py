@@ -1,123 +1,24 @@
-"""`instream demo`: the whole path once, on a stack of its own, and the warehouse compared with what was sent."""
+"""`instream demo`: the whole path once, on a stack of its own, and the warehouse compared with the sent lines."""
 
 import asyncio
-import shutil
-import tempfile
-import time
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import msgspec
 import typer
 
-from app.cli.load import send
 from app.cli.options import MOST_LINES, MOST_RATE, number, whole
-from app.cli.show import Bar, Exit, JsonOption, ProgressLines, end_in_order_when_told, print_json, print_table
+from app.cli.show import Exit, JsonOption, print_json, print_table
+from app.progress import ProgressLines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from app.bench.whole_path import WholePathResult
 
-    from app.cli.wait import Waited
-    from app.local.stack.life import Home
-    from app.local.stack.stack_file import Stack
-    from app.local.traffic.compare import Comparison, Latency
-    from app.local.traffic.expect import Summary
-
-COMPRESSED: Final = {
-    "INSTREAM_JOIN_WINDOW_S": "6",
-    "INSTREAM_JOIN_GRACE_S": "5",
-    "INSTREAM_JOIN_REORDER_S": "2",
-    "INSTREAM_COMMIT_INTERVAL_S": "3",
-    "INSTREAM_DELIVERY_INTERVAL_S": "1",
-}
-"""A join window of seconds instead of 90, so that a demo takes a minute."""
 RATE: Final = 2500
 REAL_TIME_RATE: Final = 1000
 WHOSE: Final = {"all": "all lines", "page views": "page views", "without join": "lines that wait for no join"}
-"""How the latencies are called."""
-WAIT_S: Final = 120
-"""How long not one more batch may be covered before the demo gives up, however busy the machine is."""
+"""The names of the latencies."""
 
 
-class DemoResult(msgspec.Struct, kw_only=True):
-    """The demo's answer."""
-
-    equal: bool
-    took_s: float
-    sent: "Summary"
-    waited: "Waited"
-    compared: "Comparison"
-    latency: "dict[str, Latency]"
-
-
-async def load_and_compare(stack: "Stack", events: int, rate: float, say: ProgressLines) -> DemoResult:
-    """Load a running stack, wait for the warehouse, compare every row.
-
-    Raises:
-        LocalStackError: the collector refused or lost something.
-    """
-    from app.adapters.warehouse import connect  # noqa: PLC0415 - commands load what they need
-    from app.cli.wait import COVERED, TELL_EVERY_S, await_coverage  # noqa: PLC0415
-    from app.local.traffic.compare import compare, latencies  # noqa: PLC0415
-    from app.local.traffic.expect import summarise  # noqa: PLC0415
-    from app.local.traffic.run import TrafficPlan  # noqa: PLC0415
-    from app.settings import read_settings  # noqa: PLC0415
-
-    start = time.monotonic()
-    plan = TrafficPlan(events=events, rate=rate, keep_bodies=True)
-    run = await send(stack, plan, say)
-    summary = summarise(run.sent, run.expected)
-    say(f"{summary.lines:,} lines are acknowledged after {summary.took_s} s; waiting for the warehouse")
-    with Bar(say, COVERED, TELL_EVERY_S) as bar:
-        waited = await await_coverage(read_settings(), WAIT_S, bar, while_it_moves=True)
-    say("comparing every row of six flows with what was sent")
-    async with await connect(stack.warehouse_url) as connection:
-        compared = await compare(connection, run.run, run.sent, run.expected)
-        latency = await latencies(connection, run.sent)
-    is_equal = compared.is_equal and waited.exit_code is Exit.OK
-    took_s = round(time.monotonic() - start, 1)
-    return DemoResult(equal=is_equal, took_s=took_s, sent=summary, waited=waited, compared=compared, latency=latency)
-
-
-@contextmanager
-def own_stack(settings: dict[str, str], say: ProgressLines) -> "Iterator[Stack]":
-    """A stack in a folder of its own, on free ports, gone afterwards; if the block fails its logs are kept, and named.
-
-    Within the block this process has its environment.
-    """
-    from app.local.stack.control import down, up  # noqa: PLC0415
-    from app.local.stack.life import Home  # noqa: PLC0415
-    from app.local.stack.settings import PORT_VARIABLES  # noqa: PLC0415
-    from app.local.stack.stack_file import enter, environment  # noqa: PLC0415
-
-    end_in_order_when_told()
-    home = Home(Path(tempfile.mkdtemp(prefix="instream-demo-")))
-    has_failed = False
-    with environment({"INSTREAM_HOME": str(home.path)} | dict.fromkeys(PORT_VARIABLES.values(), "0") | settings):
-        try:
-            stack = up(home, say)
-            enter(home)
-            yield stack
-        except Exception:  # an interruption is no failure: nobody looks for its logs
-            has_failed = True
-            raise
-        finally:
-            if home.is_held():
-                say("stopping the stack")
-            down(home, lambda _: None)
-            _clear(home, say, keep_logs=has_failed and home.logs.exists())
-
-
-def _clear(home: "Home", say: ProgressLines, *, keep_logs: bool) -> None:
-    if not keep_logs:
-        shutil.rmtree(home.path)
-        return
-    shutil.rmtree(home.data, ignore_errors=True)
-    say(f"logs are kept in {home.path}")
-
-
-def show(result: DemoResult) -> None:
+def show(result: "WholePathResult") -> None:
     """Print the table and the verdict."""
     compared = result.compared
     rows: list[tuple[str, int | str, int | None]] = [
@@ -144,7 +45,7 @@ def show(result: DemoResult) -> None:
 
 def demo(
     events: Annotated[int, whole("Lines to send.", 1, MOST_LINES)] = 60_000,
-    rate: Annotated[float | None, number("Lines a second while new page views begin.", 1, MOST_RATE)] = None,
+    rate: Annotated[float | None, number("Lines a second while new page views start.", 1, MOST_RATE)] = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="The true join window of 90 s; takes minutes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -153,6 +54,9 @@ def demo(
     Another stack in this folder is left alone. The join window is compressed to 6 seconds, unless --real-time. Exit code 0
     only when every row is equal.
     """
+    from app.bench.whole_path import load_and_compare  # noqa: PLC0415 - commands load what they need
+    from app.local.stack.own_stack import COMPRESSED, own_stack  # noqa: PLC0415
+
     say = ProgressLines()
     if real_time:
         say("in real time: a page view waits 90 + 30 seconds for its second")

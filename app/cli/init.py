@@ -1,4 +1,4 @@
-"""`instream init`: make what the pipeline stands on, where it is missing, and migrate the warehouse's schema."""
+"""`instream init`: make the missing services' objects of the pipeline, and migrate the warehouse's schema."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,21 +9,21 @@ import typer
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
-    from app.core.delivery.schema_plan import SchemaPlan, Step
+    from app.core.delivery.schema_plan import SchemaPlan, SchemaStep
     from app.settings import Settings
 
 NOTHING_TO_DO = "the warehouse's schema is the catalogue's: nothing is to be done"
 
 
-async def make_all(settings: "Settings", told: "Callable[[Step], None]") -> "tuple[list[str], list[Step]]":
-    """Make bucket, stream, registry table, topics and schema; what exists is left as it is.
+async def make_all(settings: "Settings", told: "Callable[[SchemaStep], None]") -> "tuple[list[str], list[SchemaStep]]":
+    """Make bucket, stream, registry table, topics and schema; existing ones stay as they are.
 
-    Returns: their names, and the changes to the schema, each of which `told` hears as soon as it is made.
+    Returns: their names, and the changes to the schema; `told` gets each change as soon as it is made.
 
     Raises:
         WrongPartitionCount: a topic exists with another number of partitions.
-        SchemaRefused: the schema differs in what only an operator may change.
-        ServiceUnavailable: one of the services does not answer; what was made stays.
+        SchemaRefused: the schema has a difference that only an operator may change.
+        ServiceUnavailable: one of the services does not answer; things already made stay.
         WarehouseError: the warehouse refused a change; those before it stay.
     """
     from app.adapters.kafka import ensure_topics  # noqa: PLC0415 - commands load what they need
@@ -54,9 +54,9 @@ def init(
 ) -> None:
     """Make bucket, stream, registry table, topics and warehouse schema where they are missing; safe to run again.
 
-    Tables and columns that this version has more are added to a warehouse that is there. Nothing is removed, and what could
-    lose data is refused: then nothing at all is made. `instream up` does it for the local stack by itself.
-    Exit codes: 0 done or planned, 1 refused or failed.
+    New tables and columns of this version are added to an existing warehouse. Nothing is removed. A change that could lose
+    data is refused: then nothing at all is made. `instream up` does it for the local stack by itself. Exit codes: 0 done or
+    planned, 1 refused or failed.
     """
     from app.adapters.warehouse_schema import read_plan  # noqa: PLC0415
     from app.settings import read_settings  # noqa: PLC0415
@@ -91,7 +91,7 @@ def _show_plan(plan: "SchemaPlan", *, as_json: bool) -> None:
         _say(NOTHING_TO_DO)
 
 
-def _sql(step: "Step") -> str:
+def _sql(step: "SchemaStep") -> str:
     return f"-- {step.reason}\n{step.statement};"
 
 

@@ -1,38 +1,19 @@
-"""`instream load`: realistic traffic, and what it expects to find."""
+"""`instream load`: realistic traffic, and its expected result."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 from app.cli.options import MOST_LINES, MOST_RATE, SEEDS, number, whole
-from app.cli.show import Bar, JsonOption, ProgressLines, print_json, print_table
+from app.cli.show import JsonOption, print_json, print_table
 from app.errors import LocalStackError
+from app.progress import ProgressLines
 
 if TYPE_CHECKING:
-    from app.local.stack.stack_file import Stack
     from app.local.traffic.expect import Summary
-    from app.local.traffic.run import TrafficPlan, TrafficRun
-
-
-async def send(stack: "Stack", plan: "TrafficPlan", say: ProgressLines) -> "TrafficRun":
-    """Send a run, and show how far it is.
-
-    Raises:
-        LocalStackError: the collector refused or lost something.
-    """
-    from app.local.traffic.run import expected_s, run_traffic  # noqa: PLC0415 - commands load what they need
-
-    last_s = stack.settings.join_window_s + stack.settings.join_grace_s
-    say(
-        f"sending {plan.events:,} lines in about {expected_s(stack, plan):.0f} s: second events come up to {last_s:g} s "
-        "after their page views"
-    )
-    with Bar(say, "lines are acknowledged") as bar:
-        bar(0, plan.events)
-        return await run_traffic(stack, plan, lambda lines: bar(lines, plan.events))
 
 
 def show_summary(summary: "Summary") -> None:
-    """Print what a run sent and what must come of it."""
+    """Print the sent lines of a run and the expected result."""
 
     def words(value: "int | tuple[int, int]") -> int | str:
         return value if isinstance(value, int) else f"{value[0]:,} to {value[1]:,}"
@@ -51,23 +32,23 @@ def show_summary(summary: "Summary") -> None:
 
 def load(
     events: Annotated[int, whole("Lines to send, resent ones included.", 1, MOST_LINES)] = 10_000,
-    rate: Annotated[float, number("Lines a second while new page views begin.", 1, MOST_RATE)] = 500,
+    rate: Annotated[float, number("Lines a second while new page views start.", 1, MOST_RATE)] = 500,
     seed: Annotated[int, whole("The same seed gives the same traffic, under new ids.", *SEEDS)] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Send realistic traffic to the running stack: duplicates, bots, malformed lines, late and missing seconds, nasty texts.
 
     Seconds are sent the stack's join window after their firsts, in real time, so a run takes longer than events / rate.
-    Prints what must be in the warehouse afterwards.
+    Prints the rows that must be in the warehouse afterwards.
     """
     from app.local.stack.stack_file import home_of_environment, read_stack  # noqa: PLC0415 - commands load what they need
     from app.local.traffic.expect import summarise  # noqa: PLC0415
-    from app.local.traffic.run import TrafficPlan  # noqa: PLC0415
+    from app.local.traffic.run import TrafficPlan, send_run  # noqa: PLC0415
 
     stack = read_stack(home_of_environment())
     if stack is None:
         raise LocalStackError("no stack is up here: run `instream up` (or set INSTREAM_HOME)")
-    run = asyncio.run(send(stack, TrafficPlan(events=events, rate=rate, seed=seed), ProgressLines()))
+    run = asyncio.run(send_run(stack, TrafficPlan(events=events, rate=rate, seed=seed), ProgressLines()))
     summary = summarise(run.sent, run.expected)
     if as_json:
         print_json(summary)

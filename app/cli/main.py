@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
 OWN_STACK = frozenset({"up", "down", "status", "demo", "bench"})
-"""Commands that start a stack or look at it from outside; the others work on the one that runs, or on AWS."""
+"""Commands that start a stack or look at it from outside; the others work on the running stack, or on AWS."""
 GROUP = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -33,7 +33,7 @@ def enter_stack(context: typer.Context) -> None:
     if context.invoked_subcommand not in OWN_STACK:
         from app.local.stack.stack_file import enter, home_of_environment  # noqa: PLC0415 - commands load what they need
 
-        enter(home_of_environment())  # the stack in INSTREAM_HOME, where one is up; else the environment leads, to AWS
+        enter(home_of_environment())  # use the stack in INSTREAM_HOME if one is up; else the environment leads to AWS
 
 
 for command in (demo, up, down, status, load, wait, audit, replay, dead_letters, init, bench):
@@ -42,7 +42,7 @@ for command in (demo, up, down, status, load, wait, audit, replay, dead_letters,
 
 @app.command("sink", context_settings=GROUP)
 def sink(context: typer.Context) -> None:
-    """Look after the sink's transaction chains (`instream sink --help`)."""
+    """Repair the sink's transaction chains (`instream sink --help`)."""
     from app.cli.sink import app as commands  # noqa: PLC0415 - loads Kafka's and S3's clients
 
     _run(commands, context.args, "instream sink")
@@ -50,7 +50,7 @@ def sink(context: typer.Context) -> None:
 
 @app.command("delivery", context_settings=GROUP)
 def delivery(context: typer.Context) -> None:
-    """Look after what the warehouse refused (`instream delivery --help`)."""
+    """Handle the transactions that the warehouse refused (`instream delivery --help`)."""
     from app.cli.delivery import app as commands  # noqa: PLC0415
 
     _run(commands, context.args, "instream delivery")
@@ -63,11 +63,14 @@ def _run(commands: typer.Typer, words: list[str], name: str) -> None:
 
 
 def main() -> None:
-    """Run the command line. An error is one line on stderr; exit code 1, of a wrong use 2, of an interruption 130."""
+    """Run the command line.
+
+    An error is one line on stderr; exit code 1, or 2 after a wrong use, or 130 after an interruption.
+    """
     try:
         sys.exit(app(prog_name="instream", standalone_mode=False))
     except TyperException as exc:
-        if reason := " ".join(exc.format_message().split()):  # nothing where the help was shown instead
+        if reason := " ".join(exc.format_message().split()):  # None if the help was shown instead
             context = getattr(exc, "ctx", None)
             command = context.command_path if context else "instream"
             print(f"{command}: {reason} (see `{command} --help`)", file=sys.stderr)

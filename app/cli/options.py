@@ -9,7 +9,7 @@ import typer
 from app.variables import range_words, shown
 
 MOST_LINES: Final = 100_000_000
-"""Of one run: its generator keeps every line in memory until the comparison."""
+"""Most events of one run: its generator keeps every line in memory until the comparison."""
 MOST_RATE: Final = 1_000_000
 LONGEST_WAIT_S: Final = 7 * 86_400
 LONGEST_MINUTES: Final = 7 * 1440
@@ -40,7 +40,7 @@ def number(text: str, lower: float, upper: float) -> Any:
             found = float(value)
         except ValueError:
             found = math.nan
-        if not lower <= found <= upper:  # false for what is no number, too
+        if not lower <= found <= upper:  # False for NaN, too
             raise typer.BadParameter(f"{shown(value)}: {range_words(lower, upper, is_whole=False)}")
         return found
 

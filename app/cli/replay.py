@@ -29,13 +29,11 @@ async def send_again(settings: "Settings", batch_ids: "Collection[str] | None") 
 
 
 def replay(
-    batch: Annotated[
-        list[str] | None, typer.Argument(help="Batch ids, as the collector answered them.", parser=given)
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every batch that is registered.")] = False,
+    batch: Annotated[list[str] | None, typer.Argument(help="Batch ids, from the collector's answers.", parser=given)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every registered batch.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Send batches once more, whole, from their raw files: what the pipeline has it drops, what it lacks it gets.
+    """Send whole batches once more, from their raw files: the pipeline drops the blocks that it has, and takes the others.
 
     Returns when Kinesis has them. Exit codes: 0 all are sent, 3 Kinesis did not take some, 1 some are unknown, damaged or of
     another epoch.
@@ -49,11 +47,11 @@ def replay(
         print_json(report)
     else:
         print(f"{len(report.replayed)} batches ({report.blocks} blocks) are sent again")
-        for what in ("refused", "unknown", "damaged", "other_epoch"):
+        for what in ("refused", "unknown", "damaged", "other_epoch", "unreadable"):
             found = getattr(report, what)
             if found:
                 print(f"{what}: {len(found)}: {', '.join(found[:NAMED])}{', ...' if len(found) > NAMED else ''}")
-    if report.unknown or report.damaged or report.other_epoch:
+    if report.unknown or report.damaged or report.other_epoch or report.unreadable:
         raise typer.Exit(Exit.FAILURE)
     if report.refused:
         raise typer.Exit(Exit.INCOMPLETE)

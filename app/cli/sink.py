@@ -1,4 +1,4 @@
-"""`instream sink accept-gap`: let a sink that stopped on a gap go on without what the gap held (rule S5)."""
+"""`instream sink accept-gap`: let a sink that stopped on a gap go on without the gap's messages (rule S5)."""
 
 import asyncio
 import json
@@ -30,30 +30,30 @@ app = typer.Typer(
 FAILURE: Final = 1
 INCOMPLETE: Final = 3
 LOOK_AHEAD: Final = 10_000
-"""Messages looked at for the place where counting can go on; it is among the first few."""
+"""Most messages searched for the place where the chain can go on; it is among the first few."""
 
 
 class Undecided(NamedTuple):
-    """The log does not say yet where counting can go on."""
+    """The log does not show yet where the chain can go on."""
 
     looked_at: int
 
 
 @app.callback()
 def sink() -> None:
-    """Look after the sink's transaction chains."""
+    """Repair the sink's transaction chains."""
 
 
 @app.command("accept-gap")
 def accept_gap(
     partition: Annotated[int, whole("Partition of `rows` whose sink stopped.", 0, MOST_PARTITIONS - 1)],
-    reason: Annotated[str, typer.Option(help="Who accepts the loss, and why; kept in the record for good.", parser=given)],
+    reason: Annotated[str, typer.Option(help="Your name and the reason; kept in the record for good.", parser=given)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Commit a record that bridges the gap on one partition, so that its sink goes on behind it.
 
-    The rows of the gap's messages are given up here; the audit finds their lines missing in the ledger. Exit codes: 0 the
-    gap is bridged, 1 there is none or it failed, 3 the log does not show yet where to go on (let the ETL run).
+    The rows of the gap's messages are given up; the audit finds that their lines are missing in the ledger. Exit codes: 0
+    the gap is bridged, 1 there is none or it failed, 3 the log does not show yet where to go on (let the ETL run).
     """
     settings = read_settings()
     if partition >= settings.partitions:
@@ -92,10 +92,10 @@ async def _accept(settings: Settings, partition: int, reason: str) -> Transactio
 async def bridge(
     objects: ObjectStore, logs: LogReader, settings: Settings, partition: int, reason: str
 ) -> TransactionRecord | Undecided:
-    """Find where the partition's chain can go on, commit the record that says so, and finish it.
+    """Find the place where the partition's chain can go on, commit a record with it, and finish the record.
 
     Raises:
-        ChainBroken: there is no gap, or somebody committed meanwhile.
+        ChainBroken: there is no gap, or another process committed meanwhile.
         ServiceUnavailable: the log cannot be read.
     """
     topic, chain_id = topics_of(settings).rows.name, ChainId(settings.epoch, partition)

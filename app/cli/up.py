@@ -2,7 +2,8 @@
 
 import typer
 
-from app.cli.show import Exit, JsonOption, ProgressLines, end_in_order_when_told, print_json, print_table
+from app.cli.show import Exit, JsonOption, print_json, print_table
+from app.progress import ProgressLines
 
 
 def up(as_json: JsonOption = False) -> None:
@@ -11,7 +12,8 @@ def up(as_json: JsonOption = False) -> None:
     Everything runs in the background; addresses are in $INSTREAM_HOME/stack.json (default .instream), which --json prints
     without write keys. A stack that is up already is left as it is.
     """
-    from app.local.stack.control import up as start  # noqa: PLC0415 - commands load what they need
+    from app.local.stack.control import end_in_order_when_told  # noqa: PLC0415 - commands load what they need
+    from app.local.stack.control import up as start  # noqa: PLC0415
     from app.local.stack.stack_file import home_of_environment, without_secrets  # noqa: PLC0415
     from app.warehouse_url import redacted_url  # noqa: PLC0415
 
@@ -29,7 +31,7 @@ def up(as_json: JsonOption = False) -> None:
 
 
 def down(as_json: JsonOption = False) -> None:
-    """Stop the local stack; nothing of it runs afterwards. Logs stay, the data goes with the next `up`."""
+    """Stop the local stack; none of its processes runs afterwards. Logs stay; the next `up` removes the data."""
     from app.local.stack.control import down as stop  # noqa: PLC0415
     from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415
 
@@ -41,7 +43,7 @@ def down(as_json: JsonOption = False) -> None:
 
 
 def status(as_json: JsonOption = False) -> None:
-    """Show what runs. Exit code 0 when the stack is ready and every process runs, else 1."""
+    """Show the running processes. Exit code 0 if the stack is ready and every process runs, else 1."""
     from app.local.stack.control import status as ask  # noqa: PLC0415
     from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415
 

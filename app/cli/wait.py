@@ -1,161 +1,25 @@
 """`instream wait`: return as soon as the warehouse's ledger covers every batch registered now."""
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Annotated, Final
 
-import msgspec
 import typer
 
 from app.cli.options import LONGEST_WAIT_S, number
-from app.cli.show import Bar, Exit, JsonOption, ProgressLines, print_json
+from app.cli.show import Exit, JsonOption, print_json
+from app.progress import Bar, ProgressLines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from agents.audit.coverage import Waited
 
-    from agents.audit.stored_ledger import StoredLedger
-    from app.adapters.loaded_ledger import WarehouseLedger
-    from app.adapters.warehouse_port import Delivery
-    from app.core.formats.registry_item import RegistryItem
-    from app.settings import Settings
-
-NAMED: Final = 5
-"""Most batch ids that the answer names of each kind."""
-POLL_S: Final = 0.5
 TELL_EVERY_S: Final = 10
-COVERED: Final = "batches are covered"
 
 
-class Waited(msgspec.Struct, kw_only=True):
-    """How the wait ended. Counts are batches."""
-
-    registered: int
-    covered: int = 0
-    missing: int = 0
-    """Without an entry for some line, and not held."""
-    dead_lettered: int = 0
-    """Of the missing: the ETL could not read some of their blocks and set those aside."""
-    held: int = 0
-    """Lines lie in a quarantined transaction: `instream delivery release`, or nothing, mends that."""
-    excess: int = 0
-    """The ledger has more than the batch."""
-    took_s: float = 0.0
-    named: dict[str, list[str]] = {}
-    """`missing`, `dead_lettered`, `held`, `excess` -> some batch ids; an excess and a dead letter with what is wrong."""
-
-    @property
-    def exit_code(self) -> Exit:
-        """What the command's exit code says of it."""
-        if self.excess:
-            return Exit.FAILURE
-        return Exit.INCOMPLETE if self.missing or self.held else Exit.OK
-
-
-class Uncovered:
-    """The registered batches whose ledger is not complete yet; each is looked at until it is, and never again."""
-
-    def __init__(self, items: "list[RegistryItem]") -> None:
-        """Wait for the batches of `items`."""
-        self._registered = len(items)
-        self._open = {item.batch_id: item for item in items}
-        self._held: set[str] = set()
-        self._excess: dict[str, str] = {}
-        self._dead_letters: dict[str, dict[int, str]] = {}
-
-    async def look(self, warehouse: "WarehouseLedger", stored: "StoredLedger", delivery: "Delivery") -> bool:
-        """Compare what is open with the ledger. Returns: whether waiting longer can change anything.
-
-        Raises:
-            ServiceUnavailable: the warehouse, or S3 where transactions are quarantined, does not answer.
-        """
-        from app.core.audit.reconcile import coverage  # noqa: PLC0415 - commands load what they need
-
-        quarantined = [
-            lines
-            for transaction in delivery.quarantined
-            for lines in (await stored.of(transaction.partition, transaction.number)).values()
-        ]
-        self._dead_letters = await warehouse.dead_letters(list(self._open))
-        entries = await warehouse.entries(list(self._open))
-        self._held.clear()
-        for batch_id, item in list(self._open.items()):
-            found = coverage(item.line_count, entries.get(batch_id, []))
-            if found.excess:
-                self._excess[batch_id] = "; ".join(found.excess)
-            elif any(found.missing & lines[batch_id] for lines in quarantined if batch_id in lines):
-                self._held.add(batch_id)
-                continue
-            elif found.missing:
-                continue
-            del self._open[batch_id]
-        return len(self._open) > len(self._held)
-
-    def result(self, took_s: float) -> Waited:
-        """Where it stands."""
-        missing = [batch_id for batch_id in self._open if batch_id not in self._held]
-        unread = {batch_id: self._dead_letters[batch_id] for batch_id in missing if batch_id in self._dead_letters}
-        named = {
-            "missing": missing[:NAMED],
-            "dead_lettered": [f"{batch_id}: {_words(blocks)}" for batch_id, blocks in unread.items()][:NAMED],
-            "held": sorted(self._held)[:NAMED],
-            "excess": [f"{batch_id}: {why}" for batch_id, why in self._excess.items()][:NAMED],
-        }
-        return Waited(
-            registered=self._registered, covered=self._registered - len(self._open) - len(self._excess),
-            missing=len(missing), dead_lettered=len(unread), held=len(self._held), excess=len(self._excess),
-            took_s=round(took_s, 1), named={kind: ids for kind, ids in named.items() if ids},
-        )  # fmt: skip
-
-
-def _words(blocks: dict[int, str]) -> str:
-    """Which blocks could not be read, and why the first of them."""
-    first, *more = sorted(blocks)
-    return f"block {first}: {blocks[first]}" + (f" (and {len(more)} more)" if more else "")
-
-
-async def await_coverage(
-    settings: "Settings", timeout_s: float, show: "Callable[[int, int, str], None]", *, while_it_moves: bool = False
-) -> Waited:
-    """Take the batches that the registry has now and wait until the ledger covers each exactly once.
-
-    `show` is called with the batches that are covered, those that were registered, and what hinders, if anything does.
-    With `while_it_moves` the time counts from the last look that found more batches covered than the one before.
-    Returns early when nothing but held batches is left, or when the ledger has more than a batch.
-
-    Raises:
-        ServiceUnavailable: the registry does not answer.
-    """
-    from agents.audit.stored_ledger import StoredLedger  # noqa: PLC0415
-    from app.adapters.loaded_ledger import WarehouseLedger  # noqa: PLC0415
-    from app.adapters.registry import DynamoRegistry  # noqa: PLC0415
-    from app.adapters.s3 import S3ObjectStore  # noqa: PLC0415
-    from app.errors import ServiceUnavailable  # noqa: PLC0415
-
-    start = since = time.monotonic()
-    most = 0
-    registry, objects = DynamoRegistry(settings), S3ObjectStore(settings)
-    warehouse, stored = WarehouseLedger(settings.warehouse_url), StoredLedger(objects, settings.epoch)
-    try:
-        uncovered = Uncovered([item async for item in registry.all_batches() if item.epoch == settings.epoch])
-        while True:
-            refusal = ""
-            try:
-                delivery = await warehouse.delivery(settings.epoch)
-                is_open = await uncovered.look(warehouse, stored, delivery)
-            except ServiceUnavailable as exc:
-                is_open, refusal = True, str(exc)
-            now = time.monotonic()
-            result = uncovered.result(now - start)
-            if while_it_moves and result.covered > most:
-                most, since = result.covered, now
-            if not is_open or now - since >= timeout_s:
-                return result
-            show(result.covered, result.registered, refusal)
-            await asyncio.sleep(min(POLL_S, max(0.0, since + timeout_s - now)))
-    finally:
-        await warehouse.close()
-        await registry.close()
-        await objects.close()
+def exit_code_of(waited: "Waited") -> Exit:
+    """The command's exit code."""
+    if waited.excess:
+        return Exit.FAILURE
+    return Exit.OK if waited.is_covered else Exit.INCOMPLETE
 
 
 def wait(
@@ -163,12 +27,13 @@ def wait(
 ) -> None:
     """Wait until every batch registered now is in the warehouse, line by line.
 
-    Exit codes: 0 all are covered exactly once, 3 some are not in time or held by a quarantined transaction, 1 the ledger has
-    more than was sent.
+    Exit codes: 0 all are covered exactly once, 3 some are late or held by a quarantined transaction, 1 the ledger has more
+    lines than were sent.
     """
+    from agents.audit.coverage import await_coverage  # noqa: PLC0415 - commands load what they need
     from app.settings import read_settings  # noqa: PLC0415
 
-    with Bar(ProgressLines(), COVERED, TELL_EVERY_S) as bar:
+    with Bar(ProgressLines(), "batches are covered", TELL_EVERY_S) as bar:
         result = asyncio.run(await_coverage(read_settings(), timeout, bar))
     if as_json:
         print_json(result)
@@ -178,4 +43,4 @@ def wait(
             count = getattr(result, kind)
             more = ", ..." if count > len(batches) else ""
             print(f"{kind}: {count} {'batch' if count == 1 else 'batches'}: {', '.join(batches)}{more}")
-    raise typer.Exit(result.exit_code)
+    raise typer.Exit(exit_code_of(result))

@@ -1,6 +1,6 @@
 """`python -m app.collector [--spare]`: the collector over the real S3, DynamoDB and Kinesis.
 
-As a spare it gets everything ready and listens only when it is told that its turn has come (`app.collector.standby`).
+A spare gets everything ready, and starts to listen only when it gets the signal `TURN` (`app.collector.standby`).
 """
 
 import asyncio
@@ -31,15 +31,16 @@ log = structlog.get_logger(__name__)
 
 BIND_TRIES: Final = 50
 BIND_PAUSE_S: Final = 0.02
-"""A spare tries for a second: the port is its predecessor's, which is dead, but somebody may look whether it is free."""
+"""A spare tries for a second: its predecessor is dead, but another process may test the port at this moment."""
 
 
 async def serve(settings: Settings, spare_of: int | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; then stop accepting, store what is open, answer, and return.
+    """Serve until SIGTERM or SIGINT; then stop accepting, store the open batch, answer, and return.
 
     Args:
-        settings: where and how.
-        spare_of: the pid of who tells a spare its turn, before which it does not listen; None to serve at once.
+        settings: addresses, limits and services.
+        spare_of: the pid of the process that sends a spare its turn; the spare does not listen before. None to serve at
+        once.
 
     Raises:
         ConfigurationError: the settings do not fit, or a port is taken.
@@ -59,7 +60,7 @@ async def serve(settings: Settings, spare_of: int | None = None) -> None:
         await ops.setup()
         await collector.setup()
         if spare_of is not None and not await await_turn(spare_of):
-            log.info("spare collector ends: nobody is left to tell it its turn")
+            log.info("spare collector ends: its supervisor has ended")
             return
         if points is not None:
             points.is_awake = True
@@ -97,7 +98,7 @@ def main() -> int:
     try:
         settings = read_settings()
     except ConfigurationError as exc:
-        sys.stderr.write(f"collector cannot start: {exc}\n")  # the settings say how to log
+        sys.stderr.write(f"collector cannot start: {exc}\n")  # the settings decide how to log
         return 2
     configure_logging(settings, "collector")
     try:

@@ -28,7 +28,7 @@ SEAL_INLINE_BYTES: Final = 64 * 1024
 
 
 class CollectorPorts(NamedTuple):
-    """What the collector reaches outside itself."""
+    """The services that the collector calls."""
 
     store: ObjectStore
     registry: Registry
@@ -45,20 +45,20 @@ class _Gathering:
         self.bytes = 0
         self.held: list[Reservation] = []
         self.deadline_s = deadline_s
-        """On the event loop's clock: the oldest request's answer is due."""
+        """Time on the event loop's clock when the oldest request's answer is due."""
         self._waiting: list[asyncio.Future[str]] = []
-        """Of each request what it waits for. One of its own: a client that goes away must not take the others' answer with
-        it, and a future that all share behind a shield each costs every request two more turns of the loop."""
+        """One future for each request. If a client goes away, only its own future is cancelled. A shared future would need a
+        shield for each request, and every request would take two more turns of the loop."""
         self.timer: asyncio.TimerHandle | None = None
 
     def wait(self) -> "asyncio.Future[str]":
-        """What one request waits for: the batch's id once it is durable, or the reason why it is not."""
+        """The future of one request: the batch's id once it is durable, or the reason why it is not."""
         waiting: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         return waiting
 
     def answer(self, batch_id: str) -> None:
-        """The batch is durable; requests are answered in the order in which they came. Said again, it changes nothing."""
+        """The batch is durable; requests are answered in the order in which they came. A second call changes nothing."""
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(batch_id)
@@ -70,7 +70,7 @@ class _Gathering:
                 waiting.set_exception(refusal)
 
     def release(self) -> None:
-        """Forget the lines and give back the memory they were counted with."""
+        """Forget the lines and give back their memory."""
         self.lines = []
         for reservation in self.held:
             reservation.release()
@@ -99,7 +99,7 @@ class Batcher:
 
         Args:
             lines: at most `MAX_BATCH_LINES`.
-            held: the memory that the lines are counted with; released with them.
+            held: the reserved memory of the lines; released with them.
 
         Raises:
             RequestRejected: 503, the batch may or may not have been kept.
@@ -134,12 +134,12 @@ class Batcher:
         return task
 
     def drain(self) -> None:
-        """From now on nothing lingers: requests still under way are stored as they come."""
+        """From now on no batch lingers: requests still under way are stored as they come."""
         self._is_draining = True
         self.flush()
 
     async def close(self) -> None:
-        """Finish every batch in flight, then give Kinesis one last while; what it refuses is the audit's to find."""
+        """Finish every batch in flight, then give Kinesis some last seconds; the audit finds the blocks that it refuses."""
         self.drain()
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -150,15 +150,15 @@ class Batcher:
 
         The effects, in this order:
 
-        1. PUT the raw file. A crash after it leaves a file that no registry item names and no client was told of: the audit
+        1. PUT the raw file. A crash after it leaves a file that no registry item names and no answer mentioned: the audit
            reports it, never replays it; clients send again.
         2. Register. A crash after it leaves an open batch whose blocks never reached Kinesis: the audit puts them once
-           AUDIT_GRACE_S has passed. Clients send again, and dedup drops what is then there twice.
+           AUDIT_GRACE_S has passed. Clients send again, and dedup drops the second copies.
         3. Put every block to Kinesis once, to the put's end. A crash after it leaves clients without an answer: they send
            again, dedup drops it. Refused blocks are put again in the background, and by the audit after a crash.
         4. Answer 200 with the batch's id.
 
-        1 and 2 are repeated until the request timeout; both do no harm when repeated. A 503 therefore says "may have been
+        1 and 2 are repeated until the request timeout; repeating them does no harm. A 503 therefore says "may have been
         kept". When 3 takes longer than the timeout, 4 does not wait for it: the batch is durable.
         """
         held = self._budget.reserve()
@@ -168,7 +168,7 @@ class Batcher:
                 batch.release()
                 held.become(2 * len(sealed.raw))
                 await self._insist("s3", lambda: self._ports.store.put(sealed.item.raw_key, sealed.raw))  # 1
-                self._guard.check()  # the PUT's answer may be the first to tell that the id's time is wrong
+                self._guard.check()  # the PUT's answer may be the first to show that the id's time is wrong
                 await self._insist("registry", lambda: self._ports.registry.register(sealed.item))  # 2
         except Exception as exc:
             batch.release()
@@ -203,7 +203,10 @@ class Batcher:
             await asyncio.sleep(BACKOFF.pause_s(failures, self._ports.random_bytes(1)[0] / 255))
 
     async def _put(self, batch: _Gathering, sealed: SealedBatch, held: Reservation) -> None:
-        """Put the blocks to Kinesis, and answer once that has ended, whatever its end; at the deadline at the latest."""
+        """Put the blocks to Kinesis and answer when the put has ended, well or badly.
+
+        Answer at the deadline at the latest.
+        """
         late = asyncio.get_running_loop().call_at(batch.deadline_s, batch.answer, sealed.batch_id)
         try:
             with held:
@@ -216,7 +219,7 @@ class Batcher:
 
 
 def _refusal(exc: Exception) -> RequestRejected:
-    """What the waiting requests are answered when their batch could not be made durable."""
+    """The answer to the waiting requests when their batch could not be made durable."""
     if isinstance(exc, RequestRejected):
         return exc
     if isinstance(exc, TimeoutError | OutsideError):

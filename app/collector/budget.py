@@ -10,7 +10,7 @@ RETRY_AFTER_S = 2
 
 
 class MemoryBudget:
-    """Bytes waiting or in flight, never let grow past the limit by a request. Safe to use from threads."""
+    """Bytes waiting or in flight; no request makes them grow past the limit. Safe to use from threads."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -51,18 +51,18 @@ class Reservation:
         self.held_bytes += by_bytes
 
     def become(self, held_bytes: int) -> None:
-        """Hold exactly this much: what is needed to finish is taken even past the limit, and holds back newcomers."""
+        """Hold exactly this much. Bytes that are needed to finish may pass the limit; then new requests are held back."""
         self._budget.change(held_bytes - self.held_bytes, is_bounded=False)
         self.held_bytes = held_bytes
 
     def hand_over(self) -> "Reservation":
-        """The same share with a new owner; this one holds nothing any more."""
+        """Move the share to a new owner; this one holds nothing any more."""
         other = Reservation(self._budget)
         other.held_bytes, self.held_bytes = self.held_bytes, 0
         return other
 
     def release(self) -> None:
-        """Give everything back; again changes nothing."""
+        """Give everything back; a second call changes nothing."""
         self.become(0)
 
     def __enter__(self) -> Self:

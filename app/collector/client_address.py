@@ -1,4 +1,4 @@
-"""Which address a request came from, when proxies that we trust stand in between."""
+"""The client's address of a request that came through proxies that we trust."""
 
 import ipaddress
 import re
@@ -7,24 +7,24 @@ from typing import Final
 
 from app.core.events.fields import normal_address
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _WITH_PORT: Final = re.compile(r"\[(?P<six>[^]]+)\](?::\d+)?|(?P<four>\d+\.\d+\.\d+\.\d+):\d+")
 
 
-def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+def read_networks(texts: Iterable[str]) -> tuple[IpNetwork, ...]:
     """The networks of TRUSTED_PROXIES, which the settings have checked."""
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
-def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str | None:
+def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequence[IpNetwork]) -> str | None:
     """The right-most address that is not a trusted proxy's.
 
     Args:
         remote: the connection's peer.
         forwarded: the X-Forwarded-For headers, in order, each a comma-separated list.
-        trusted: networks of proxies whose word counts.
+        trusted: networks of proxies that we believe.
 
-    Returns: an address in its normal spelling; the furthest trusted one where no other is named, None without a peer.
+    Returns: an address in its normal spelling; if every address is trusted, the furthest one; None without a peer.
     """
     nearest = normal_address(remote or "")
     if nearest is None or not _is_trusted(nearest, trusted):
@@ -39,7 +39,7 @@ def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequen
     return nearest
 
 
-def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+def _is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
     parsed = ipaddress.ip_address(address)
     return any(parsed in network for network in trusted)
 

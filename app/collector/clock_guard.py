@@ -1,4 +1,4 @@
-"""Watches how far this machine's clock is off S3's: received_at and batch ids must be right, or time-based rules fail."""
+"""Compares this machine's clock with S3's: received_at and batch ids must be right, or time-based rules fail."""
 
 import asyncio
 from typing import Final
@@ -12,19 +12,19 @@ from app.errors import OutsideError, RequestRejected
 log = structlog.get_logger(__name__)
 
 PROBE_KEY: Final = "raw/clock-probe"
-"""Need not exist: any answer carries a Date header."""
+"""The object need not exist: any answer carries a Date header."""
 MEASURE_INTERVAL_S: Final = 5.0
 
 
 class ClockGuard:
-    """Says whether requests may be taken, by the store's last answer."""
+    """Decides from the store's last answer whether requests may be taken."""
 
     def __init__(self, store: ObjectStore, max_skew_s: float) -> None:
         self._store = store
         self._max_skew_s = max_skew_s
 
     def fault(self) -> str | None:
-        """Why no request may be taken, or None."""
+        """The reason why no request may be taken, or None."""
         skew_ms = self._store.clock_skew_ms
         if skew_ms is None:
             return None
@@ -34,10 +34,10 @@ class ClockGuard:
         return f"this collector's clock is {skew_ms / 1000:+.1f} s off the object store's; at most {self._max_skew_s:g} s"
 
     def check(self) -> None:
-        """Nothing, while the clock is right.
+        """Check that the clock is right.
 
         Raises:
-            RequestRejected: 503, it is not.
+            RequestRejected: 503, the clock is wrong.
         """
         if (fault := self.fault()) is not None:
             raise RequestRejected(503, "clock_skew", fault, retry_after_s=int(MEASURE_INTERVAL_S))
@@ -50,7 +50,7 @@ class ClockGuard:
             log.warning("clock not measured", error=str(exc))
 
     async def watch(self) -> None:
-        """Measure again and again, so that neither a good nor a bad answer stays past its time."""
+        """Measure again and again, so that no answer, good or bad, is used for too long."""
         while True:
             await self.measure()
             await asyncio.sleep(MEASURE_INTERVAL_S)

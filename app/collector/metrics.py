@@ -1,4 +1,4 @@
-"""What the collector counts."""
+"""The metrics of the collector."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""One request: may it be taken, its body within bounds, its lines judged."""
+"""One request: its key is checked, its body is read within bounds, its lines are parsed."""
 
 import asyncio
 import hmac
@@ -17,12 +17,12 @@ from app.errors import RequestRejected
 
 KEY_HEADER: Final = "X-Write-Key"
 LINE_OVERHEAD_BYTES: Final = 256
-"""What Python keeps of a line beside its bytes."""
+"""Memory that Python needs for a line beside its bytes."""
 _RETRY_AFTER_S: Final = 1
 
 
 def key_kind(request: web.Request, write_keys: Mapping[str, KeyKind]) -> KeyKind:
-    """What kind of key the request shows; each known key is compared, in constant time.
+    """The kind of the request's key; each known key is compared, in constant time.
 
     Raises:
         RequestRejected: 401, none or an unknown one.
@@ -76,7 +76,7 @@ async def read_body(request: web.Request, held: Reservation, max_bytes: int, tim
 
 
 class RequestBody(NamedTuple):
-    """A request's body and what the collector knows of it."""
+    """A request's body, with its client and its time."""
 
     body: bytes
     content_type: str
@@ -88,7 +88,7 @@ class RequestBody(NamedTuple):
 
 
 def read_lines(sent: RequestBody, held: Reservation, max_bytes: int, max_lines: int) -> list[StoredLine]:
-    """The request's lines in their stored form; `held` then counts them instead of the body.
+    """The request's lines in their stored form; afterwards `held` counts the lines and no longer the body.
 
     Raises:
         RequestRejected: 400, 413, 415 as `gunzip` and `split_body`; 503, no room.

@@ -1,4 +1,4 @@
-"""Puts to Kinesis again what its first put did not take; in the background, within bounds of bytes and age.
+"""Puts blocks that Kinesis refused again; in the background, within bounds of bytes and age.
 
 The batch is in S3 and in the registry by then, so a block that is dropped here is found and sent again by the audit.
 """
@@ -32,7 +32,7 @@ class Resender:
     """A bounded queue of blocks and the one loop that puts them."""
 
     def __init__(self, stream: BlockStream, clock: Clock, random_bytes: Callable[[int], bytes], bounds: tuple[int, float]):
-        """Bounds are the most bytes held and the greatest age in seconds."""
+        """Bound the queue by bytes and by age in seconds."""
         self._stream = stream
         self._clock = clock
         self._random_bytes = random_bytes
@@ -63,7 +63,7 @@ class Resender:
             self._wake.set()
 
     async def run(self) -> None:
-        """Put what waits, for ever; failed records only, with backoff and jitter."""
+        """Put waiting blocks, for ever; only failed records again, with backoff and jitter."""
         fruitless = 0
         while True:
             await self._wake.wait()
@@ -93,7 +93,7 @@ class Resender:
         return taken > 0
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until nothing waits, at most so long; the rest is left to the audit."""
+        """Wait until the queue is empty, but no longer than the given time; the rest is left to the audit."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -111,7 +111,7 @@ async def put_blocks(stream: BlockStream, blocks: Sequence[bytes]) -> list[int]:
         return []
     try:
         outcomes = await stream.put(blocks)
-    except Exception:  # whatever it was, the batch is durable and its client must hear so: tried again like a refusal
+    except Exception:  # the batch is durable and its client must get a 200: any error is tried again like a refusal
         log.exception("kinesis put failed", blocks=len(blocks))
         failed = list(range(len(blocks)))
     else:

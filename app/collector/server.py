@@ -1,7 +1,7 @@
 """The collector's HTTP server: `POST /v1/events`.
 
-Answers 200 only once the events are durable. After 400 to 415 nothing of the request was kept; after 503 it may have been:
-the client sends the same events again, and dedup removes what was.
+It answers 200 only once the events are durable. After 400 to 415 nothing of the request was kept. After 503 the events may
+have been kept: the client sends them again, and dedup removes the second copies.
 """
 
 import asyncio
@@ -40,13 +40,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def create_app(settings: Settings, ports: CollectorPorts) -> web.Application:
-    """The application; serve it with `new_runner`, which leaves decompression to it.
+    """The application; serve it with `new_runner`, so that the application decompresses bodies itself.
 
     Raises:
         ConfigurationError: no write key is set.
     """
     if not settings.write_keys:
-        raise ConfigurationError("INSTREAM_WRITE_KEYS is empty: nobody could post; set e.g. demo:browser,demo-server:server")
+        raise ConfigurationError(
+            "INSTREAM_WRITE_KEYS is empty: no client could post; set e.g. demo:browser,demo-server:server"
+        )
     return Collector(settings, ports).new_app()
 
 
@@ -96,7 +98,7 @@ class Collector:
         return self._batcher.resender.waiting_bytes if self._batcher else 0
 
     def waits_for(self) -> str | None:
-        """None when requests are taken; else why not."""
+        """None if requests are taken; else the reason why not."""
         if self._batcher is None:
             return "starting"
         if self._ports.store.clock_skew_ms is None:
@@ -104,7 +106,7 @@ class Collector:
         return self._guard.fault()
 
     async def collect(self, request: web.Request) -> web.Response:
-        """`POST /v1/events`: keep the request's lines, then say how many and in which batch."""
+        """`POST /v1/events`: keep the request's lines, then answer with their number and their batch."""
         settings, clock = self._settings, self._clock
         if self._batcher is None:
             raise RequestRejected(503, "starting", "the collector is starting", retry_after_s=1)
@@ -132,7 +134,7 @@ class Collector:
         return web.json_response({"accepted": len(lines), "batch_id": batch_id})
 
     async def _run(self, _: web.Application) -> AsyncIterator[None]:
-        """Start what runs behind the requests; at the end store what is open, then stop it."""
+        """Start the background loops; at the end store the open batch, then stop the loops."""
         batcher = Batcher(self._settings, self._ports, self._budget, self._guard, self._threads)
         background = [asyncio.create_task(self._guard.watch()), asyncio.create_task(batcher.resender.run())]
         for task in background:
@@ -150,7 +152,7 @@ class Collector:
             self._batcher.drain()
 
     async def _allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
-        """CORS, on every answer: without it a page sees no status at all."""
+        """CORS headers on every answer: without them a page cannot see the status."""
         allowed = self._settings.allowed_origins
         origin = request.headers.get("Origin")
         if "*" in allowed:
@@ -166,7 +168,7 @@ COLLECTOR: Final = web.AppKey("collector", Collector)
 
 
 def _report_end(task: "asyncio.Task[None]") -> None:
-    """A background loop has no end of its own: say so if one ended by an error."""
+    """A background loop never ends by itself: if it ends, log its error."""
     if not task.cancelled() and (exc := task.exception()) is not None:
         log.error("background task ended", exc_info=exc)
 

@@ -1,4 +1,4 @@
-"""How a spare collector learns that its turn has come: by one signal, which may be sent before it listens for it."""
+"""The signal by which a spare collector learns that its turn has come; it may be sent before the spare listens for it."""
 
 import asyncio
 import contextlib
@@ -7,9 +7,9 @@ import signal
 from typing import Final
 
 SPARE_FLAG: Final = "--spare"
-"""Makes `python -m app.collector` get everything ready and then wait for its turn before it listens."""
+"""The flag of a spare: `python -m app.collector` gets everything ready, and waits for its turn before it listens."""
 TURN: Final = signal.SIGUSR1
-"""Says that the collector is dead. A spare is started with it blocked, so that one that comes too early waits."""
+"""The signal "the collector is dead". A spare starts with the signal blocked, so that an early signal waits."""
 ORPHAN_CHECK_S: Final = 5.0
 
 
@@ -17,10 +17,10 @@ async def await_turn(parent: int, check_s: float = ORPHAN_CHECK_S) -> bool:
     """Wait for the turn.
 
     Args:
-        parent: the pid of the process that would tell it.
-        check_s: how often to look whether that one still lives.
+        parent: the pid of the process that sends the signal.
+        check_s: seconds between two checks whether the parent still lives.
 
-    Returns: True at its turn; False where nobody is left to tell it.
+    Returns: True at its turn; False if the parent has ended.
     """
     turn = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(TURN, turn.set)

@@ -1,12 +1,12 @@
-"""Faust's Kafka driver with the points around what it asks of the broker: sends, polls, commits, the bounds of recovery."""
+"""Faust's Kafka driver with crash points around its calls to the broker: sends, polls, commits, the bounds of recovery."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, assert_never
 
 from app.core.formats import checkpoint
-from app.core.formats.block import End, decode_control, is_control
-from app.core.formats.checkpoint import Barrier
+from app.core.formats.block import End, WatermarkMessage, decode_control, is_control
+from app.core.formats.checkpoint import Barrier, Checkpoint
 from app.crash.catalogue import AFTER, BEFORE
 from app.crash.points import CrashPoints
 from app.settings import Settings
@@ -14,22 +14,33 @@ from app.shell import transport
 from app.topics import topics_of
 
 Kind = Callable[[bytes], str]
-"""What a message of a topic is, by its value."""
+"""The kind of a message of a topic, by its value."""
 
 
 def kind_on_blocks(value: bytes) -> str:
     """`block`, `tick` or `end`."""
     if not is_control(value):
         return "block"
-    return "end" if isinstance(decode_control(value), End) else "tick"
+    message = decode_control(value)
+    match message:
+        case End():
+            return "end"
+        case WatermarkMessage():
+            return "tick"
+        case _:
+            assert_never(message)
 
 
 def kind_on_checkpoints(value: bytes) -> str:
     """`barrier`, `checkpoint` or `finished`."""
     message = checkpoint.decode(value)
-    if isinstance(message, Barrier):
-        return "barrier"
-    return "finished" if message.finished else "checkpoint"
+    match message:
+        case Barrier():
+            return "barrier"
+        case Checkpoint():
+            return "finished" if message.finished else "checkpoint"
+        case _:
+            assert_never(message)
 
 
 def kinds_of(settings: Settings) -> Mapping[str, Kind]:
@@ -45,10 +56,10 @@ def kinds_of(settings: Settings) -> Mapping[str, Kind]:
     }
 
 
-class Producer(transport.Producer):
-    """Passes a point before it gives a message to the client, and one when the broker has acknowledged it.
+class CrashProducer(transport.Producer):
+    """Passes one point before it gives a message to the client, and another when the broker has acknowledged it.
 
-    The second is passed before whoever waits for the acknowledgement goes on.
+    The second is passed before the code that waits for the acknowledgement goes on.
     """
 
     @cached_property
@@ -75,7 +86,7 @@ class Producer(transport.Producer):
         return stored  # type: ignore[no-any-return]
 
 
-class ConsumerThread(transport.ConsumerThread):
+class CrashConsumerThread(transport.ConsumerThread):
     """Passes the points of commits and of the questions that recovery asks."""
 
     @cached_property
@@ -89,11 +100,11 @@ class ConsumerThread(transport.ConsumerThread):
         return is_done
 
     async def earliest_offsets(self, *partitions: Any) -> Any:
-        """Ask where logs begin."""
+        """Read the offsets at which logs begin."""
         return await self._asked("kafka.earliest", super().earliest_offsets(*partitions))
 
     async def highwaters(self, *partitions: Any) -> Any:
-        """Ask where logs end."""
+        """Read the offsets at which logs end."""
         return await self._asked("kafka.highwaters", super().highwaters(*partitions))
 
     async def _asked(self, call: str, answer: Awaitable[Any]) -> Any:
@@ -103,15 +114,15 @@ class ConsumerThread(transport.ConsumerThread):
         return found
 
 
-class Consumer(transport.Consumer):
+class CrashConsumer(transport.Consumer):
     """Passes the points of polls."""
 
     @cached_property
     def _points(self) -> CrashPoints:
         return points_of(self.app)
 
-    def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> CrashConsumerThread:
+        return CrashConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109
         self._points.reach("kafka.poll", BEFORE)
@@ -120,11 +131,11 @@ class Consumer(transport.Consumer):
         return found
 
 
-class Transport(transport.Transport):
-    """The driver whose producers and consumers pass the points of their app."""
+class CrashTransport(transport.Transport):
+    """A driver; its producers and consumers pass the points of their app."""
 
-    Producer = Producer
-    Consumer = Consumer
+    Producer = CrashProducer
+    Consumer = CrashConsumer
 
 
 def points_of(app: Any) -> CrashPoints:

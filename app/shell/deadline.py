@@ -1,6 +1,6 @@
-"""The end of a worker, whatever its threads wait for.
+"""The end of a worker, even if its threads hang.
 
-After a crash Faust may wait for ever on the consumer's dead thread; and an event loop that stands watches over nothing.
+After a crash Faust may wait for ever on the consumer's dead thread. A blocked event loop runs no watchdog.
 """
 
 import os
@@ -15,21 +15,21 @@ from app.clock import Clock, SystemClock
 log = structlog.get_logger(__name__)
 
 CRASH_GRACE_S: Final = 4.0
-"""From a crash to the end of the process: the other partitions may finish the step in flight; nothing relies on it."""
+"""Time from a crash to the end of the process: the other partitions may finish the step in flight; nothing relies on it."""
 STOP_GRACE_S: Final = 25.0
-"""From SIGTERM to the end of the process: the drain (`LEAVE_TIMEOUT_S`) and Faust's own shutdown."""
+"""Time from SIGTERM to the end of the process: the drain (`LEAVE_TIMEOUT_S`) and Faust's own shutdown."""
 EXIT_CODE: Final = 1
 
 
 class Timer(Protocol):
-    """A call to come."""
+    """A call that is planned."""
 
     def cancel(self) -> None:
-        """Let it not come."""
+        """Drop the call."""
 
 
 def call_later(seconds: float, call: Callable[[], None]) -> Timer:
-    """Call from a thread of its own, which does not keep the process alive: an event loop that hangs stops no thread."""
+    """Call from a thread of its own: a blocked event loop does not stop it, and it does not keep the process alive."""
     timer = threading.Timer(seconds, call)
     timer.daemon = True
     timer.start()
@@ -37,10 +37,10 @@ def call_later(seconds: float, call: Callable[[], None]) -> Timer:
 
 
 class Deadline:
-    """Ends the process when its time is up; it is enough to be killed safely at any moment, for then this is too.
+    """Ends the process when its time is up. This is safe, because the process may be killed safely at any moment.
 
     Args:
-        clock: What deadlines are compared by.
+        clock: Deadlines are compared by it.
         later: Starts a timer.
         end: Ends the process with an exit code.
     """
@@ -58,7 +58,7 @@ class Deadline:
         self._timer: Timer | None = None
 
     def set(self, seconds: float, why: str) -> None:
-        """Let the process live for at most `seconds` more; an earlier deadline stands."""
+        """Let the process live for at most `seconds` more; an earlier deadline stays."""
         at_s = self._clock.monotonic_s() + seconds
         if at_s >= self._at_s:
             return
@@ -74,9 +74,9 @@ class Deadline:
 
 
 class Deadman:
-    """Ends the process when nobody has said for a while that the event loop turns.
+    """Ends the process when the event loop has not called `beat` for a while.
 
-    A process that was stopped (SIGSTOP) for longer than that ends when it goes on: it is a zombie, and safe to be killed.
+    A process that was stopped (SIGSTOP) for longer than that ends when it goes on: it is a zombie, and may be killed safely.
 
     Args:
         later: Starts a timer.
@@ -91,7 +91,7 @@ class Deadman:
         self._timer: Timer | None = None
 
     def beat(self, seconds: float) -> None:
-        """The loop turns; let the process live for at most `seconds` without another beat."""
+        """The event loop turns: let the process live for at most `seconds` without another beat."""
         self.stop()
 
         def over() -> None:

@@ -1,15 +1,15 @@
 """Our Faust app: the settings and hooks under which it neither loses messages nor hangs.
 
-Faust's own defaults drop what was fetched while tables recover, skip a message whose agent raised, and wait for ever on one
-unacknowledged message at shutdown. What is set here against that, for every role alike:
+Faust's own defaults drop messages that were fetched while tables recover, skip a message whose agent raised, and wait for
+ever on one unacknowledged message at shutdown. This app changes the following, for every role alike:
 
 - flow stays stopped from the end of recovery until Faust has put the consumer at its offsets (`_hold_flow`);
-- an agent's exception ends the worker (CrashingSupervisor); so does one of a task of ours, by `crash`;
+- an agent's exception ends the worker (CrashingSupervisor), and so does an exception of a task of ours (`crash`);
 - on revoke and on stop the hooks of `when_leaving` run before partitions, stores and consumer go (`app.shell.hooks`);
 - once partitions are owned and tables recovered the hooks of `when_assigned` run (`on_rebalance_end`);
 - a shutdown that hangs is cut short (`app.shell.deadline`);
-- a worker whose input waits, whose acknowledgements the broker does not hear of, or whose tables recover without progress
-  ends itself (`app.shell.watchdog`).
+- a worker ends itself if its input waits, if its acknowledgements are not committed, or if the recovery of its tables makes
+  no progress (`app.shell.watchdog`).
 """
 
 import asyncio
@@ -63,10 +63,10 @@ class InstreamApp(faust.App):
         self.on_rebalance_complete.connect(self._hold_flow)
         self.on_partitions_revoked.connect(self._on_revoked)
 
-    # --- what agents hook into
+    # --- hooks of agents
 
     def when_starting(self, hook: Callable[[], object]) -> Callable[[], object]:
-        """Call `hook()` before the worker starts; an InstreamError from it is a refusal, said in one line."""
+        """Call `hook()` before the worker starts; an InstreamError from it is a refusal to start, shown in one line."""
         self.starting_hooks.append(hook)
         return hook
 
@@ -81,24 +81,24 @@ class InstreamApp(faust.App):
         return hook
 
     def ready_when(self, check: Callable[[], str | None]) -> None:
-        """Let /ready ask `check` too: None, or in a few words what it waits for."""
+        """Let /ready ask `check` too: None, or in a few words the reason to wait."""
         self._readiness_checks.append(check)
 
     def readiness(self) -> str | None:
-        """None when this worker owns its partitions and works; else what it waits for."""
+        """None when this worker owns its partitions and works; else the reason why it waits."""
         if self._waiting_for is not None:
             return self._waiting_for
         return next((reason for check in self._readiness_checks if (reason := check()) is not None), None)
 
     def recovery_progress(self) -> Hashable | None:
-        """None while partitions are owned and recovered; until then a value that changes whenever it gets further."""
+        """None while partitions are owned and recovered; until then a value that changes with every progress."""
         if self._waiting_for is None and not self.rebalancing:
             return None
         recovery = cast(Any, self.tables).recovery
         return self.consumer_generation_id, tuple(sorted(recovery.active_offsets.items()))
 
     def is_current(self, generation_id: int) -> bool:
-        """Whether a message of this generation of the group is still ours to work on."""
+        """Whether this process may still work on a message of this generation of the group."""
         return not (self.should_stop or self.rebalancing or generation_id != self.consumer_generation_id)
 
     def source_topic(self, name: str, partitions: int) -> Any:
@@ -145,14 +145,14 @@ class InstreamApp(faust.App):
                 self._logs = around(self.ports.points, "logs", reader)
         return self._logs
 
-    # --- what Faust calls
+    # --- called by Faust
 
     def _new_transport(self) -> Transport:
         if self.ports.points is None:
             return Transport(self.conf.broker_consumer, self)
         from app.shell import crash_transport  # noqa: PLC0415 - in tests of recovery alone
 
-        return crash_transport.Transport(self.conf.broker_consumer, self)
+        return crash_transport.CrashTransport(self.conf.broker_consumer, self)
 
     def _create_directories(self) -> None:
         self.conf.tabledir.mkdir(parents=True, exist_ok=True)
@@ -176,12 +176,12 @@ class InstreamApp(faust.App):
             self._logs = None
 
     def _crash(self, reason: BaseException) -> None:
-        """Mark the app and what it started as crashed (called for a crash anywhere below the worker)."""
+        """Mark the app and its services as crashed (called for a crash anywhere below the worker)."""
         self._end_within(CRASH_GRACE_S, "crash")
         super()._crash(reason)
 
     def _end_within(self, seconds: float, why: str) -> None:
-        if self.in_worker:  # in a test, the process is not ours to end
+        if self.in_worker:  # a test's process must not end
             self._deadline.set(seconds, why)
 
     def on_rebalance_start(self) -> None:
@@ -198,7 +198,7 @@ class InstreamApp(faust.App):
     # --- inside
 
     async def _hold_flow(self, *_: Any, **__: Any) -> None:
-        """Keep what the consumer fetches from now on in Kafka: Faust clears the queues once more before it goes on."""
+        """Leave messages in Kafka for now: Faust clears its queues once more before it goes on."""
         self.consumer.stop_flow()
         self.flow_control.suspend()
 

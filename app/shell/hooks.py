@@ -1,4 +1,4 @@
-"""What a role does when it is given partitions, and before it loses them, whatever runs it: Faust, or a simulation."""
+"""The hooks of a role: run when it gets partitions and before it loses them, under Faust or in a simulation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,17 +12,17 @@ from app.shell.ports import Crashes
 log = structlog.get_logger(__name__)
 
 LEAVE_TIMEOUT_S: Final = 12.0
-"""Longest time that what runs before partitions are lost gets; well below the group's rebalance timeout."""
+"""Longest time for the hooks that run before partitions are lost; well below the group's rebalance timeout."""
 
 AssignedHook = Callable[[frozenset[TP]], Awaitable[None]]
 LeavingHook = Callable[[], Awaitable[None]]
 
 
 class Member(Crashes, Protocol):
-    """The member of a consumer group whose hooks these are."""
+    """The member of a consumer group that has these hooks."""
 
     def is_current(self, generation_id: int) -> bool:
-        """Whether what was assigned in this generation of the group is still ours."""
+        """Whether this member still owns the partitions of this generation of the group."""
 
 
 class OwnershipHooks:
@@ -48,10 +48,10 @@ class OwnershipHooks:
                 return
 
     async def leave(self, why: str) -> None:
-        """Run every hook before partitions go, whatever the others do; one leave after the other.
+        """Run every hook before partitions go, even if another one fails; one leave after the other.
 
-        A stop may come while a revoke drains, and the other way round: whoever comes second must not go on, and take stores
-        and partitions away, before the first is done.
+        A stop may come while a revoke drains, or a revoke during a stop. The second one must wait until the first is done,
+        because it takes stores and partitions away.
         """
         async with self._lock:
             await self._run_leaving(why)

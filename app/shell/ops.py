@@ -1,4 +1,4 @@
-"""The loopback web server of a worker: /health, /ready and /metrics, up before anything else and down last."""
+"""The loopback web server of a worker: /health, /ready and /metrics, it starts first and stops last."""
 
 import aiohttp
 import structlog
@@ -34,7 +34,7 @@ class OpsServer(Service):
 
     @property
     def web_url(self) -> str:
-        """Where it listens."""
+        """The address of the server."""
         return f"http://{self._settings.web_host}:{self.port}"
 
     async def on_start(self) -> None:

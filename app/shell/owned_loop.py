@@ -1,8 +1,8 @@
-"""What runs between being given partitions and losing them, whatever runs the process: Faust, or a simulation.
+"""The loop that runs from assignment to revoke, under Faust or in a simulation.
 
 `OwnedLoop` is one loop over all partitions of a topic that the process owns; `app.shell.runners` has a task for each. Both
-stand on the same two rules: an exception of the work ends the process, for nobody else would see it (`crash_on_failure`);
-and when partitions go, what is in hand may finish for as long as the app waits (`finish`).
+follow two rules: an exception of the work ends the process, because otherwise it would go unseen (`crash_on_failure`); and
+when partitions go, the work in hand may finish while the app waits (`finish`).
 """
 
 import asyncio
@@ -19,35 +19,35 @@ from app.topics import TopicSpec
 
 log = structlog.get_logger(__name__)
 
-Worker = TypeVar("Worker")
+OwnedWorker = TypeVar("OwnedWorker")
 
 
-class OwnedLoop(Generic[Worker]):
+class OwnedLoop(Generic[OwnedWorker]):
     """Works on the partitions of one topic for as long as they are owned.
 
-    A worker is opened each time partitions are given, and closed when they are lost. `worker` is the one that runs; None
-    while it is opened, and as soon as the partitions go.
+    A worker is opened each time partitions are assigned, and closed when they are lost. `worker` is the running worker; it
+    is None while the worker opens, and as soon as the partitions go.
     """
 
     def __init__(
         self,
         process: Crashes,
         topic: TopicSpec,
-        open_worker: Callable[[list[int]], AbstractAsyncContextManager[Worker]],
-        run: Callable[[Worker], Awaitable[None]],
-        stop: Callable[[Worker], None] | None = None,
+        open_worker: Callable[[list[int]], AbstractAsyncContextManager[OwnedWorker]],
+        run: Callable[[OwnedWorker], Awaitable[None]],
+        stop: Callable[[OwnedWorker], None] | None = None,
     ) -> None:
         """Own nothing yet.
 
         Args:
-            process: ends when opening or running raises.
-            topic: whose partitions are worked on.
-            open_worker: given the partitions, makes the worker ready; what follows its `yield` runs behind the work. It is
-                cancelled where it is if the partitions are lost meanwhile.
-            run: lets a worker work until `stop`.
-            stop: lets `run` return once what is in hand is done; None where the work may be cancelled at any point.
+            process: it ends when opening or running raises.
+            topic: the loop works on its partitions.
+            open_worker: makes the worker for these partitions ready; the code after its `yield` runs when the work has
+            ended. It is cancelled if the partitions are lost meanwhile.
+            run: makes a worker work until `stop`.
+            stop: makes `run` return once the work in hand is done; None if the work may be cancelled at any point.
         """
-        self.worker: Worker | None = None
+        self.worker: OwnedWorker | None = None
         self._process = process
         self._topic = topic
         self._open = open_worker
@@ -66,9 +66,9 @@ class OwnedLoop(Generic[Worker]):
             self._task = asyncio.ensure_future(crash_on_failure(self._process, work, topic=topic.name))
 
     async def end(self) -> None:
-        """Let go of the partitions; returns when nothing works on them any more.
+        """Give the partitions up; return when nothing works on them any more.
 
-        Whoever waits no longer cancels this: then the work that does not finish is cancelled too.
+        A caller that stops waiting cancels this call; then unfinished work is cancelled too.
         """
         task, worker = self._task, self.worker
         self._task, self.worker, self._owned = None, None, frozenset()
@@ -82,7 +82,7 @@ class OwnedLoop(Generic[Worker]):
             await finish([task])
 
     def owned(self) -> frozenset[TP]:
-        """The partitions that are worked on."""
+        """The partitions on which the loop works."""
         return self._owned
 
     async def _work(self, partitions: list[int]) -> None:
@@ -98,7 +98,7 @@ class OwnedLoop(Generic[Worker]):
 
 
 async def crash_on_failure(process: Crashes, work: Callable[[], Awaitable[None]], **where: object) -> None:
-    """Do `work`; its exception ends the process. `where` says in the log what failed."""
+    """Do `work`; its exception ends the process. `where` names the failed work in the log."""
     try:
         await work()
     except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -109,7 +109,7 @@ async def crash_on_failure(process: Crashes, work: Callable[[], Awaitable[None]]
 
 
 async def finish(tasks: Collection["asyncio.Task[None]"]) -> None:
-    """Wait for tasks that were told to end; cancels them where this wait is cancelled itself."""
+    """Wait for tasks that are about to end; if this wait is cancelled, cancel them."""
     try:
         if tasks:
             await asyncio.wait(tasks)

@@ -1,4 +1,4 @@
-"""What a role asks of the process around it, and the adapters that its app hands to it, each built when first asked for."""
+"""The ports of a role: the process around it, and the adapters that its app hands out, each built at its first use."""
 
 from functools import cached_property
 from typing import Protocol
@@ -11,14 +11,14 @@ from app.settings import Settings
 
 
 class Crashes(Protocol):
-    """What can end its process."""
+    """A process that can end itself."""
 
     async def crash(self, reason: BaseException) -> None:
         """End the process."""
 
 
 class RoleProcess(Crashes, Protocol):
-    """The process of one role, whatever runs it: `app.shell.faust_app.InstreamApp`, or a simulation."""
+    """The process of one role: `app.shell.faust_app.InstreamApp`, or a simulation."""
 
     @property
     def settings(self) -> Settings:
@@ -26,7 +26,7 @@ class RoleProcess(Crashes, Protocol):
 
 
 class ClockPorts(Protocol):
-    """The adapters of a process, of which the clock alone is asked."""
+    """The clock of a process."""
 
     @property
     def clock(self) -> Clock:
@@ -36,13 +36,13 @@ class ClockPorts(Protocol):
 class Ports:
     """The real adapters of `settings`; building one connects to nothing.
 
-    A test hands its own in by assignment, before the app starts: `app.ports.objects = MemoryObjectStore()`.
+    A test assigns its own adapters before the app starts: `app.ports.objects = MemoryObjectStore()`.
     """
 
     def __init__(self, settings: Settings, points: CrashPoints | None = None) -> None:
         self.settings = settings
         self.points = points
-        """Crash points around every call; None, as always but in tests, where the adapters are handed out as they are."""
+        """Crash points around every call, in tests; in production None, and the adapters have nothing around them."""
 
     @cached_property
     def clock(self) -> Clock:

@@ -1,4 +1,4 @@
-"""One task and one small bounded queue for each owned partition: the shape in which etl and sink take their input.
+"""One task and one small bounded queue for each owned partition: etl and sink take their input in this way.
 
 How a role uses it (the agent only dispatches; `work` is called once a partition and assignment, and returns when its inbox
 is closing):
@@ -17,59 +17,44 @@ is closing):
                 ...                                     # event.message.offset, .timestamp (s), event.value (bytes)
             inbox.ack(through=offset)                   # in offset order, only what is durable
 
-Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, no gap: older messages are dropped, and
-acknowledged if what they stand for is durable; a gap is sought back (rule E4). Runners start for every owned partition, idle
-ones too, after recovery. On revoke and stop every inbox closes: what waits in it is dropped, the work in flight may finish
-(the app bounds that), and what was not acknowledged comes again to the next owner. An exception in `work` ends the worker
-(rule E6); NewerFormat makes its partition wait for an upgrade while the others go on (rule E10).
+Guarantees: `take` hands out exactly the offsets from `start_at` on, each once, no gap: an older message is dropped, and
+acknowledged if its result is durable; over a gap the partition is sought back (rule E4). Runners start for every owned
+partition, idle ones too, after recovery. On revoke and stop every inbox closes: its waiting messages are dropped, the work
+in flight may finish (the app bounds that), and unacknowledged messages come again to the next owner. An exception in `work`
+ends the worker (rule E6); NewerFormat makes its partition wait for an upgrade while the others go on (rule E10).
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from faust.types import TP
 
 from app.errors import NewerFormat
 from app.shell.hooks import AssignedHook, LeavingHook, Member
+from app.shell.inbox import QUEUE_DEPTH, Inbox, InboxProcess
 from app.shell.owned_loop import crash_on_failure, finish
-from app.shell.ports import ClockPorts
-from app.shell.seeker import Repositions, Seeker
 from app.shell.upgrade import UpgradeWaits
-
-QUEUE_DEPTH: Final = 256
-"""Messages that wait in an inbox at most."""
-QUEUE_BYTES: Final = 16 * 1024 * 1024
-"""... and when there is room for one more: what bounds a partition's memory, however large or small its messages are."""
-
-
-class InboxProcess(Repositions, Protocol):
-    """The process in which a partition's messages arrive."""
-
-    @property
-    def ports(self) -> ClockPorts:
-        """Its adapters."""
 
 
 class Watches(Protocol):
-    """What watches whether partitions move: `app.shell.watchdog.Watchdog`."""
+    """The watchdog that sees whether partitions move: `app.shell.watchdog.Watchdog`."""
 
     def watch(self, positions: Callable[[], Mapping[TP, int]]) -> None:
-        """Include what `positions()` says at each look."""
+        """Include the answer of `positions()` at each look."""
 
 
 class RunnersProcess(InboxProcess, Member, Protocol):
-    """The process whose partitions are run, whatever runs it: `app.shell.faust_app.InstreamApp`, or a simulation."""
+    """The process that owns the partitions: `app.shell.faust_app.InstreamApp`, or a simulation."""
 
     @property
     def role(self) -> str:
-        """What the process does."""
+        """The role of the process."""
 
     @property
     def watchdog(self) -> Watches:
-        """What ends the process when a partition stands still."""
+        """The watchdog that ends the process when a partition stands still."""
 
     def when_assigned(self, hook: AssignedHook) -> object:
         """Call `hook(assignment)` each time partitions are owned and recovered."""
@@ -79,152 +64,6 @@ class RunnersProcess(InboxProcess, Member, Protocol):
 
     def ready_when(self, check: Callable[[], str | None]) -> None:
         """Let /ready ask `check` too."""
-
-
-class _WaitingEvents(asyncio.Queue[Any]):
-    """A queue of events that is full by their number or by their bytes; None is none."""
-
-    def __init__(self, depth: int) -> None:
-        super().__init__(depth)
-        self._bytes = 0
-
-    def full(self) -> bool:
-        return self._bytes >= QUEUE_BYTES or super().full()
-
-    def peek(self) -> Any:
-        """The next one; None where there is none."""
-        return self._queue[0] if self._queue else None  # type: ignore[attr-defined]
-
-    def _put(self, item: Any) -> None:
-        self._bytes += _size(item)
-        super()._put(item)
-
-    def _get(self) -> Any:
-        item = super()._get()
-        self._bytes -= _size(item)
-        return item
-
-
-def _size(event: Any) -> int:
-    return 0 if event is None else len(event.value or b"")
-
-
-class Inbox:
-    """The messages of one owned partition, in offset order from `start_at` on."""
-
-    def __init__(self, process: InboxProcess, tp: TP, depth: int = QUEUE_DEPTH) -> None:
-        self._clock = process.ports.clock
-        self._queue = _WaitingEvents(depth)
-        self._unacked: deque[Any] = deque()
-        self._handed_out: list[Any] = []
-        self._seeker = Seeker(process, self._clock, tp)
-        self.tp = tp
-        self.next_offset: int | None = None
-        """The offset that `take` hands out next; None before `start_at`."""
-        self._done_below = 0
-        self.closing = False
-        self.standing = False
-        """Nothing is taken any more; the watchdog finds nothing in that."""
-
-    @property
-    def partition(self) -> int:
-        """The partition's number."""
-        return self.tp.partition
-
-    async def start_at(self, offset: int) -> None:
-        """Hand out messages from `offset` on; seeks unless the queue already begins at or before it."""
-        if self.next_offset is None:
-            self._done_below = offset
-        self.next_offset = offset
-        if self.closing:
-            return  # the partition may be gone: nothing to seek in
-        self._unacked = deque(event for event in self._unacked if event.message.offset < offset)
-        first = self._queue.peek()
-        if first is None or first.message.offset > offset:
-            self._discard()
-            await self._seeker.seek(offset)
-
-    async def take(self, timeout_s: float | None = None, limit: int = QUEUE_DEPTH) -> list[Any]:
-        """Up to `limit` consecutive events; waits for the first one. Their values last until the next call.
-
-        Returns: the events, or [] after `timeout_s` seconds without one (None waits for ever) and when closing.
-
-        Raises:
-            SourceGap: the next offset does not come although it was sought again and again.
-        """
-        if self.next_offset is None:
-            raise RuntimeError("start_at comes before take")
-        self._let_go()
-        taken: list[Any] = []
-        clock = self._clock
-        until_s = None if timeout_s is None else clock.monotonic_s() + timeout_s
-        while not self.closing:
-            while len(taken) < limit and not self._queue.empty():
-                await self._accept(self._queue.get_nowait(), taken)
-            if taken:
-                break
-            quiet_s = await self._seeker.seek_again(self.next_offset)
-            left_s = None if until_s is None else until_s - clock.monotonic_s()
-            if left_s is not None and left_s <= 0:
-                break
-            is_last = left_s is not None and (quiet_s is None or left_s <= quiet_s)
-            try:
-                await self._accept(await asyncio.wait_for(self._queue.get(), left_s if is_last else quiet_s), taken)
-            except TimeoutError:
-                if is_last:
-                    break
-        self._unacked.extend(taken)
-        self._handed_out = list(taken)
-        return taken
-
-    def ack(self, through: int) -> None:
-        """Acknowledge every message handed out with an offset up to `through`, in order."""
-        self._done_below = max(self._done_below, through + 1)
-        while self._unacked and self._unacked[0].message.offset <= through:
-            self._unacked.popleft().ack()
-
-    async def put(self, event: Any) -> None:
-        """Add an event; waits while the queue is full."""
-        if not (self.closing or self.standing):
-            await self._queue.put(event)
-
-    async def stand(self) -> None:
-        """Take nothing any more: what comes is dropped, unacknowledged. Returns when closing."""
-        self.standing = True
-        self._discard()
-        while not self.closing:
-            await self._queue.get()
-
-    def close(self) -> None:
-        """Drop what waits and end `take`."""
-        self.closing = True
-        self._discard()
-        self._queue.put_nowait(None)
-
-    def _let_go(self) -> None:
-        """Drop the values that were handed out last: what waits for its acknowledgement needs none of its bytes."""
-        for event in self._handed_out:
-            event.value = event.message.value = None
-        self._handed_out = []
-
-    def _discard(self) -> None:
-        while not self._queue.empty():
-            self._queue.get_nowait()
-
-    async def _accept(self, event: Any, taken: list[Any]) -> None:
-        """Append the event if it is the next one; drop and acknowledge it if it is older; seek back over a gap."""
-        if event is None or self.next_offset is None:
-            return
-        offset = event.message.offset
-        if offset == self.next_offset:
-            taken.append(event)
-            self.next_offset += 1
-            self._seeker.came()
-        elif offset < self.next_offset:
-            if offset < self._done_below:  # else it was handed out before, and counts when that one does
-                event.ack()
-        else:
-            await self._seeker.seek_back(self.next_offset, offset)
 
 
 Work = Callable[[Inbox], Awaitable[None]]
@@ -290,7 +129,7 @@ class PartitionRunners:
             raise RuntimeError(f"the work on {inbox.tp} ended although it is still owned")
 
     async def _work_or_wait(self, inbox: Inbox) -> None:
-        """Work; where a newer version's bytes are next, wait until the partition is lost or the process upgraded."""
+        """Work. If a newer version's bytes are next, wait until the partition is lost or the process upgraded."""
         try:
             await self._work(inbox)
         except NewerFormat as exc:

@@ -1,7 +1,7 @@
-"""Seeks a partition back over a gap in what its consumer hands out (rule E4).
+"""Seeks a partition back over a gap in the messages of its consumer (rule E4).
 
-Faust and aiokafka can drop messages without a word, and commit past them: who needs every message compares offsets, and asks
-again for the one that did not come.
+Faust and aiokafka can drop messages without a word, and commit past them. A reader that needs every message compares
+offsets, and seeks back to the message that did not come.
 """
 
 from typing import Final, Protocol
@@ -16,23 +16,23 @@ from app.errors import SourceGap
 log = structlog.get_logger(__name__)
 
 SEEK_PATIENCE_S: Final = 5.0
-"""After a seek, messages from before it still arrive: only after this long is a gap sought again."""
+"""After a seek, messages from before it still arrive: a gap is sought again only after this time."""
 QUIET_BACKOFF: Final = Backoff(first_s=SEEK_PATIENCE_S, longest_s=80.0)
-"""What was sought and never came, with nothing behind it either, is sought again after 5, 10, ... 80 s: Faust may have
-dropped it. A message that was on its way at the seek makes it believe that what comes from there on was read before."""
+"""If neither the sought message nor a later one comes, it is sought again after 5, 10, ... 80 s, because Faust may have
+dropped it: a message that was on its way at the seek makes Faust believe that the following messages were read before."""
 MAX_SEEKS: Final = 12
-"""Fruitless seeks in a row after which the partition's log is taken to be broken."""
+"""After so many fruitless seeks in a row the partition's log counts as broken."""
 
 
 class Repositions(Protocol):
-    """What can be put at an offset: `app.shell.faust_app.InstreamApp`."""
+    """A consumer that can be put at an offset: `app.shell.faust_app.InstreamApp`."""
 
     async def reposition(self, tp: TP, offset: int) -> None:
         """Read and commit `tp` from `offset` on."""
 
 
 class Seeker:
-    """Remembers, for one partition, when it was sought last and how often in vain."""
+    """Remembers the last seek of one partition and the number of fruitless seeks."""
 
     def __init__(self, consumer: Repositions, clock: Clock, tp: TP) -> None:
         self._consumer = consumer
@@ -66,7 +66,7 @@ class Seeker:
         await self.seek(wanted)
 
     async def seek_again(self, wanted: int) -> float | None:
-        """Seek once more where nothing followed the last seek; seconds until the next time, None where nothing is sought."""
+        """Seek once more if nothing followed the last seek; seconds until the next time, None if nothing is sought."""
         if self._sought_at_s is None:
             return None
         due_s = self._sought_at_s + QUIET_BACKOFF.pause_s(self._quiet_seeks + 1)

@@ -1,6 +1,6 @@
 """Faust's Kafka driver as we run it: an idempotent producer, and a consumer that can be put at an offset for good.
 
-The consumer also remembers what was acknowledged: whether the broker hears of it is the watchdog's to find out.
+The consumer also remembers acknowledged offsets, and the watchdog checks whether they are committed.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Fetched = Mapping[TP, Sequence[Any]]
 
 
 class Producer(driver.Producer):
-    """Producer with our settings in the place of Faust's."""
+    """Producer with our settings instead of Faust's."""
 
     def _settings_extra(self) -> Mapping[str, Any]:
         app: Any = self.app  # ours
@@ -29,31 +29,31 @@ class Producer(driver.Producer):
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread of the Kafka client, which is made with our settings; Faust has options for some of them only."""
+    """The thread of the Kafka client. The client is made with our settings; Faust has options for only some of them."""
 
     def _create_worker_consumer(self, _: driver.Transport) -> AIOKafkaConsumer:
         app: Any = self.app  # ours
         has_tables = app.conf.table_standby_replicas > 0 or bool(app.tables.changelog_topics)
-        assignor = app.assignor if has_tables else RoundRobinPartitionAssignor  # as Faust chooses
+        assignor = app.assignor if has_tables else RoundRobinPartitionAssignor  # the same choice as Faust's
         return AIOKafkaConsumer(**kafka_clients.group_member(app.settings, app.group, assignor))
 
     async def put_back(self, records: Fetched) -> None:
-        """See that what was fetched comes again; called in this thread."""
+        """Make the fetched records come again; called in this thread."""
         await put_back(self._ensure_consumer(), records)
 
 
 async def put_back(consumer: AIOKafkaConsumer, records: Fetched) -> None:
-    """Put `consumer` at the first of each partition's records again, but where it has been put elsewhere since."""
+    """Put `consumer` back to the first of each partition's records, unless it was put elsewhere since."""
     for tp, fetched in records.items():
         if tp in consumer.assignment() and await consumer.position(tp) == fetched[-1].offset + 1:
             consumer.seek(tp, fetched[0].offset)
 
 
 class Consumer(driver.Consumer):
-    """Consumer with `reposition` and `ask`, and with short polls, which loses nothing that they bring.
+    """Consumer with `reposition` and `ask`, and with short polls; it loses no record of a poll.
 
     Attributes:
-        acknowledged: Owned partition -> the offset behind the highest message acknowledged here; what Faust must commit.
+        acknowledged: Owned partition -> the offset behind the highest message acknowledged here; Faust must commit it.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,7 +68,7 @@ class Consumer(driver.Consumer):
         return counts
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Begin anew: what an earlier generation acknowledged and did not commit comes again."""
+        """Begin anew: messages that an earlier generation acknowledged and did not commit come again."""
         self.acknowledged.clear()
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -89,10 +89,10 @@ class Consumer(driver.Consumer):
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
-        """What a poll brings; nothing while flow is stopped.
+        """The records of a poll; none while the flow is stopped.
 
-        A poll may be under way while recovery stops the flow and puts a table's partition at the offset where it is to go
-        on. What such a poll still brings from there, Faust would throw away, and wait for it without end.
+        A poll may be under way while recovery stops the flow and puts a table's partition at its next offset. Faust would
+        throw the records of such a poll away, and then wait for them without end.
         """
         records: Fetched = await super()._getmany(active_partitions, min(timeout, POLL_S))
         if records and not self.flow_active:
@@ -102,19 +102,21 @@ class Consumer(driver.Consumer):
         return records
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Nothing: after five minutes Faust calls every changelog stalled, since no stream reads one, and logs it for ever.
+        """Do nothing.
 
-        What really stands still is found, and ended, by `app.shell.watchdog`.
+        After five minutes Faust calls every changelog stalled, because no stream reads one, and logs it for ever.
+
+        `app.shell.watchdog` finds a worker that really stands still and ends it.
         """
 
     async def reposition(self, tp: TP, offset: int) -> None:
         """Read `tp` from `offset` on, and commit from there on.
 
-        Faust's own `seek` leaves its notion of the committed offset behind: after a seek forward it would see a hole
-        between the two and never commit again.
+        Faust's own `seek` keeps the old committed offset. After a seek forward Faust would see a hole between the two
+        offsets and never commit again.
         """
         seek = asyncio.run_coroutine_threadsafe(self._seek(tp, offset), self._thread.thread_loop)
-        await asyncio.wrap_future(seek)  # in the consumer's thread, and not behind its long polls
+        await asyncio.wrap_future(seek)  # in the consumer's thread, not behind its long polls
         self.acknowledged.pop(tp, None)
         self._read_offset[tp] = offset or None
         self._acked[tp].clear()

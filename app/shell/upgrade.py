@@ -1,7 +1,8 @@
-"""Waiting for an upgrade: what a worker does where the next bytes are a newer version's (rule E10).
+"""Waiting for an upgrade: the behaviour of a worker when the next bytes are a newer version's (rule E10).
 
-It stays alive and not ready, says in /ready, in its log and in a metric what it cannot read and which role to upgrade, and
-takes, skips and acknowledges nothing there; everything else it goes on with. A start with newer code reads on from there.
+The worker stays alive and not ready. It shows in /ready, in its log and in a metric what it cannot read and which role to
+upgrade. It takes, skips and acknowledges nothing at that place; all its other work goes on. A start with newer code reads on
+from there.
 """
 
 from typing import Final
@@ -17,12 +18,12 @@ WAITING: Final = Gauge("instream_waits_for_upgrade", "Places where a newer forma
 
 
 def remedy(role: str, exc: NewerFormat) -> str:
-    """What an operator is told: what cannot be read, where, and which role to upgrade."""
+    """The text for an operator: the unreadable thing, its place, and the role to upgrade."""
     return f"{exc}: upgrade the {role} first"
 
 
 class UpgradeWaits:
-    """Where a worker waits for its upgrade.
+    """The places where a worker waits for its upgrade.
 
     Args:
         role: The worker's.
@@ -36,7 +37,7 @@ class UpgradeWaits:
         return place in self._places
 
     def begin(self, place: str, exc: NewerFormat) -> None:
-        """Wait at a place; said once a place and reason."""
+        """Wait at a place; logged once a place and reason."""
         text = remedy(self._role, exc)
         if self._places.get(place) != text:
             log.error("waits for an upgrade", place=place, reason=text, alarm=True)
@@ -44,7 +45,7 @@ class UpgradeWaits:
         WAITING.labels(place).set(1)
 
     def end(self, place: str) -> None:
-        """Wait there no longer; nothing where there was no wait."""
+        """End the wait at a place; no effect if there was no wait."""
         if self._places.pop(place, None) is not None:
             WAITING.remove(place)
 
@@ -54,5 +55,5 @@ class UpgradeWaits:
             self.end(place)
 
     def reason(self) -> str | None:
-        """What /ready answers: None where it waits nowhere."""
+        """The answer of /ready: None if it waits nowhere."""
         return next(iter(self._places.values()), None)

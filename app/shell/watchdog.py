@@ -1,4 +1,7 @@
-"""The stall watchdog: Faust's consumers can stop without an error; a worker that stands still ends and is restarted."""
+"""The stall watchdog: Faust's consumers can stop without an error.
+
+This watchdog ends a worker that stands still, and its supervisor restarts it.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future
@@ -19,18 +22,18 @@ log = structlog.get_logger(__name__)
 LAG = Gauge("instream_lag_messages", "Messages of an owned partition that are not worked on yet", ["topic", "partition"])
 
 REBALANCE_S: Final = 60.0
-"""What a rebalance may take without a sign of life: the group waits 30 s for its members, a question to the broker 20 s."""
+"""Longest time of a rebalance without a sign of life: the group waits 30 s for its members, a request to the broker 20 s."""
 LOOP_S: Final = 60.0
-"""How much longer than anything else the event loop may stand: a store that is loaded, a step that is large."""
+"""The event loop may block for longer than other things by this time: loading a store or a large step takes long."""
 BEAT_S: Final = 5.0
 
 Positions = Callable[[], Mapping[TP, int]]
-"""Owned partitions and the offset that each works on next."""
+"""Owned partitions, each with its next offset to work on."""
 Partitions = Callable[[], Iterable[TP]]
 
 
 class WatchedProcess(Crashes, Protocol):
-    """The worker that is watched, whatever runs it: `app.shell.faust_app.InstreamApp`, or a simulation."""
+    """The watched worker: `app.shell.faust_app.InstreamApp`, or a simulation."""
 
     @property
     def ports(self) -> ClockPorts:
@@ -42,40 +45,39 @@ class WatchedProcess(Crashes, Protocol):
 
     @property
     def in_worker(self) -> bool:
-        """Whether the process may be ended by the watchdog: not in a test."""
+        """Whether the watchdog may end the process; False in a test."""
 
     def readiness(self) -> str | None:
-        """None when it owns its partitions and works; else what it waits for."""
+        """None if it owns its partitions and works; else the reason why it waits."""
 
     def recovery_progress(self) -> Hashable | None:
-        """None while partitions are owned and recovered; until then a value that changes whenever it gets further."""
+        """None while partitions are owned and recovered; until then a value that changes with every progress."""
 
     def acknowledged(self) -> Mapping[TP, int]:
         """Owned partition -> the offset behind the last message that was acknowledged here."""
 
     def ask_consumer(self) -> "Future[None]":
-        """A future that the consumer's thread fulfils. Raises RuntimeError where that thread has ended."""
+        """A future that the consumer's thread fulfils. Raises RuntimeError if that thread has ended."""
 
     async def logs(self) -> Logs:
         """Kafka's logs."""
 
 
 class Watchdog(Service):
-    """Looks whether the worker moves, and ends it where nothing has for `stall_timeout_s` seconds.
+    """Checks whether the worker moves, and ends it after `stall_timeout_s` seconds without movement.
 
     While partitions are owned, each of these is a stall:
 
-    - a partition with lag (its log's end, which the broker is asked for, lies behind its position) whose position stands;
-    - a partition of which the worker has acknowledged messages that the broker, asked again and again, does not hear of:
-      its group's committed offset lies behind and stands. What a role holds back on purpose, as the sink does until its
-      transaction is ready, is not acknowledged;
-    - a partition whose role acknowledges at once, with lag behind a committed offset that stands.
+    - a partition has lag (the broker says that its log ends behind its position), and its position does not change;
+    - the worker has acknowledged messages of a partition, but the group's committed offset stays before them. Messages that
+      a role holds back on purpose, as the sink does until its transaction is ready, are not acknowledged;
+    - a role acknowledges a partition's messages at once, but the partition has lag and its committed offset does not change.
 
-    While they are not: a rebalance or a recovery in which neither the group's generation nor any table's offset changes, for
-    `REBALANCE_S` longer; Faust waits for that without end. At all times: a consumer's thread that does not answer, and, seen
-    by a thread of its own, an event loop that does not turn for `LOOP_S` longer.
+    While partitions are not owned, a rebalance or a recovery is a stall if neither the group's generation nor any table's
+    offset changes for `REBALANCE_S` longer; Faust would wait without end. At all times, a consumer's thread that does not
+    answer is a stall, and so is an event loop that does not turn for `LOOP_S` longer (another thread sees that).
 
-    A broker that does not answer is no stall of ours: the time starts again when it does.
+    A broker that does not answer is no stall of the worker: the time starts again when the broker answers.
     """
 
     def __init__(self, process: WatchedProcess, stall_timeout_s: float, deadman: Deadman | None = None) -> None:
@@ -92,11 +94,11 @@ class Watchdog(Service):
         self._asked: tuple[Future[None], float] | None = None
 
     def watch(self, positions: Positions) -> None:
-        """Include what `positions()` says at each look."""
+        """Include the answer of `positions()` at each look."""
         self._sources.append(positions)
 
     def watch_commits(self, partitions: Partitions) -> None:
-        """Include owned partitions whose messages are acknowledged as soon as they come: nothing may wait there."""
+        """Include owned partitions whose messages are acknowledged as soon as they come: no message may wait there."""
         self._prompt.append(partitions)
 
     @Service.task
@@ -108,16 +110,16 @@ class Watchdog(Service):
 
     @Service.task
     async def _beat(self) -> None:
-        while self._process.in_worker and not self.should_stop:  # in a test, the process is not ours to end
+        while self._process.in_worker and not self.should_stop:  # a test's process must not end
             self._deadman.beat(self._timeout_s + LOOP_S)
             await self.sleep(BEAT_S)
 
     async def on_stop(self) -> None:
-        """From here the app's own deadlines end a shutdown that hangs."""
+        """Stop watching: the app's own deadlines end a shutdown that hangs."""
         self._deadman.stop()
 
     async def look(self) -> None:
-        """Look once; ends the worker if it stands still."""
+        """Look once; end the worker if it stands still."""
         if await self._look_at_consumer():
             return
         progress = self._process.recovery_progress()
@@ -149,7 +151,7 @@ class Watchdog(Service):
 
     async def _look_at_recovery(self, progress: Hashable) -> None:
         now_s = self._now_s()
-        self._moved.clear()  # nobody works on partitions meanwhile
+        self._moved.clear()  # partitions are idle meanwhile
         self._committed.clear()
         if self._recovering is None or self._recovering[0] != progress:
             self._recovering = (progress, now_s)
@@ -159,7 +161,7 @@ class Watchdog(Service):
             )
 
     async def _look_at_positions(self) -> bool:
-        """Whether a position stands before messages that wait."""
+        """Whether a position stands although messages wait."""
         positions = {tp: offset for source in self._sources for tp, offset in source().items()}
         self._forget(positions)
         if not positions:
@@ -179,7 +181,7 @@ class Watchdog(Service):
         return False
 
     async def _look_at_commits(self) -> None:
-        """End a worker whose acknowledgements do not reach the broker, or whose prompt partitions wait."""
+        """End a worker if its acknowledgements do not reach the broker, or if its prompt partitions wait."""
         acknowledged = dict(self._process.acknowledged())
         prompt = {tp for partitions in self._prompt for tp in partitions()}
         if not (acknowledged or prompt):
@@ -207,7 +209,7 @@ class Watchdog(Service):
         return self._process.ports.clock.monotonic_s()
 
     def _forget(self, positions: Mapping[TP, int]) -> None:
-        """Partitions that are not owned any more: their last lag is somebody else's by now."""
+        """Remove the lag of partitions that are no longer owned: another worker reports it now."""
         for tp in self._measured - positions.keys():
             LAG.remove(tp.topic, tp.partition)
             self._measured.discard(tp)
@@ -244,7 +246,7 @@ def _by_topic(partitions: Iterable[TP]) -> dict[str, list[int]]:
 
 
 def _stood_s(seen: dict[TP, tuple[int, float]], tp: TP, offset: int, now_s: float, *, waits: bool) -> float:
-    """For how long `tp` has been at `offset` while something waited, as far as was seen; notes it."""
+    """The time for which `tp` was seen at `offset` while messages waited; notes the look."""
     before, since_s = seen.get(tp, (None, now_s))
     if before != offset or not waits:
         since_s = now_s

@@ -16,7 +16,7 @@ from app.telemetry import configure_logging
 log = structlog.get_logger(__name__)
 
 REFUSED_EXIT_CODE = 2
-"""What a worker exits with that was never fit to start; a crash exits with 1, SIGTERM with 0."""
+"""Exit code of a worker that refuses to start; a crash exits with 1, SIGTERM with 0."""
 
 
 def _no_service_chatter(record: logging.LogRecord) -> bool:
@@ -28,7 +28,7 @@ class InstreamWorker(Worker):
     """Faust's worker, with these differences.
 
     Logs go through `app.telemetry` and stdout stays stdout. The operations pages start first and stop last. Topics are
-    made or checked before Faust joins the group. The command line's web flags are without effect: INSTREAM_WEB_HOST and
+    made or checked before Faust joins the group. The command line's web flags have no effect: INSTREAM_WEB_HOST and
     INSTREAM_WEB_PORT decide. The garbage collector runs seldom (`app.shell.gc_tuning`).
     """
 

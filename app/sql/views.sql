@@ -1,9 +1,9 @@
--- What analysts ask. Each view reads the tables of schema `analytics` alone and runs on Redshift and PostgreSQL alike.
--- Money is in micros (a millionth of the currency), times are UTC, shares are between 0 and 1. What is averaged or divided is
+-- The views for analysts. Each view reads the tables of schema `analytics` alone and runs on Redshift and PostgreSQL alike.
+-- Money is in micros (a millionth of the currency), times are UTC, shares are between 0 and 1. Values to average or divide are
 -- cast first: Redshift's AVG keeps the scale of a NUMERIC (a share of 0.6667 would read 0.7), and integers divide to integers.
 
 -- Does a campaign earn what it costs? Income is the revenue of every ad impression and click on a page view that belongs to
--- the campaign; cost is what its paid redirects cost. A page view met more than once belongs where its earliest event says.
+-- the campaign; cost is the price of its paid redirects. A page view with several campaigns belongs to the one of its earliest event.
 -- roi is profit / cost: 0.25 means that 1.00 spent came back as 1.25; NULL where nothing was spent.
 CREATE OR REPLACE VIEW analytics.campaign_profit AS
 WITH firsts AS (
@@ -76,7 +76,7 @@ SELECT r.article_id, r.article_title, r.author_id, r.section, r.page_views, r.vi
 FROM reading r LEFT JOIN revenue m ON m.article_id = r.article_id;
 
 -- Whose articles are read? The last 30 days, one row an author. revenue is of the ads on page views of the author's
--- articles, found by page view, so an article that changed hands counts for whoever the page named.
+-- articles, found by page view, so an article that changed hands counts for the author whom the page named.
 CREATE OR REPLACE VIEW analytics.popular_authors AS
 WITH firsts AS (
     SELECT page_view_id, author_id,

@@ -1,1 +1,1 @@
-"""What tests need, ours and those of users: in-memory twins of every service."""
+"""Parts for tests, ours and those of users: in-memory twins of every service."""

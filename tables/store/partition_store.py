@@ -15,12 +15,12 @@ If a store follows the log and no step looks anything up in it, the store gather
 Steps that were gathered and not written are in the log, behind the position that is on disk.
 
 A message that is no step of this log changes nothing and counts for no reader: it is passed over, with an alarm (rule E2).
-What a newer version wrote, into the store or to the log, is where this store stops: it changes nothing more, and whoever
-wants to work on the partition is told so (rule E10).
+If the store or the log has data of a newer version, this store stops there: it changes nothing more, and the partition's
+owner gets a NewerFormat (rule E10).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 
@@ -65,7 +65,7 @@ class PartitionStore:
         self._step_log = step_log
         self._log_name = "rows" if step_log is None else str(step_log)
         self._newer: NewerFormat | None = None
-        """Why nothing more is taken."""
+        """The reason why no more steps are taken."""
         self._expiring = Expiring(engine, Generations(window_ms))
         if _WINDOW not in engine.families():
             engine.create(_WINDOW)
@@ -192,6 +192,8 @@ class PartitionStore:
             with placed(f"{self._log_name}@{offset}"):
                 refuse_unknown_tables(step.changes)
             self._follow(step, digest_of(message), offset)
+        elif verdict is not StepVerdict.IGNORE:
+            assert_never(verdict)
         else:
             self._pass_over(offset)
 

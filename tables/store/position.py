@@ -1,4 +1,4 @@
-"""How far a store goes, as its value under key `position` says: msgpack, an array.
+"""The position of a store, under key `position`: msgpack, an array.
 
 Versions (rule E10): the array names no version; its length is one. Fields behind those that a reader knows are a newer
 version's, because the next step writes the position anew and would drop them.
@@ -13,7 +13,7 @@ from app.core.formats.step_history import Accepted
 
 
 class StorePosition(msgspec.Struct, frozen=True, array_like=True):
-    """How far a store goes: what the last counted step left."""
+    """The position of a store: the data of the last accepted step."""
 
     accepted: Accepted = Accepted()
     digest: bytes = b""

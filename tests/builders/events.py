@@ -30,10 +30,10 @@ def parse(line: bytes, kind: Any = "browser", received_at_ms: int = NOW_MS) -> S
 
 
 def stored(fields: object, kind: Any = "browser") -> dict[str, Any]:
-    """What is stored of the fields."""
+    """The stored form of the fields."""
     return json.loads(parse(text(fields), kind).data)
 
 
 def reason(fields: object, kind: Any = "browser") -> str | None:
-    """Why the fields are malformed, or None."""
+    """The reason why the fields are malformed, or None."""
     return parse(text(fields), kind).reason

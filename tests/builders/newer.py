@@ -1,4 +1,4 @@
-"""Bytes as a version that does not exist yet would write them, and the reader that is upgraded to it."""
+"""Bytes of a version that does not exist yet, and the upgrade of a reader to it."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from app.core.formats import step_message, transaction_record
 
 
 def newer_block(message: bytes) -> bytes:
-    """A block of version 2; its batch has an id as the collector makes them, which tests often do without."""
+    """A block of version 2; its batch has an id like the collector's, which many tests do not need."""
     identified = bytearray(message)
     identified[0] = 2
     identified[11] = 0x70 | identified[11] & 0x0F
@@ -33,7 +33,7 @@ def newer_checkpoint(message: bytes) -> bytes:
 
 
 def upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on the process reads version 2 of blocks, steps and records, which differ in nothing else."""
+    """From here on the process reads version 2 of blocks, steps and records; only the version number differs."""
     monkeypatch.setattr(block_format, "BLOCK_VERSION", 2)
     monkeypatch.setattr(step_message, "STEP_VERSION", 2)
     monkeypatch.setattr(transaction_record, "RECORD_VERSION", 2)

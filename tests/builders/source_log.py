@@ -60,7 +60,7 @@ def block(
     *lines: dict[str, Any] | bytes, batch: int = 1, number: int = 0, first_line: int = 0, partition: int = 0,
     attempt: int = 0, epoch: int = 1, received_at_ms: int | None = None,
 ) -> bytes:  # fmt: skip
-    """A block's envelope; received_at is the earliest of its lines unless told otherwise."""
+    """A block's envelope; received_at is the earliest of its lines, or the given one."""
     times = [line["received_at"] for line in lines if isinstance(line, dict)]
     received = min(times, default=BASE_MS) if received_at_ms is None else received_at_ms
     text = b"".join(as_line(line) + b"\n" for line in lines)
@@ -69,7 +69,7 @@ def block(
 
 
 def tick(open_shards: Mapping[str, Sequence[str]] | None = None, **marks_s: float) -> bytes:
-    """A tick with a mark (in seconds) for each named shard; they and `open_shards` are listed."""
+    """A watermark message with a watermark (in seconds) for each named shard; it lists them and `open_shards`."""
     listed = {**{shard: [] for shard in marks_s}, **{s: list(p) for s, p in (open_shards or {}).items()}}
     return encode_control(WatermarkMessage({shard: at_ms(mark) for shard, mark in marks_s.items()}, listed))
 

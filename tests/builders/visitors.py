@@ -1,4 +1,4 @@
-"""User agents and addresses of tests, and what enrichment says of them: to the pipeline, and to the oracle."""
+"""User agents and addresses of tests, and their enrichment, for the pipeline and for the oracle."""
 
 from typing import Any
 

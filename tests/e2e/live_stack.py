@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from agents.audit.coverage import Waited, await_coverage
 from app.adapters.warehouse import connect
-from app.cli.wait import Waited, await_coverage
 from app.local.stack.life import Home
 from app.local.stack.probe import answers_ok
 from app.local.stack.settings import PORT_VARIABLES
@@ -130,7 +130,7 @@ class LiveStack:
     async def compare_exact(self, run: TrafficRun) -> Comparison:
         """Wait until everything is covered, compare every row of a run with what was sent, and fail on any difference."""
         waited = await self.wait()
-        assert waited.exit_code == 0, waited
+        assert waited.is_covered, waited
         async with await connect(self.stack.warehouse_url) as connection:
             compared = await compare(connection, run.run, run.sent, run.expected)
         assert compared.is_equal, compared

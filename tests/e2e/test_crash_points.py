@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.cli.show import ProgressLines
 from app.crash.catalogue import POINTS, read_point
 from app.crash.points import PlanFile
+from app.progress import ProgressLines
 from tests.e2e.live_stack import LiveStack
 from tests.rig.crash_sweep.histories import Event, history_of
 from tests.rig.crash_sweep.sweep import Sweep

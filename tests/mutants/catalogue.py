@@ -1,9 +1,20 @@
 """Every planted bug, in the order of the pipeline."""
 
-from tests.mutants import of_audit, of_change, of_delivery, of_etl, of_join, of_schema, of_sink, of_time, of_whole
+from tests.mutants import (
+    of_audit,
+    of_change,
+    of_delivery,
+    of_etl,
+    of_join,
+    of_schema,
+    of_sink,
+    of_time,
+    of_whole,
+    of_whole_entry,
+)
 
 MUTANTS = (
     *of_time.MUTANTS, *of_etl.MUTANTS, *of_change.MUTANTS, *of_join.MUTANTS, *of_sink.MUTANTS,
     *of_delivery.MUTANTS, *of_schema.MUTANTS,
-    *of_audit.MUTANTS, *of_whole.MUTANTS,
+    *of_audit.MUTANTS, *of_whole_entry.MUTANTS, *of_whole.MUTANTS,
 )  # fmt: skip

@@ -2,10 +2,19 @@
 
 from tests.mutants.mutant import Mutant
 
-LOOP = ("tests/agents/etl/test_etl_partition.py", "tests/agents/etl/test_etl_work.py")
+LOOP = (
+    "tests/agents/etl/test_etl_partition.py",
+    "tests/agents/etl/test_etl_partition_failures.py",
+    "tests/agents/etl/test_etl_work.py",
+    "tests/agents/etl/test_etl_work_upgrade.py",
+)
 HISTORY = ("tests/unit/etl/test_counting.py", "tests/property/test_histories.py", "tests/property/test_partition_db.py")
 GATHERED = ("tests/property/test_gathered_steps.py",)
-RECOVERY = ("tests/agents/etl/test_partition_state.py", "tests/agents/etl/test_etl_work.py")
+RECOVERY = (
+    "tests/agents/etl/test_partition_state.py",
+    "tests/agents/etl/test_etl_work.py",
+    "tests/agents/etl/test_etl_work_upgrade.py",
+)
 LINES = ("tests/property/test_step_equals_oracle.py", "tests/unit/etl/test_ledger_of_steps.py")
 
 
@@ -167,7 +176,7 @@ MUTANTS = (
     Mutant(
         "a gap in the source is passed over in silence",
         "E4",
-        "app/shell/runners.py",
+        "app/shell/inbox.py",
         "        if offset == self.next_offset:\n            taken.append(event)\n            self.next_offset += 1\n",
         "        if offset >= self.next_offset:\n"
         "            taken.append(event)\n"

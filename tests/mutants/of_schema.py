@@ -67,7 +67,7 @@ MUTANTS = (
         "the plan is older than the lock",
         "D5",
         "app/adapters/warehouse_schema.py",
-        "        await _end(connection.rollback())  # what was read is older than the lock\n",
+        "        await _end(connection.rollback())  # the first read is older than the lock\n",
         "",
         INIT,
     ),

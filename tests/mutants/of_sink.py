@@ -158,7 +158,7 @@ MUTANTS = (
         "the sweep deletes what is committed before it is moved",
         "S4",
         "agents/sink/chain_store.py",
-        "    if holder is not None and verdict is Leftover.FINISH:\n        await chain.finish(holder)\n",
+        "            if holder is not None:\n                await chain.finish(holder)\n",
         "",
         CHAIN,
     ),

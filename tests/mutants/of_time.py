@@ -5,7 +5,11 @@ from tests.mutants.mutant import Mutant
 BRIDGE = ("tests/agents/bridge/test_bridge.py", "tests/unit/bridge/test_shards.py", "tests/property/test_shards_history.py")
 OWNERSHIP = ("tests/agents/bridge/test_bridge_agent.py",)
 TIME = ("tests/unit/etl/test_stream_time.py", "tests/property/test_step_equals_oracle.py")
-COLLECTOR = ("tests/agents/collector/test_collector_batches.py", "tests/unit/events/test_batch.py")
+COLLECTOR = (
+    "tests/agents/collector/test_collector_batches.py",
+    "tests/agents/collector/test_collector_failures.py",
+    "tests/unit/events/test_batch.py",
+)
 
 MUTANTS = (
     Mutant(
@@ -30,7 +34,10 @@ MUTANTS = (
         "app/collector/resender.py",
         "self._queue.extendleft(head[number] for number in reversed(failed))",
         "self._queue.extendleft(head[number] for number in reversed(failed[1:]))",
-        ("tests/agents/collector/test_collector_batches.py",),
+        (
+            "tests/agents/collector/test_collector_batches.py",
+            "tests/agents/collector/test_collector_failures.py",
+        ),
     ),
     Mutant(
         "checkpoint before the Kafka acknowledgement",

@@ -27,7 +27,7 @@ from tests.mutants.catalogue import MUTANTS
 from tests.mutants.levels import Level, Outcome, Simulation, Tests
 from tests.mutants.mutant import TREE, Mutant
 
-COPIED: Final = ("app", "agents", "tables", "tests", "pyproject.toml", "README.md", "Makefile")
+COPIED: Final = ("app", "agents", "tables", "tests", ".github", "pyproject.toml", "README.md", "Makefile")
 LINKED: Final = (".venv", ".kafka", "compose")
 LONGEST_S: Final = 900
 """A level that takes longer hangs, which catches the mutant too; without any bug all of them together get ten times that."""

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.formats.block import WatermarkMessage, decode_header, encode_control, is_control
-from tests.worlds.bridge import HOMES, PARTITIONS, START_MS, Process, World, check, play
+from tests.worlds.bridge import HOMES, PARTITIONS, START_MS, Process, World, play
+from tests.worlds.bridge_checks import check
 
 
 @settings(max_examples=150, deadline=None)

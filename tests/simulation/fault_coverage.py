@@ -1,7 +1,7 @@
 """In how many histories each role and each kind of fault was hit: without zombies nothing is proven about zombies."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tests.simulation.faults import ROLES, Fault
 
@@ -9,10 +9,11 @@ LEAST_SHARE = 0.10
 
 
 class Coverage:
-    """Counts over histories."""
+    """Counts over histories; `also` must be in a tenth of them, as every fault."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Iterable[str] = ()) -> None:
         self.histories = 0
+        self._also = tuple(also)
         self._hit: Counter[str] = Counter()
         self._times: Counter[str] = Counter()
 
@@ -32,7 +33,7 @@ class Coverage:
 
     def gaps(self) -> list[str]:
         """What happened in too few histories: every role, and every kind of fault, must be in a tenth of them."""
-        wanted = [*map(str, Fault), *(f"role {role}" for role in ROLES)]
+        wanted = [*map(str, Fault), *(f"role {role}" for role in ROLES), *self._also]
         return [f"{name} in {self.share(name):.0%} of the histories" for name in wanted if self.share(name) < LEAST_SHARE]
 
     def table(self) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from tests.simulation.invariants import check
@@ -22,7 +22,12 @@ class History(NamedTuple):
     virtual_s: float
 
 
-def play(seed: int, narrate: Callable[[str], None] | None = None) -> History:
+Narrate = Callable[[str], None] | None
+NewWorld = Callable[[VirtualLoop, int, Narrate], World]
+Check = Callable[[World], Awaitable[None]]
+
+
+def play(seed: int, narrate: Narrate = None, new_world: NewWorld = World, check: Check = check) -> History:
     """Play the history of a seed, check what must hold, and clean up."""
     loop = VirtualLoop()
     loop.set_exception_handler(lambda *_: None)
@@ -32,7 +37,7 @@ def play(seed: int, narrate: Callable[[str], None] | None = None) -> History:
 
     async def whole() -> None:
         nonlocal world
-        world = World(loop, seed, narrate)
+        world = new_world(loop, seed, narrate)
         await world.play()
         if not world.violations:
             await check(world)

@@ -11,6 +11,7 @@ from app.core.formats.dead_letter import decode_letter
 from app.core.formats.flows import FLOWS, OUTPUTS
 from app.core.formats.object_keys import chain_prefix
 from app.core.formats.source import SourceMessage
+from app.core.formats.step_message import StepMessage
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import ChainId, decode_record, numbers_behind
 from tests.builders.visitors import ADDRESSES, visitor_of
@@ -50,10 +51,15 @@ def _oracle(world: World, partition: int) -> Oracle:
     ]
     oracle, at = Oracle(bounds, visitor_of, ADDRESSES.__getitem__), 0
     for step in world.counted_steps(partition):
-        if any(alarm.startswith("gap declared") for alarm in step.alarms):  # retention took these before anybody read them
+        if declares_gap(step):
             oracle.run(log[at : step.source_first]).listed.clear()
             at = step.source_last + 1
     return oracle.run(log[at:])
+
+
+def declares_gap(step: StepMessage) -> bool:
+    """Whether retention took the source of this step before anybody read it."""
+    return any(alarm.startswith("gap declared") for alarm in step.alarms)
 
 
 def _counted(rows: Any) -> Rows:
@@ -66,7 +72,7 @@ def _rows_are_the_oracles(world: World, oracles: list[Oracle]) -> None:
         found = _counted(world.warehouse.rows(flow.name))
         wanted: Rows = Counter()
         for oracle in oracles:
-            wanted += _counted(oracle.rows.get(flow.name, []))
+            wanted += _counted(world.as_decided(flow.name, row) for row in oracle.rows.get(flow.name, []))
         for kind, difference in (("missing", wanted - found), ("extra", found - wanted)):
             if difference:
                 example = dict(next(iter(difference)))
@@ -121,9 +127,7 @@ def _transactions_are_whole(world: World) -> None:
     records = _records(world)
     _manifests_name_what_exists(world)
     for flow in OUTPUTS:
-        wanted = {
-            txn_id: next(o.rows for o in record.outputs if o.output == flow.name) for txn_id, record in records.items()
-        }
+        wanted = {txn_id: record.output(flow.name).rows for txn_id, record in records.items()}
         found = Counter(row["txn_id"] for row in world.warehouse.rows(flow.name))
         for txn_id in sorted({*found, *loaded}):
             if found[txn_id] != (wanted.get(txn_id) if txn_id in loaded else 0):
@@ -156,11 +160,17 @@ def _manifests_name_what_exists(world: World) -> None:
 
 
 def _each_event_is_there_once(world: World) -> None:
-    """What clients were told is kept: each event acknowledged is one row, or part of one page view."""
+    """What clients were told is kept: each event acknowledged is one row, or part of one page view.
+
+    Lines that are rejected as malformed are not events, so copies of them are rows of their own.
+    """
     found: Counter[str] = Counter()
+    refused = set()
     for flow in FLOWS:
         for row in world.warehouse.rows(flow.name):
-            if row.get("event_id"):
+            if row.get("kind") == "malformed" and row.get("event_id") in world.traffic.refusable:
+                refused.add(row["event_id"])
+            elif row.get("event_id"):
                 found[row["event_id"]] += 1
             if row.get("engagement_id"):
                 found[row["engagement_id"]] += 1
@@ -169,8 +179,9 @@ def _each_event_is_there_once(world: World) -> None:
         for sent in world.traffic.acknowledged for line in sent.lines if line.startswith(b'{"event_id": "')
     }  # fmt: skip
     for event_id in sorted(wanted | set(found)):
-        if found[event_id] != 1 or event_id not in world.traffic.event_ids:
-            world.violation("I1", f"event {event_id} is there {found[event_id]} times")
+        times = found[event_id] or int(event_id in refused)
+        if times != 1 or event_id not in world.traffic.event_ids:
+            world.violation("I1", f"event {event_id} is there {times} times")
 
 
 async def _replaying_changes_nothing(world: World) -> None:

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from app.errors import OutcomeUnknown, OutsideError, ServiceUnavailable
 from tests.simulation.faults import Fault
+from tests.simulation.virtual_loop import GoneError
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 TIMEOUT_S = 10.0
 """How long a caller waits for an answer that does not come."""
-
-
-class GoneError(BaseException):
-    """Nothing happens any more: the history is over."""
 
 
 class ProcessClock:

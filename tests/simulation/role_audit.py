@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from agents.audit.auditor import Auditor, AuditReport
+from agents.audit.auditor import Auditor
 from agents.audit.ports import AuditPorts
+from agents.audit.report import AuditReport
 from app.errors import ServiceUnavailable
 from app.settings import Settings
 from app.shell.owned_loop import OwnedLoop

@@ -51,6 +51,8 @@ class WatchedDeliverer(Deliverer):
         report = await super().round(partitions)
         for txn_id in report.quarantined:
             self._process.world.violation("quarantine", f"{txn_id} was set aside although its files are sound")
+        if report.deferred is not None and report.deferred.reason == "schema":
+            self._process.world.wait_begins("the warehouse", report.deferred.detail)
         return report
 
 

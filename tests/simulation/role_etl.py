@@ -10,7 +10,8 @@ from app.core.formats.dead_letter import DeadLetterLimit
 from app.core.formats.step_message import StepMessage
 from app.core.rules import EtlRules
 from app.errors import StepGap
-from app.shell.runners import Inbox, PartitionRunners
+from app.shell.inbox import Inbox
+from app.shell.runners import PartitionRunners
 from tables.store.partition_store import PartitionStore
 from tables.store.position import StorePosition
 from tables.store.store_check import StoreCheck

@@ -3,7 +3,8 @@
 from agents.sink.chain_store import sweep
 from agents.sink.partition import SinkPartition, SinkPorts, commit_rules, serve
 from app.core.sink.chain import ChainId, LogBounds
-from app.shell.runners import Inbox, PartitionRunners
+from app.shell.inbox import Inbox
+from app.shell.runners import PartitionRunners
 from tests.simulation.kafka_client import Member, MemberRole, Producer
 from tests.simulation.process import Process
 from tests.simulation.services import ports_of

@@ -36,7 +36,7 @@ class Strikes:
             case Fault.TERM:
                 if (process := self._victim()) is not None:
                     self._world.faults.note(fault, process.role)
-                    self._world.spawn(self._terminate(process))
+                    self._world.spawn(self.terminate(process))
             case Fault.ZOMBIE:
                 if (process := self._victim()) is not None:
                     self._world.spawn(self._stop_and_wake(process))
@@ -68,7 +68,7 @@ class Strikes:
         else:
             process.calls_left = self._world.chance.randrange(1, 40)
 
-    async def _terminate(self, process: Process) -> None:
+    async def terminate(self, process: Process) -> None:
         self._world.tell(process.name, "is told to stop")
         stopping = process.spawn(self._world.roles[process.slot].stop(), "stop")
         await asyncio.wait([stopping, process.ended], timeout=25, return_when=asyncio.FIRST_COMPLETED)
@@ -105,7 +105,7 @@ class Strikes:
             self._world.wanted.discard(slot)
             process = self._world.processes.get(slot)
             if process is not None and process.alive:
-                self._world.spawn(self._terminate(process))
+                self._world.spawn(self.terminate(process))
 
     def _reshard(self, fault: Fault) -> None:
         shards = sorted(

@@ -4,7 +4,6 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from app.errors import RequestRejected
 from tests.builders.source_log import CHROME, GOOGLEBOT, IPHONE
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ class Traffic:
         self._world = world
         self._chance = world.chance
         self._seconds = seconds
+        self.refusable: set[str] = set()
+        """Ids of events that an older collector rejects; another copy of them may be accepted."""
         self._ids = 0
         self.acknowledged: list[Sent] = []
         self.refusals: dict[str, int] = {}
@@ -36,12 +37,15 @@ class Traffic:
         self._due: dict[float, list[bytes]] = {}
 
     def start(self) -> None:
-        chance = self._chance
         at_s = 0.5
         while at_s < self._seconds:
             for moment_s, line in self._visit(at_s):
                 self._at(moment_s, [line])
-            at_s += chance.choice([0.05, 0.4, 1.5])
+            at_s += self._gap_s(at_s)
+
+    def _gap_s(self, at_s: float) -> float:
+        """From one visitor's arrival to the next one's."""
+        return self._chance.choice([0.05, 0.4, 1.5])
 
     @property
     def done(self) -> bool:
@@ -105,8 +109,8 @@ class Traffic:
         while True:
             try:
                 batch_id = await self._post(body)
-            except (RequestRejected, TimeoutError, ConnectionError) as exc:
-                code = exc.code if isinstance(exc, RequestRejected) else type(exc).__name__
+            except (*world.refusals, TimeoutError, ConnectionError) as exc:
+                code = getattr(exc, "code", type(exc).__name__)
                 self.refusals[code] = self.refusals.get(code, 0) + 1
                 world.tell("client", f"{len(lines)} lines not acknowledged: {code}")
                 await asyncio.sleep(self._chance.choice([0.3, 1.0, 2.0]))
@@ -128,7 +132,7 @@ class Traffic:
         async def handle() -> None:
             try:
                 batch_id = await collector.collect(body, CHROME, IP)
-            except RequestRejected as exc:
+            except world.refusals as exc:
                 if not answer.done():
                     answer.set_exception(exc)
                 return

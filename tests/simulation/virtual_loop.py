@@ -9,6 +9,10 @@ TURN_S = 1e-6
 """What a turn of the loop takes: who waits until a moment, and compares it with the clock, must find it past."""
 
 
+class GoneError(BaseException):
+    """Nothing happens any more: the history is over."""
+
+
 class _NoSelector(selectors.BaseSelector):
     """There is no I/O to wait for."""
 

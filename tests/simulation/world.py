@@ -11,7 +11,7 @@ from app.core.formats.batch import cut_again
 from app.core.formats.registry_item import BatchState
 from app.core.formats.step_history import Accepted, StepVerdict
 from app.core.formats.step_message import StepMessage, decode_step
-from app.errors import OutsideError, SourceGap, StepConflict, WorkerStalled
+from app.errors import OutsideError, RequestRejected, SourceGap, StepConflict, WorkerStalled
 from app.settings import Settings
 from app.testing.memory import MemoryBlockStream, MemoryObjectStore, MemoryRegistry, MemoryWarehouse
 from app.testing.memory.engine import Disk
@@ -19,11 +19,11 @@ from app.topics import topics_of
 from tests.builders.source_log import BASE_MS
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.kafka_broker import Group, Logs
-from tests.simulation.process import GoneError, Process
+from tests.simulation.process import Process
 from tests.simulation.roles import MAKERS
 from tests.simulation.strikes import Strikes
 from tests.simulation.traffic import Traffic
-from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.virtual_loop import GoneError, VirtualLoop
 
 TRAFFIC_S = 45.0
 CALM_S = 40.0
@@ -52,6 +52,12 @@ class WorldClock:
 class World:
     """Everything that one seed decides."""
 
+    patience_s = PATIENCE_S
+    dedup_windows_s = (200, 3600)
+    crashes: tuple[type[BaseException], ...] = EXPECTED_CRASHES
+    refusals: tuple[type[Exception], ...] = (RequestRejected,)
+    """What a collector answers a client; several versions have several classes."""
+
     def __init__(self, loop: VirtualLoop, seed: int, narrate: Callable[[str], None] | None = None) -> None:
         self.loop, self.seed = loop, seed
         self._narrate = narrate
@@ -66,14 +72,15 @@ class World:
         self.threads = ThreadPoolExecutor(1)
         clock = WorldClock(loop)
         self.clock = clock
-        self.settings = Settings(
+        self.given: dict[str, Any] = dict(
             partitions=self.chance.choice([1, 2, 2, 3]), checkpoint_partitions=3, replication_factor=1,
             min_insync_replicas=1, join_window_s=8, join_grace_s=3, join_reorder_s=2, slack_s=4,
-            dedup_window_s=self.chance.choice([200, 3600]), commit_interval_s=3,
+            dedup_window_s=self.chance.choice(self.dedup_windows_s), commit_interval_s=3,
             commit_bytes=self.chance.choice([20_000, 10_000_000]), idle_commit_interval_s=15, delivery_interval_s=2,
             audit_interval_s=5, audit_grace_s=15, tick_interval_s=1, linger_ms=300, write_keys={"k": "server"},
             request_timeout_s=12,
         )  # fmt: skip
+        self.settings = Settings(**self.given)
         self.message_bytes = self.chance.choice([16 * 1024 * 1024, 16 * 1024 * 1024, 66_000])
         self.topics = topics_of(self.settings)
         self.objects = MemoryObjectStore(clock)
@@ -150,7 +157,7 @@ class World:
 
     def judge_crash(self, process: Process, reason: BaseException) -> None:
         self.faults.counts[f"ended by {type(reason).__name__}"] += 1
-        if not isinstance(reason, EXPECTED_CRASHES):
+        if not isinstance(reason, self.crashes):
             self.violation("crash", f"{process.name} ended by {type(reason).__name__}: {reason}")
 
     def lags(self, partitions: frozenset[int]) -> dict[str, int]:
@@ -162,6 +169,10 @@ class World:
                 len(self.logs.messages.get((topic, p), [])) - (group.committed((topic, p)) or 0) for p in partitions
             )
         return out
+
+    def wait_begins(self, place: str, reason: str) -> None:
+        """A worker waits for an upgrade: with one version there is none."""
+        self.violation("E10", f"waits at {place}: {reason}")
 
     @property
     def digest(self) -> str:
@@ -176,7 +187,7 @@ class World:
         self.traffic.start()
         strikes = Strikes(self)
         moments = [self.spawn(strikes.at_moments(fault, mean_s)) for fault, mean_s in self.faults.moments.items()]
-        await asyncio.sleep(TRAFFIC_S + 5)
+        await self._faulty_time()
         self.faults.on = False
         self.tell("world", "the faults end")
         for task in moments:
@@ -188,11 +199,15 @@ class World:
         ends_s = self.loop.time()
         await asyncio.sleep(CALM_S)
         while (why := self._unsettled()) is not None:
-            if self.loop.time() > ends_s + PATIENCE_S:
-                self.violation("I7", f"not settled {PATIENCE_S:.0f} s after the faults: {why}")
+            if self.loop.time() > ends_s + self.patience_s:
+                self.violation("I7", f"not settled {self.patience_s:.0f} s after the faults: {why}")
                 return
             await asyncio.sleep(1)
         self.tell("world", "everything has arrived")
+
+    async def _faulty_time(self) -> None:
+        """While it lasts, faults happen."""
+        await asyncio.sleep(TRAFFIC_S + 5)
 
     def _unsettled(self) -> str | None:
         if not self.traffic.done:
@@ -238,24 +253,37 @@ class World:
         while slot in self.wanted and not self.closing:
             await asyncio.sleep(self.chance.choice([0.1, 0.5, 2.0]))
             self._incarnations[slot] = number = self._incarnations.get(slot, 0) + 1
-            process = Process(self, slot.split("-", maxsplit=1)[0], slot, number)
-            self.processes[slot] = process
+            self.processes[slot] = process = self._new_process(slot, number)
             self.tell(process.name, "starts")
-            self.roles[slot] = MAKERS[process.role](process)
+            self.roles[slot] = self._new_role(process)
             await process.ended
         self._kept.discard(slot)
+
+    def _new_process(self, slot: str, incarnation: int) -> Process:
+        return Process(self, slot.split("-", maxsplit=1)[0], slot, incarnation)
+
+    def _new_role(self, process: Process) -> Any:
+        return MAKERS[process.role](process)
 
     # --- what its logs and services hold
 
     def counted_steps(self, partition: int) -> list[StepMessage]:
         """The one history of a partition of `rows`."""
-        accepted, steps = Accepted(), []
+        return list(self.steps_by_offset(partition).values())
+
+    def steps_by_offset(self, partition: int) -> dict[int, StepMessage]:
+        """The same, each step under its offset."""
+        accepted, steps = Accepted(), {}
         for offset, message in enumerate(self.logs.messages.get((self.topics.rows.name, partition), [])):
             step = decode_step(message)
             if accepted.judge(step.number, step.predecessor) is StepVerdict.ACCEPT:
                 accepted = accepted.advance(offset)
-                steps.append(step)
+                steps[offset] = step
         return steps
+
+    def as_decided(self, flow: str, row: dict[str, Any]) -> dict[str, Any]:
+        """The oracle's row of a flow as the processes' versions write it: one version writes it as it is."""
+        return row
 
     def source_applied(self, partition: int) -> int:
         """Offset on `blocks` up to which steps have taken it."""

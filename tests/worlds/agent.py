@@ -1,4 +1,4 @@
-"""A worker's app and agents without Kafka: what is sent is kept and answered here, what Faust would do is called by hand."""
+"""A worker's app and agents without Kafka: sent messages are kept and answered here, and tests call Faust's part by hand."""
 
 import asyncio
 import sys
@@ -19,7 +19,7 @@ from tests.worlds.waiting import HANGS_S, until
 
 
 class MemoryProducer:
-    """In the place of Faust's producer: messages go to logs in memory, and the broker's answer comes when it may."""
+    """Replaces Faust's producer: messages go to logs in memory, and the broker's answer comes when a test allows it."""
 
     def __init__(self) -> None:
         self.logs = MemoryLogs()
@@ -32,16 +32,16 @@ class MemoryProducer:
         return self.logs.messages.get((topic, partition), [])
 
     def answer(self) -> None:
-        """Answer everything that waits, and from now on at once."""
+        """Answer all waiting messages, and new ones at once."""
         self.silent.clear()
         while self._waiting:
             future, stored = self._waiting.pop()
             future.set_result(stored)
 
-    # --- what Faust calls
+    # --- called by Faust
 
     async def maybe_start(self) -> None:
-        """Nothing: it is there."""
+        """Do nothing: the topic exists."""
 
     async def send(self, topic: str, key: Any, value: bytes, partition: int, *_: Any, **__: Any) -> asyncio.Future[Any]:
         log = self.logs.messages.setdefault((topic, partition), [])
@@ -61,7 +61,7 @@ class MemoryProducer:
 
 
 class Member:
-    """A worker's process as its group sees it: given partitions, and revoked; its crashes are noted."""
+    """A worker's process in its group: it gets and loses partitions; its crashes are noted."""
 
     def __init__(self, role: str) -> None:
         self.app = cast(InstreamApp, getattr(worker, role))  # as `faust -A app.worker:<role>` gets it
@@ -75,13 +75,13 @@ class Member:
         self.app.logs = self._logs  # type: ignore[method-assign]
 
     async def assign(self, topic: str, *partitions: int) -> None:
-        """What the app does once partitions are owned and tables recovered."""
+        """The app's part once partitions are owned and tables recovered."""
         self.app._waiting_for = None
         assignment = frozenset(TP(topic, partition) for partition in partitions)
         await self.app.hooks.run_assigned(assignment, self.app.consumer_generation_id)
 
     async def revoke(self) -> None:
-        """What the app does before partitions go."""
+        """The app's part before partitions go."""
         leaving = asyncio.ensure_future(self.app.hooks.leave("revoke"))
         await until(leaving.done)
         leaving.result()
@@ -101,7 +101,7 @@ def new_member(role: str, home: Path, monkeypatch: pytest.MonkeyPatch, **setting
     """A role's app and agents, imported anew with these settings in the environment and dropped again."""
     for name, value in {"home": home, **settings}.items():
         monkeypatch.setenv(f"INSTREAM_{name.upper()}", str(value))
-    monkeypatch.setattr(hooks, "LEAVE_TIMEOUT_S", 2 * HANGS_S)  # so that a hook that hangs is seen, and not passed over
+    monkeypatch.setattr(hooks, "LEAVE_TIMEOUT_S", 2 * HANGS_S)  # so that a hanging hook is seen
     monkeypatch.delitem(apps._built, role, raising=False)
     monkeypatch.delitem(sys.modules, f"agents.{role}.agent", raising=False)
     try:

@@ -1,7 +1,7 @@
-"""A simulated world for the bridge: the real worker and pumps over the stream's twin and two logs in memory.
+"""A simulated world for the bridge: the real worker and readers over the stream's twin and two logs in memory.
 
 The world moves at every call they make, so an answer is old by the time it is used, and any call may be a process's last.
-What must hold is read from the logs alone (`check`).
+The invariants are checked from the logs alone (`tests.worlds.bridge_checks`).
 """
 
 import asyncio
@@ -15,7 +15,6 @@ import msgspec
 from agents.bridge.bridge import BridgeWorker, Share
 from agents.bridge.shard_reader import BlockScope, ReaderPorts, ShardReader
 from app.core.bridge.shards import ShardBook
-from app.core.etl.stream_time import ShardWatermarks, moved_time
 from app.core.formats.block import (
     BlockHeader,
     End,
@@ -36,7 +35,7 @@ START_MS = 1_000_000
 
 
 class KilledError(Exception):
-    """The process is gone: nothing it calls from now on happens."""
+    """The process is gone: its calls have no effect from now on."""
 
 
 class WorldClock:
@@ -51,7 +50,7 @@ class WorldClock:
 
 
 class SimulatedWorker(BridgeWorker):
-    """A worker whose pumps turn when the schedule says so."""
+    """A worker whose readers turn only when the schedule calls them."""
 
     def launch(self, reader: ShardReader) -> asyncio.Task[None]:
         return asyncio.ensure_future(reader._stopping.wait())  # type: ignore[arg-type]
@@ -62,7 +61,7 @@ class SimulatedWorker(BridgeWorker):
 
 
 class Ack:
-    """The broker's answer to a message that was sent: waits for it when it is awaited."""
+    """The broker's answer to a sent message; an await waits for it."""
 
     def __init__(self, process: "Process", partition: int, value: bytes) -> None:
         self._waits = (process, partition, value)
@@ -88,7 +87,7 @@ class Process:
         share = Share(BlockScope(EPOCH, PARTITIONS), HOMES, 1.0)
         self.worker = SimulatedWorker(share, book, ReaderPorts(self, self.append, self.record, world.clock))  # type: ignore[arg-type]
 
-    # --- its ports: each moves the world first, and may be where it dies
+    # --- its ports: each call moves the world first, and the process may die in it
 
     async def append(self, partition: int, value: bytes) -> Any:
         await self.step()
@@ -96,7 +95,7 @@ class Process:
         return Ack(self, partition, value)
 
     async def acknowledged(self, partition: int, value: bytes) -> None:
-        """Wait until the message, and with it what was sent before it on its partition, has landed."""
+        """Wait until the message, and all earlier ones of its partition, are in the log."""
         await self.step()
         while any(value is sent for _, sent in self.world.flying[partition]):
             self.world.land(partition)
@@ -123,7 +122,7 @@ class Process:
         await self.step()
         page = await self.world.stream.records(iterator, 2 if self.world.moving else limit)
         await self.step()
-        if page.next_iterator is None and self.world.endless:  # some keep handing out iterators for a closed shard
+        if page.next_iterator is None and self.world.endless:  # some services never end a closed shard
             following = iterator.rsplit("/", 2)[0] + f"/{int(iterator.rsplit('/', 2)[1]) + len(page.records)}/{10**9}"
             return msgspec.structs.replace(page, next_iterator=following)
         return page
@@ -137,7 +136,7 @@ class Process:
         self.world.drift()
         await asyncio.sleep(0)
 
-    # --- what the schedule does
+    # --- called by the schedule
 
     def deliver(self) -> None:
         for home in self.owned:
@@ -160,7 +159,7 @@ class Process:
 
 
 class World:
-    """The stream, the logs, and chance. Each history has its own odds, so that some are all splits and some all crashes."""
+    """The stream, the logs, and chance. Each history has its own odds: some have mostly splits, some mostly crashes."""
 
     def __init__(self, seed: int | None = None) -> None:
         self.clock = WorldClock()
@@ -216,7 +215,7 @@ class World:
                 self.origin[record.data] = (shard.shard_id, int(record.sequence), record.arrival_ms)
             self.noted[shard.shard_id] = len(shard.records)
 
-    # --- logs, and what must hold at the moment of a write
+    # --- logs, and invariants of each write
 
     def append(self, partition: int, value: bytes) -> None:
         if not is_control(value):
@@ -269,7 +268,7 @@ def controls(log: list[bytes]) -> list[WatermarkMessage | End]:
 
 
 async def play(world: World, turns: int) -> None:
-    """Let chance run the bridge, then let it catch up without faults."""
+    """Run the bridge by chance, then let it catch up without faults."""
     everything, halves = [frozenset(range(HOMES))], [frozenset({0, 2}), frozenset({1, 3})]
     processes = [Process(world, owned) for owned in everything]
     kinds = ["both", "pumps", "worker", "deliver", "crash", "rebalance"]
@@ -301,80 +300,8 @@ async def play(world: World, turns: int) -> None:
 
 
 async def gone(process: Process) -> None:
-    """What is left of a killed process in the event loop: its pumps' tasks."""
+    """The rest of a killed process in the event loop: its readers' tasks."""
     process.alive = False
     for reader in process.worker.pumps:
         reader.stop()
     await asyncio.sleep(0)
-
-
-def stream_times(log: list[bytes]) -> list[int]:
-    """Stream time at each message, straight from rule T4, at its boldest: a child starts at its latest parent's mark."""
-    now, times = 0, []
-    watermarks: dict[str, int] = {}
-    parents: dict[str, list[str]] = {}
-    ended: set[str] = set()
-    for value in log:
-        if is_control(value):
-            control = decode_control(value)
-            if isinstance(control, End):
-                ended.add(control.shard)
-            else:
-                parents |= control.open_shards
-                for shard, mark in control.watermarks.items():
-                    watermarks[shard] = max(watermarks.get(shard, 0), mark)
-            held = [
-                watermarks.get(shard, max((watermarks.get(parent, 0) for parent in of), default=0))
-                for shard, of in parents.items()
-                if shard not in ended
-            ]
-            if held:
-                now = max(now, min(held))
-        times.append(now)
-    return times
-
-
-def end_time(log: list[bytes]) -> int:
-    """Stream time at the log's end as the ETL tells it."""
-    shards, now = ShardWatermarks(), 0
-    for control in controls(log):
-        shards.observe(control)
-        now = moved_time(now, shards, append_ms=2 * START_MS)
-    return now
-
-
-def check(world: World) -> None:
-    closed = {s.shard_id for s in world.stream._shards.values() if s.ending_sequence is not None} | world.forgotten
-    for partition, log in enumerate(world.blocks):
-        mine = {value for value, at in world.origin.items() if decode_header(value).partition == partition}
-        kept = {value for value in mine if world.origin[value][0] not in world.forgotten}
-        assert kept <= set(log), "a record was lost"
-        ends: dict[str, int] = {}
-        last: dict[str, int] = {}
-        seen: set[bytes] = set()
-        times = stream_times(log)
-        for place, value in enumerate(log):
-            if is_control(value):
-                control = decode_control(value)
-                if isinstance(control, End):
-                    ends.setdefault(control.shard, place)
-                else:
-                    assert set(control.finished) <= set(ends), "a tick repeats an END that is not there"
-                continue
-            if value in seen:
-                continue
-            seen.add(value)
-            shard, sequence, arrival_ms = world.origin[value]
-            assert times[place] <= arrival_ms, "stream time passed a record that was not in the log"
-            assert last.get(shard, -1) < sequence, "a shard's records are out of order"
-            last[shard] = sequence
-            assert shard not in ends, "a record behind its shard's END"
-            for parent in world.parents[shard]:
-                assert parent in ends or parent in world.forgotten, "a child was pumped before its parent's END"
-        # a shard that came and was forgotten between two lists never held anything back, and nobody can end it
-        named = {
-            shard for c in controls(log) if isinstance(c, WatermarkMessage) for shard in [*c.open_shards, *c.watermarks]
-        }
-        unknown = world.forgotten - named
-        assert set(ends) | unknown == closed | unknown, "an END is missing, or came for an open shard"
-        assert end_time(log) >= world.clock.ms - 5_000, "stream time stands although every pump runs"

@@ -1,4 +1,4 @@
-"""A bridge's process over a stream of one shard: what is on `checkpoints` comes to its agent when a test says so."""
+"""A bridge's process over a stream of one shard: a test decides when messages of `checkpoints` come to its agent."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ OTHER = (HOME + 1) % HOMES
 
 
 class Bridge(Member):
-    """A bridge over a stream of one shard; `agent` is what the test hands the messages of `checkpoints` to."""
+    """A bridge over a stream of one shard; the test hands the messages of `checkpoints` to `agent`."""
 
     def __init__(self) -> None:
         super().__init__("bridge")
@@ -27,7 +27,7 @@ class Bridge(Member):
         self.agent: Any = None
 
     async def deliver(self, *partitions: int) -> list[Any]:
-        """Hand the agent what is new on these partitions of `checkpoints`."""
+        """Hand the agent the new messages on these partitions of `checkpoints`."""
         events = []
         for partition in partitions:
             for value in self.producer.sent(CHECKPOINTS, partition)[self.read[partition] :]:
@@ -37,7 +37,7 @@ class Bridge(Member):
         return events
 
     async def revoke(self) -> None:
-        """What was handed over is committed, as the app does once its hooks have run."""
+        """Commit the messages that were handed over, as the app does once its hooks have run."""
         await super().revoke()
         group = self.producer.logs.acknowledged.setdefault(self.app.group, {})
         group.update({(CHECKPOINTS, partition): offset for partition, offset in enumerate(self.read)})

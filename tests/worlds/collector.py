@@ -1,5 +1,6 @@
 """A collector on a free port, over the in-memory twins of S3, the registry and Kinesis."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -17,6 +18,8 @@ from app.core.formats.block import decode_header, frame_of, open_frame
 from app.core.formats.registry_item import RegistryItem
 from app.settings import Settings
 from app.testing.memory import MemoryBlockStream, MemoryObjectStore, MemoryRegistry
+from tests.builders.events import event, text
+from tests.worlds.waiting import until
 
 KEY = {"X-Write-Key": "demo"}
 NDJSON = {**KEY, "Content-Type": "application/x-ndjson"}
@@ -29,7 +32,7 @@ class Answer(msgspec.Struct):
 
 
 class CollectorWorld:
-    """What a test sees of a collector and of what it stored."""
+    """A collector and its storage, as a test sees them."""
 
     def __init__(self, clock: Clock | None = None, **changes: Any) -> None:
         defaults: dict[str, Any] = {
@@ -102,3 +105,15 @@ class CollectorWorld:
         """Every line in Kinesis, by batch and number."""
         blocks = sorted(await self.blocks(), key=lambda b: (decode_header(b).batch_id, decode_header(b).first_line))
         return [json.loads(line) for block in blocks for line in open_frame(frame_of(block)).splitlines()]
+
+
+def body(*ids: str) -> bytes:
+    return b"\n".join(text(event(event_id=name, page_view_id=f"p-{name}")) for name in ids)
+
+
+async def lingering(world: CollectorWorld, *bodies: bytes) -> "list[asyncio.Task[Answer]]":
+    """Posts whose lines are all in the batch that lingers."""
+    posts = [asyncio.create_task(world.post(each)) for each in bodies]
+    lines = sum(each.count(b"\n") + 1 for each in bodies)
+    await until(lambda: world.gathered_lines == lines)
+    return posts

@@ -20,7 +20,7 @@ Act = Callable[[], Awaitable[None]]
 
 
 class DeliveryProcess:
-    """A deliverer whose calls to S3 and to the warehouse have two moments each: just before it happens, and just after."""
+    """A deliverer whose calls to S3 and to the warehouse have two moments each: just before the call, and just after."""
 
     def __init__(self, world: "DeliveryWorld", seed: int = 1) -> None:
         process = world.sink.process()
@@ -30,7 +30,7 @@ class DeliveryProcess:
         self.calls: list[str] = []
         """A name a moment."""
         self.at: dict[int, Act] = {}
-        """What happens at a moment."""
+        """The event of a moment."""
         process.store.before, process.store.after = self._before, self._after
         token = map(str, itertools.count()).__next__
         load = WarehouseLoad(process.store, self._connect, SETTINGS, world.sink.clock, lambda: f"{seed}-{token()}")
@@ -57,7 +57,7 @@ class DeliveryProcess:
             await act()
 
     def buried(self) -> None:
-        """The process is gone: the warehouse rolls back what it left open."""
+        """The process is gone: the warehouse rolls its open transaction back."""
         for session in self._sessions:
             session.drop()
 
@@ -71,7 +71,7 @@ class DeliveryProcess:
 
 
 class DeliveryWorld:
-    """What a sink committed, and what came of it."""
+    """The committed transactions of a sink, and their rows in the warehouse."""
 
     def __init__(self) -> None:
         self.sink = World()
@@ -79,7 +79,7 @@ class DeliveryWorld:
         self.audit = MemoryLoadedLedger(self.warehouse)
 
     async def committed(self, transactions: int = 3) -> "DeliveryWorld":
-        """So many transactions lie ready in S3."""
+        """Make this number of transactions ready in S3."""
         for number in range(transactions):
             self.sink.emit(page_views=2, ad_clicks=number % 2)
             self.sink.tick()
@@ -104,7 +104,7 @@ class DeliveryWorld:
 
 
 async def settle(task: "asyncio.Task[None]", turns: int = 2000) -> None:
-    """Let everything run on until `task` is done, or nothing moves but by what is to come."""
+    """Run the event loop until `task` is done, or until nothing moves without a further event."""
     for _ in range(turns):
         if task.done():
             return

@@ -1,4 +1,4 @@
-"""The project's documents as tests read them: code spans, links, and the places in the tree that they name."""
+"""The project's documents for tests: code spans, links, and the places in the tree that they name."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ _DOTTED = re.compile(r"(?:app|agents|tables|tests)(?:\.\w+)+")
 
 
 class Place(NamedTuple):
-    """What a document names: a file or folder, and perhaps a symbol in it."""
+    """A place that a document names: a file or folder, and perhaps a symbol in it."""
 
     path: str
     symbol: str = ""
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 def read(document: str) -> str:
-    """A document without its code blocks, and without the parts of a changelog that tell of what is gone."""
+    """A document without its code blocks, and without the parts of a changelog about removed things."""
     return _GONE.sub("", _FENCE.sub("", (ROOT / document).read_text()))
 
 
@@ -59,7 +59,7 @@ def place_in(span: str) -> Place | None:
 
 
 def fault_of(place: Place, root: Path = ROOT) -> str | None:
-    """Why there is no such place; None where there is."""
+    """The reason why there is no such place; None if there is one."""
     if "/" not in place.path and _DOTTED.fullmatch(place.path):
         return None if _resolves(place.path, root) else "no such module or symbol"
     pattern = re.sub(r"<\w+>", "*", place.path)
@@ -94,7 +94,7 @@ class Symbol(NamedTuple):
 
 @cache
 def symbols(file: Path) -> dict[str, Symbol]:
-    """What a Python file defines: functions, classes and their members, constants; each with its docstring."""
+    """The symbols of a Python file: functions, classes and their members, constants; each with its docstring."""
     return {symbol.name: symbol for symbol in _defined(ast.parse(file.read_text()).body, "")}
 
 
@@ -111,19 +111,19 @@ def _defined(body: list[ast.stmt], prefix: str) -> Iterator[Symbol]:
 
 
 def _text_behind(body: list[ast.stmt], n: int) -> str:
-    """The string that stands behind a statement: the docstring of a constant."""
+    """The string after a statement: the docstring of a constant."""
     if n + 1 < len(body) and isinstance(after := body[n + 1], ast.Expr) and isinstance(after.value, ast.Constant):
         return str(after.value.value)
     return ""
 
 
 def symbol_in(file: Path, symbol: str) -> bool:
-    """Whether a file defines a symbol; of a file that is no Python, whether it has the word."""
+    """Whether a Python file defines a symbol; for another file, whether it has the word."""
     if file.suffix == ".py":
         return symbol in symbols(file)
     return file.is_file() and re.search(rf"\b{re.escape(symbol)}\b", file.read_text()) is not None
 
 
 def module_docstring(file: Path) -> str:
-    """What a Python file says of itself."""
+    """The docstring of a Python file."""
     return ast.get_docstring(ast.parse(file.read_text())) or ""

@@ -1,4 +1,4 @@
-"""An ETL partition's loop at work on what a test gives it: its core is tiny, its log a list."""
+"""An ETL partition's loop at work on a test's messages: its core is tiny, its log a list."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ TICK = b"tick"
 
 
 class TinyCore:
-    """Takes three messages a step; ticks alone do not press; says `more` as often as it is told to."""
+    """Takes three messages a step; watermark messages alone may wait; answers `more` as often as a test wants."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[list[int], int, int, bool]] = []
@@ -103,7 +103,7 @@ class MemoryJournal:
 
 
 class Partition:
-    """An `EtlPartition` at work on what a test puts into its source."""
+    """An `EtlPartition` at work on the messages that a test puts into its source."""
 
     def __init__(self) -> None:
         self.source = Source()

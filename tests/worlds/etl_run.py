@@ -1,4 +1,4 @@
-"""Runs a log through `PartitionEtl` over the in-memory state, as the shell does, and reads what came out."""
+"""Runs a log through `PartitionEtl` over the in-memory state, as the shell does, and reads the result."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,7 +48,7 @@ class Run:
         return message
 
     def feed(self, log: Sequence[SourceMessage], cuts: Iterator[int] | None = None) -> "Run":
-        """The whole of `log`; `cuts` says how many messages are waiting each time."""
+        """Run the whole of `log`; `cuts` has the number of waiting messages each time."""
         at = 0
         while self.etl.leftover or at < len(log):
             waiting = [] if self.etl.leftover else log[at : at + (next(cuts) if cuts else len(log))]
@@ -77,7 +77,7 @@ def accepted(rows: Iterable[dict[str, Any]], without: frozenset[str] = frozenset
 
 
 def ledger_of(steps: Iterable[StepMessage]) -> Counter[tuple[str, int, str]]:
-    """(batch, line, outcome), as often as the steps say it."""
+    """(batch, line, outcome), as often as the steps have it."""
     found: Counter[tuple[str, int, str]] = Counter()
     for step in steps:
         assert len({(entry.batch_id, entry.outcome) for entry in step.ledger}) == len(step.ledger)

@@ -1,4 +1,4 @@
-"""The ETL's app and table over logs in memory: what assignment, recovery and a partition's work are tested on."""
+"""The ETL's app and table over logs in memory, for tests of assignment, recovery and a partition's work."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ class Worker:
         await self.store.on_rebalance(assigned, before - assigned, assigned - before, 1)
 
     async def recover(self, partition: int = 0) -> None:
-        """What Faust does: read from behind the persisted offset, or from the log's head."""
+        """Read from behind the persisted offset, or from the log's head, as Faust does."""
         persisted = self.table.persisted_offset(TP(ROWS, partition))
         first, end = await self.logs.bounds(ROWS, partition)
         start = first if persisted is None else max(persisted + 1, first)

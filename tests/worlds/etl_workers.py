@@ -1,4 +1,4 @@
-"""A real broker, the AWS stand-in and ETL worker processes: what the faults of the ETL's workers are tested on."""
+"""A real broker, the AWS stand-in and ETL worker processes, for tests of the ETL workers' faults."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ def aws() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         reset = Request(f"http://127.0.0.1:{server.server_port}/moto-api/reset", method="POST")
-        urlopen(reset).close()  # its state is the process's, and would be there for the next test
+        urlopen(reset).close()  # its state belongs to the process, and would be there for the next test
         server.shutdown()
         thread.join()
         server.server_close()
@@ -85,7 +85,7 @@ class Worker:
             )  # fmt: skip
 
     def ready(self) -> bool:
-        """Whether /ready says so."""
+        """Whether /ready answers that the worker is ready."""
         if self.process is not None and (code := self.process.poll()) is not None:
             raise AssertionError(f"worker ended with {code}:\n{self.tail()}")
         try:
@@ -113,7 +113,7 @@ class Worker:
 
 
 class World:
-    """What the test does and sees: blocks in, steps out."""
+    """The test's side: blocks in, steps out."""
 
     numbers: tuple[int, ...] = (1, 2)
     """Of its workers."""
@@ -159,7 +159,7 @@ class World:
         await self._producer.send_and_wait(topic, value, partition=partition)
 
     async def look(self) -> int:
-        """Read what is new on `rows` as a sink would; how many steps count by now."""
+        """Read new messages of `rows` like a sink. Returns: the number of accepted steps."""
         ends = await self._logs.end_offsets(self.topics.rows.name, range(4))
         for partition, end in ends.items():
             for offset in range(self._read[partition], end):
@@ -180,5 +180,5 @@ class World:
             self.ignored += 1
 
     async def until(self, condition: Callable[[], Any], what: str) -> None:
-        """Wait for a condition (a function, async or not); what hangs fails with the workers' last words."""
+        """Wait for a condition (a function, async or not); a wait that hangs fails with the workers' last log lines."""
         await until(condition, PAUSE_S, lambda: "\n".join([f"{what}:", *(worker.tail() for worker in self.workers)]))

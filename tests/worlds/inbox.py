@@ -5,11 +5,11 @@ from typing import Any
 
 from faust.types import TP
 
-from app.shell.runners import Inbox
+from app.shell.inbox import Inbox
 
 
 class StandingClock:
-    """A clock that stands until it is moved."""
+    """A clock that stands until a test moves it."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -22,7 +22,7 @@ class StandingClock:
 
 
 class Source:
-    """Topic `blocks`, partition 0: what the app around an inbox is asked for."""
+    """Topic `blocks`, partition 0: the app around an inbox."""
 
     def __init__(self) -> None:
         self.clock = StandingClock()

@@ -1,4 +1,5 @@
-"""Where property tests put their hundreds of little databases: memory where the system offers it, else the usual place."""
+"""The folder for the hundreds of small databases of property tests: in memory if the system offers it, else the usual
+place."""
 
 import os
 import shutil

@@ -1,6 +1,6 @@
-"""The README's tables of fields, flows and columns, as the catalogue says that they must be.
+"""The README's tables of fields, flows and columns, made from the catalogue.
 
-Fields are asked what they take: a table made from what a check says of itself could be wrong about what it does.
+Each field's check is tried with values: a table made from a description of the check could differ from the check.
 """
 
 import string
@@ -20,13 +20,13 @@ FORMAT_WORDS = {
     Format.AVRO_NULL: "Avro, not compressed",
 }
 LONGEST = 128 * 1024
-"""A field that takes so long a text has no bound of its own."""
+"""If a field takes so long a text, it has no bound of its own."""
 ID_CHARACTERS = "A-Za-z0-9_-"
 PRINTABLE = string.digits + string.ascii_letters + string.punctuation
 
 
 def fields_table() -> str:
-    """Name, type and event types of each field that a client may send; fields that say the same share a row."""
+    """Name, type and event types of each field that a client may send; fields with the same text share a row."""
     said = [(type_words(name, field), _used_by(field), name) for name, field in FIELDS.items()]
     rows = [
         (_listed(name for _, _, name in same), kind, used_by)
@@ -41,7 +41,7 @@ def flows_table() -> str:
 
 
 def columns_table() -> str:
-    """The columns of each warehouse table; those that every flow of events begins with are told once."""
+    """The columns of each warehouse table; the columns with which every flow of events begins are listed once."""
     of_events = [event.flow for event in TYPES]
     common = list(of_events[0].columns)
     while any(list(flow.columns[: len(common)]) != common for flow in of_events):
@@ -65,7 +65,7 @@ def _columns(columns: Iterable[Column]) -> str:
 
 
 def type_words(name: str, field: Field) -> str:
-    """What the field takes, in words."""
+    """The values that the field takes, in words."""
     check = field.check
     if _takes(check, True):
         return "boolean"

@@ -11,7 +11,7 @@ COPIED = (
     "app", "agents", "tables", "tests", "compose", ".github", "pyproject.toml", "constraints.txt", "Makefile", "README.md",
     "CHANGELOG.md",
 )  # fmt: skip
-COLUMN, FLOW, BOT_RULE = "Add a column", "Add a flow", "Add a bot rule"
+COLUMN, FIELD, FLOW, BOT_RULE = "Add a column", "Add a field", "Add a flow", "Add a bot rule"
 
 
 class Change(NamedTuple):
@@ -52,7 +52,7 @@ def recipe(title: str) -> list[Change]:
 
 
 def _indented(block: str, width: int) -> str:
-    """A code block without the indentation of its list; what stands in the first column says what becomes of a line."""
+    """A code block without the indentation of its list; the first column of a line shows its change."""
     return "".join(line[width:] if line.strip() else " \n" for line in block.splitlines(keepends=True))
 
 

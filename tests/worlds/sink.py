@@ -1,4 +1,4 @@
-"""One partition of `rows`, a bucket, and sinks that can die: what the sink's tests are about."""
+"""One partition of `rows`, a bucket, and sinks that can die, for the sink's tests."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ BATCH = "0190f3c0-0000-7000-8000-000000000000"
 
 
 class StandingClock:
-    """A clock that stands until it is moved."""
+    """A clock that stands until a test moves it."""
 
     def __init__(self) -> None:
         self.moment_ms = 1_700_000_000_000
@@ -63,14 +63,14 @@ class Process:
         self._moment()
 
     def _moment(self) -> None:
-        """Two a call: just before it happens, and just after."""
+        """Two moments a call: just before it, and just after."""
         self.moments += 1
         if self.dies_at is not None and self.moments > self.dies_at:
             raise Died
 
 
 class World:
-    """The log of one partition, written by an ETL that counts, and the bucket that sinks share."""
+    """The log of one partition, written by its ETL, and the bucket that sinks share."""
 
     def __init__(self, place: ChainId = PLACE, bucket: str = "memory") -> None:
         self.place = place
@@ -90,16 +90,16 @@ class World:
     # --- the ETL
 
     def emit(self, **rows: int) -> int:
-        """A step that counts, with so many rows of each flow; its offset."""
+        """Append a step that readers accept, with so many rows of each flow. Returns: its offset."""
         return self._append(self._step(self._number + 1, self._last, rows, counts=True))
 
     def tick(self, ms: int = 1_000) -> int:
-        """A step that counts and only moves stream time."""
+        """Append a step that readers accept and that only moves stream time."""
         self.stream_time_ms += ms
         return self.emit()
 
     def zombie(self, **rows: int) -> int:
-        """A step of somebody who did not see the last one; it must leave no trace."""
+        """Append a step of a writer that did not see the last one; it must leave no trace."""
         offset = len(self.messages)
         self.messages.append(
             encode_step(self._step(self._number, self._before_last, rows or {"redirects": 2}, counts=False))
@@ -164,7 +164,7 @@ class World:
         ]
 
     async def drain(self, sink: SinkPartition, per_transaction: int = 2) -> None:
-        """Open the sink and let it commit until a transaction answers for the whole log."""
+        """Open the sink and let it commit until transactions cover the whole log."""
         offset = await sink.open()
         while sink.acknowledged < len(self.messages) - 1:
             end = min(max(sink.next_offset, offset) + per_transaction, len(self.messages))
@@ -172,7 +172,7 @@ class World:
             displaced = await sink.commit()
             offset = displaced.read_from if isinstance(displaced, Displaced) else sink.next_offset
 
-    # --- what must hold
+    # --- invariants
 
     def records(self) -> list[TransactionRecord]:
         keys = sorted(key for key in self.store._objects if key.startswith(chain_prefix(*self.place)))
@@ -185,7 +185,7 @@ class World:
         return [key for key in self.store._sorted if key.startswith(prefix)]
 
     def check_ready(self) -> None:
-        """I4: whatever is ready has every manifest, and every manifest's object, with the length it names."""
+        """I4: every ready transaction has its manifests, and every manifest's object has the length that it names."""
         for key in [key for key in self.keys("manifests/") if key.endswith("ready.json")]:
             ready = msgspec.json.decode(self.body(key), type=Ready)
             assert [out.output for out in ready.outputs] == [flow.name for flow in OUTPUTS]
@@ -203,7 +203,7 @@ class World:
                 assert entry["url"].removeprefix(f"s3://{self.store.bucket}/") in self.store._objects
 
     def check_complete(self) -> None:
-        """Every message in exactly one transaction, every row and line of a counting one exactly once, nothing else."""
+        """Every message in exactly one transaction, every row and line of an accepted one exactly once, nothing else."""
         self.check_ready()
         records = self.records()
         edges = [(record.first_offset, record.last_offset) for record in records]

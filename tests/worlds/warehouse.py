@@ -34,7 +34,7 @@ NOW_MS = 1_795_000_000_000
 
 
 class WarehouseStack(NamedTuple):
-    """Where the processes answer."""
+    """The addresses of the processes."""
 
     aws_url: str
     backend_port: int
@@ -91,7 +91,7 @@ async def warehouse(warehouse_stack: WarehouseStack, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="module")
 def kept_warehouse(warehouse_stack: WarehouseStack) -> Iterator["Warehouse"]:
-    """The same once for a module whose tests roll back what they do: making a database is most of a short test."""
+    """The same, once for a module whose tests roll back their changes: making a database takes most of a short test."""
     import asyncio
 
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -156,7 +156,7 @@ async def until_locked_out(warehouse: Warehouse, sessions: int) -> None:
 
 
 def rows_of(output: str, count: int, **columns: Any) -> pl.DataFrame:
-    """A frame of `count` rows: what is not given is NULL; a callable is called with the row's number."""
+    """A frame of `count` rows: columns that are not given are NULL; a callable is called with the row's number."""
 
     def values(name: str, given: Any) -> list[Any]:
         return [given(n) if callable(given) else given for n in range(count)]

@@ -1,4 +1,4 @@
-"""Delivery's tests: transactions of page views, a deliverer on the real warehouse stand-in, and what it left there."""
+"""Delivery's tests: transactions of page views, a deliverer on the real warehouse stand-in, and the rows that it loaded."""
 
 import random
 from functools import partial
@@ -23,7 +23,7 @@ def ledger(lines: range, batch_id: str = BATCH) -> Any:
 
 
 def frames(start: int, count: int) -> dict[str, Any]:
-    """A page view a line, and its ledger."""
+    """One page view for each line, and its ledger."""
     views = rows_of("page_views", count, line=lambda n: start + n, batch_id=BATCH, txn_id="", page_view_id="p1")
     return {"page_views": views, "ledger": ledger(range(start, start + count))}
 

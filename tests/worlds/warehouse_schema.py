@@ -1,4 +1,5 @@
-"""Warehouses with another schema than the catalogue's: none, that of version 1, which was written by hand, and less."""
+"""Warehouses with another schema than the catalogue's: no schema, the hand-written one of version 1, and an incomplete
+one."""
 
 import asyncio
 import tempfile
@@ -18,7 +19,7 @@ VERSION_1 = Path(__file__).parents[1] / "data" / "version_1"
 
 
 async def empty_warehouse(warehouse: Warehouse) -> Warehouse:
-    """Another database of the same stack, with nothing in it but what the stand-in makes; the bucket stays."""
+    """Another database of the same stack, with only the stand-in's own tables in it; the bucket stays."""
     name = f"e{uuid.uuid4().hex[:12]}"
     await execute(warehouse.stack.url(), f"CREATE DATABASE {name} TEMPLATE instream")
     settings = warehouse.settings.model_copy(update={"warehouse_url": warehouse.stack.url(name)})
@@ -59,7 +60,7 @@ async def everything(warehouse: Warehouse) -> list[object]:
 
 
 async def run_init(warehouse: Warehouse, *words: str) -> Result:
-    """The command `instream init` against a warehouse, where no stack is up."""
+    """The command `instream init` on a warehouse, without a running stack."""
     with tempfile.TemporaryDirectory() as home:
         environment = {"INSTREAM_WAREHOUSE_URL": warehouse.settings.warehouse_url, "INSTREAM_HOME": home}
         return await asyncio.to_thread(CliRunner(env=environment).invoke, app, ["init", *words])

@@ -1,4 +1,4 @@
-"""What the contract of a warehouse session is tested on: the twin in memory, and the stand-in through the real adapter."""
+"""The subjects of a warehouse session's contract tests: the twin in memory, and the stand-in through the real adapter."""
 
 import json
 import os
@@ -24,7 +24,7 @@ BATCH = "01900000-0000-7000-8000-000000000001"
 
 
 class Case(NamedTuple):
-    """A warehouse with its bucket, and what happens to it behind a session's back."""
+    """A warehouse with its bucket, and events behind a session's back."""
 
     store: ObjectStore
     open: Connect
@@ -52,7 +52,7 @@ class Case(NamedTuple):
         return f"s3://{self.store.bucket}/{key}/manifest"
 
     async def until_given(self, session: WarehouseSession) -> None:
-        """The lock, however long whoever is gone takes to be noticed; let go of again."""
+        """Take the lock, even if it takes long to notice that its owner is gone, and give it back."""
         await session.lock()
         await session.rollback()
 

@@ -1,6 +1,6 @@
 """Events from a client's bytes to the warehouse, through the production code of every role, in memory: a program.
 
-It prints table -> rows as JSON, and runs on whatever version of the project is first on the path.
+It prints table -> rows as JSON, and runs on the version of the project that is first on the path.
 """
 
 import asyncio
@@ -33,7 +33,13 @@ NOW_MS = 1_750_000_000_000
 CHROME = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
 COMMON = {"page_view_id": "v1", "occurred_at": NOW_MS}
 EVENTS = [
-    {"event_id": "pv", "event_type": "page_view", "url": "https://a.example/news/2025/story", **COMMON},
+    {
+        "event_id": "pv",
+        "event_type": "page_view",
+        "url": "https://a.example/news/2025/story",
+        "page_type": "story",
+        **COMMON,
+    },
     {"event_id": "vs", "event_type": "video_start", "video_id": "v-1", **COMMON},
 ]
 RULES = EtlRules(epoch=1, partitions=1, join=JoinRules(8000, 3000, 2000), dedup_window_ms=3_600_000, message_bytes=1 << 24)

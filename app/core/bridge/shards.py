@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 from app.core.formats.block import WatermarkMessage
 from app.core.formats.checkpoint import Checkpoint, further, home_of, order_of
+from app.core.whole_table import whole_table
 from app.errors import IllegalMove
 
 
@@ -41,14 +42,14 @@ class Phase(StrEnum):
     """Every partition has its END; it never reopens."""
 
 
-MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
+MOVES: Final[Mapping[Phase, frozenset[Phase]]] = whole_table(Phase, {
     Phase.WAITING: frozenset({Phase.READY, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
     Phase.READY: frozenset({Phase.READING, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
     Phase.READING: frozenset({Phase.READY, Phase.DRAINED, Phase.GONE, Phase.FINISHED}),
     Phase.DRAINED: frozenset({Phase.FINISHED}),
     Phase.GONE: frozenset({Phase.FINISHED}),
     Phase.FINISHED: frozenset(),
-}
+})  # fmt: skip
 """Every legal move. DRAINED and FINISHED are reached from any phase: the former owner's last message may arrive late."""
 
 

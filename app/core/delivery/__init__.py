@@ -1,1 +1,1 @@
-"""What is loaded together, by which statements, and how errors are classed."""
+"""Plans loads, has their statements, and classes errors."""

@@ -1,4 +1,4 @@
-"""What delivery loads next, and what it makes of a failure (rules D1, D2).
+"""The next load of delivery, and the meaning of a failure (rules D1, D2).
 
 A load takes ready transactions from where each partition's decided ones end, without a gap. What follows from a failure is
 decided here too: whether to try later, whose fault it is, and whether that is proof enough to set a transaction aside.
@@ -27,7 +27,7 @@ DEFERRAL_BACKOFF: Final = Backoff(first_s=1.0, longest_s=30.0)
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """How much one load takes; a single transaction is always taken."""
+    """The limits of one load; a single transaction is always taken."""
 
     transactions: int = MAX_TRANSACTIONS
     bytes: int = MAX_BYTES
@@ -69,7 +69,7 @@ class OutputLoad(msgspec.Struct, frozen=True):
     manifest_key: str
     manifest: bytes
     rows: int
-    """How many rows the transactions say there are; COPY must count as many."""
+    """The number of rows by the transactions' records; COPY must count as many."""
 
 
 class _ManifestMeta(msgspec.Struct, frozen=True):
@@ -118,7 +118,7 @@ def log_row(txn: Ready, load_id: str, failure: "Failure | None" = None) -> LogRo
 
 
 class FailureClass(Enum):
-    """What a failed load means."""
+    """The meaning of a failed load."""
 
     DEFER = "defer"
     """The warehouse cannot load now: try later, for ever."""
@@ -131,11 +131,11 @@ class FailureClass(Enum):
 
 
 BLAMES_A_FILE: Final = frozenset({FailureClass.DATA, FailureClass.UNCLEAR})
-"""What starts the search for the transaction."""
+"""The classes that start the search for the transaction."""
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a load, or the attempt at one, failed."""
+    """The reason why a load, or the attempt at one, failed."""
 
     kind: FailureClass
     reason: str
@@ -149,14 +149,14 @@ _DEFER_STATES: Final = {
     "53": "resources", "55": "lock", "57": "cancelled", "08": "connection", "40": "conflict", "58": "system", "28": "access",
     "42": "schema", "3D": "schema", "3F": "schema", "25": "transaction", "0A": "unsupported",
 }  # fmt: skip
-"""SQLSTATE class -> why it is tried later. A missing table or right is nobody's file: an operator mends it."""
+"""SQLSTATE class -> the reason to try later. A missing table or right is no fault of a file: an operator repairs it."""
 _INTERNAL: Final = "XX"
 MISSING: Final = frozenset({"42703", "42P01", "3F000"})
 """The SQLSTATEs of a column, table or schema that is not there."""
 
 
 def classify(sqlstate: str | None, message: str, *, named_file: bool, output: str = "") -> Failure:
-    """What a database error means.
+    """The meaning of a database error.
 
     Args:
         sqlstate: the error's five characters; None where the connection itself failed.
@@ -216,12 +216,12 @@ class Bisection:
         return self._trying
 
     def passed(self) -> None:
-        """What was tried would load."""
+        """Note that the tried transactions would load."""
         self._loadable |= {txn.txn_id for txn in self._trying}
         self.witnesses |= {o.output for txn in self._trying for o in txn.outputs if o.rows > 0}
 
     def failed(self, failure: Failure) -> None:
-        """What was tried would not load."""
+        """Note that the tried transactions would not load."""
         if len(self._trying) == 1:
             self.suspects[self._trying[0].txn_id] = failure
         else:

@@ -5,30 +5,35 @@ one column a statement; no IF NOT EXISTS for columns; NOT NULL needs a default; 
 altered, and not inside a transaction block, nor where the column has a default or belongs to a key.
 """
 
-from typing import Final
+from typing import Final, assert_never
 
 from app.core.delivery.statements import table as named
 from app.core.formats.flows import Column, ColumnKind
 from app.core.formats.tables import SCHEMA, SCHEMA_LOG, Table
+from app.core.whole_table import whole_table
 
 CREATE_SCHEMA: Final = f'CREATE SCHEMA "{SCHEMA}"'
 LOG_CHANGE: Final = f"INSERT INTO {named(SCHEMA_LOG.name)} (version, statement, reason) VALUES (%s, %s, %s)"
-_TYPES: Final = {ColumnKind.TIMESTAMP: "TIMESTAMP", ColumnKind.BOOLEAN: "BOOLEAN"}
 _INTEGERS: Final = {2: "SMALLINT", 4: "INTEGER", 8: "BIGINT"}
-_FILLERS: Final = {
-    ColumnKind.STRING: "''",
-    ColumnKind.INTEGER: "0",
-    ColumnKind.BOOLEAN: "FALSE",
-    ColumnKind.TIMESTAMP: "'1970-01-01'",
-}
-"""What fills a column that takes no NULL in rows that did not have it."""
+_FILLERS: Final = whole_table(ColumnKind, {
+    ColumnKind.STRING: "''", ColumnKind.INTEGER: "0", ColumnKind.BOOLEAN: "FALSE", ColumnKind.TIMESTAMP: "'1970-01-01'",
+})  # fmt: skip
+"""Values for a new column that takes no NULL, in rows that did not have it."""
 
 
 def type_of(column: Column) -> str:
     """The column's type, as `VARCHAR(64)`."""
-    if column.kind is ColumnKind.STRING:
-        return f"VARCHAR({column.max_bytes})"
-    return _INTEGERS[column.integer_bytes] if column.kind is ColumnKind.INTEGER else _TYPES[column.kind]
+    match column.kind:
+        case ColumnKind.STRING:
+            return f"VARCHAR({column.max_bytes})"
+        case ColumnKind.INTEGER:
+            return _INTEGERS[column.integer_bytes]
+        case ColumnKind.TIMESTAMP:
+            return "TIMESTAMP"
+        case ColumnKind.BOOLEAN:
+            return "BOOLEAN"
+        case _:
+            assert_never(column.kind)
 
 
 def create_table(table: Table) -> str:

@@ -1,8 +1,8 @@
-"""What a warehouse says of its own schema, and whether a load has every column that it writes to (rule D5)."""
+"""The schema that a warehouse has, and whether it has every column that a load writes (rule D5)."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 
 import msgspec
 
@@ -10,13 +10,8 @@ from app.core.formats.flows import Column, ColumnKind
 from app.core.formats.tables import LOADED, SCHEMA, Table
 from app.errors import FormatInvalid
 
-Row = tuple[Any, ...]
+CatalogRow = tuple[Any, ...]
 
-_TYPES: Final = {
-    ColumnKind.STRING: "character varying",
-    ColumnKind.TIMESTAMP: "timestamp without time zone",
-    ColumnKind.BOOLEAN: "boolean",
-}
 _INTEGERS: Final = {2: "smallint", 4: "integer", 8: "bigint"}
 _BASE_TABLE: Final = "BASE TABLE"
 _CREATE_VIEW: Final = re.compile(rf"CREATE OR REPLACE VIEW {SCHEMA}\.(\w+)\s")
@@ -58,13 +53,23 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def found_as(column: Column) -> FoundColumn:
-    """What a warehouse says of a column that is as the catalogue has it."""
-    kind = _INTEGERS[column.integer_bytes] if column.kind is ColumnKind.INTEGER else _TYPES[column.kind]
-    length = column.max_bytes if column.kind is ColumnKind.STRING else None
+    """A warehouse's description of a column that fits the catalogue."""
+    length = None
+    match column.kind:
+        case ColumnKind.STRING:
+            kind, length = "character varying", column.max_bytes
+        case ColumnKind.INTEGER:
+            kind = _INTEGERS[column.integer_bytes]
+        case ColumnKind.TIMESTAMP:
+            kind = "timestamp without time zone"
+        case ColumnKind.BOOLEAN:
+            kind = "boolean"
+        case _:
+            assert_never(column.kind)
     return FoundColumn(column.name, kind, length, not column.required, bool(column.default))
 
 
-def tables_of(rows: Iterable[Row]) -> FoundTables:
+def tables_of(rows: Iterable[CatalogRow]) -> FoundTables:
     """The tables in the rows of `statements.COLUMNS`."""
     tables: dict[str, list[FoundColumn]] = {}
     for table, kind, name, data_type, length, nullable, has_default in rows:
@@ -75,7 +80,7 @@ def tables_of(rows: Iterable[Row]) -> FoundTables:
     return tables
 
 
-def views_in(rows: Iterable[Row]) -> frozenset[str]:
+def views_in(rows: Iterable[CatalogRow]) -> frozenset[str]:
     """The views in the rows of `statements.COLUMNS`."""
     return frozenset(str(table) for table, kind, *_ in rows if kind != _BASE_TABLE)
 
@@ -92,7 +97,7 @@ def view_of(statement: str) -> View:
 
 
 def lacking(found: FoundTables, tables: Sequence[Table] = LOADED) -> str | None:
-    """What of `tables` a warehouse lacks, with the remedy; None where it has every column."""
+    """The parts of `tables` that a warehouse lacks, with the remedy; None if it has every column."""
     missing: list[str] = []
     for table in tables:
         names = {column.name for column in found.get(table.name, ())}

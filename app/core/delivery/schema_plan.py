@@ -1,4 +1,4 @@
-"""What must change in a warehouse so that its schema is the catalogue's, and what only an operator may change (D5).
+"""The changes that make a warehouse's schema the catalogue's, and the differences that only an operator may change (D5).
 
 A table or column that is missing is added. A VARCHAR that is too short is widened where Redshift allows it: the column has
 no default, belongs to no key, and no view reads it. Whatever would lose data, or cannot be done safely, is refused with the
@@ -18,7 +18,7 @@ from app.core.formats.flows import Column
 from app.core.formats.tables import SCHEMA, SCHEMA_LOG, TABLES, Table
 
 
-class Step(msgspec.Struct, frozen=True):
+class SchemaStep(msgspec.Struct, frozen=True):
     """One statement, and why it runs."""
 
     statement: str
@@ -28,7 +28,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A difference that stays: what it is, and what an operator may run at his own risk."""
+    """A difference that stays, with the statements that an operator may run at his own risk."""
 
     place: str
     """The table, or its column, as `analytics.page_views.url`."""
@@ -37,9 +37,9 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class SchemaPlan(msgspec.Struct, frozen=True):
-    """What is to be done, in this order; nothing at all where something is refused."""
+    """The steps, in this order; if anything is refused, none of them is done."""
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[SchemaStep, ...] = ()
     refused: tuple[Refusal, ...] = ()
     left_alone: tuple[str, ...] = ()
     """Columns that the catalogue does not know, as `analytics.page_views.note`."""
@@ -57,19 +57,19 @@ def plan_schema(found: Found, views: Iterable[View], tables: Sequence[Table] = T
 
     Guarantees: a warehouse that is as the catalogue says has no steps; neither has one on which all steps have run.
     """
-    steps: list[Step] = []
+    steps: list[SchemaStep] = []
     refused: list[Refusal] = []
     if not found.has_schema:
-        steps.append(Step(schema.CREATE_SCHEMA, f"schema {SCHEMA} is missing"))
+        steps.append(SchemaStep(schema.CREATE_SCHEMA, f"schema {SCHEMA} is missing"))
     for table in sorted(tables, key=lambda table: table.name != SCHEMA_LOG.name):
         if table.name in found.tables:
             differences = [_difference(found, table, column) for column in table.columns]
-            steps += [difference for difference in differences if isinstance(difference, Step)]
+            steps += [difference for difference in differences if isinstance(difference, SchemaStep)]
             refused += [difference for difference in differences if isinstance(difference, Refusal)]
         elif table.name in found.views:
             refused.append(Refusal(_place(table), "is a view where a table belongs", (schema.rename_view(table),)))
         else:
-            steps.append(Step(schema.create_table(table), f"{_place(table)} is missing: {table.about}"))
+            steps.append(SchemaStep(schema.create_table(table), f"{_place(table)} is missing: {table.about}"))
     steps += [step for view in views if (step := _view(found, view)) is not None]
     left_alone = [
         f"{_place(table)}.{column.name}"
@@ -84,26 +84,26 @@ def _place(table: Table) -> str:
     return f"{SCHEMA}.{table.name}"
 
 
-def _view(found: Found, view: View) -> Step | None:
+def _view(found: Found, view: View) -> SchemaStep | None:
     if view.name not in found.views:
-        return Step(view.statement, f"view {SCHEMA}.{view.name} is missing")
+        return SchemaStep(view.statement, f"view {SCHEMA}.{view.name} is missing")
     logged = found.view_statements.get(view.name)
     if logged == view.statement:
         return None
     if logged is None:
         unknown = f"{SCHEMA}.{SCHEMA_LOG.name} does not say which text view {SCHEMA}.{view.name} has"
-        return Step(view.statement, unknown)
-    return Step(view.statement, f"view {SCHEMA}.{view.name} has another text")
+        return SchemaStep(view.statement, unknown)
+    return SchemaStep(view.statement, f"view {SCHEMA}.{view.name} has another text")
 
 
-def _difference(found: Found, table: Table, column: Column) -> Step | Refusal | None:
-    """What a column of a table that is there needs."""
+def _difference(found: Found, table: Table, column: Column) -> SchemaStep | Refusal | None:
+    """The change that a column of an existing table needs."""
     is_there = next((other for other in found.tables[table.name] if other.name == column.name), None)
     place = f"{_place(table)}.{column.name}"
     if is_there is None:
         statement = schema.add_column(table, column)
         if not column.required:
-            return Step(statement, f"column {place} is missing")
+            return SchemaStep(statement, f"column {place} is missing")
         return Refusal(place, "is missing and takes no NULL: rows that are there would get an empty value", (statement,))
     wanted = found_as(column)
     readers = found.readers.get((table.name, column.name), ())
@@ -119,8 +119,8 @@ def _difference(found: Found, table: Table, column: Column) -> Step | Refusal | 
     return _resize(table, column, is_there, readers)
 
 
-def _resize(table: Table, column: Column, is_there: FoundColumn, readers: tuple[str, ...]) -> Step | Refusal:
-    """What a VARCHAR of another length needs."""
+def _resize(table: Table, column: Column, is_there: FoundColumn, readers: tuple[str, ...]) -> SchemaStep | Refusal:
+    """The change that a VARCHAR of another length needs."""
     has = "VARCHAR" if is_there.max_bytes is None else f"VARCHAR({is_there.max_bytes})"
     difference = f"is {has}, the catalogue says {schema.type_of(column)}"
     resize = (schema.resize_column(table, column),)
@@ -136,7 +136,7 @@ def _resize(table: Table, column: Column, is_there: FoundColumn, readers: tuple[
     if readers:
         why = f"Redshift does not resize a column that a view reads: {', '.join(readers)}"
         return _refusal(table, column, readers, f"{difference}: {why}", resize)
-    return Step(*resize, f"{_place(table)}.{column.name} {difference}", alone=True)
+    return SchemaStep(*resize, f"{_place(table)}.{column.name} {difference}", alone=True)
 
 
 def _refusal(

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from app.core.formats.flows import Flow, Format
 from app.core.formats.tables import BY_NAME, SCHEMA
+from app.core.whole_table import whole_table
 from app.errors import ConfigurationError
 
 Parameter = str | int | datetime | None
@@ -24,14 +25,14 @@ _SAFE_URL: Final = re.compile(r"s3://[A-Za-z0-9._-]+/[A-Za-z0-9._=/-]+")
 SAFE_ROLE: Final = re.compile(
     r"default|arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+(,arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+)*"
 )
-"""What may stand in a COPY as its role."""
-_FORMATS: Final = {
+"""The allowed form of a COPY's role."""
+_FORMATS: Final = whole_table(Format, {
     Format.TSV_ZSTD: r"CSV DELIMITER '\t' ZSTD TIMEFORMAT 'auto'",
     Format.TSV_GZIP: r"CSV DELIMITER '\t' GZIP TIMEFORMAT 'auto'",
     Format.TSV_BZIP2: r"CSV DELIMITER '\t' BZIP2 TIMEFORMAT 'auto'",
     Format.AVRO_DEFLATE: "FORMAT AS AVRO 'auto' TIMEFORMAT 'epochmillisecs'",
     Format.AVRO_NULL: "FORMAT AS AVRO 'auto' TIMEFORMAT 'epochmillisecs'",
-}
+})  # fmt: skip
 
 
 class Statement(NamedTuple):
@@ -80,7 +81,7 @@ def copy(flow: Flow, manifest_url: str, iam_role: str) -> Statement:
 
 
 LOCK: Final = Statement(f"LOCK TABLE {table('delivery_log')}")
-"""The first statement of every load: whoever waits for it sees, once it has it, all that was committed before (rule D1)."""
+"""The first statement of every load: a session that waits for the lock sees afterwards all earlier commits (rule D1)."""
 
 COPIED: Final = Statement("SELECT pg_last_copy_count()")
 
@@ -130,7 +131,7 @@ def ledger_of(batch_ids: Sequence[str]) -> Statement:
 LAST_LOAD_ERROR_ID: Final = Statement(
     "SELECT COALESCE(MAX(query), -1) FROM stl_load_errors WHERE session = pg_backend_pid()"
 )
-"""Where this session's load errors end, before a load."""
+"""The end of this session's load errors, before a load."""
 
 
 def load_errors_since(query_id: int) -> Statement:

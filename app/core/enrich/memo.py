@@ -4,10 +4,10 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
+Remembered = TypeVar("Remembered")
 
 
-class Memo(dict[Key, Value]):
+class Memo(dict[Key, Remembered]):
     """Answers of `function` by its argument: `memo[argument]`.
 
     It forgets everything when it is full. That costs one more call for every argument that is still in use. In return it
@@ -18,12 +18,12 @@ class Memo(dict[Key, Value]):
         size: The number of answers that are remembered.
     """
 
-    def __init__(self, function: Callable[[Key], Value], size: int) -> None:
+    def __init__(self, function: Callable[[Key], Remembered], size: int) -> None:
         super().__init__()
         self._function = function
         self._size = size
 
-    def __missing__(self, key: Key) -> Value:
+    def __missing__(self, key: Key) -> Remembered:
         value = self._function(key)
         if len(self) >= self._size:
             self.clear()

@@ -19,6 +19,7 @@ from app.core.events.parse import read_stored_line
 from app.core.formats.block import BlockHeader, frame_of, open_frame
 from app.core.formats.flows import ColumnKind
 from app.core.formats.source import AcceptedBlock
+from app.core.whole_table import whole_table
 from app.errors import FrameInvalid, NewerFormat
 
 AT_ONCE: Final = 1000
@@ -44,10 +45,10 @@ class StoredEvent(Protocol):
     malformed: str | None
 
 
-_OF_KIND: Final[dict[ColumnKind, Any]] = {
+_OF_KIND: Final[Mapping[ColumnKind, Any]] = whole_table(ColumnKind, {
     ColumnKind.STRING: str, ColumnKind.BOOLEAN: bool,
     ColumnKind.INTEGER: (integer := Annotated[int, msgspec.Meta(ge=INT64[0], le=INT64[1])]), ColumnKind.TIMESTAMP: integer,
-}  # fmt: skip
+})  # fmt: skip
 
 
 _AS_WRITTEN: Final = sorted(STORED_FIELDS.items(), key=lambda field: field[0] != "event_type")

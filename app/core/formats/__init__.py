@@ -1,1 +1,1 @@
-"""Every format that is stored or sent, and the names of what is stored."""
+"""Every format that is stored or sent, and the names of stored things."""

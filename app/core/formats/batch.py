@@ -4,8 +4,8 @@ Lines are grouped by partition, in order of arrival inside each; a line's number
 is a contiguous range of lines of one partition, compressed into one zstd frame of NDJSON with LF after every line; the raw
 file is the frames one after the other, itself a valid .zst file. `cut_again` makes the same blocks from the raw file.
 
-Versions (rule E10): a raw file is cut as its registry item says, and that names the version of both. What a line may hold is
-for its reader to judge (`app.core.etl.decode`); here its received_at is read, and nothing else.
+Versions (rule E10): the registry item says how to cut the raw file, and it names the version of both. The reader of a line
+judges its content (`app.core.etl.decode`); here only its received_at is read.
 """
 
 import hashlib
@@ -38,9 +38,9 @@ def new_batch_id(now_ms: int, random: bytes, previous: str = "") -> str:
     Args:
         now_ms: ms since the epoch.
         random: at least 10 random bytes.
-        previous: the id made before; one of the same millisecond makes this one greater.
+        previous: the id made before; if it has the same millisecond, the new id is greater.
 
-    Guarantees: ids of one maker sort by time, and by making within a millisecond.
+    Guarantees: ids of one maker sort by time, and within a millisecond in the order of their making.
     """
     bits = int.from_bytes(random[:ID_RANDOM_BYTES])
     high, low = (bits >> 62) & _RANDOM_A, bits & _RANDOM_B
@@ -68,14 +68,14 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 class SealedBatch(NamedTuple):
-    """A batch that nothing can be added to."""
+    """A closed batch: nothing can be added."""
 
     batch_id: str
     raw: bytes
     """The raw file: every block's zstd frame, one after the other."""
     item: RegistryItem
     blocks: list[bytes]
-    """Every block's envelope, attempt 0; `item.blocks` says where its frame lies."""
+    """Every block's envelope, attempt 0; `item.blocks` has the place of its frame."""
 
 
 def seal(batch_id: str, epoch: int, partitions: int, lines: Sequence[StoredLine]) -> SealedBatch:
@@ -150,7 +150,7 @@ def _cut(lines: list[StoredLine]) -> Iterator[tuple[list[StoredLine], bytes]]:
 
 
 def _compress(part: list[StoredLine]) -> Iterator[tuple[list[StoredLine], bytes]]:
-    """`part` as one frame, or as two halves where that would be too long."""
+    """`part` as one frame, or as two halves if one frame would be too long."""
     text = b"".join(piece for line in part for piece in (line.data, b"\n"))
     frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(text)
     if len(frame) <= MAX_FRAME_BYTES and len(text) <= MAX_RAW_BYTES:
@@ -175,7 +175,7 @@ def cut_again(raw: bytes, item: RegistryItem, attempt: int) -> list[bytes]:
     Args:
         raw: the raw file of `item`.
         item: the batch in the registry.
-        attempt: goes into every envelope; 0 gives the collector's own bytes.
+        attempt: the number in every envelope; 0 gives the collector's own bytes.
 
     Raises:
         FormatInvalid: the file is not the registered one, or the registered ranges do not cover it.

@@ -1,7 +1,7 @@
-"""What travels on topic `blocks` and in Kinesis: block envelopes, and the control messages that carry time.
+"""The messages on topic `blocks` and in Kinesis: block envelopes, and the control messages that carry time.
 
 A block is the lines of one batch that belong to one partition: one Kinesis record, one Kafka message, one atomic unit.
-Its envelope is the same bytes in both; the bridge copies it and reads no more than the header.
+Its envelope is the same bytes in both; the bridge copies it and reads only the header.
 
     byte    0        1      5        21     25              29          33     37         41       45           53
             version  epoch  batch_id block  blocks in batch first_line  lines  partition  attempt  received_at  zstd frame
@@ -9,11 +9,11 @@ Its envelope is the same bytes in both; the bridge copies it and reads no more t
 Integers are big-endian and unsigned; batch_id is the UUID's 16 bytes; received_at is in ms since the epoch. A control
 message has the version byte `CONTROL_VERSION` and a msgpack body.
 
-Versions (rule E10): a block's is its first byte, below 128. A later version keeps these 53 bytes as they are, and puts what
-it adds behind them, so that a reader can tell a newer block from a foreign message: it is newer where everything but the
-version is what a batch has, a UUIDv7 included. A control message's first byte is 128 + its version, and its body keeps
-beginning with a tag. A field that a reader does not know makes the message a newer one, because time must not pass by half
-of a message.
+Versions (rule E10): a block's is its first byte, below 128. A later version keeps these 53 bytes as they are, and adds new
+ones behind them, so that a reader can tell a newer block from a foreign message: a message is a newer block if all fields
+but the version are those of a batch, with a UUIDv7. A control message's first byte is 128 + its version, and its body keeps
+beginning with a tag. A field that a reader does not know makes the message a newer one, because half of a message must not
+move stream time.
 """
 
 import struct
@@ -37,12 +37,12 @@ HEADER_BYTES: Final = _HEADER.size
 _MOST_LINES: Final = 2**31
 _UUID_VERSION: Final = 7
 _UUID_VARIANT: Final = 0b10
-_UNSTATED: Final = 2**64 - 1  # how zstandard says that a frame does not state its size
+_UNSTATED: Final = 2**64 - 1  # zstandard's value for a frame that does not state its size
 _MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024  # as every zstd decoder must support (RFC 8878, 3.1.1.1.2)
 
 
 class BlockHeader(msgspec.Struct, frozen=True):
-    """Everything that a block says of itself before its lines."""
+    """The header of a block, before its lines."""
 
     epoch: int
     batch_id: str
@@ -78,7 +78,7 @@ def decode_header(message: bytes | None) -> BlockHeader:
     """The header of a block's envelope.
 
     Raises:
-        EnvelopeInvalid: `message` is missing or too short, begins as no block does, or says what no batch can have.
+        EnvelopeInvalid: `message` is missing or too short, has no block's first bytes, or has fields that no batch can have.
         NewerFormat: it is a block of a newer version.
     """
     if message is None:
@@ -108,7 +108,7 @@ def frame_of(message: bytes) -> bytes:
 
 
 def frame_reader() -> zstandard.ZstdDecompressor:
-    """What opens frames, for one thread at a time; making one costs more than a small frame."""
+    """A reader of frames, for one thread at a time; making one costs more than reading a small frame."""
     return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
 
 
@@ -117,7 +117,7 @@ def open_frame(frame: bytes, reader: zstandard.ZstdDecompressor | None = None) -
 
     Args:
         frame: the frame.
-        reader: of `frame_reader`, for who opens many.
+        reader: a `frame_reader`, for a caller that opens many frames.
 
     Guarantees: never holds more than `MAX_RAW_BYTES` of output, whatever the frame claims or contains.
 
@@ -127,14 +127,14 @@ def open_frame(frame: bytes, reader: zstandard.ZstdDecompressor | None = None) -
     try:
         if (size := raw_bytes_of(frame)) is not None and size > MAX_RAW_BYTES:
             raise FrameInvalid(f"frame holds {size} bytes, more than {MAX_RAW_BYTES}")
-        # Bounded either way: by the size the frame states, which zstd enforces, or by max_output_size where it states none.
+        # Bounded either way: by the size that the frame states, which zstd enforces, or else by max_output_size.
         return (reader or frame_reader()).decompress(frame, max_output_size=MAX_RAW_BYTES, allow_extra_data=False)
     except zstandard.ZstdError as exc:
         raise FrameInvalid(f"{len(frame)} bytes are not one zstd frame of at most {MAX_RAW_BYTES} bytes: {exc}") from exc
 
 
 def raw_bytes_of(frame: bytes) -> int | None:
-    """How many bytes a frame says it holds, read from its head alone; None where it does not say.
+    """The number of bytes that a frame's head states; None if it states none.
 
     Raises:
         zstandard.ZstdError: `frame` does not start like a zstd frame.
@@ -144,14 +144,14 @@ def raw_bytes_of(frame: bytes) -> int | None:
 
 
 class WatermarkMessage(msgspec.Struct, frozen=True, tag="tick", array_like=True):
-    """Marks of one bridge worker's shards and every shard it knows to be unfinished (rules T3, T4)."""
+    """Watermarks of one bridge worker's shards, and every shard that it knows to be unfinished (rules T3, T4)."""
 
     watermarks: dict[str, int]
     """Shard id -> ms: everything that Kinesis took before this moment from this shard is in `blocks`."""
     open_shards: dict[str, list[str]]
     """Shard id -> ids of its parents, for every shard listed by Kinesis and not known to be finished."""
     finished: list[str] = []
-    """Shards listed by Kinesis whose END every partition has acknowledged: said again, for whoever lost it in a gap."""
+    """Listed shards whose END every partition has acknowledged: repeated, because a partition may have lost it in a gap."""
 
 
 class End(msgspec.Struct, frozen=True, tag="end", array_like=True):
@@ -161,12 +161,12 @@ class End(msgspec.Struct, frozen=True, tag="end", array_like=True):
 
 
 Control = WatermarkMessage | End
-"""What a control message can be."""
+"""The kinds of control messages."""
 _control_decoder: Final[msgspec.msgpack.Decoder[WatermarkMessage | End]] = msgspec.msgpack.Decoder(WatermarkMessage | End)
 
 
 def encode_control(control: Control) -> bytes:
-    """The Kafka message of a tick or an END."""
+    """The Kafka message of a watermark message or an END."""
     return bytes([CONTROL_VERSION]) + msgspec.msgpack.encode(control)
 
 
@@ -176,7 +176,7 @@ def is_control(message: bytes) -> bool:
 
 
 def decode_control(message: bytes | None) -> Control:
-    """The tick or END in `message`.
+    """The watermark message or END in `message`.
 
     Raises:
         EnvelopeInvalid: `message` is neither.

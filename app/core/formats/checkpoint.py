@@ -1,12 +1,12 @@
-"""How far a shard has been read: what travels on topic `checkpoints` and what table `checkpoints` keeps (rule T1).
+"""The progress of reading a shard: the messages of topic `checkpoints` and the values of table `checkpoints` (rule T1).
 
-A shard's home is one partition of the topic; whoever owns that partition pumps the shard. That a shard is finished is told
-to every partition, so that each worker knows which children it may pump (rule T5), its home last: a crash in between leaves
-the home unfinished, and its next owner tells everybody again.
+A shard's home is one partition of the topic; the owner of that partition reads the shard. When a shard is finished, a
+message says so on every partition, its home last, so that each worker knows the child shards that it may read (rule T5). A
+crash in between leaves the home unfinished, and its next owner sends the messages again.
 
-Versions (rule E10): a message is a msgpack array whose tag names what it is and, from version 2 on, its version (`at2`). A
-field that a reader does not know makes the message a newer one: the table keeps of two checkpoints the further one, field by
-field, and would drop it.
+Versions (rule E10): a message is a msgpack array whose tag names its kind and, from version 2 on, its version (`at2`). A
+field that a reader does not know makes the message a newer one: the table merges two checkpoints field by field to the
+further one, and would drop the new field.
 """
 
 import zlib
@@ -23,17 +23,17 @@ Sequence = Annotated[str, msgspec.Meta(pattern=rf"^[0-9]{{1,{_MAX_DIGITS}}}\Z")]
 
 
 class Checkpoint(msgspec.Struct, frozen=True, tag="at", array_like=True):
-    """How far one shard has been read."""
+    """The progress of reading one shard."""
 
     shard: str
     sequence: Sequence | None = None
     """Sequence number of the last record that Kafka acknowledged; None before the first."""
     watermark_ms: int = 0
-    """The shard's mark before slack, ms since the epoch; 0 while it has none."""
+    """The shard's watermark before slack, ms since the epoch; 0 while it has none."""
     finished: bool = False
     """Read to its end, and every partition of `blocks` has its END."""
     announced: bool = False
-    """Every other partition of `checkpoints` has heard that it is finished; only its home says so."""
+    """Every other partition of `checkpoints` has the `finished` message; only the home's message has this field set."""
 
 
 class Barrier(msgspec.Struct, frozen=True, tag="barrier", array_like=True):
@@ -43,7 +43,7 @@ class Barrier(msgspec.Struct, frozen=True, tag="barrier", array_like=True):
 
 
 Message = Checkpoint | Barrier
-"""What a message on topic `checkpoints` can be."""
+"""The kinds of messages on topic `checkpoints`."""
 _decoder: Final[msgspec.msgpack.Decoder[Checkpoint | Barrier]] = msgspec.msgpack.Decoder(Checkpoint | Barrier)
 
 
@@ -63,7 +63,7 @@ def decode(data: bytes | None) -> Message:
 
 
 def order_of(sequence: str | None) -> int:
-    """A sequence number as something to compare: they are decimal integers of up to 186 bits; -1 for None."""
+    """A sequence number as a number to compare: they are decimal integers of up to 186 bits; -1 for None."""
     return -1 if sequence is None else int(sequence)
 
 
@@ -84,5 +84,5 @@ def further(known: Checkpoint | None, new: Checkpoint) -> Checkpoint:
 
 
 def home_of(shard: str, partitions: int) -> int:
-    """The partition of topic `checkpoints` (of `partitions`) whose owner pumps `shard`; the same in every process."""
+    """The partition of topic `checkpoints` (of `partitions`) whose owner reads `shard`; the same in every process."""
     return zlib.crc32(shard.encode()) % partitions

@@ -1,10 +1,11 @@
 """Frames inside a step, handled column by column.
 
-What goes through polars' lazy engine (`select`, `with_columns`, `concat`, `filter`, every `Series` method that is an
-expression) costs some 0.1 ms a call, however few the rows: more than all the work on a step of some hundred lines. Taking a
-column, gathering its rows and putting columns side by side does not.
+A call through polars' lazy engine (`select`, `with_columns`, `concat`, `filter`, every `Series` method that is an
+expression) costs some 0.1 ms even for few rows: more than all the work on a step of some hundred lines. Taking a column,
+gathering its rows and putting columns side by side are cheap.
 
-Versions (rule E10): a packed frame names its columns and their types, and these are its version.
+Versions (rule E10): a packed frame names its columns and their types, and these are its version. A column that a reader
+does not know makes the frame a newer one's as soon as it holds a value; a column of NULLs is passed over.
 """
 
 import io
@@ -14,17 +15,16 @@ from typing import Final
 
 import polars as pl
 
-from app.core.formats.decoding import reading
+from app.core.formats.decoding import reading, refuse_unknown
 from app.core.formats.flows import ColumnKind
+from app.core.whole_table import whole_table
 from app.errors import FormatInvalid
 
-DTYPES: Final[dict[ColumnKind, pl.DataType]] = {
-    ColumnKind.STRING: pl.String(),
-    ColumnKind.TIMESTAMP: pl.Int64(),
-    ColumnKind.INTEGER: pl.Int64(),
+DTYPES: Final[Mapping[ColumnKind, pl.DataType]] = whole_table(ColumnKind, {
+    ColumnKind.STRING: pl.String(), ColumnKind.TIMESTAMP: pl.Int64(), ColumnKind.INTEGER: pl.Int64(),
     ColumnKind.BOOLEAN: pl.Boolean(),
-}
-"""How a frame holds each kind of column; timestamps are milliseconds since the epoch."""
+})  # fmt: skip
+"""The type of each kind of column in a frame; timestamps are milliseconds since the epoch."""
 
 
 def pack_frame(frame: pl.DataFrame) -> bytes:
@@ -68,7 +68,21 @@ def schema_in(packed: bytes) -> Mapping[str, pl.DataType]:
 @lru_cache(maxsize=64)
 def _schema(message: bytes) -> Mapping[str, pl.DataType]:
     with reading("schema of an Arrow IPC stream"):
-        return pl.read_ipc_stream(message + _CONTINUES + bytes(4)).schema  # ends behind its schema: a frame without rows
+        return pl.read_ipc_stream(message + _CONTINUES + bytes(4)).schema  # a stream without rows
+
+
+def refuse_unknown_values(what: str, packed: bytes, known: Collection[str]) -> None:
+    """See that the frame in an Arrow IPC stream has no value in a column that this reader does not know.
+
+    A column of NULLs is passed over: when a newer writer has no more values to send, its reader can go back (rule E10).
+
+    Raises:
+        NewerFormat: it has.
+        FormatInvalid: the bytes are no such stream.
+    """
+    if unknown := [name for name in schema_in(packed) if name not in known]:
+        frame = unpack_frame(packed, unknown)
+        refuse_unknown(what, [name for name in unknown if frame[name].null_count() < frame.height], ())
 
 
 def stack(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

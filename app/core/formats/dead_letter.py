@@ -1,20 +1,20 @@
-"""Dead letters: messages of topic `blocks` that nobody can read, set aside with their reason; they stop nobody (rule E8).
+"""Dead letters: unreadable messages of topic `blocks`, set aside with their reason while processing continues (rule E8).
 
-What is one is decided by its bytes alone, so every owner decides alike: no envelope and no control message, a block of
-another partition, or a block whose frame cannot be opened or does not hold the lines that its header states. A block that
-the state knows is a replay whatever its frame is like, and one older than the dedup window is refused: those are never
-opened.
+A message's bytes alone decide whether it is one, so every owner decides alike: no envelope and no control message, a block
+of another partition, or a block whose frame cannot be opened or does not hold the lines that its header states. A block that
+the state knows is a replay, even if its frame is damaged, and a block older than the dedup window is refused: these frames
+are never opened.
 
-A dead letter has no ledger entries and nothing of it is remembered, so its lines stay missing, the audit sends the batch
-again, and that copy is taken if it can be read. The step says which messages it set aside; that is what counts. The copies
-on topic `dead-letters` are for people: after a crash one may lie there twice, or once more than the step says, and is known
-by its partition and offset.
+A dead letter has no ledger entries and the state does not remember it. So its lines stay missing, the audit sends the batch
+again, and that copy is taken if it can be read. The step lists the messages that it set aside, and only this list counts.
+The copies on topic `dead-letters` are for people: after a crash a copy may be there twice, or without a step; partition and
+offset identify it.
 
 Versions (rule E10): a letter's head names its version. A field that a reader does not know is ignored: heads are for people,
-and nothing is made of them.
+and no program decides by them.
 
-A partition where too many messages are dead letters is a defect of ours or somebody's attack: its tally, which travels in
-`app.core.etl.meta.EtlMeta`, then stops the worker, every time it starts, until an operator has looked.
+If too many messages of a partition are dead letters, the cause is our defect or an attack. Then the partition's tally, which
+travels in `app.core.etl.meta.EtlMeta`, stops the worker at every start until an operator has looked.
 """
 
 from typing import Final, NamedTuple
@@ -28,13 +28,13 @@ from app.errors import FormatInvalid
 LETTER_VERSION: Final = 1
 REASON_CHARACTERS: Final = 250
 MAX_LETTER_BYTES: Final = 1024 * 1024
-"""A block is half of that; what a stranger wrote may be longer, and is cut."""
+"""A block has at most half of that; a foreign message may be longer, and is cut."""
 REMEMBERED: Final = 1000
-"""About so many messages count for the share of dead letters: then old ones weigh half."""
+"""The share of dead letters is over about so many messages: older ones have half the weight."""
 
 
 class Tally(msgspec.Struct, frozen=True, array_like=True):
-    """How many blocks a partition has met of late, and how many of them were dead letters at their first attempt."""
+    """The number of a partition's recent blocks, and of those that were dead letters at their first attempt."""
 
     blocks: int = 0
     dead: int = 0
@@ -46,12 +46,12 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeadLetterLimit(NamedTuple):
-    """How many dead letters are too many."""
+    """The limit of dead letters."""
 
     share: float = 0.05
-    """... of the blocks that were met of late; at 1 there is no limit."""
+    """Largest share of recent blocks; 1 means no limit."""
     least: int = 10
-    """... and never fewer than this many."""
+    """The limit is never below this number."""
 
     def is_exceeded(self, tally: Tally) -> bool:
         """Whether the worker must stop."""
@@ -59,22 +59,22 @@ class DeadLetterLimit(NamedTuple):
 
 
 class LetterHead(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of a message on topic `dead-letters`: JSON, then LF, then the message as it was."""
+    """The first line of a message on topic `dead-letters`: JSON, then LF, then the original message."""
 
     version: int = LETTER_VERSION
     reason: str
     epoch: int
     partition: int
     offset: int
-    """Where it lies on topic `blocks-e<epoch>`."""
+    """Its place on topic `blocks-e<epoch>`."""
     appended_at_ms: int
-    """When the broker took it there."""
+    """The broker's time of the message there."""
     batch_id: str | None = None
-    """None where it is no envelope."""
+    """None if it is no envelope."""
     block: int | None = None
     attempt: int | None = None
     bytes: int
-    """Its length; what follows the head is cut at 1 MiB."""
+    """Its length; the bytes after the head are cut at 1 MiB."""
 
 
 class Letter(NamedTuple):
@@ -96,7 +96,7 @@ def decode_letter(message: bytes | None) -> Letter:
     """The dead letter in a message.
 
     Raises:
-        FormatInvalid: it is none.
+        FormatInvalid: the message is no dead letter.
         NewerFormat: it is one of a newer version.
     """
     if message is None:

@@ -1,11 +1,11 @@
-"""How bytes that were stored or sent are read: as the value that their format promises, or with one of two errors (E10).
+"""Reads stored or sent bytes: returns the value that their format promises, or raises one of two errors (rule E10).
 
-    FormatInvalid, or the format's own leaf   the bytes are not what their place promises, whatever they are instead
+    FormatInvalid, or the format's own leaf   the bytes are not of the format that their place promises
     NewerFormat                               a newer version wrote them: the reader waits for its upgrade
 
-Each format says in its docstring how it names its version, and what becomes of a field that the reader does not know: it is
-ignored where nothing is lost by that, and refused as newer where the reader would drop what it does not understand.
-Older versions lack fields: those have defaults.
+Each format's docstring says how it names its version, and how a reader handles an unknown field: it ignores the field if
+nothing is lost by that, and refuses the bytes as newer if it would drop something. Older versions lack fields: those have
+defaults.
 """
 
 import re
@@ -26,21 +26,21 @@ Value = TypeVar("Value")
 Value_co = TypeVar("Value_co", covariant=True)
 
 LATEST_MS: Final = 253_402_300_799_999
-"""9999-12-31 23:59:59.999 UTC, as far as a timestamp goes."""
+"""9999-12-31 23:59:59.999 UTC, the last timestamp."""
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""What a column of integers holds."""
+"""The range of a column of integers."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Moment = Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)]
 """Milliseconds since the epoch."""
 
 NO_MESSAGE: Final = "there are no bytes"
 _UNDECODABLE: Final = (ValueError, RecursionError, OverflowError)
-"""What msgspec raises: its own errors are ValueErrors, and so is the UnicodeDecodeError that it lets through."""
+"""Errors of msgspec: its own errors are ValueErrors, and so is the UnicodeDecodeError that it lets through."""
 _UNREADABLE: Final = (
     ArithmeticError, AttributeError, LookupError, OSError, EOFError, RecursionError, TypeError, ValueError, struct.error,
     zlib.error, zstandard.ZstdError, pl.exceptions.PolarsError, pl.exceptions.PanicException,
 )  # fmt: skip
-"""What readers of other libraries raise, and conversions of what was read; a panic in polars is no Exception."""
+"""Errors of other libraries' readers and of conversions; a panic in polars is no Exception."""
 _TAG: Final = re.compile(r"([a-z]{1,32})([1-9][0-9]{0,2})?")
 """A name and, from version 2 on, the version."""
 
@@ -60,7 +60,7 @@ def read(
     Args:
         decoder: the format's, with its type.
         data: any bytes; None where a message has no value.
-        what: the format and, where it is known, the place of the bytes; the error begins with it.
+        what: the format and, if known, the place of the bytes; the error begins with it.
         error: the format's own error.
 
     Raises:
@@ -76,7 +76,7 @@ def read(
 
 @contextmanager
 def reading(what: str, error: type[InstreamError] = FormatInvalid) -> Iterator[None]:
-    """Turn what reading bytes by other means raises into the format's own error; errors of this project pass.
+    """Turn an exception of another reader into the format's own error; errors of this project pass.
 
     Args:
         what: as for `read`.
@@ -89,20 +89,20 @@ def reading(what: str, error: type[InstreamError] = FormatInvalid) -> Iterator[N
 
 
 def refuse_newer(what: str, version: int, known: int) -> None:
-    """See that a version is one that this reader knows.
+    """Check that this reader knows a version.
 
     Raises:
-        NewerFormat: it is beyond `known`.
+        NewerFormat: the version is beyond `known`.
     """
     if version > known:
         raise NewerFormat(f"{what} of version {version}, this reader knows versions up to {known}")
 
 
 def refuse_unknown(what: str, found: Collection[str], known: Collection[str]) -> None:
-    """See that this reader knows everything that was found.
+    """Check that this reader knows all found names.
 
     Raises:
-        NewerFormat: it does not, so a newer version wrote the bytes.
+        NewerFormat: a name is unknown, so a newer version wrote the bytes.
     """
     if unknown := [name for name in found if name not in known]:
         raise NewerFormat(f"{what} {', '.join(map(repr, unknown))}: this reader does not know that")
@@ -110,7 +110,7 @@ def refuse_unknown(what: str, found: Collection[str], known: Collection[str]) ->
 
 @contextmanager
 def placed(place: str) -> Iterator[None]:
-    """Add the place of the bytes to what is said of a newer version."""
+    """Add the place of the bytes to the text of a NewerFormat."""
     try:
         yield
     except NewerFormat as exc:
@@ -145,7 +145,7 @@ class HasVersion(Protocol):
 
     @property
     def version(self) -> int:
-        """1 where the bytes name none."""
+        """1 if the bytes name none."""
 
 
 Named = TypeVar("Named", bound=HasVersion)
@@ -154,7 +154,7 @@ Named = TypeVar("Named", bound=HasVersion)
 def read_versioned(
     decoder: Decoder[Named], data: bytes | None, what: str, known: int, error: type[InstreamError] = FormatInvalid
 ) -> Named:
-    """The value in `data`, which names its version in a field `version`; one that names none is of version 1.
+    """The value in `data`, which names its version in a field `version`; without the field it is of version 1.
 
     A newer value may differ from this reader's in everything but that field.
 
@@ -189,7 +189,7 @@ def _version_in(data: bytes, versions: Decoder[_Versioned]) -> int | None:
         return None
 
 
-# --- msgpack arrays: fields without names, behind a tag where a message can be several things
+# --- msgpack arrays: fields without names, behind a tag if a message has several kinds
 
 
 _FIXARRAY: Final = 0x90
@@ -198,7 +198,7 @@ _ARRAY_HEADS: Final = {0xDC: 2, 0xDD: 4}
 
 
 def array_length(packed: bytes | memoryview) -> int | None:
-    """How many elements a msgpack array has; None where the bytes begin like none."""
+    """The number of elements of a msgpack array; None if the bytes are no array."""
     first = packed[0] if packed else 0
     if first & 0xF0 == _FIXARRAY:
         return first & 0x0F
@@ -207,10 +207,10 @@ def array_length(packed: bytes | memoryview) -> int | None:
 
 
 def refuse_longer(what: str, packed: bytes | memoryview, known: int) -> None:
-    """See that a msgpack array, which was read, has no more elements than this reader knows.
+    """Check that a msgpack array has no more elements than this reader knows.
 
     Raises:
-        NewerFormat: it has.
+        NewerFormat: it has more.
     """
     length = array_length(packed)
     if length is not None and length > known:
@@ -221,7 +221,7 @@ _any_array: Final = msgspec.msgpack.Decoder(list[Any])
 
 
 class Tag(NamedTuple):
-    """What a tagged array says it is."""
+    """The tag of an array."""
 
     name: str
     version: int = 1
@@ -230,7 +230,7 @@ class Tag(NamedTuple):
 def tag_of(packed: bytes) -> Tag | None:
     """The tag with which a msgpack array begins: a name, and the version behind it from version 2 on (`at`, `at2`).
 
-    Returns: None where the bytes are no such array.
+    Returns: None if the bytes are no such array.
     """
     try:
         values = _any_array.decode(packed)
@@ -247,7 +247,7 @@ Tagged = TypeVar("Tagged", bound=msgspec.Struct)
 def read_tagged(
     decoder: Decoder[Tagged], data: bytes | None, what: str, known: int, error: type[InstreamError] = FormatInvalid
 ) -> Tagged:
-    """The value in a msgpack array whose tag says what it is, and of which version.
+    """The value in a msgpack array whose tag names its kind and its version.
 
     Args:
         decoder: the format's, for each of the types that it can be.

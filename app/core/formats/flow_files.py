@@ -1,11 +1,11 @@
 r"""The files of a transaction: a frame of rows to the bytes of its flow's format, and back.
 
-TSV is CSV quoting with a tab between fields and LF behind every row, no header: what Redshift's `CSV DELIMITER '\t'` and
-PostgreSQL's csv format read alike. A field is quoted when it holds a tab, a quote, CR or LF, or is the empty string; NULL is
-the unquoted empty field. Avro files carry the schemas of `app.core.formats.avro_schema`.
+TSV is CSV quoting with a tab between fields and LF behind every row, no header: Redshift's `CSV DELIMITER '\t'` and
+PostgreSQL's csv format read it alike. A field is quoted when it holds a tab, a quote, CR or LF, or is the empty string; NULL
+is the unquoted empty field. Avro files carry the schemas of `app.core.formats.avro_schema`.
 
-The same rows give the same bytes, whoever writes them: nothing comes from a clock, a random source or a file name. Only gzip
-may pack them otherwise on another kind of processor, as its library uses what each has; unpacked they are the same.
+The same rows give the same bytes for every writer: nothing comes from a clock, a random source or a file name. Only gzip's
+bytes may differ between kinds of processors, because its library uses special instructions; unpacked they are the same.
 """
 
 import base64
@@ -15,7 +15,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, assert_never, cast
 
 import fastavro
 import polars as pl
@@ -25,16 +25,17 @@ from fastavro.schema import SchemaParseException, UnknownType
 from isal import igzip
 
 from app.core.formats.avro_schema import schema_of
-from app.core.formats.columns import DTYPES, nothing, schema_in
+from app.core.formats.columns import DTYPES, nothing, refuse_unknown_values
 from app.core.formats.decoding import reading, refuse_newer, refuse_unknown
 from app.core.formats.flows import BY_NAME, DEAD_LETTERS, FLOWS, LEDGER, REPLAYS, Column, ColumnKind, Flow, Format
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay
+from app.core.whole_table import whole_table
 from app.errors import FormatInvalid
 
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f"
 _ZSTD_LEVEL: Final = 3
 _GZIP_LEVEL: Final = 1
-"""Of ISA-L: 2% larger than zlib's level 6, in a tenth of the time."""
+"""The level of ISA-L: 2% larger than zlib's level 6, in a tenth of the time."""
 _AVRO_SYNC_BYTES: Final = 16
 _AVRO_ROWS_AT_ONCE: Final = 8192
 
@@ -54,11 +55,12 @@ def frame_schema(output: str) -> dict[str, pl.DataType]:
 def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFrame:
     """The rows of `streams` (Arrow IPC streams, one a step) in their order, as the frame that becomes one file.
 
-    A column that a stream lacks is NULL: its step was written before the column was added. `txn_id` is filled in.
+    If a stream lacks a column, the values are NULL: its step was written before the column was added. A column that the flow
+    does not have yet is left out if it holds no value. `txn_id` is filled in.
 
     Raises:
         FormatInvalid: a stream cannot be read, or holds a column of another type than the flow's.
-        NewerFormat: a stream holds a column that the flow does not have yet.
+        NewerFormat: a stream holds a value in a column that the flow does not have yet.
     """
     schema = frame_schema(output)
     frames = [_read_stream(output, stream, schema) for stream in streams]
@@ -69,15 +71,15 @@ def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFr
 
 
 def refuse_unknown_rows(rows: Mapping[str, bytes]) -> None:
-    """See that the catalogue has every flow and column of a step's rows (flow -> Arrow IPC stream).
+    """Check that the catalogue has every flow of a step's rows (flow -> Arrow IPC stream), and every column with a value.
 
     Raises:
-        NewerFormat: it does not: a newer ETL wrote them, and without its column a row would not be whole (rule E10).
+        NewerFormat: it lacks one: a newer ETL wrote the rows, and without its column a row would not be whole (rule E10).
         FormatInvalid: a stream cannot be read.
     """
     refuse_unknown("step with rows of flow", rows, _FLOW_NAMES)
     for name, stream in rows.items():
-        refuse_unknown(f"step with rows of {name} that have column", schema_in(stream), BY_NAME[name].names)
+        refuse_unknown_values(f"step with rows of {name} that have column", stream, BY_NAME[name].names)
 
 
 def ledger_frame(entries: Sequence[LedgerEntry], txn_id: str) -> pl.DataFrame:
@@ -91,7 +93,7 @@ def ledger_frame(entries: Sequence[LedgerEntry], txn_id: str) -> pl.DataFrame:
 
 
 def replays_frame(replays: Sequence[Replay], txn_id: str) -> pl.DataFrame:
-    """The frame of output `replays`, a row a block that was known already."""
+    """The frame of output `replays`, one row for each known block."""
     columns = {
         "txn_id": [txn_id] * len(replays), "batch_id": [replay.batch_id for replay in replays],
         "block": [replay.block for replay in replays], "attempt": [replay.attempt for replay in replays],
@@ -100,7 +102,7 @@ def replays_frame(replays: Sequence[Replay], txn_id: str) -> pl.DataFrame:
 
 
 def dead_letters_frame(letters: Sequence[DeadLetter], txn_id: str) -> pl.DataFrame:
-    """The frame of output `dead_letters`, a row a source message that could not be read."""
+    """The frame of output `dead_letters`, one row for each unreadable source message."""
     columns = {
         "txn_id": [txn_id] * len(letters), "batch_id": [letter.batch_id for letter in letters],
         "block": [letter.block for letter in letters], "attempt": [letter.attempt for letter in letters],
@@ -116,7 +118,7 @@ def encode_output(output: str, frame: pl.DataFrame) -> bytes:
         output: name of one of `app.core.formats.flows.OUTPUTS`.
         frame: DataFrame[n rows] with exactly the columns and types of `frame_schema(output)`.
 
-    Returns: the file's bytes in the flow's format and codec; a valid file without rows where the frame has none.
+    Returns: the file's bytes in the flow's format and codec; a valid file without rows if the frame has none.
 
     Raises:
         FormatInvalid: the frame has other columns or types, or a timestamp outside the years 1 to 9999.
@@ -126,9 +128,19 @@ def encode_output(output: str, frame: pl.DataFrame) -> bytes:
     flow = BY_NAME[output]
     if list(frame.schema.items()) != list(frame_schema(output).items()):
         raise FormatInvalid(f"rows of {output} do not have its columns: {dict(frame.schema)}")
-    if flow.format in _COMPRESS:
-        return _COMPRESS[flow.format](_tsv(flow, frame))
-    return _avro(flow, frame)
+    match flow.format:
+        case Format.TSV_ZSTD:
+            return _zstd(_tsv(flow, frame))
+        case Format.TSV_GZIP:
+            return _gzip(_tsv(flow, frame))
+        case Format.TSV_BZIP2:
+            return _bzip2(_tsv(flow, frame))
+        case Format.AVRO_DEFLATE:
+            return _avro(flow, frame, "deflate")
+        case Format.AVRO_NULL:
+            return _avro(flow, frame, "null")
+        case _:
+            assert_never(flow.format)
 
 
 def decode_output(output: str, body: bytes, version: int | None = None) -> pl.DataFrame:
@@ -137,7 +149,7 @@ def decode_output(output: str, body: bytes, version: int | None = None) -> pl.Da
     Args:
         output: name of one of `app.core.formats.flows.OUTPUTS`.
         body: the file.
-        version: of the columns that it has, as its record says; None for today's. Columns that came later are NULL.
+        version: the version of its columns, from its record; None for today's. Columns that came later are NULL.
 
     Raises:
         FormatInvalid: the bytes are no such file.
@@ -148,9 +160,9 @@ def decode_output(output: str, body: bytes, version: int | None = None) -> pl.Da
     with reading(f"{flow.format.value} of {output}, {len(body)} bytes,"), _avro_errors():
         if not body:
             raise EOFError("nothing there")
-        if flow.format in _DECOMPRESS:
+        if (decompress := _DECOMPRESS[flow.format]) is not None:
             held = flow.at(version or flow.version)
-            return _with_all_columns(flow, _read_tsv(held, _DECOMPRESS[flow.format](body)))
+            return _with_all_columns(flow, _read_tsv(held, decompress(body)))
         records = cast(list[dict[str, Any]], list(fastavro.reader(io.BytesIO(body), schema_of(output))))
         columns = {name: [record[name] for record in records] for name in flow.names}
         return pl.DataFrame(columns, schema=frame_schema(output))
@@ -172,7 +184,8 @@ def _with_all_columns(flow: Flow, held: pl.DataFrame) -> pl.DataFrame:
 def _read_stream(output: str, stream: bytes, schema: dict[str, pl.DataType]) -> pl.DataFrame:
     with reading(f"rows of {output}"):
         frame = pl.read_ipc_stream(io.BytesIO(stream))
-    refuse_unknown(f"rows of {output} with column", frame.columns, schema)
+    refuse_unknown_values(f"rows of {output} with column", stream, schema)
+    frame = frame.select(name for name in frame.columns if name in schema)
     if wrong := {name: kind for name, kind in frame.schema.items() if schema[name] != kind}:
         raise FormatInvalid(f"rows of {output} have columns of another type: {wrong}")
     return frame
@@ -182,7 +195,7 @@ def _read_stream(output: str, stream: bytes, schema: dict[str, pl.DataType]) -> 
 
 
 def _as_text(column: Column) -> pl.Expr:
-    """A column as `write_csv` is to see it: timestamps as datetimes, the rest as it is."""
+    """A column for `write_csv`: timestamps as datetimes, other columns unchanged."""
     name = pl.col(column.name)
     return name.cast(pl.Datetime("ms")) if column.kind is ColumnKind.TIMESTAMP else name
 
@@ -233,24 +246,21 @@ def _bzip2(text: bytes) -> bytes:
     return bz2.compress(text)
 
 
-_COMPRESS: Final[dict[Format, Callable[[bytes], bytes]]] = {
-    Format.TSV_ZSTD: _zstd,
-    Format.TSV_GZIP: _gzip,
-    Format.TSV_BZIP2: _bzip2,
-}
-_DECOMPRESS: Final[dict[Format, Callable[[bytes], bytes]]] = {
+_DECOMPRESS: Final[Mapping[Format, Callable[[bytes], bytes] | None]] = whole_table(Format, {
     Format.TSV_ZSTD: _unzstd,
     Format.TSV_GZIP: gzip.decompress,
     Format.TSV_BZIP2: bz2.decompress,
-}
+    Format.AVRO_DEFLATE: None,
+    Format.AVRO_NULL: None,
+})  # fmt: skip
+"""None for Avro, whose files carry their own codec."""
 
 
 # --- Avro
 
 
-def _avro(flow: Flow, frame: pl.DataFrame) -> bytes:
-    """An Avro object container file; its sync marker is a digest of the rows, where others take random bytes."""
-    codec = "deflate" if flow.format is Format.AVRO_DEFLATE else "null"
+def _avro(flow: Flow, frame: pl.DataFrame, codec: str) -> bytes:
+    """An Avro object container file; its sync marker is a digest of the rows; other writers take random bytes."""
     marker = hashlib.blake2b(frame.write_csv(quote_style="always").encode(), digest_size=_AVRO_SYNC_BYTES).digest()
     slices = frame.iter_slices(_AVRO_ROWS_AT_ONCE)
     records = (record for piece in slices for record in piece.iter_rows(named=True))

@@ -1,8 +1,8 @@
-"""The catalogue of what the pipeline writes: six flows, ledger, replays and dead letters, their columns and file formats.
+"""The catalogue of the pipeline's outputs: six flows, ledger, replays and dead letters, their columns and file formats.
 
 Files, Avro schemas, COPY and the warehouse's tables (`tables.py` has those that no file feeds) derive from it. Table and
-column names are the public contract of schema `analytics`: add columns, never rename. A column that is added later says in
-`since` with which version of its flow it came, and may be NULL.
+column names are the public contract of schema `analytics`: add columns, never rename. A column that is added later has the
+flow's version in `since`, and may be NULL.
 
 The frames inside the pipeline (topic `rows`) have a flow's columns without `txn_id` and `loaded_at`: the sink adds the
 first, the warehouse the second.
@@ -29,11 +29,11 @@ class Column(NamedTuple):
     max_bytes: int = 0
     """Longest string in UTF-8 bytes; 0 for other kinds."""
     integer_bytes: int = 8
-    """How the warehouse keeps an integer: in 2, 4 or 8 bytes."""
+    """Bytes of an integer in the warehouse: 2, 4 or 8."""
     required: bool = False
     """Whether the warehouse refuses NULL."""
     default: str = ""
-    """SQL for the value where a file or statement does not name the column; empty for NULL."""
+    """SQL for the value if a file or statement does not name the column; empty for NULL."""
     since: int = 1
     """The version of the flow that brought the column."""
     of_second: str = ""
@@ -57,7 +57,7 @@ class Flow(NamedTuple):
     format: Format
     columns: tuple[Column, ...]
     about: str
-    """What a row is."""
+    """The meaning of a row."""
     distributed_by: str = "page_view_id"
     """The column whose equal values the warehouse keeps on one node; empty for even distribution."""
     sorted_by: str = "received_at"
@@ -73,7 +73,7 @@ class Flow(NamedTuple):
         return max(column.since for column in self.columns)
 
     def at(self, version: int) -> "Flow":
-        """The flow as it was at a version: without the columns that came later."""
+        """The flow at a version: without the columns that came later."""
         return self._replace(columns=tuple(column for column in self.columns if column.since <= version))
 
 
@@ -156,4 +156,4 @@ BY_NAME: Final = {flow.name: flow for flow in OUTPUTS}
 JOINED: Final = "joined"
 DUPLICATE: Final = "duplicate"
 OUTCOMES: Final = (*(flow.name for flow in FLOWS), JOINED, DUPLICATE)
-"""What can become of a line: a row of a flow, part of a first event's row, or dropped as a duplicate."""
+"""The outcomes of a line: a row of a flow, part of a first event's row, or dropped as a duplicate."""

@@ -1,4 +1,4 @@
-"""Where everything lies in the bucket: the S3 key of each object (a public contract).
+"""The S3 key of each object in the bucket (a public contract).
 
     raw/dt=YYYY-MM-DD/hour=HH/<batch_id>.ndjson.zst                        the collector's batches
     jobdata/<txn_id>/<output>.<ext>                                        staged, before the commit
@@ -36,7 +36,7 @@ def txn_id(epoch: int, partition: int, number: int, random: str) -> str:
 
 
 def staged_prefix(txn: str) -> str:
-    """Where a transaction's staged objects lie."""
+    """The prefix of a transaction's staged objects."""
     return f"jobdata/{txn}/"
 
 
@@ -46,12 +46,12 @@ def staged_key(txn: str, output: str) -> str:
 
 
 def chain_prefix(epoch: int, partition: int) -> str:
-    """Where a partition's commit records lie, in order of their keys."""
+    """The prefix of a partition's commit records; their keys sort by number."""
     return f"transactions/{epoch}/{partition}/"
 
 
 def record_key(epoch: int, partition: int, number: int) -> str:
-    """The commit record of a transaction: one key for whoever commits this number."""
+    """The commit record of a transaction: every writer of this number has the same key."""
     return f"{chain_prefix(epoch, partition)}{number:0{NUMBER_DIGITS}d}.json"
 
 

@@ -1,12 +1,12 @@
-"""A batch as the registry knows it, and its lifecycle.
+"""A batch in the registry, and its lifecycle.
 
 The item's attributes as DynamoDB types them:
 
     batch_id (S), version, epoch, line_count, byte_count (N), sha256, raw_key (S), blocks (L of L of N), received_at (N),
     state (S), attempts, next_attempt_at (N), open_epoch (N, only while the batch is open)
 
-Versions (rule E10): the item names its version; one that names none is of version 1. An attribute that a reader does not
-know is ignored, and stays: items are changed attribute by attribute and never written anew.
+Versions (rule E10): the item names its version; an item without a version is of version 1. A reader ignores an attribute
+that it does not know, and the attribute stays: items are changed attribute by attribute and never written anew.
 """
 
 import re
@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from app.core.formats.decoding import LATEST_MS, reading, refuse_newer
+from app.core.whole_table import whole_table
 from app.errors import FormatInvalid, IllegalMove
 
 ITEM_VERSION: Final = 1
@@ -32,14 +33,14 @@ class BatchState(StrEnum):
     COMPLETE = "complete"
 
 
-_MOVES: dict[BatchState, frozenset[BatchState]] = {
+_MOVES: Final[Mapping[BatchState, frozenset[BatchState]]] = whole_table(BatchState, {
     BatchState.OPEN: frozenset({BatchState.OPEN, BatchState.COMPLETE}),
     BatchState.COMPLETE: frozenset({BatchState.COMPLETE}),
-}
+})  # fmt: skip
 
 
 def move(state: BatchState, target: BatchState) -> BatchState:
-    """`target`, where the lifecycle allows it.
+    """`target`, if the lifecycle allows the move.
 
     Raises:
         IllegalMove: a complete batch never opens again.
@@ -50,7 +51,7 @@ def move(state: BatchState, target: BatchState) -> BatchState:
 
 
 class BlockPlace(msgspec.Struct, frozen=True, array_like=True):
-    """Where one block of a batch lies in its raw file; the list's order is the block's number."""
+    """The place of one block in the raw file of its batch; the list's order is the block's number."""
 
     partition: int
     first_line: int
@@ -105,7 +106,7 @@ def decode_item(stored: Mapping[str, Any]) -> RegistryItem:
     """The item with these attributes.
 
     Raises:
-        FormatInvalid: they are none of a batch, or contradict each other.
+        FormatInvalid: they are not a batch's, or contradict each other.
         NewerFormat: a newer version registered it.
     """
     named = stored.get("batch_id")

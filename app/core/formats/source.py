@@ -26,5 +26,5 @@ class AcceptedBlock(NamedTuple):
 
     @property
     def stored_ms(self) -> int:
-        """What `seen`, `blocks` and `views` remember as its time (rule E7)."""
+        """The time that `seen`, `blocks` and `views` remember for it (rule E7)."""
         return max(self.stream_time_ms, self.header.received_at_ms)

@@ -1,4 +1,4 @@
-"""Which messages on `rows` count: the one rule that recovery, standbys, owners and the sink share (rules E2, E5)."""
+"""The one rule by which recovery, standbys, owners and the sink accept messages of `rows` (rules E2, E5)."""
 
 from enum import Enum
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from app.core.formats.step_message import NO_PREDECESSOR
 
 
 class StepVerdict(Enum):
-    """What a reader does with a message."""
+    """The action of a reader on a message."""
 
     ACCEPT = "count"
     IGNORE = "ignore"
@@ -18,16 +18,16 @@ class StepVerdict(Enum):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The last message that counted for a reader of one partition of `rows`."""
+    """The last message that a reader of one partition of `rows` accepted."""
 
     number: int = 0
     offset: int = NO_PREDECESSOR
 
     def judge(self, number: int, predecessor: int) -> StepVerdict:
-        """What to do with a message that carries `number` and names `predecessor` (rule E2).
+        """The verdict on a message that carries `number` and names `predecessor` (rule E2).
 
-        A message counts only if it is the next number and names the last counted message. Everything else with a number
-        that is not beyond the next was written by somebody who did not know the history: it is ignored by everyone alike.
+        A message is accepted only if it has the next number and names the last accepted message. Any other message whose
+        number is not beyond the next comes from a writer that did not know the history: all readers ignore it.
         """
         if number > self.number + 1:
             return StepVerdict.GAP
@@ -36,7 +36,7 @@ class Accepted(msgspec.Struct, frozen=True):
         return StepVerdict.IGNORE
 
     def advance(self, offset: int) -> "Accepted":
-        """The position after the message at `offset` counted."""
+        """The position after the message at `offset` is accepted."""
         return Accepted(self.number + 1, offset)
 
 
@@ -52,8 +52,8 @@ class Candidate(NamedTuple):
 class BaseSearch:
     """Finds the base: the first message that a later one names as predecessor.
 
-    Only who counted a message names it, so a named message counted for everyone; what was before it has expired. Until
-    one is named, the messages read are held back.
+    A step names only a predecessor that its writer accepted, so every reader accepted a named message; the messages before
+    it have expired. Until a message is named, all messages that were read are held back.
     """
 
     def __init__(self) -> None:
@@ -62,8 +62,8 @@ class BaseSearch:
     def offer(self, candidate: Candidate) -> list[Candidate]:
         """Take the next message of the log, in offset order.
 
-        Returns: [] while no base is known; else the base and every message behind it, in order. The base counts
-        unconditionally (`accepted_before` is what its reader holds before it); the others go by rule E2.
+        Returns: [] while no base is known; else the base and every message behind it, in order. The base is accepted
+        unconditionally (`accepted_before` is the reader's position before it); the others follow rule E2.
         """
         self._held[candidate.offset] = candidate
         base = self._held.get(candidate.predecessor)
@@ -73,5 +73,5 @@ class BaseSearch:
 
 
 def accepted_before(base: Candidate) -> Accepted:
-    """The position at which `base` is the next message to count."""
+    """The position at which `base` is the next message to accept."""
     return Accepted(base.number - 1, base.predecessor)

@@ -1,11 +1,11 @@
-"""What travels on topic `rows`: one message a step, at once the output and the state's changelog (rule E1).
+"""The messages on topic `rows`: one for each step, both the output and the state's changelog (rule E1).
 
 A message is the 4 magic bytes, then a msgpack array. Rows travel as Arrow IPC streams, one a flow, with the flow's columns
 less `txn_id`; changes to the state as packed columns, one a state table.
 
-Versions (rule E10): the fourth magic byte is the version, a digit. A field, a flow, a column or a state table that a reader
-does not know makes the message a newer one, because everything in it counts, once. Columns that a stream lacks were added to
-their flow after it was written, and are NULL.
+Versions (rule E10): the fourth magic byte is the version, a digit. A field, a flow or a state table that a reader does not
+know makes the message a newer one, because everything in it counts, once; so does a value in an unknown column. A column of
+NULLs is passed over. If a stream lacks a column, the column was added later, and its values are NULL.
 """
 
 import struct
@@ -21,7 +21,7 @@ from xxhash import xxh3_128_digest
 from app.core.formats.decoding import NO_MESSAGE, Count, Integer, Moment, read, refuse_longer, refuse_newer
 from app.errors import StepMessageInvalid
 
-Step = TypeVar("Step", bound="StepMessage")
+StepT = TypeVar("StepT", bound="StepMessage")
 
 STEP_VERSION: Final = 1
 _NAME: Final = b"STP"
@@ -31,7 +31,7 @@ NO_PREDECESSOR: Final = -1
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
-    """What became of some lines of one batch."""
+    """The outcome of some lines of one batch."""
 
     batch_id: str
     outcome: str
@@ -53,10 +53,10 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
     """A source message that cannot be read: set aside whole, without ledger entries (rule E8)."""
 
     offset: Count
-    """Where it lies on `blocks`."""
+    """Its offset on `blocks`."""
     reason: str
     batch_id: str | None = None
-    """None where it is no envelope; block and attempt too."""
+    """None if it is no envelope; block and attempt too."""
     block: Count | None = None
     attempt: Count | None = None
 
@@ -81,18 +81,18 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
     ) -> "Changes":
         """The changes that put every (key, value) of `puts`, in the order of the keys, and delete every key of `deletes`.
 
-        Stores take keys faster in their order; it is made here, once, and not by everybody who follows the log.
+        Stores take sorted keys faster. The keys are sorted here, once, and not by every reader of the log.
         """
         pairs = sorted(puts, key=itemgetter(0))
         values = [value for _, value in pairs]
         ends = _ends_of_all(values)
         keys = [key for key, _ in pairs]
         packed = cls(table, key_bytes, b"".join(keys), ends, b"".join(values), b"".join(deletes))
-        vars(packed)["columns"] = keys, values  # whoever packs them reads them again when the step is durable
+        vars(packed)["columns"] = keys, values  # the packing worker reads them again when the step is durable
         return packed
 
     def verify(self) -> None:
-        """See that the columns fit each other.
+        """Check that the columns fit each other.
 
         Raises:
             StepMessageInvalid: they do not.
@@ -107,7 +107,7 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     @property
     def size_bytes(self) -> int:
-        """What it takes packed."""
+        """The packed size."""
         return len(self.keys) + len(self.value_ends) + len(self.values) + len(self.deletes)
 
     def puts(self) -> Iterator[tuple[bytes, bytes]]:
@@ -129,7 +129,7 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     @cached_property
     def value_bytes(self) -> int:
-        """Width of every value to put; 0 where they differ, are empty, or are none."""
+        """Width of every value to put; 0 if widths differ, or if values are empty or missing."""
         count = len(self.value_ends) // 4
         width = len(self.values) // count if count else 0
         even = _ends_of(width, 1 << count.bit_length())
@@ -152,10 +152,11 @@ class StepMessage(msgspec.Struct, frozen=True, array_like=True):
     """Offset on `rows` of the last message that counted; `NO_PREDECESSOR` for the first."""
     source_first: Integer
     source_last: Integer
-    """Offsets on `blocks` that this step took, both included; source_last = source_first - 1 where it took none."""
+    """Offsets on `blocks` that this step took, both included; source_last = source_first - 1 if it took none."""
     stream_time_ms: Moment
-    """The partition's stream time after this step; 0 while it is not known. Whatever was due before it is emitted by this
-    step or an earlier one: where a step leaves over what is due, it claims no more than how far it closed."""
+    """The partition's stream time after this step; 0 while it is not known. Everything that was due before it is emitted by
+    this step or an earlier one: if a step leaves due closings over, its stream time goes only up to the closings that it
+    made."""
     meta: bytes
     """The ETL's own state between steps (msgpack of `app.core.etl.meta.EtlMeta`)."""
     rows: dict[str, bytes]
@@ -165,17 +166,20 @@ class StepMessage(msgspec.Struct, frozen=True, array_like=True):
     replays: list[Replay]
     changes: list[Changes]
     alarms: list[str] = []
-    """What an operator must hear of: a declared gap, a refused block."""
+    """Alarms for an operator: a declared gap, a refused block."""
     dead_letters: list[DeadLetter] = []
 
     @property
     def emits(self) -> bool:
-        """Whether the sink has anything to write for it."""
+        """Whether the sink must write something for it."""
         return bool(self.rows or self.ledger or self.replays or self.dead_letters)
 
 
 class FollowedStep(StepMessage, frozen=True, array_like=True):
-    """A step as those read it who follow the state alone: its rows, half of the message, are not cut out of it."""
+    """A step decoded without its rows.
+
+    Recovery and standbys need only the state changes, and the rows are half of the message.
+    """
 
     rows: msgspec.Raw  # type: ignore[assignment]
 
@@ -243,7 +247,7 @@ def decode_step(message: bytes | None, log: StepLog | None = None) -> StepMessag
 
     Args:
         message: from topic `rows`; None for a null value.
-        log: where it lies; None if steps of any epoch and partition are wanted.
+        log: the place of the message; None if steps of any epoch and partition are wanted.
 
     Raises:
         StepMessageInvalid: the message is no step of this log: every reader passes it over (rule E2).
@@ -253,11 +257,11 @@ def decode_step(message: bytes | None, log: StepLog | None = None) -> StepMessag
 
 
 def decode_followed(message: bytes | None, log: StepLog | None = None) -> FollowedStep:
-    """The step in `message` without its rows, for a reader of the state changes; otherwise like `decode_step`."""
+    """The step in `message` without its rows, for a reader that follows only the state; otherwise like `decode_step`."""
     return _decoded(message, _followed_decoder, log)
 
 
-def _decoded(message: bytes | None, decoder: msgspec.msgpack.Decoder[Step], log: StepLog | None) -> Step:
+def _decoded(message: bytes | None, decoder: msgspec.msgpack.Decoder[StepT], log: StepLog | None) -> StepT:
     if message is None:
         raise StepMessageInvalid(f"step message: {NO_MESSAGE}")
     if message[: len(_NAME)] != _NAME or message[len(_NAME) : len(MAGIC)] not in _VERSIONS:
@@ -274,5 +278,5 @@ def _decoded(message: bytes | None, decoder: msgspec.msgpack.Decoder[Step], log:
 
 
 def digest_of(message: bytes) -> bytes:
-    """16 bytes that identify a message on `rows` (rules E5, S5): XXH3, 128 bits; mistakes are to be found, not attackers."""
+    """16 bytes that identify a message on `rows` (rules E5, S5): XXH3, 128 bits; it finds mistakes, not attackers."""
     return xxh3_128_digest(message)

@@ -1,15 +1,15 @@
-"""A line as the raw file of its batch holds it."""
+"""A line in the raw file of its batch."""
 
 from typing import NamedTuple
 
 
 class StoredLine(NamedTuple):
-    """One line as the raw file holds it."""
+    """One line of a raw file."""
 
     data: bytes
     """Canonical JSON in UTF-8, without the LF."""
     key: bytes
-    """What decides the partition: page_view_id, or event_id where there is none, or the original line if malformed."""
+    """The value that decides the partition: page_view_id, else event_id, or the original line if it is malformed."""
     valid: bool
     reason: str | None
     """`field: rule` of a malformed line."""

@@ -1,6 +1,6 @@
 """The catalogue of the warehouse's tables: one for each output of `flows.py`, and those that no file feeds.
 
-Lengths of strings are bytes, times are UTC. Distribution keeps on one node what is joined (a page view, its ads and its
+Lengths of strings are bytes, times are UTC. Distribution keeps joined rows on one node (a page view, its ads and its
 engagement share page_view_id); sorting makes the views' time ranges cheap.
 """
 
@@ -20,10 +20,10 @@ class Table(NamedTuple):
     name: str
     columns: tuple[Column, ...]
     about: str
-    """What a row is."""
+    """The meaning of a row."""
     sorted_by: str
     distributed_by: str = ""
-    """The column whose equal values lie on one node; empty where rows are spread evenly."""
+    """The column whose equal values lie on one node; empty if rows are spread evenly."""
     on_every_node: bool = False
     """Whether each node has all rows: for tables that are small."""
     primary_key: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 def table_of(flow: Flow) -> Table:
-    """The table that the files of `flow` feed: the file's columns, and when the row was loaded."""
+    """The table that the files of `flow` feed: the file's columns, and the time of the load."""
     return Table(flow.name, (*flow.columns, LOADED_AT), flow.about, flow.sorted_by, flow.distributed_by)
 
 

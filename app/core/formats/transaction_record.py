@@ -1,11 +1,12 @@
 """The commit record of a sink transaction, and the objects that follow from it.
 
-The record decides: once it is in S3, everything else about the transaction (moves, manifests, ready.json) is derived from
-it alone, byte for byte the same whoever does it and whenever (rules S1-S3).
+The record decides: once it is in S3, everything else about the transaction (moves, manifests, ready.json) is derived from it
+alone, byte for byte the same for every writer at every time (rules S1-S3).
 
-Versions (rule E10): record and ready.json name theirs, and each output that of its flow's columns, from version 2 on. Both
-are written once and never anew, so a field that a reader does not know is ignored; one that must not be ignored comes with a
-new version. An output or columns that a reader does not know make the record a newer one: its rows would not be loaded.
+Versions (rule E10): record and ready.json name their version; from version 2 on, each output names the version of its flow's
+columns. Both are written once, so a reader ignores a field that it does not know; a field that must not be ignored comes
+with a new version. A reader that loads rows waits for an output that it does not know, or for columns newer than its own, if
+they have rows. Finishing a transaction needs no more than keys and digests, so any sink finishes it.
 """
 
 from collections.abc import Iterable
@@ -33,11 +34,11 @@ class OutputObject(msgspec.Struct, frozen=True, kw_only=True):
     data_key: str | None = None
     manifest_key: str | None = None
     version: Count | msgspec.UnsetType = msgspec.UNSET
-    """Of the flow's columns; unset for 1."""
+    """Version of the flow's columns; unset for 1."""
 
     @property
     def columns_version(self) -> int:
-        """Which of the flow's columns its file has: those up to this version."""
+        """The file has the flow's columns up to this version."""
         return 1 if self.version is msgspec.UNSET else self.version
 
     @property
@@ -48,7 +49,7 @@ class OutputObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a transaction is, in full."""
+    """The full description of a transaction."""
 
     version: int = RECORD_VERSION
     txn_id: str
@@ -57,9 +58,9 @@ class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True):
     number: Count
     """1 for a partition's first transaction, then without a gap."""
     first_offset: Integer
-    """First offset on `rows` that this transaction answers for: the predecessor's last_offset + 1."""
+    """First offset on `rows` that this transaction covers: the predecessor's last_offset + 1."""
     last_offset: Integer
-    """Last offset on `rows` that it answers for; first_offset - 1 where it answers for none."""
+    """Last offset on `rows` that it covers; first_offset - 1 if it covers none."""
     step_number: Count
     """Number of the last step that counted up to last_offset (rule E2); 0 before the first."""
     step_offset: Integer
@@ -73,7 +74,7 @@ class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All of `app.core.formats.flows.OUTPUTS`, in that order."""
     ready_key: str
     accepted_gap: str | None = None
-    """Who accepted which gap and why, where this record bridges one (rule S5)."""
+    """If this record bridges a gap: the person who accepted it, and the reason (rule S5)."""
 
     def output(self, name: str) -> OutputObject:
         """One of its outputs; one that it does not list has no rows."""
@@ -81,7 +82,7 @@ class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """`ready.json`: what delivery needs of a transaction; the topic `manifests` carries the same bytes."""
+    """`ready.json`: the part of a transaction that delivery needs; the topic `manifests` carries the same bytes."""
 
     version: int = READY_VERSION
     txn_id: str
@@ -110,16 +111,28 @@ def read_record(body: bytes, what: str, error: type[InstreamError] = FormatInval
 
     Args:
         body: any bytes.
-        what: which record; errors begin with it.
-        error: what it is if they are no record.
+        what: a name of the record; errors begin with it.
+        error: the error if they are no record.
 
     Raises:
-        NewerFormat: it is one of a newer version, or holds what this reader does not know.
+        NewerFormat: it is one of a newer version.
         FormatInvalid: it is none; this or whatever else `error` is.
     """
     record = read_versioned(_record_decoder, body, what, RECORD_VERSION, error)
     _verify(record.outputs, what, error)
     return record
+
+
+def refuse_unloadable(outputs: Iterable[OutputObject], what: str) -> None:
+    """See that this reader knows every output that has rows, and the columns of its file (rule E10).
+
+    Raises:
+        NewerFormat: it does not: their rows could not be loaded.
+    """
+    for out in outputs:
+        if out.rows:
+            refuse_unknown(f"{what} with output", [out.output], BY_NAME)
+            refuse_newer(f"{what} with columns of {out.output}", out.columns_version, BY_NAME[out.output].version)
 
 
 def read_ready(body: bytes | None) -> Ready:
@@ -131,15 +144,14 @@ def read_ready(body: bytes | None) -> Ready:
     """
     ready = read_versioned(_ready_decoder, body, "ready.json", READY_VERSION)
     _verify(ready.outputs, "ready.json", FormatInvalid)
+    refuse_unloadable(ready.outputs, "ready.json")
     return ready
 
 
 def _verify(outputs: Iterable[OutputObject], what: str, error: type[InstreamError]) -> None:
-    """See that every output is known, listed once, and has its keys."""
+    """Check that every output is listed once, and has its keys."""
     names: set[str] = set()
     for out in outputs:
-        refuse_unknown(f"{what} with output", [out.output], BY_NAME)
-        refuse_newer(f"{what} with columns of {out.output}", out.columns_version, BY_NAME[out.output].version)
         if out.output in names or not out.is_whole:
             raise error(f"{what} has output {out.output} twice, or rows without keys, or keys without rows")
         names.add(out.output)

@@ -7,8 +7,8 @@
 A number is the source offset of the first block of the step that stored the frame. The closed first events of a frame need
 no table: they are exactly those up to `EtlMeta.closed`. A frame is deleted when its last event is closed or decided.
 
-Versions (rule E10): a frame names its columns. One that a reader does not know makes it a newer one's, because the event's
-row would lack it; columns that came after it was stored are NULL.
+Versions (rule E10): a frame names its columns. If one that a reader does not know holds a value, the frame is a newer one's,
+because the event's row would lack the value; columns that came after it was stored are NULL.
 """
 
 import struct
@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 import polars as pl
 from pyroaring import BitMap
 
-from app.core.formats.columns import DTYPES, pack_frame, schema_in, unpack_frame, without
-from app.core.formats.decoding import read_bitmap, reading, refuse_unknown
+from app.core.formats.columns import DTYPES, pack_frame, refuse_unknown_values, schema_in, unpack_frame, without
+from app.core.formats.decoding import read_bitmap, reading
 from app.core.formats.flows import ENGAGEMENTS, PAGE_VIEWS
 from app.core.formats.step_message import Changes
 from app.core.join.join_order import FIRST, SECOND, Due
@@ -74,18 +74,18 @@ def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow
 
 
 def read_frame(kind: int, packed: bytes, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """A stored frame of events of a kind, or some of its columns.
+    """A stored frame of events of a kind, or some of its columns; those that this reader does not know are left out.
 
     Raises:
         FormatInvalid: it is no such frame.
-        NewerFormat: it has a column that this reader does not know.
+        NewerFormat: it has a value in a column that this reader does not know.
     """
     what, known = f"frame in table {_TABLES[kind]}", _KNOWN[kind]
-    schema = schema_in(packed)
-    refuse_unknown(f"{what} with column", schema, known)
-    if wrong := [name for name, dtype in schema.items() if dtype != known[name]]:
+    refuse_unknown_values(f"{what} with column", packed, known)
+    held = {name: dtype for name, dtype in schema_in(packed).items() if name in known}
+    if wrong := [name for name, dtype in held.items() if dtype != known[name]]:
         raise FormatInvalid(f"{what} has columns of another type: {', '.join(wrong)}")
-    return unpack_frame(packed, columns)
+    return unpack_frame(packed, list(held) if columns is None else columns)
 
 
 def _index(window: OpenWindow, kind: int, number: int, packed: bytes) -> Frame:

@@ -14,7 +14,7 @@ import msgspec
 
 from app.core.formats import object_keys
 from app.core.formats.step_history import Accepted
-from app.core.formats.transaction_record import OutputObject, TransactionRecord, read_record, ready_of
+from app.core.formats.transaction_record import OutputObject, TransactionRecord, read_record, ready_of, refuse_unloadable
 from app.errors import ChainBroken, ChainGap, TopicRecreated
 
 SWEEP_AGE_MS: Final = 86_400_000
@@ -106,16 +106,32 @@ def encode_record(record: TransactionRecord) -> bytes:
 
 
 def decode_record(body: bytes, chain_id: ChainId, number: int) -> TransactionRecord:
-    """The record in `body`, which was read under `number` of the chain.
+    """The record in `body`, which was read under `number` of the chain; enough to finish its transaction.
 
     Raises:
         ChainBroken: it is no record, or of another number or chain.
         NewerFormat: it is a record of a newer version.
     """
-    record = read_record(body, f"record {number} of {chain_id}", ChainBroken)
+    record = read_record(body, _named(chain_id, number), ChainBroken)
     if (record.epoch, record.partition, record.number) != (*chain_id, number):
-        raise ChainBroken(f"record {number} of {chain_id} says it is {record.txn_id}")
+        raise ChainBroken(f"{_named(chain_id, number)} says it is {record.txn_id}")
     return record
+
+
+def decode_loadable(body: bytes, chain_id: ChainId, number: int) -> TransactionRecord:
+    """The record in `body`, for a reader that loads its rows (rule E10).
+
+    Raises:
+        ChainBroken: as for `decode_record`.
+        NewerFormat: it is a record of a newer version, or has rows that this version does not know.
+    """
+    record = decode_record(body, chain_id, number)
+    refuse_unloadable(record.outputs, _named(chain_id, number))
+    return record
+
+
+def _named(chain_id: ChainId, number: int) -> str:
+    return f"record {number} of {chain_id}"
 
 
 def numbers_behind(chain_id: ChainId, after: int, found_keys: Iterable[str]) -> list[int]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 import polars as pl
 from msgspec import UNSET
@@ -102,6 +102,8 @@ class OpenTransaction:
             raise ChainGap(f"offset {offset} holds step {step.number}, behind step {self.accepted.number} nothing counts")
         if verdict is StepVerdict.ACCEPT:
             refuse_unknown_rows(step.rows)
+        elif verdict is not StepVerdict.IGNORE:
+            assert_never(verdict)
         self.last_offset = offset
         self.held_bytes += len(message)
         if verdict is StepVerdict.IGNORE:

@@ -1,9 +1,9 @@
 """The stand-in for Redshift: PostgreSQL behind a proxy that speaks its protocol and executes Redshift's COPY (rule D4).
 
-What it follows: `COPY ... FROM 's3://...' ... MANIFEST` in CSV and Avro with Redshift's defaults and refusals, VARCHAR
-lengths in bytes, keys that are declared and not enforced, ALTER TABLE with its refusals, one snapshot a transaction, error
-1023, `stl_load_errors`, `pg_last_copy_count()`, `getdate()`. What it does not: 1023 comes only where PostgreSQL sees two
-writers of one row; `LOCK` and everything else that is plain SQL is PostgreSQL's. It can be told to fail (`faults`).
+It follows Redshift in: `COPY ... FROM 's3://...' ... MANIFEST` in CSV and Avro with Redshift's defaults and refusals,
+VARCHAR lengths in bytes, keys that are declared and not enforced, ALTER TABLE with its refusals, one snapshot a transaction,
+error 1023, `stl_load_errors`, `pg_last_copy_count()`, `getdate()`. It differs in this: 1023 comes only if PostgreSQL sees
+two writers of one row; `LOCK` and all other plain SQL is PostgreSQL's. It can fail on demand (`faults`).
 
     wire            messages of the PostgreSQL protocol          copy_statement  COPY's grammar, options known and refused
     ddl, alter      Redshift's CREATE TABLE and ALTER TABLE      files           manifest and objects from S3, decompressed
@@ -25,8 +25,8 @@ def command(
 ) -> list[str]:
     """The argument vector of a stand-in at 127.0.0.1:`port` before the PostgreSQL at 127.0.0.1:`backend_port`.
 
-    It reads S3 at AWS_ENDPOINT_URL with the credentials in its environment, makes `database` where it is missing, and ends
-    on SIGTERM. With `control_port` it takes faults over HTTP.
+    The process reads S3 at AWS_ENDPOINT_URL with the credentials in its environment, makes `database` if it is missing, and
+    ends on SIGTERM. With `control_port` it takes faults over HTTP.
     """
     arguments = ["--port", str(port), "--backend", f"{HOST}:{backend_port}", "--user", user, "--database", database]
     control = [] if control_port is None else ["--control-port", str(control_port)]
@@ -34,5 +34,5 @@ def command(
 
 
 async def wait_ready(url: str, timeout_s: float = 30) -> None:
-    """Return once the stand-in at `url` answers. Raises LocalStackError: it did not within `timeout_s`."""
+    """Return once the stand-in at `url` answers. Raises LocalStackError: no answer within `timeout_s`."""
     await await_session(url, f"the warehouse at {redacted_url(url)}", timeout_s)

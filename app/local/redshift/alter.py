@@ -1,7 +1,7 @@
 """ALTER TABLE of Redshift for PostgreSQL: one change a statement, and the refusal of what Redshift does not alter.
 
-Source: Amazon Redshift Database Developer Guide, "ALTER TABLE". A change that is not handled must not be overlooked, for
-PostgreSQL takes many that Redshift does not: it is a syntax error.
+Source: Amazon Redshift Database Developer Guide, "ALTER TABLE". A change that is not handled is a syntax error: PostgreSQL
+takes many changes that Redshift refuses, so no change may be overlooked.
 """
 
 from typing import Final
@@ -14,7 +14,7 @@ UNSUPPORTED: Final = "0A000"
 IN_TRANSACTION: Final = "25001"
 _INTERNAL: Final = "XX000"
 _NOT_ADDED: Final = frozenset({"PRIMARY", "UNIQUE", "REFERENCES", "IDENTITY", "GENERATED", "DISTKEY", "SORTKEY"})
-"""What a column that is added cannot be."""
+"""Properties that an added column cannot have."""
 _AS_IT_IS: Final = (["RENAME", "TO"], ["OWNER", "TO"], ["DROP", "CONSTRAINT"])
 _NOTHING: Final = "DO 'BEGIN END'"
 _FORMS: Final = (
@@ -44,7 +44,7 @@ def rewrite(tokens: list[Token], *, alone: bool) -> str:
         alone: whether it runs outside a transaction block, and no other statement came with it.
 
     Raises:
-        AlterRefused: Redshift does not take it, as far as that is known without a look at the table.
+        AlterRefused: Redshift refuses the statement, as far as this is known without a look at the table.
     """
     name, action = _table(tokens[2:])
     words = [token.upper for token in action]
@@ -67,7 +67,7 @@ def rewrite(tokens: list[Token], *, alone: bool) -> str:
 
 
 def _table(tokens: list[Token]) -> tuple[list[str], list[Token]]:
-    """The table's name in its parts, and what follows it."""
+    """The parts of the table's name, and the tokens after it."""
     if not tokens or tokens[0].upper in {"IF", "ONLY"}:
         raise _syntax(tokens[0].text if tokens else "end of input")
     end = 3 if len(tokens) > 2 and tokens[1].upper == "." else 1
@@ -119,7 +119,7 @@ def _drop_column(table: str, tokens: list[Token]) -> str:
 
 
 def _rename_column(table: str, old: str, new: str) -> str:
-    """Rename a column and its check, by whose name an error of the check is told."""
+    """Rename a column and its check; an error of the check shows the check's name."""
     check = f"ALTER TABLE {table} RENAME CONSTRAINT {quote(old + ddl.BYTES_SUFFIX)} TO {quote(new + ddl.BYTES_SUFFIX)}"
     has_check = _has_mark(table, new, f"= {literal(old + ddl.BYTES_SUFFIX)}")
     rename = f"ALTER TABLE {table} RENAME COLUMN {quote(old)} TO {quote(new)}"
@@ -142,7 +142,7 @@ def _alter_column(table: str, name: str, tokens: list[Token], *, alone: bool) ->
 
 
 def _resize(table: str, name: str, column: str, size: str) -> str:
-    """Give a VARCHAR another size, after a look at what Redshift looks at."""
+    """Give a VARCHAR another size, after the checks that Redshift makes."""
     this = f'cannot alter column "{column}" of relation "{name}"'
     of_column = f"FROM pg_attribute WHERE attrelid = {literal(table)}::regclass AND attname = {literal(column)}"
     kind = f"(SELECT format_type(atttypid, atttypmod) {of_column} AND NOT attisdropped)"
@@ -163,7 +163,7 @@ def _resize(table: str, name: str, column: str, size: str) -> str:
 
 
 def _alter_storage(table: str, tokens: list[Token]) -> str:
-    """Change how a table lies on disk: of that only the keys are known here."""
+    """Change the layout of a table on disk: only its keys matter here."""
     words = [token.upper for token in tokens]
     if words[:1] in (["COMPOUND"], ["INTERLEAVED"]):
         tokens, words = tokens[1:], words[1:]

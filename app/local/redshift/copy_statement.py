@@ -1,7 +1,7 @@
 """Redshift's COPY from S3: its grammar, the options that the stand-in knows, and the refusal of all others (rule D4).
 
-Source: Amazon Redshift Database Developer Guide, "COPY". An option that is not handled must not be overlooked, for its data
-would be read otherwise here than in production: it is a syntax error.
+Source: Amazon Redshift Database Developer Guide, "COPY". An option that is not handled is a syntax error: if it were
+overlooked, data would be read here in another way than in production.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def is_copy_from_s3(tokens: list[Token]) -> bool:
 
 
 def unescape(text: str) -> str:
-    r"""What a COPY string option stands for: \t, \N as itself, octal \ddd, and \0 for U+0000."""
+    r"""The text that a COPY string option stands for: \t, \N as itself, octal \ddd, and \0 for U+0000."""
     if text == "\\t":
         return "\t"
     if text.startswith("\\") and 2 <= len(text) <= 4 and all(c in "01234567" for c in text[1:]):
@@ -190,7 +190,7 @@ def parse(tokens: list[Token]) -> CopyStatement:
     """The COPY in a statement's tokens.
 
     Raises:
-        CopyRefused: a part is no COPY syntax, or an option is not one that the stand-in executes.
+        CopyRefused: a part is no COPY syntax, or the stand-in does not execute an option.
     """
     cursor = _Cursor(tokens)
     cursor.expect("COPY")
@@ -216,7 +216,7 @@ def parse(tokens: list[Token]) -> CopyStatement:
 
 
 def _check(copy: CopyStatement) -> None:
-    """Refuse what only together does not fit."""
+    """Refuse options that do not fit together."""
     if not copy.source.startswith("s3://"):
         raise CopyRefused(f"COPY source {copy.source!r} is not supported: s3:// only")
     if not copy.manifest:

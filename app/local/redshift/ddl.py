@@ -1,7 +1,7 @@
-"""CREATE TABLE of Redshift for PostgreSQL: what means storage is dropped, keys stay unenforced, VARCHAR counts bytes.
+"""CREATE TABLE of Redshift for PostgreSQL: storage options are dropped, keys stay unenforced, VARCHAR counts bytes.
 
-A primary key, distribution key or sort key leaves a constraint that always holds and names its columns, by which
-`alter` knows what Redshift does not let anybody alter.
+A primary key, distribution key or sort key leaves a constraint that always holds and that names its columns. From it `alter`
+knows the changes that Redshift refuses.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ def is_create_table(tokens: list[Token]) -> bool:
 def rewrite(tokens: list[Token]) -> str:
     """The statement for PostgreSQL.
 
-    DISTSTYLE, DISTKEY, SORTKEY, ENCODE and BACKUP are dropped; PRIMARY KEY, UNIQUE and REFERENCES too, for Redshift does not
-    enforce them (a primary key's columns stay NOT NULL). VARCHAR(n) gets a check of its length in bytes.
+    DISTSTYLE, DISTKEY, SORTKEY, ENCODE and BACKUP are dropped; PRIMARY KEY, UNIQUE and REFERENCES too, because Redshift does
+    not enforce them (a primary key's columns stay NOT NULL). VARCHAR(n) gets a check of its length in bytes.
     """
     start = next(n for n, token in enumerate(tokens) if token.upper == "(")
     end = _closing(tokens, start)
@@ -42,7 +42,7 @@ def rewrite(tokens: list[Token]) -> str:
     head = " ".join(token.text for token in tokens[:start])
     keys = {tokens[start - 1].value + PRIMARY_KEY: primary, **_storage_keys(elements, tokens[end + 1 :])}
     marks = [mark_of(name, names) for name, names in keys.items() if names]
-    return f"{head} (\n  " + ",\n  ".join(columns + marks) + "\n)"  # what follows the list is storage alone
+    return f"{head} (\n  " + ",\n  ".join(columns + marks) + "\n)"  # only storage options follow the list
 
 
 def mark_of(name: str, columns: list[str]) -> str:
@@ -56,7 +56,7 @@ def names_in(tokens: list[Token]) -> list[str]:
 
 
 def _storage_keys(elements: list[list[Token]], behind: list[Token]) -> dict[str, list[str]]:
-    """The keys that columns say they are, or that stand behind the column list."""
+    """The keys that are declared at columns or after the column list."""
     words = [token.upper for token in behind]
     keys = {}
     for key in (DISTRIBUTION_KEY, SORT_KEY):
@@ -100,7 +100,7 @@ def _is_table_key(element: list[Token]) -> bool:
 
 
 def _primary_key(element: list[Token]) -> list[str]:
-    """The columns that a primary key names: the table's, or the column that says it is one."""
+    """The columns of the primary key, declared for the table or at a column."""
     words = [token.upper for token in element]
     if "PRIMARY" not in words:
         return []
@@ -144,7 +144,7 @@ def bytes_check(column: str, bound: str) -> str:
 
 
 def _storage_or_key(words: list[str], rest: list[Token], at: int) -> int:
-    """How many tokens from `at` on say how a column is stored, or declare a key that is not enforced."""
+    """The number of tokens from `at` on that are storage options, or that declare a key that is not enforced."""
     word = words[at]
     if word in {"DISTKEY", "SORTKEY", "UNIQUE"}:
         return 1
@@ -159,7 +159,7 @@ def _storage_or_key(words: list[str], rest: list[Token], at: int) -> int:
 
 
 def raising(sqlstate: str, text: str, detail: str = "") -> str:
-    """A statement that fails with this error, wherever it runs: the transaction is aborted as by any other failure."""
+    """A statement that fails with this error anywhere: like any other failure it aborts the transaction."""
     more = f", DETAIL = {literal(detail)}" if detail else ""
     body = f"BEGIN RAISE EXCEPTION USING ERRCODE = {literal(sqlstate)}, MESSAGE = {literal(text)}{more}; END"
     return f"DO {literal(body)}"

@@ -1,8 +1,7 @@
-"""Failures on demand (rule D4): what the warehouse does wrong next, and how often.
+"""Failures on demand (rule D4): the next failures of the warehouse, and their number.
 
-Over HTTP on the control port: POST /faults {"kind": ..., "times": n, "statement": regular expression}, GET /faults (what is
-still to come), DELETE /faults; GET /faults/struck (kind -> how often it happened),
-/faults/unreadable (URLs).
+Over HTTP on the control port: POST /faults {"kind": ..., "times": n, "statement": regular expression}, GET /faults (failures
+still to come), DELETE /faults; GET /faults/struck (kind -> number of times), /faults/unreadable (URLs).
 """
 
 import re
@@ -15,7 +14,7 @@ from aiohttp import web
 
 
 class WarehouseFault(StrEnum):
-    """What can go wrong."""
+    """The kinds of failures."""
 
     DISK_FULL = "disk_full"
     LOCK_TIMEOUT = "lock_timeout"
@@ -23,13 +22,13 @@ class WarehouseFault(StrEnum):
     INTERNAL = "internal"
     """S3 refuses the warehouse for a moment: an internal error that names no file."""
     REFUSE = "refuse"
-    """A new connection is closed before it is answered."""
+    """A new connection is closed before the first answer."""
     DROP_MID_COPY = "drop_mid_copy"
     """The connection is lost after a part of a COPY's data reached the backend."""
     DROP_BEFORE_COMMIT = "drop_before_commit"
     """The connection is lost before COMMIT reaches the backend: nothing was committed."""
     DROP_AFTER_COMMIT = "drop_after_commit"
-    """The connection is lost after the backend committed and before the client is told."""
+    """The connection is lost after the backend committed and before the client gets the answer."""
     UNREADABLE = "unreadable"
     """A file of a COPY cannot be read, from now until DELETE; `statement` must match its URL."""
 
@@ -62,11 +61,11 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     any data file."""
 
     instead: bool = False
-    """Take back first what was to come; unreadable files stay."""
+    """First remove the failures that are still to come; unreadable files stay."""
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """What the statement must match."""
+        """The pattern that the statement must match."""
         return re.compile(self.statement or _DEFAULT_STATEMENT.get(self.kind, r"^\s*COPY\b"), re.IGNORECASE)
 
 
@@ -79,13 +78,13 @@ class Faults:
         self._struck: Counter[WarehouseFault] = Counter()
 
     def add(self, fault: Fault) -> None:
-        """Let `fault` happen `fault.times` times."""
+        """Make `fault` happen `fault.times` times."""
         if fault.instead:
             self._coming = [other for other in self._coming if other.kind is WarehouseFault.UNREADABLE]
         self._coming.append(fault)
 
     def take(self, statement: str, *kinds: WarehouseFault) -> Fault | None:
-        """The failure that hits `statement` now, of these kinds (default all); it counts as happened."""
+        """The failure, of these kinds (default all), that hits `statement` now; it is counted."""
         for fault in self._coming:
             if fault.kind is WarehouseFault.UNREADABLE or (fault.kind is WarehouseFault.REFUSE) != (
                 WarehouseFault.REFUSE in kinds
@@ -99,7 +98,7 @@ class Faults:
         return None
 
     def is_unreadable(self, url: str) -> bool:
-        """Whether a file (s3:// URL) cannot be read; one that is met by a failure to come stays unreadable."""
+        """Whether a file (s3:// URL) cannot be read; a file that a failure to come matches stays unreadable."""
         if url not in self._unreadable:
             fault = next((f for f in self._coming if f.kind is WarehouseFault.UNREADABLE and f.pattern.search(url)), None)
             if fault is None:

@@ -1,4 +1,4 @@
-"""What a COPY reads from S3: its manifest, and the objects in it, decompressed piece by piece.
+"""The S3 input of a COPY: its manifest, and the objects in it, decompressed piece by piece.
 
 Everything here blocks and runs in threads.
 """
@@ -24,7 +24,7 @@ _ENTRY_KEYS: Final = frozenset({"url", "mandatory", "meta"})
 
 
 class LoadFailed(Exception):
-    """A COPY failed: the error the client gets, and the entry for `stl_load_errors` where a file's content is to blame."""
+    """A COPY failed: the error for the client, and the entry for `stl_load_errors` if a file's content is to blame."""
 
     def __init__(self, fields: wire.Fields, load_error: "FileRejected | None" = None) -> None:
         super().__init__(fields["M"])
@@ -47,7 +47,7 @@ class FileRejected(msgspec.Struct, kw_only=True):
 
 
 class ManifestMeta(msgspec.Struct):
-    """What a manifest says of a file."""
+    """A manifest's entry for a file."""
 
     content_length: int | None = None
 
@@ -92,7 +92,7 @@ class S3Files:
     """Reads objects for COPY."""
 
     def __init__(self, is_unreadable: Callable[[str], bool] = lambda _: False) -> None:
-        """Read from AWS_ENDPOINT_URL; of the files (s3:// URLs) for which `is_unreadable` says so, COPY reads nothing."""
+        """Read from AWS_ENDPOINT_URL. A file (s3:// URL) for which `is_unreadable` is true cannot be read."""
         self.is_unreadable = is_unreadable
         config = Config(
             s3={"addressing_style": "path"}, retries={"max_attempts": 2, "mode": "standard"}, max_pool_connections=32
@@ -103,7 +103,7 @@ class S3Files:
         """The entries of the manifest at `url`.
 
         Raises:
-            LoadFailed: it is missing or no manifest.
+            LoadFailed: the object is missing or no manifest.
         """
         body = b"".join(self._read(url, None) or ())
         try:
@@ -112,10 +112,10 @@ class S3Files:
             raise LoadFailed(wire.error_of("XX000", f"Manifest file is not in correct json format: {exc}")) from exc
 
     def pieces(self, entry: ManifestEntry, compression: str | None) -> Iterator[bytes] | None:
-        """The decompressed content of a file, or None where it is missing and may be.
+        """The decompressed content of a file, or None if an optional file is missing.
 
         Raises:
-            LoadFailed: a mandatory file is missing, or the length is not what the manifest says.
+            LoadFailed: a mandatory file is missing, or the manifest has another length.
         """
         length = entry.meta.content_length if entry.meta else None
         pieces = self._read(entry.url, length, optional=not entry.mandatory)

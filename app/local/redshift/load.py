@@ -23,7 +23,7 @@ _TOO_LONG: Final = "String length exceeds DDL length"
 
 
 class Backend(Protocol):
-    """The client's own session on PostgreSQL, while the proxy has it for itself."""
+    """The client's own session on PostgreSQL, while only the proxy uses it."""
 
     async def ask(self, sql: str) -> list[bytes]:
         """Run one simple query; every message of its answer."""
@@ -63,8 +63,8 @@ async def load(backend: Backend, files: S3Files, copy: CopyStatement, mid_copy: 
     """Execute `copy`; the number of rows. `mid_copy` is awaited once a part of the data is sent.
 
     Raises:
-        LoadFailed: a file is to blame, or S3.
-        BackendError: PostgreSQL is.
+        LoadFailed: a file or S3 failed.
+        BackendError: PostgreSQL failed.
     """
     columns = await _target_columns(backend, copy)
     entries = await asyncio.to_thread(files.manifest, copy.source)
@@ -108,7 +108,7 @@ async def _copy_file(  # noqa: PLR0913, PLR0917 - one file of one load
                 await backend.send(wire.copy_data(piece[at : at + _SEND_BYTES]))
             await mid_copy()
             if backend.answered():
-                break  # it has refused a row already
+                break  # PostgreSQL has refused a row already
     except LoadFailed:
         await backend.send(wire.copy_fail("the file cannot be read"))
         await _until_ready(backend)
@@ -123,7 +123,7 @@ async def _copy_file(  # noqa: PLR0913, PLR0917 - one file of one load
 
 
 async def _until_ready(backend: Backend, first: bytes = b"") -> list[bytes]:
-    """Every message up to ReadyForQuery, which is left out."""
+    """Every message before ReadyForQuery."""
     messages = [first] if first else []
     while (whole := await backend.receive())[0] != wire.READY:
         messages.append(whole)
@@ -131,7 +131,7 @@ async def _until_ready(backend: Backend, first: bytes = b"") -> list[bytes]:
 
 
 def _refused(copy: CopyStatement, columns: list[TargetColumn], entry: ManifestEntry, fields: wire.Fields) -> Exception:
-    """What PostgreSQL's refusal of a row is in Redshift: classes 22 and 23 are the file's fault, the rest is not."""
+    """Redshift's error for PostgreSQL's refusal of a row: classes 22 and 23 are the file's fault, the others are not."""
     if fields["C"][:2] not in {"22", "23"}:
         return BackendError(fields)
     line, column, value = 0, "", ""

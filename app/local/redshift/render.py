@@ -1,6 +1,6 @@
-"""Rows that PostgreSQL cannot read by itself as Redshift would: Avro, and CSV with other NULL or time rules.
+"""Rows that PostgreSQL reads in another way than Redshift: Avro, and CSV with other NULL or time rules.
 
-They are rendered to PostgreSQL's CSV, the unquoted empty field being NULL.
+They are rendered to PostgreSQL's CSV, in which an unquoted empty field is NULL.
 """
 
 import csv
@@ -43,7 +43,7 @@ def failed(copy: CopyStatement, error: FileRejected) -> LoadFailed:
 
 
 def postgres_reads(copy: CopyStatement) -> bool:
-    """Whether PostgreSQL reads this COPY's files as they are: no field text but the empty one can mean anything else."""
+    """Whether PostgreSQL reads this COPY's files as they are: only the empty field text has a special meaning."""
     plain_null = copy.null_as == "" or "\0" in copy.null_as
     return copy.format == "csv" and plain_null and copy.time_format == "auto" and not copy.blanks_as_null
 
@@ -111,7 +111,7 @@ def _moment(copy: CopyStatement, column: TargetColumn, value: Any, url: str, num
     """A timestamp from seconds or milliseconds since the epoch."""
     unit = "milliseconds" if copy.time_format == "epochmillisecs" else "seconds"
     try:
-        if isinstance(value, datetime):  # a logical type, which Redshift does not know: it sees the number
+        if isinstance(value, datetime):  # Redshift does not know this logical type: it sees the number
             return str(value.astimezone(UTC).replace(tzinfo=None))
         return (_EPOCH + timedelta(**{unit: int(value)})).isoformat(" ", "microseconds")
     except (ValueError, TypeError, OverflowError) as exc:

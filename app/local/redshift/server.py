@@ -1,6 +1,6 @@
 """The stand-in's server: accepts clients, opens a backend session for each, and prepares the database.
 
-Sessions run REPEATABLE READ, one snapshot a transaction, which is what Redshift's serializable isolation shows a reader.
+Sessions run REPEATABLE READ, one snapshot a transaction, as Redshift's serializable isolation shows it to a reader.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class StandIn:
         return next(self._query_ids)
 
     async def prepare(self, timeout_s: float = 60) -> None:
-        """Wait for the backend; make the database, Redshift's functions and `stl_load_errors` where they are missing."""
+        """Wait for the backend; make the database, Redshift's functions and `stl_load_errors` if they are missing."""
         async with asyncio.timeout(timeout_s):
             while True:
                 try:

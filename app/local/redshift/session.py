@@ -1,7 +1,7 @@
 """One client of the stand-in and its own session on PostgreSQL (rule D4).
 
-Messages go through in both directions as they are, but for these: a COPY from S3 is executed here; CREATE TABLE and ALTER
-TABLE are rewritten; PostgreSQL's serialization failures become Redshift's 1023; faults strike where they are told to.
+Messages go through in both directions unchanged, with these exceptions: a COPY from S3 is executed here; CREATE TABLE and
+ALTER TABLE are rewritten; PostgreSQL's serialization failures become Redshift's 1023; faults on demand strike.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Dropped(Exception):
 
 
 class Surroundings(Protocol):
-    """What a session shares with the others."""
+    """The parts that all sessions share."""
 
     faults: Faults
     files: S3Files
@@ -40,11 +40,11 @@ class Surroundings(Protocol):
 
 
 class ClientWire(NamedTuple):
-    """Who a session is."""
+    """The identity of a session."""
 
     database: str
     pid: int
-    """Of its backend, as `pg_backend_pid()` gives it."""
+    """The pid of its backend, as `pg_backend_pid()` gives it."""
 
 
 class Session:
@@ -61,7 +61,7 @@ class Session:
         self._outstanding = 1  # the startup ends in a ReadyForQuery too
         self._quiet = asyncio.Event()
         self._own: asyncio.Queue[bytes] | None = None  # set while answers are ours and not the client's
-        self._silent = False  # the client is to hear nothing more
+        self._silent = False  # the client gets no more messages
         self._next_error: wire.Fields | None = None
         self._database = database
         self._pid = 0
@@ -168,7 +168,7 @@ class Session:
         copies = [tokens for tokens in parts if is_copy_from_s3(tokens)]
         if not copies:
             if any(alter.is_alter_table(tokens) for tokens in parts):
-                await self._quiet.wait()  # for the status that it finds
+                await self._quiet.wait()  # its ReadyForQuery has the transaction status
             await self._forward(_rewritten(sql, parts, in_transaction=self._status != _IDLE))
         elif len(parts) > 1:
             await self._forward(ddl.raising("42601", "COPY from S3 must be a statement of its own"))
@@ -181,7 +181,7 @@ class Session:
             await self._copy(copy, sql)
 
     def _parsed(self, whole: bytes) -> bytes:
-        """A Parse message: rewritten as a query is; COPY is refused, for Redshift's has no bind parameters."""
+        """A Parse message: rewritten like a query. COPY is refused, because Redshift's COPY takes no bind parameters."""
         name, sql, rest = whole[5:].split(b"\0", 2)
         text = sql.decode(errors="replace")
         if fault := self._shared.faults.take(text, *ERRORS):
@@ -232,7 +232,7 @@ class Session:
         await self._client_out.drain()
 
     async def _executed(self, copy: CopyStatement, sql: str, query_id: int, *, alone: bool) -> bytes:
-        """Run the COPY, in a transaction of its own if the client has none; what the client is told."""
+        """Run the COPY, in a transaction of its own if the client has none. Returns: the messages for the client."""
         try:
             if alone:
                 await rows_of(self, "BEGIN")
@@ -258,7 +258,7 @@ class Session:
 
 
 def _may_differ(sql: str) -> bool:
-    """Cheaply: whether the text may hold a statement that is not PostgreSQL's."""
+    """A cheap test whether the text may hold a statement that PostgreSQL does not know."""
     upper = sql.upper()
     return "COPY" in upper or ("TABLE" in upper and ("CREATE" in upper or "ALTER" in upper))
 

@@ -1,4 +1,4 @@
-"""SQL text cut into tokens, enough to recognise and rewrite the statements that Redshift alone has."""
+"""SQL text cut into tokens, enough to recognise and rewrite the statements that only Redshift has."""
 
 import re
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Token(NamedTuple):
 
     @property
     def value(self) -> str:
-        """What a string or an identifier stands for; unquoted identifiers fold to lower case."""
+        """The value of a string or an identifier; unquoted identifiers fold to lower case."""
         if self.kind == "string":
             return self.text[self.text.index("'") + 1 : -1].replace("''", "'")
         if self.kind == "quoted":

@@ -111,7 +111,7 @@ async def read_startup(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """The first message of a connection: its code (a protocol version or a request) and its whole bytes.
 
     Raises:
-        ValueError: the length is none that a startup message has.
+        ValueError: no startup message has such a length.
     """
     head = await reader.readexactly(4)
     length = _LENGTH.unpack(head)[0]
@@ -122,7 +122,7 @@ async def read_startup(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 def parameters(startup: bytes) -> dict[str, str]:
-    """What a startup message says: user, database and the rest."""
+    """The parameters of a startup message: user, database and the rest."""
     parts = startup[8:].split(b"\0")
     return {name.decode(): value.decode() for name, value in zip(parts[0::2], parts[1::2], strict=False) if name}
 

@@ -1,9 +1,9 @@
 """The stand-in for S3, Kinesis and DynamoDB: moto in a process of its own, `python -m app.local.services.aws --port N`.
 
-What moto's own server lacks: HTTP/1.1 connections that stay open (a tenth of the time a call), one call at a time for each
-service, so that of fifty conditional PUTs of one key exactly one wins, a Date header that is the answer's own, and objects
-that stay in memory. It has no disk: when it ends, everything in it is gone and nothing is left behind. It can be told to
-fail (`app.local.services.aws_faults`).
+It adds to moto's own server: HTTP/1.1 connections that stay open (a call takes a tenth of the time); one call at a time for
+each service, so that of fifty conditional PUTs of one key exactly one wins; the right Date header in each answer; and
+objects that stay in memory. It has no disk: when it ends, all its data is gone. It can fail on demand
+(`app.local.services.aws_faults`).
 """
 
 import argparse
@@ -40,7 +40,7 @@ _OWN_HEADERS: Final = frozenset({"date", "server", "connection", "content-length
 
 
 class Serialised:
-    """moto behind one lock a service: its backends read and change their dicts without any."""
+    """moto behind one lock a service: its backends use no lock for their dicts."""
 
     def __init__(self) -> None:
         self._dispatch = DomainDispatcherApplication(create_backend_app)
@@ -49,7 +49,7 @@ class Serialised:
         self.faults = AwsFaults()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """The answer, whole; the caller has read the request's body beforehand."""
+        """The whole answer; the caller has read the request's body before."""
         service = self._dispatch.get_application(environ)
         with self._choosing:
             lock = self._locks[id(service)]
@@ -62,7 +62,7 @@ class Serialised:
                     answer.close()
 
 
-class Handler(MotoRequestHandler):
+class StandinHandler(MotoRequestHandler):
     """One connection: reads a request whole, answers it whole, and waits for the next."""
 
     protocol_version = "HTTP/1.1"
@@ -92,7 +92,7 @@ class Handler(MotoRequestHandler):
             self._answer(*answer)
 
     def _reset(self) -> None:
-        """End the connection without an answer, as a peer that crashed does."""
+        """End the connection without an answer, like a peer that crashed."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(self.connection.detach())  # at once: the server would say goodbye first
@@ -111,7 +111,7 @@ class Handler(MotoRequestHandler):
             self.wfile.write(content)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Not a line for every request."""
+        """Log no line for every request."""
 
 
 def _called(app: Serialised, environ: dict[str, Any], body: bytes) -> FaultAnswer:
@@ -127,14 +127,14 @@ def new_server(host: str, port: int) -> BaseWSGIServer:
     """A server that listens already; `serve_forever` answers. Port 0 takes a free one (`server.server_port`)."""
     aws_behaviour.install()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    return make_server(host, port, Serialised(), threaded=True, request_handler=Handler)
+    return make_server(host, port, Serialised(), threaded=True, request_handler=StandinHandler)
 
 
 def wait_ready(url: str, timeout_s: float = 60) -> None:
     """Return once the stand-in at `url` answers.
 
     Raises:
-        LocalStackError: it does not within `timeout_s`.
+        LocalStackError: no answer within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     while True:

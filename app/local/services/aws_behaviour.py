@@ -1,11 +1,12 @@
-"""Where moto differs from Kinesis and S3 in what the pipeline relies on, or is too slow for a busy stack: set right here.
+"""Corrections of moto: its differences from Kinesis and S3 that matter to the pipeline, and calls too slow for a busy stack.
 
 Kinesis, as the service documents it:
-- a closed shard keeps its records, takes no more, and its last GetRecords has no next iterator (moto moves the records to
-  the children, so that they would be read twice, and hands out iterators for ever);
-- a GetRecords answer holds at most 10 MiB and costs what it returns (moto's reads the shard from its start, unbounded);
+- a closed shard keeps its records and takes no more, and its last GetRecords has no next iterator (moto moves the records to
+  the children, so they would be read twice, and gives out iterators for ever);
+- a GetRecords answer holds at most 10 MiB, and its cost depends on its size (moto reads the shard from its start,
+  unbounded);
 - the last hash key of a shard belongs to it (moto finds no shard for it).
-S3: a listing costs what it returns (moto's sorts the whole bucket each time).
+S3: the cost of a listing depends on its size (moto sorts the whole bucket each time).
 DynamoDB: an item is written as it is stored (moto walks the service model for every number in it, 20 ms an item).
 """
 
@@ -42,11 +43,11 @@ class ShardState(kinesis.Shard):
         return found, last, max(1, int(behind_s * 1000)) if following else 0
 
     def get_max_sequence_number(self) -> int:
-        """The last record's number; 0 where there is none."""
+        """The last record's number; 0 if there is none."""
         return len(self.records)
 
     def get_min_sequence_number(self) -> int:
-        """The first record's number; 0 where there is none."""
+        """The first record's number; 0 if there is none."""
         return 1 if self.records else 0
 
 
@@ -141,7 +142,7 @@ def _list_objects_v2(self: Any, bucket: Any, prefix: str | None, delimiter: str 
 
 
 def _get_records(self: Any, stream_arn: str | None, shard_iterator: str, limit: int | None) -> Any:
-    """The next records; no next iterator where the shard is closed and read to its end."""
+    """The next records; no next iterator if the shard is closed and read to its end."""
     stream_name, shard_id, last_sequence_id = decompose_shard_iterator(shard_iterator)
     shard = self.describe_stream(stream_arn=stream_arn, stream_name=stream_name).get_shard(shard_id)
     records, last, behind_ms = shard.get_records(last_sequence_id, limit)
@@ -170,10 +171,10 @@ def _wire(value: Any) -> dict[str, Any]:
 
 
 def install() -> None:
-    """Replace what differs, in this process."""
+    """Install the corrections in this process."""
     backend: Any = kinesis.KinesisBackend
     backend.get_records = _get_records
-    backend._send_stream_metrics = lambda *_, **__: None  # CloudWatch's would grow for ever and nobody reads them
+    backend._send_stream_metrics = lambda *_, **__: None  # CloudWatch's metrics would grow for ever, and they are never read
     models: Any = kinesis
     models.Shard, models.Stream = ShardState, Stream
     keys: Any = _VersionedKeyStore

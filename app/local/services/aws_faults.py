@@ -1,8 +1,8 @@
-"""Failures of the AWS stand-in, by a seed: what S3, Kinesis and DynamoDB do wrong, and how often.
+"""Failures of the AWS stand-in, by a seed: kinds and rates of failures of S3, Kinesis and DynamoDB.
 
-Which calls fail is fixed: the n-th call of an operation meets the same fault in every run with the same seed and rates.
-Over HTTP on the stand-in's own port: POST /moto-api/instream-faults {"seed": ..., "s3": 0.05, ...}, GET (how often what
-struck so far), DELETE (nothing fails from now on).
+The failing calls are fixed: the n-th call of an operation meets the same fault in every run with the same seed and rates.
+Over HTTP on the stand-in's own port: POST /moto-api/instream-faults {"seed": ..., "s3": 0.05, ...}, GET (fault -> number of
+strikes so far), DELETE (no more faults).
 """
 
 import random
@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 
 import msgspec
 
@@ -21,7 +21,7 @@ TIMEOUT_S: Final = 11.0
 
 
 class AwsFault(StrEnum):
-    """What can go wrong."""
+    """The kinds of faults."""
 
     S3_ERROR = "s3_500"
     S3_SLOW_DOWN = "s3_503"
@@ -67,7 +67,7 @@ class FaultAnswer(NamedTuple):
 
 
 Call = Callable[[bytes], FaultAnswer]
-"""The real call, given its body."""
+"""The real call; its argument is the body."""
 _S3_KINDS: Final = {
     AwsFault.S3_ERROR: 0.3,
     AwsFault.S3_SLOW_DOWN: 0.3,
@@ -75,7 +75,7 @@ _S3_KINDS: Final = {
     AwsFault.S3_LOST: 0.16,
     AwsFault.S3_TIMEOUT: 0.04,
 }
-"""How the failures of S3 divide."""
+"""The shares of the failures of S3."""
 _PUT, _GET = "Kinesis.PutRecords", "Kinesis.GetRecords"
 
 
@@ -83,8 +83,8 @@ def operation_of(method: str, target: str) -> str:
     """The name of a call: `S3.PUT`, `Kinesis.PutRecords`, `DynamoDB.Query`.
 
     Args:
-        method: of the HTTP request.
-        target: its header X-Amz-Target; empty for S3.
+        method: the HTTP request's method.
+        target: the header X-Amz-Target; empty for S3.
     """
     service, _, name = target.partition(".")
     return f"{service.partition('_')[0]}.{name}" if name else f"S3.{method}"
@@ -117,7 +117,7 @@ def _possible(rates: Rates, operation: str) -> list[tuple[dict[AwsFault, float],
 
 
 class AwsFaults:
-    """The faults of one stand-in; none until told."""
+    """The faults of one stand-in; none before the first `set`."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._rates = Rates()
@@ -128,7 +128,7 @@ class AwsFaults:
 
     @property
     def struck(self) -> dict[AwsFault, int]:
-        """How often each fault struck."""
+        """Fault -> number of strikes."""
         with self._lock:
             return dict(self._struck)
 
@@ -154,21 +154,26 @@ class AwsFaults:
         return answer
 
     def _strike(self, kind: AwsFault, body: bytes, call: Call, chance: random.Random) -> tuple[bool, FaultAnswer | None]:
-        """Whether the fault had anything to do to the call, and the call's answer."""
-        if kind in _REFUSALS:
-            return True, _REFUSALS[kind]
-        if kind is AwsFault.S3_RESET:
-            return True, None
-        if kind is AwsFault.PAGE_TWICE:
-            return _page_twice(body, call)
-        if kind is AwsFault.PARTIAL:
-            return True, _partial(body, call, chance)
-        answer = call(body)
-        if kind is AwsFault.PUT_TWICE:
-            return True, call(body)
-        if kind is AwsFault.S3_TIMEOUT:
-            time.sleep(self._timeout_s)
-        return (True, None) if kind in _LOSES_ANSWER else (False, answer)
+        """Whether the fault changed anything, and the answer of the call."""
+        match kind:
+            case AwsFault.S3_ERROR | AwsFault.S3_SLOW_DOWN | AwsFault.DYNAMODB_ERROR | AwsFault.THROTTLED:
+                return True, _REFUSALS[kind]
+            case AwsFault.S3_RESET:
+                return True, None
+            case AwsFault.PAGE_TWICE:
+                return _page_twice(body, call)
+            case AwsFault.PARTIAL:
+                return True, _partial(body, call, chance)
+            case AwsFault.PUT_TWICE:
+                call(body)
+                return True, call(body)
+            case AwsFault.S3_LOST | AwsFault.S3_TIMEOUT | AwsFault.DYNAMODB_LOST:
+                call(body)
+                if kind is AwsFault.S3_TIMEOUT:
+                    time.sleep(self._timeout_s)
+                return True, None
+            case _:
+                assert_never(kind)
 
     def control(self, method: str, body: bytes) -> FaultAnswer:
         """The HTTP control."""
@@ -201,8 +206,7 @@ _REFUSALS: Final = {
     AwsFault.DYNAMODB_ERROR: _json_error(500, "InternalServerError", "The request processing has failed."),
     AwsFault.THROTTLED: _json_error(400, "ProvisionedThroughputExceededException", "Rate exceeded for shard."),
 }
-"""Kinds that answer in the call's place."""
-_LOSES_ANSWER: Final = frozenset({AwsFault.S3_LOST, AwsFault.S3_TIMEOUT, AwsFault.DYNAMODB_LOST})
+"""Kinds that answer instead of the call."""
 
 
 def _page_twice(body: bytes, call: Call) -> tuple[bool, FaultAnswer]:
@@ -216,7 +220,7 @@ def _page_twice(body: bytes, call: Call) -> tuple[bool, FaultAnswer]:
 
 
 def _partial(body: bytes, call: Call, chance: random.Random) -> FaultAnswer:
-    """Put some of the records; the others are answered as throttled or failed, where they stood."""
+    """Put some of the records; the others are answered as throttled or failed, at their places."""
     request: dict[str, Any] = msgspec.json.decode(body)
     records = request["Records"]
     refused = set(chance.sample(range(len(records)), chance.randint(1, max(1, len(records) - 1))))

@@ -1,4 +1,4 @@
-"""The Java that runs Kafka, and Kafka's jars: where they are, or what to do about it."""
+"""The Java that runs Kafka, and Kafka's jars: their folders, or the remedy if they are missing."""
 
 import os
 from importlib.util import find_spec
@@ -29,7 +29,7 @@ def java_binary() -> Path:
 
 
 def kafka_jars() -> Path:
-    """The folder of Kafka's jars: `.kafka` of this checkout, or what `INSTREAM_KAFKA_JARS` names.
+    """The folder of Kafka's jars: `.kafka` of this checkout, or the folder in `INSTREAM_KAFKA_JARS`.
 
     Raises:
         ConfigurationError: a setting in the environment does not fit.

@@ -5,7 +5,7 @@
     wait_ready(port)      returns when the broker answers API requests
 
 Tuned for one machine and a fast start: small heap, few internal partitions, no rebalance delay, no automatic topics.
-Nothing in it is tuned for less durability than the topics themselves ask for.
+No setting weakens the durability that the topics ask for.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ FAST_START: Final = (
     "-Xshare:auto",
 )
 MESSAGE_MARGIN_BYTES: Final = 1024 * 1024
-"""What a record batch needs around the largest message."""
+"""Bytes of a record batch around its largest message."""
 FORMAT_TIMEOUT_S: Final = 60
 PROBE_TIMEOUT_MS: Final = 5_000
 
@@ -47,8 +47,8 @@ def prepare(home: Path, ports: KafkaPorts, max_message_bytes: int) -> None:
     Idempotent: a formatted storage is kept with its data, the settings are written anew.
 
     Args:
-        home: folder of this broker alone: settings, `data/` and `log/`.
-        ports: where it listens, on 127.0.0.1 only.
+        home: a folder only for this broker: settings, `data/` and `log/`.
+        ports: the ports on 127.0.0.1.
         max_message_bytes: largest message that topics may allow.
 
     Raises:
@@ -85,7 +85,7 @@ async def wait_ready(port: int, timeout_s: float = 60) -> None:
     """Return when the broker on `port` lists itself in its metadata.
 
     Raises:
-        LocalStackError: it does not within `timeout_s` seconds.
+        LocalStackError: it does not list itself within `timeout_s` seconds.
     """
     from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 - slow to import
     from aiokafka.errors import KafkaError  # noqa: PLC0415
@@ -111,7 +111,7 @@ async def wait_ready(port: int, timeout_s: float = 60) -> None:
 
 
 async def _accepts(port: int) -> bool:
-    """Whether something listens; spares the client's own noisy retries."""
+    """Whether the port is open; avoids the client's own noisy retries."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -136,7 +136,7 @@ def _properties(home: Path, ports: KafkaPorts, max_message_bytes: int) -> str:
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.voters": f"1@{controller}",
         "log.dirs": home / "data",
-        # one broker: everything internal once
+        # one broker: one replica of each internal topic
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,
         "transaction.state.log.replication.factor": 1,
@@ -147,7 +147,7 @@ def _properties(home: Path, ports: KafkaPorts, max_message_bytes: int) -> str:
         "share.coordinator.state.topic.num.partitions": 1,
         "default.replication.factor": 1,
         "min.insync.replicas": 1,
-        # topics are made with their configuration or not at all
+        # topics are made only with their configuration
         "auto.create.topics.enable": "false",
         "delete.topic.enable": "true",
         "message.max.bytes": largest,
@@ -168,7 +168,7 @@ def _properties(home: Path, ports: KafkaPorts, max_message_bytes: int) -> str:
 
 
 def _log_properties(home: Path) -> str:
-    """Warnings and the few lines of a start to one file that is rolled, nothing to the console."""
+    """Log warnings and the few lines of a start to one rolling file, and nothing to the console."""
     return f"""status = error
 appender.file.type = RollingFile
 appender.file.name = file

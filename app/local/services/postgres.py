@@ -1,12 +1,12 @@
 """PostgreSQL from its wheel, as a plain child process: the engine behind the Redshift stand-in.
 
-Only the wheel's programs are used, not its Python interface: run by root that one makes a system user and opens the
-permissions of parent folders. PostgreSQL refuses to run as root, so root starts it as uid 65534 with the one capability to
-read through closed folders; nothing but the data folder itself changes its owner.
+Only the wheel's programs are used, not its Python interface: if root runs that interface, it makes a system user and opens
+the permissions of parent folders. PostgreSQL refuses to run as root, so root starts it as uid 65534 with one capability, to
+read through closed folders; only the data folder changes its owner.
 
-The server listens on 127.0.0.1 alone and has no Unix socket (their paths end at 107 bytes, HOME's may be longer). It trusts
-whoever connects, as the rest of the local stack does. fsync is off: what S3's stand-in held is gone after a loss of power
-anyway, and a killed process loses nothing without it.
+The server listens on 127.0.0.1 alone and has no Unix socket (their paths have at most 107 bytes, and HOME may be longer). It
+trusts every client, like the rest of the local stack. fsync is off: after a loss of power the data of S3's stand-in is gone
+anyway, and a killed process loses nothing without fsync.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ def _program(name: str) -> str:
 
 
 def _as_other_user() -> list[str]:
-    """What stands before a command so that it does not run as root; empty for everybody else.
+    """The words before a command that make it run without root; empty if we are not root.
 
     Raises:
         LocalStackError: root without `setpriv`.
@@ -67,9 +67,9 @@ def _as_other_user() -> list[str]:
 
 
 def init(data_dir: Path) -> None:
-    """Make a database cluster in `data_dir`; one that is there is left as it is.
+    """Make a database cluster in `data_dir`; an existing one stays as it is.
 
-    The cluster is made beside `data_dir` and renamed, so an interrupted `init` leaves nothing that looks finished.
+    The cluster is made beside `data_dir` and renamed, so an interrupted `init` leaves no folder that looks finished.
 
     Raises:
         LocalStackError: initdb failed (the text has its last words), or `data_dir` holds something else.
@@ -92,7 +92,7 @@ def init(data_dir: Path) -> None:
         raise LocalStackError(f"initdb failed in {data_dir}: {(done.stderr or done.stdout).strip()[-500:]}")
     try:
         if data_dir.exists():
-            data_dir.rmdir()  # an empty folder that somebody made for us; anything else is not ours to replace
+            data_dir.rmdir()  # replace an empty folder that a caller made; leave anything else alone
         making.rename(data_dir)
     except OSError as exc:
         shutil.rmtree(making, ignore_errors=True)
@@ -100,7 +100,7 @@ def init(data_dir: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Our environment without what would redirect PostgreSQL's programs."""
+    """Our environment without the variables that would redirect PostgreSQL's programs."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 
@@ -116,15 +116,15 @@ def url(port: int, database: str = "postgres") -> str:
 
 
 async def wait_ready(port: int, timeout_s: float = 30) -> None:
-    """Return once the server at `port` answers. Raises LocalStackError: it did not within `timeout_s`."""
+    """Return once the server at `port` answers. Raises LocalStackError: no answer within `timeout_s`."""
     await await_session(url(port), f"PostgreSQL at port {port}", timeout_s)
 
 
 async def await_session(address: str, name: str, timeout_s: float) -> None:
-    """Return once what speaks PostgreSQL's protocol at the libpq URL `address` opens a session.
+    """Return once the PostgreSQL server at the libpq URL `address` opens a session.
 
     Raises:
-        LocalStackError: it did not within `timeout_s`; the text has `name` and the last refusal.
+        LocalStackError: no session within `timeout_s`; the text has `name` and the last refusal.
     """
     refusal = "no attempt"
     try:

@@ -1,10 +1,11 @@
-"""What a command asks of the stack in a HOME: up, down, status. The work itself is the supervisor's.
+"""The calls of commands to the stack in a HOME: up, down, status. The supervisor does the work itself.
 
-A HOME without a supervisor may still have processes of one that was killed; `up` and `down` end exactly those that
-life.json names and that are provably the same (pid and start time).
+If a supervisor was killed, its processes may still run in HOME; `up` and `down` end exactly the processes that life.json
+names and that are provably the same (pid and start time).
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ POLL_S: Final = 0.1
 FIRST_SIGN_S: Final = 30
 """How long a supervisor may take to write its first record."""
 DOWN_TIMEOUT_S: Final = 90
-"""Longer than every patience of an orderly end together."""
+"""Longer than all patience times of an orderly end together."""
 
 
 class RoleStatus(msgspec.Struct, frozen=True):
@@ -55,6 +56,12 @@ class Status(msgspec.Struct, frozen=True):
     processes: list[RoleStatus]
 
 
+def end_in_order_when_told() -> None:
+    """Let SIGTERM and SIGHUP end this command like an error, so that a starting stack goes down with its command."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+
+
 def up(home: Home, say: Say) -> Stack:
     """Start the stack in `home`, or find it running; return when every role is ready.
 
@@ -68,7 +75,7 @@ def up(home: Home, say: Say) -> Stack:
     home.check_disk()
     lock = home.acquire()
     shown = 0
-    while lock is None:  # a stack that runs, somebody else's `up`, or one that is on its way down
+    while lock is None:  # a running stack, another `up` at work, or a stack that stops
         life = home.read_life()
         if life and find(life.supervisor):
             if life.state is State.READY:
@@ -81,19 +88,19 @@ def up(home: Home, say: Say) -> Stack:
         supervisor = _spawn_supervisor(home, lock.fileno())
     try:
         return _await_ready(home, supervisor, say)
-    except (KeyboardInterrupt, SystemExit):  # SystemExit: the command was told to end
+    except (KeyboardInterrupt, SystemExit):  # SystemExit: the command got SIGTERM
         say("interrupted: stopping what was started")
         down(home, say)
         raise
 
 
 def down(home: Home, say: Say) -> bool:
-    """Stop the stack in `home` and everything it left; nothing runs afterwards.
+    """Stop the stack in `home` and all its processes; none runs afterwards.
 
-    Returns: whether there was anything to stop.
+    Returns: whether something was stopped.
 
     Raises:
-        LocalStackError: somebody holds the lock who wrote no record.
+        LocalStackError: a process without a record holds the lock.
     """
     if not home.path.exists():
         return False
@@ -134,7 +141,7 @@ def down(home: Home, say: Say) -> bool:
 
 
 def status(home: Home) -> Status:
-    """What runs in `home` now."""
+    """The running processes in `home`."""
     life, stack = home.read_life(), read_stack(home)
     held = home.is_held()
     if life is None:
@@ -145,7 +152,7 @@ def status(home: Home) -> Status:
         state = "abandoned"
     processes = []
     for record in life.processes if life else []:
-        if record.name == SPARE:  # comes and goes with the collector's restarts, and serves nobody
+        if record.name == SPARE:  # starts and ends with the collector's restarts, and serves no requests
             continue
         restarts = stack.restarts.get(record.name, 0) if stack else 0
         log = str(home.logs / f"{record.name}.log")
@@ -160,7 +167,7 @@ def status(home: Home) -> Status:
 
 
 def _spawn_supervisor(home: Home, lock_fd: int) -> Started:
-    """Start the daemon: own session, no descriptor of ours but the lock, everything it says in HOME."""
+    """Start the daemon: a session of its own, no open descriptor but the lock, its output in files of HOME."""
     environment = in_capitals(os.environ) | {"INSTREAM_HOME": str(home.path)}
     environment.pop("INSTREAM_LOG_FORMAT", None)
     with (home.path / "supervisor.log").open("wb") as log_file:
@@ -177,7 +184,7 @@ def _await_ready(home: Home, supervisor: Started, say: Say) -> Stack:
         alive = find(supervisor) is not None
         life = home.read_life()
         if life and life.supervisor.pid != supervisor.pid:
-            life = None  # of an earlier life: ours has written nothing yet
+            life = None  # of an earlier life: this one has written nothing yet
         if life:
             shown = _show(life, shown, say)
         if life and life.state is State.READY:
@@ -189,7 +196,7 @@ def _await_ready(home: Home, supervisor: Started, say: Say) -> Stack:
 
 
 def _show(life: Life, shown: int, say: Say) -> int:
-    """Show what a life has done beyond the first `shown` lines. Returns: how many it has now."""
+    """Show a life's progress lines after the first `shown`. Returns: the number of lines now."""
     for line in life.progress[shown:]:
         say(line)
     return len(life.progress)
@@ -209,4 +216,4 @@ def _tell(process: psutil.Process, *, kill: bool) -> None:
         else:
             process.terminate()
     except psutil.NoSuchProcess:
-        return  # ended by itself, which is what was wanted
+        return  # ended by itself: done

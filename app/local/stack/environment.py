@@ -1,7 +1,7 @@
 """The environment of the local stack's processes: the settings' local values, the caller's own, and the addresses.
 
-The caller's `INSTREAM_*` variables win over the local values (`INSTREAM_JOIN_WINDOW_S=4 instream up`); addresses, folders,
-everything of AWS are the stack's own, so that a shell with real credentials cannot lead the local stack to the real AWS.
+The caller's `INSTREAM_*` variables win over the local values (`INSTREAM_JOIN_WINDOW_S=4 instream up`); addresses, folders
+and all AWS variables are the stack's own, so a shell with real credentials cannot lead the local stack to the real AWS.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from app.local.stack.settings import PORT_VARIABLES
 from app.variables import PREFIX, in_capitals
 
 ROLES: Final = ("collector", "bridge", "etl", "sink", "delivery", "audit")
-"""In the order of the events' way, which is also the order in which they are stopped."""
+"""In the order in which events pass them; they are stopped in the same order."""
 WORKERS: Final = ROLES[1:]
 SERVICES: Final = (
     Service("collector", PORT_VARIABLES["collector"], 8000),
@@ -34,7 +34,7 @@ LOCAL_VALUES: Final = {
     "INSTREAM_SLACK_S": "2",
     "INSTREAM_WRITE_KEYS": "demo:browser,demo-server:server",
 }
-"""What the local stack sets where the caller does not."""
+"""The local stack's values for variables that the caller does not set."""
 _AWS: Final = {
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local",
@@ -56,7 +56,7 @@ def stack_variables(home: Path, ports: Mapping[str, int], caller: Mapping[str, s
     Args:
         home: absolute path of the run state.
         ports: port of each of `SERVICES`.
-        caller: the environment of whoever said `up`.
+        caller: the environment of the command `up`.
     """
     given = in_capitals(caller)
     own = {name: value for name, value in given.items() if name.startswith(PREFIX) and name not in _OURS}
@@ -74,13 +74,16 @@ def stack_variables(home: Path, ports: Mapping[str, int], caller: Mapping[str, s
 
 
 def process_environment(caller: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a process: the caller's, less what would lead it elsewhere, with the stack's `variables`."""
+    """The whole environment of a process.
+
+    The caller's, without variables that lead elsewhere, with the stack's `variables`.
+    """
     kept = {name: value for name, value in in_capitals(caller).items() if not name.startswith((PREFIX, "AWS_", "PG"))}
     return kept | dict(variables)
 
 
 def role_variables(role: str, home: Path, ports: Mapping[str, int]) -> dict[str, str]:
-    """What one role's process has besides: its folder, its operations port, one thread for polars."""
+    """More variables of one role's process: its folder, its operations port, one thread for polars."""
     return _ONE_THREAD | {
         "INSTREAM_DATA_DIR": str(home / "data" / role),
         "INSTREAM_WEB_PORT": str(ports[f"{role}-web"]),

@@ -19,13 +19,13 @@ log = structlog.get_logger(__name__)
 AT_ONCE: Final = 3
 """Deaths in a row that are answered without delay."""
 BACKOFF: Final = Backoff(first_s=1.0, longest_s=30.0)
-"""After the deaths beyond those."""
+"""Delays after further deaths."""
 HEALTHY_S: Final = 60.0
 """A process that ran this long has recovered: its earlier deaths are forgotten."""
 
 
 class Deaths:
-    """How often a process died, and when to start it again; knows nothing of clocks or processes.
+    """The deaths of a process and the delays of its restarts; uses no clock and no process.
 
     Args:
         healthy_s: A process that ran this long has recovered: its earlier deaths are forgotten.
@@ -38,7 +38,7 @@ class Deaths:
     def delay_after(self, lived_s: float, code: int = 1) -> float:
         """Seconds to wait after a death of a process that ran `lived_s` seconds and ended with `code`.
 
-        One that was asked for (`app.crash.points`) says nothing of the process's health, and does not count.
+        A planned death (`app.crash.points`) proves nothing about the process's health, and does not count.
         """
         if code == crash_points.EXIT_CODE:
             return 0.0
@@ -57,34 +57,37 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     log: Path
     stop_signal: signal.Signals = signal.SIGTERM
     patience_s: float = 15.0
-    """How long it may take to end before it is killed."""
+    """Longest time for its end; then it is killed."""
     healthy_s: float = HEALTHY_S
-    """How long it runs before its earlier deaths are forgotten (`Deaths`)."""
+    """After this time its earlier deaths are forgotten (`Deaths`)."""
     fatal: bool = False
-    """Its death cannot be mended by starting it again."""
+    """A restart does not help after its death."""
 
 
 class Keeper:
     """One process and its restarts.
 
-    The process has /dev/null as its input and its log as both outputs, and inherits no other open file. Death is seen at
-    once, whatever its exit code or signal.
+    The process has /dev/null as its input and its log as both outputs, and inherits no other open file. Every death is seen
+    at once, with any exit code or signal.
     """
 
     def __init__(self, spec: ProcessSpec, clock: Clock, changed: Callable[[], None], lost: Callable[[str], None]) -> None:
-        """Keep what `spec` describes.
+        """Keep the process of `spec`.
 
         Args:
             spec: the process.
-            clock: measures how long it lived.
+            clock: measures the process's lifetime.
             changed: called after every start, when `pid` is new.
-            lost: called with the reason when a fatal process died, or nobody can keep the process; it is not started again.
+            lost: called with the reason if a fatal process died or the process cannot be kept; it is not started again.
         """
         self.spec = spec
         self.deaths = Deaths(spec.healthy_s)
         self.restarts = 0
         self.successor: Callable[[], asyncio.subprocess.Process | None] = lambda: None
-        """Gives a process that already runs, to go on with after a death; None where a new one must be started."""
+        """Gives a running process as the successor after a death; None if a new one must be started."""
+        self.variables: Callable[[], Mapping[str, str]] = dict
+        """Gives further variables of the environment; the keeper asks before every start, because they may have changed."""
+        self._variables: Mapping[str, str] = {}
         self._clock = clock
         self._changed = changed
         self._lost = lost
@@ -98,6 +101,11 @@ class Keeper:
         """The pid of the process, None while it does not run."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the process would be started in the same way now."""
+        return self._variables == self.variables()
+
     async def start(self) -> None:
         """Start the process, then keep it in the background until `stop`."""
         self._process = process = await self._spawn()
@@ -105,7 +113,7 @@ class Keeper:
         self._task = asyncio.create_task(self._keep_or_tell(process), name=f"keep {self.spec.name}")
 
     async def stop(self) -> None:
-        """End the process: its stop signal, and SIGKILL where that takes longer than its patience. Safe to call twice."""
+        """End the process: send its stop signal, and SIGKILL after its patience. Safe to call twice."""
         self._stopping.set()
         async with self._spawning:
             process = self._process
@@ -122,7 +130,7 @@ class Keeper:
             await self._task
 
     def release(self) -> asyncio.subprocess.Process | None:
-        """Keep the process no longer, without ending it: it is the caller's from now on. None where it does not run."""
+        """Hand the running process to the caller, who keeps it from now on. None if it does not run."""
         process = self._process
         if process is None or process.returncode is not None or self._task is None or self._stopping.is_set():
             return None
@@ -132,7 +140,7 @@ class Keeper:
         return process
 
     async def _keep_or_tell(self, process: asyncio.subprocess.Process) -> None:
-        """Keep it; what ends that before its time is told: a process that nobody starts again must not go unnoticed."""
+        """Keep the process; report an error in this task, because then the process is no longer restarted."""
         try:
             await self._keep(process)
         except Exception as exc:
@@ -156,7 +164,7 @@ class Keeper:
             process = again
 
     async def _start_again(self, lived_s: float, code: int) -> asyncio.subprocess.Process | None:
-        """The next process, after its delay; None where `stop` came first. A machine that cannot fork is asked again."""
+        """The next process, after its delay; None if `stop` came first. If the machine cannot fork, try again."""
         while not await self._stopped_within(delay_s := self.deaths.delay_after(lived_s, code)):
             async with self._spawning:
                 if self._stopping.is_set():
@@ -168,16 +176,17 @@ class Keeper:
                     log.error("process cannot be started", process=self.spec.name, error=str(exc))
                     lived_s, code = 0, 1
                     continue
-            self._changed()  # outside: a second process beside one that runs would be in its way for ever
+            self._changed()  # outside the try: a second process beside a running one would block it for ever
             log.info("process started again", process=self.spec.name, pid=process.pid, after_s=delay_s)
             return process
         return None
 
     async def _spawn(self) -> asyncio.subprocess.Process:
+        self._variables = dict(self.variables())
         with self.spec.log.open("ab") as log_file:
             return await asyncio.create_subprocess_exec(
                 *self.spec.command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=subprocess.STDOUT,
-                env=dict(self.spec.environment), cwd=self.spec.folder, start_new_session=True,
+                env={**self.spec.environment, **self._variables}, cwd=self.spec.folder, start_new_session=True,
             )  # fmt: skip
 
     async def _stopped_within(self, delay_s: float) -> bool:
@@ -194,7 +203,7 @@ class Keeper:
         try:
             process.send_signal(number)
         except ProcessLookupError:
-            return  # it ended meanwhile; wait() will say so
+            return  # it ended meanwhile; wait() returns
 
 
 def describe_exit(code: int) -> str:

@@ -1,13 +1,13 @@
-"""One life of a stack in its HOME: the folders, the lock, and the record of what runs.
+"""One life of a stack in its HOME: the folders, the lock, and the record of its processes.
 
-    lock        held by the supervisor for as long as it lives
-    life.json   what this life is and which processes it started; replaced at every change
+    lock        held by the supervisor while it lives
+    life.json   the state of this life and its processes; replaced at every change
     stack.json  the addresses, while the stack is up
     logs/       a file a process; the finished life's are kept as logs.old/
     data/       Kafka, PostgreSQL, each worker's RocksDB
 
-The stand-in for S3, Kinesis and DynamoDB has no disk: when it ends, Kafka and the warehouse hold half of a truth whose other
-half is gone. A life therefore begins with an empty `data/`, and the next `up` removes what the last one left.
+The stand-in for S3, Kinesis and DynamoDB has no disk: when it ends, Kafka and the warehouse have only half of the data. So a
+life begins with an empty `data/`: the next `up` removes the data of the last life.
 """
 
 import fcntl
@@ -24,13 +24,13 @@ from app.errors import LocalStackError
 
 LEAST_FREE_BYTES: Final = 2 * 1024**3
 KILLED_S: Final = 120.0
-"""Nothing but a process that hangs in the kernel takes so long to be gone behind a KILL."""
+"""Only a process that hangs in the kernel takes longer to end after a KILL."""
 SAME_START_S: Final = 2.0
-"""Start times are counted from a boot time that moves when the clock is set; a pid does not come back within this."""
+"""Start times are counted from a boot time that moves when the clock is set; a pid is not used again within this time."""
 
 
 class State(StrEnum):
-    """Where a life stands."""
+    """The phase of a life."""
 
     STARTING = "starting"
     READY = "ready"
@@ -39,7 +39,7 @@ class State(StrEnum):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A process that the supervisor started, and how to know it again: pids are reused, start times are not."""
+    """A process that the supervisor started; pid and start time identify it, because pids are reused."""
 
     name: str
     pid: int
@@ -53,9 +53,9 @@ class Life(msgspec.Struct, kw_only=True):
     supervisor: Started
     processes: list[Started] = []
     progress: list[str] = []
-    """What happened so far, a line each."""
+    """The progress so far, in lines."""
     failure: str | None = None
-    """Why it ended, where nobody asked it to."""
+    """The reason of an end that no command asked for."""
 
 
 class Home:
@@ -70,10 +70,10 @@ class Home:
         self.lock_file = self.path / "lock"
 
     def check_disk(self) -> None:
-        """Refuse a disk that a stack would fill.
+        """Refuse a disk that is almost full.
 
         Raises:
-            LocalStackError: less than 2 GiB are free where HOME is.
+            LocalStackError: less than 2 GiB are free on HOME's disk.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.path).free
@@ -84,7 +84,7 @@ class Home:
             )
 
     def acquire(self) -> IO[bytes] | None:
-        """The lock, as the open file that holds it; None while a supervisor has it."""
+        """The open file that holds the lock; None while a supervisor has it."""
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.lock_file.open("ab")
         try:
@@ -105,7 +105,7 @@ class Home:
         return False
 
     def read_life(self) -> Life | None:
-        """The last recorded life, or None where there was none."""
+        """The last recorded life, or None if there was none."""
         try:
             return msgspec.json.decode(self.life_file.read_bytes(), type=Life)
         except FileNotFoundError:
@@ -118,12 +118,12 @@ class Home:
         replace_file(self.life_file, msgspec.json.format(msgspec.json.encode(life)))
 
     def wipe(self) -> bool:
-        """Remove what a finished life left; its logs are kept as logs.old. Only for who holds the lock.
+        """Remove the files of a finished life; its logs are kept as logs.old. Call it only with the lock.
 
-        Returns: whether there was anything.
+        Returns: whether there were files.
 
         Raises:
-            LocalStackError: there is data that no stack of ours made.
+            LocalStackError: HOME has data that is not of a stack.
         """
         if self.life_file.exists():
             shutil.rmtree(self.path / "logs.old", ignore_errors=True)
@@ -141,14 +141,14 @@ class Home:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a reader sees the old or the new, never a part."""
+    """Put `content` at `path` so that a reader sees the old or the new content, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_bytes(content)
     beside.replace(path)
 
 
 def started(name: str, pid: int) -> Started:
-    """The record of the process `pid`, which must be alive or not yet waited for."""
+    """The record of the process `pid`; it must live, or be a zombie that was not waited for."""
     return Started(name, pid, psutil.Process(pid).create_time())
 
 
@@ -164,15 +164,15 @@ def find(record: Started) -> psutil.Process | None:
 
 
 def end_leftovers(life: Life, patience_s: float = 3) -> list[str]:
-    """End what a dead supervisor left running: TERM, then KILL; only processes that are provably the recorded ones.
+    """End the processes of a dead supervisor: TERM, then KILL; only processes that are provably the recorded ones.
 
-    Patience is short: together they have lost their supervisor, and with the next `up` their data. A killed process is
-    awaited for as long as the machine takes to end it.
+    Patience is short: the processes have lost their supervisor, and the next `up` removes their data. After a KILL the call
+    waits until the machine has ended the process.
 
     Returns: the names of those that still ran.
 
     Raises:
-        LocalStackError: one outlives even a KILL.
+        LocalStackError: a process lives on after a KILL.
     """
     living = [(record, process) for record in life.processes if (process := find(record)) is not None]
     for _, process in living:
@@ -194,4 +194,4 @@ def _signal(process: psutil.Process, *, kill: bool) -> None:
         else:
             process.terminate()
     except psutil.NoSuchProcess:
-        return  # ended by itself meanwhile, which is what was wanted
+        return  # ended by itself meanwhile: done

@@ -1,8 +1,8 @@
-"""Which loopback ports a stack listens on.
+"""The loopback ports of a stack.
 
-A port that the environment sets is taken or refused; one that it does not set starts at its usual number and moves to a free
-one. A stack claims each of its ports, for as long as it lives, by holding the UDP socket of the same number: so two stacks
-that start at once never choose alike, and a service that dies finds its port free when it is started again.
+A port that the environment sets is used or refused. Another port has its usual number, or a free one if that is taken. A
+stack claims each of its ports while it lives: it holds the UDP socket of the same number. So two stacks that start at once
+never choose the same port, and a restarted service finds its port free.
 """
 
 import random
@@ -14,7 +14,7 @@ from app.errors import LocalStackError
 
 HOST: Final = "127.0.0.1"
 FREE_RANGE: Final = range(20_000, 32_000)
-"""Below what Linux and macOS give to outgoing connections, which could otherwise sit on a port between two starts."""
+"""Below the ports of outgoing connections on Linux and macOS, which could otherwise take a port between two starts."""
 TRIES: Final = 500
 
 
@@ -23,9 +23,9 @@ class Service(NamedTuple):
 
     name: str
     variable: str | None = None
-    """The environment variable that sets its port; None where only the stack itself cares."""
+    """The environment variable that sets its port; None if only the stack itself uses the port."""
     usual: int | None = None
-    """Where it listens when nobody says otherwise; None for any free port."""
+    """The usual port; None means any free port."""
 
 
 class Claim(NamedTuple):
@@ -34,14 +34,14 @@ class Claim(NamedTuple):
     port: int
     holder: socket.socket
     moved: bool
-    """Whether the usual port was taken, so that an operator must hear of this one."""
+    """Whether the usual port was taken; then the stack shows this one to the operator."""
 
 
 _OWN: Final[list[Claim]] = []
 
 
 def claim(port: int) -> socket.socket | None:
-    """The socket that claims `port`, or None where somebody has it."""
+    """The socket that claims `port`, or None if the port is taken."""
     holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         holder.bind((HOST, port))
@@ -56,7 +56,7 @@ def claim(port: int) -> socket.socket | None:
 
 
 def claim_free() -> Claim:
-    """Any port that nobody has.
+    """Any free port.
 
     Raises:
         LocalStackError: hundreds of tries found none.
@@ -69,7 +69,7 @@ def claim_free() -> Claim:
 
 
 def own_port() -> int:
-    """Any port that nobody has; this process claims it until it ends, so nobody takes it before a service listens there.
+    """Any free port; this process claims it until its own end, so no other stack takes it before a service listens there.
 
     Raises:
         LocalStackError: as `claim_free`.
@@ -83,7 +83,7 @@ def claim_ports(services: Iterable[Service], set_ports: Mapping[str, int]) -> di
     """A claimed port for every service, by its name.
 
     Args:
-        services: what is to listen.
+        services: the services that will listen.
         set_ports: service -> the port that its variable sets; 0 asks for any free one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Asking a process over HTTP whether it answers, without more machinery than a socket."""
+"""Checks over HTTP whether a process answers, with only a socket."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,6 +25,6 @@ async def answers_ok(url: str) -> bool:
 
 
 async def await_true(ask: Callable[[], Awaitable[bool]], pause_s: float = 0.1) -> None:
-    """Return once `ask` says true; for as long as it takes, so wrap it in a timeout."""
+    """Return once `ask` returns True; without a limit, so wrap the call in a timeout."""
     while not await ask():  # noqa: ASYNC110 - another process answers: there is no event to wait for
         await asyncio.sleep(pause_s)

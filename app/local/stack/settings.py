@@ -1,7 +1,7 @@
-"""The settings of the local stack itself, which no role reads; `app.settings` has everything else.
+"""The settings of the local stack itself; no role reads them. `app.settings` has all others.
 
-A port that is set is taken or refused, 0 takes a free one; a port that is not set is the usual one, or a free one where that
-is taken.
+A port that is set is used or refused; 0 means a free one. A port that is not set is the usual one, or a free one if that is
+taken.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from app.settings import HOUR_S, KNOWN_NAMES, LEAST_S
 from app.variables import MOST_PORT, PREFIX, Variables, read
 
 PORTS: Final = ("collector", "kafka", "aws", "warehouse")
-"""What an operator may give a port."""
+"""The values that an operator may give a port."""
 PORT_VARIABLES: Final = {name: f"{PREFIX}{name.upper()}_PORT" for name in PORTS}
 """Service -> the variable of its port."""
 
@@ -36,7 +36,7 @@ class LocalStackSettings(Variables):
 
     @property
     def set_ports(self) -> dict[str, int]:
-        """Service -> its port, where one is set."""
+        """Service -> its port, if one is set."""
         ports: dict[str, int | None] = {name: getattr(self, f"{name}_port") for name in PORTS}
         return {name: port for name, port in ports.items() if port is not None}
 

@@ -1,4 +1,4 @@
-"""`stack.json`: where a running stack answers. The file is a contract; fields are added, never renamed."""
+"""`stack.json`: the addresses of a running stack. The file is a contract; fields are added, never renamed."""
 
 import json
 import os
@@ -20,13 +20,13 @@ class StackProcess(msgspec.Struct, frozen=True):
 
     role: str
     pid: int
-    """0 while there is none: it ended, and its successor is not started yet."""
+    """0 while the process has ended and its successor is not started yet."""
     log: str
     """Absolute path of its log."""
 
 
 class StackSettings(msgspec.Struct, frozen=True):
-    """What who sends traffic must know of the rules by which it is judged."""
+    """Settings that a traffic generator needs."""
 
     epoch: int
     partitions: int
@@ -64,10 +64,10 @@ class Stack(msgspec.Struct, kw_only=True):
     metrics: dict[str, str]
     """Role -> URL of its Prometheus page."""
     processes: list[StackProcess]
-    """Exactly the roles; what they need is under `infrastructure`."""
+    """Only the roles; their services are under `infrastructure`."""
     infrastructure: list[StackProcess]
     restarts: dict[str, int]
-    """Role or service -> how often it was started again."""
+    """Role or service -> number of restarts."""
     controls: dict[str, str] = {}
     """Stand-in (`aws`, `warehouse`) -> URL that takes failures on demand."""
     settings: StackSettings
@@ -75,7 +75,7 @@ class Stack(msgspec.Struct, kw_only=True):
     """The variables with which any command or program talks to this stack."""
 
     def write(self, home: Home) -> None:
-        """Put it in place, whole or not at all."""
+        """Write the whole file, or change nothing."""
         replace_file(home.stack_file, msgspec.json.format(msgspec.json.encode(self)))
 
     def pid_of(self, role: str) -> int | None:
@@ -84,7 +84,7 @@ class Stack(msgspec.Struct, kw_only=True):
         return known.get(role) or None
 
     def running_pid(self, role: str) -> int:
-        """The pid of a role or service that is to be sent a signal.
+        """The pid of a role or service, for a signal.
 
         Raises:
             LocalStackError: it does not run. A signal to pid 0 would go to the sender's own process group.
@@ -112,7 +112,7 @@ def read_stack(home: Home) -> Stack | None:
 
 
 def home_of_environment() -> Home:
-    """HOME as the environment says it (`INSTREAM_HOME`, default `.instream`).
+    """HOME from the environment (`INSTREAM_HOME`, default `.instream`).
 
     Raises:
         ConfigurationError: a setting of the local stack does not fit, or a variable is no setting.
@@ -122,7 +122,7 @@ def home_of_environment() -> Home:
 
 @contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Within the block the process has these variables too; afterwards its environment is what it was."""
+    """Within the block the process has these variables too; afterwards its environment is as before."""
     before = dict(os.environ)
     take_on(settings)
     try:
@@ -133,9 +133,9 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def enter(home: Home) -> bool:
-    """Take on the environment of the stack that runs in `home`, so that settings read afterwards lead to it.
+    """Take on the environment of the stack that runs in `home`, so that settings that are read later lead to it.
 
-    Returns: whether there is one; without it the environment stays as it is, which is how the commands work on AWS.
+    Returns: whether there is one. Without a stack the environment stays as it is; so commands work on AWS.
     """
     try:
         environment = json.loads(home.stack_file.read_bytes())["environment"]

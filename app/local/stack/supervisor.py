@@ -4,23 +4,18 @@
 
 `app.local.stack.control` starts it, detached, with HOME's lock in that descriptor.
 
-What depends on nothing starts at once, the rest as soon as what it needs answers:
-
-    AWS stand-in -> bucket, stream, registry table -> collector
-    Kafka -> topics                                           }-> five workers
-    PostgreSQL -> Redshift stand-in -> schema `analytics`
-
-The AWS stand-in has no disk: its death ends the life. Everything else is started again, on the same data and port; the
-collector by a spare that is warm (`app.local.stack.spare`).
+`app.local.stack.start_order` has the order of the start. The AWS stand-in has no disk: its death ends the life. Everything
+else is started again, on the same data and port, each role from the code tree that trees.json names
+(`app.local.stack.trees`); the collector by a spare that is warm (`app.local.stack.spare`).
 """
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,35 +23,28 @@ import psutil
 import structlog
 
 from app.clock import Clock, SystemClock
-from app.errors import LocalStackError
-from app.local.services import kafka, postgres
 from app.local.services.aws_faults import FAULTS_PATH
 from app.local.stack.environment import (
     ROLES,
     SERVICES,
     WORKERS,
     process_environment,
-    role_variables,
     stack_variables,
 )
-from app.local.stack.keeper import AT_ONCE, Keeper, ProcessSpec
+from app.local.stack.keeper import Keeper, ProcessSpec
 from app.local.stack.life import Home, Life, State, end_leftovers, started
 from app.local.stack.ports import HOST, Claim, claim_ports, release
-from app.local.stack.probe import answers_ok, await_true
 from app.local.stack.settings import read_local_settings
 from app.local.stack.spare import SPARE, Spare
 from app.local.stack.stack_file import Stack, StackProcess, StackSettings
+from app.local.stack.start_order import READY_TIMEOUT_S, StartOrder
+from app.local.stack.trees import Trees
 from app.settings import Settings, read_settings
 from app.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 
-READY_TIMEOUT_S: Final = 600
-"""How long the services, and then the workers, may take: only what hangs takes so long, and what dies is noticed before."""
-HEALTH_PATH: Final = "/moto-api/health"
-"""Of the AWS stand-in; its module is not imported for it, because it loads all of moto."""
 INFRASTRUCTURE: Final = ("aws", "kafka", "postgres", "warehouse")
-BIN: Final = Path(sys.executable).parent
 
 
 class Supervisor:
@@ -77,6 +65,7 @@ class Supervisor:
         self._claims: dict[str, Claim] = {}
         self._keepers: dict[str, Keeper] = {}
         self._spare: Spare | None = None
+        self._trees = Trees(home.path)
         self._end = asyncio.Event()
         self._environment: dict[str, str] = {}
         self._variables: dict[str, str] = {}
@@ -117,15 +106,11 @@ class Supervisor:
         os.environ.clear()
         os.environ.update(self._environment)
         settings = read_settings()
+        order = StartOrder(self._home, settings, ports, self._trees, self._keep)
         self._say("starting Kafka, PostgreSQL and the AWS stand-in")
-        async with asyncio.timeout(READY_TIMEOUT_S), asyncio.TaskGroup() as group:
-            group.create_task(self._start_aws_then_collector(settings, ports))
-            group.create_task(self._start_kafka(settings, ports))
-            group.create_task(self._start_warehouse(ports))
+        await order.start_services()
         self._say("starting the workers: " + ", ".join(WORKERS))
-        async with asyncio.timeout(READY_TIMEOUT_S), asyncio.TaskGroup() as group:
-            for role in WORKERS:
-                group.create_task(self._start_worker(role, ports))
+        await order.start_workers()
         self._life.state = State.READY
         self._write_stack()
         self._keep_spare()
@@ -151,51 +136,6 @@ class Supervisor:
                 self._say(f"port {service.usual} is taken: {service.name} listens on {port}")
         return {name: held.port for name, held in self._claims.items()}
 
-    async def _start_aws_then_collector(self, settings: Settings, ports: Mapping[str, int]) -> None:
-        from app.adapters.kinesis import KinesisBlockStream  # noqa: PLC0415 - boto3 loads while the stand-in starts
-        from app.adapters.registry import DynamoRegistry  # noqa: PLC0415
-        from app.adapters.s3 import S3ObjectStore  # noqa: PLC0415
-
-        command = [sys.executable, "-m", "app.local.services.aws", "--port", str(ports["aws"])]
-        keeper = await self._keep("aws", command, fatal=True)
-        await self._first_answer(keeper, await_true(lambda: answers_ok(self._endpoint + HEALTH_PATH)))
-        async with asyncio.TaskGroup() as group:
-            for adapter in (S3ObjectStore(settings), DynamoRegistry(settings), KinesisBlockStream(settings)):
-                group.create_task(adapter.ensure())
-        command = [sys.executable, "-m", "app.collector"]
-        keeper = await self._keep("collector", command, extra=role_variables("collector", self._home.path, ports))
-        await self._first_answer(keeper, await_true(lambda: answers_ok(f"http://{HOST}:{ports['collector']}/ready")))
-
-    async def _start_kafka(self, settings: Settings, ports: Mapping[str, int]) -> None:
-        folder = self._home.data / "kafka"
-        kafka_ports = kafka.KafkaPorts(ports["kafka"], ports["kafka-controller"])
-        await asyncio.to_thread(kafka.prepare, folder, kafka_ports, settings.max_message_bytes)
-        keeper = await self._keep("kafka", kafka.command(folder))
-        await self._first_answer(keeper, kafka.wait_ready(kafka_ports.broker, READY_TIMEOUT_S))
-        from app.adapters.kafka import ensure_topics  # noqa: PLC0415 - aiokafka loads while the broker starts
-
-        await ensure_topics(settings)
-
-    async def _start_warehouse(self, ports: Mapping[str, int]) -> None:
-        from app.adapters.warehouse_schema import migrate  # noqa: PLC0415
-        from app.local import redshift  # noqa: PLC0415
-
-        folder = self._home.data / "postgres"
-        await asyncio.to_thread(postgres.init, folder)
-        command = postgres.command(folder, ports["postgres"])
-        keeper = await self._keep("postgres", command, stop_signal=signal.SIGINT)
-        await self._first_answer(keeper, postgres.wait_ready(ports["postgres"], READY_TIMEOUT_S))
-        command = redshift.command(ports["warehouse"], ports["postgres"], control_port=ports["warehouse-control"])
-        keeper = await self._keep("warehouse", command)
-        url = self._variables["INSTREAM_WAREHOUSE_URL"]
-        await self._first_answer(keeper, redshift.wait_ready(url, READY_TIMEOUT_S))
-        await migrate(url)
-
-    async def _start_worker(self, role: str, ports: Mapping[str, int]) -> None:
-        command = [str(BIN / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "info"]
-        keeper = await self._keep(role, command, extra=role_variables(role, self._home.path, ports))
-        await self._first_answer(keeper, await_true(lambda: answers_ok(f"http://{HOST}:{ports[f'{role}-web']}/ready")))
-
     async def _keep(
         self, name: str, command: list[str], *, extra: Mapping[str, str] | None = None, fatal: bool = False,
         stop_signal: signal.Signals = signal.SIGTERM,
@@ -206,6 +146,8 @@ class Supervisor:
             healthy_s=read_local_settings().restart_healthy_s,
         )  # fmt: skip
         keeper = Keeper(spec, self._clock, self._record, self._fail)
+        if name in ROLES:
+            keeper.variables = partial(self._trees.variables, name)
         self._keepers[name] = keeper
         await keeper.start()
         return keeper
@@ -214,26 +156,9 @@ class Supervisor:
         """From now on a warm collector follows one that dies. Not before: `up` would take longer."""
         collector = self._keepers["collector"]
         self._spare = Spare(collector.spec, self._clock, self._record)
+        self._spare.variables = collector.variables
         collector.successor = self._spare.take
         self._spare.start()
-
-    async def _first_answer(self, keeper: Keeper, answer: Awaitable[None]) -> None:
-        """Wait for a process that was just started; give it up when it dies again and again.
-
-        Raises:
-            LocalStackError: it never answered; the text has the end of its log.
-        """
-        waiting = asyncio.ensure_future(answer)
-        try:
-            while not waiting.done():
-                if keeper.deaths.in_a_row >= AT_ONCE:
-                    raise LocalStackError(f"{keeper.spec.name} dies again and again; {_end_of(keeper.spec.log)}")
-                await asyncio.wait({waiting}, timeout=0.2)
-            waiting.result()
-        except TimeoutError as exc:
-            raise LocalStackError(f"{keeper.spec.name} does not answer; {_end_of(keeper.spec.log)}") from exc
-        finally:
-            waiting.cancel()
 
     # --- record
 
@@ -325,26 +250,6 @@ def _reasons(exc: BaseException) -> list[str]:
     if isinstance(exc, TimeoutError):
         return [f"the stack was not ready after {READY_TIMEOUT_S} s"]
     return [str(exc) or type(exc).__name__]
-
-
-def _end_of(path: Path) -> str:
-    """The last words in a log that say something, for an error text."""
-    lines = path.read_bytes()[-65_536:].decode(errors="replace").strip().splitlines()
-    words = [word for line in lines[-20:] if (word := _gist(line))]
-    return f"its last words in {path}:\n" + "\n".join(f"  {word[:300]}" for word in dict.fromkeys(words[-4:]))
-
-
-def _gist(line: str) -> str:
-    """A log line in short: of a JSON line the exception's end, or the event with its error."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return line.strip()
-    if not isinstance(entry, dict):
-        return line.strip()
-    if exception := entry.get("exception"):
-        return str(exception).strip().splitlines()[-1]
-    return " ".join(str(entry[name]) for name in ("event", "error", "reason") if name in entry)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The warehouse against what must be in it: every row of a run, field by field, and the ledger's counts."""
+"""Compares the warehouse with the expected result: every row of a run, field by field, and the ledger's counts."""
 
 import json
 import re
@@ -9,14 +9,13 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
-import psycopg
 
+from app.adapters.warehouse import Connection
 from app.local.traffic.expect import FLOWS, Expectations, ExpectedFate
 from app.local.traffic.rows import SELECTED, payload_of, row_of
 from app.local.traffic.send import SentEvent, SentMalformed, SentRequest
 
-Row = dict[str, Any]
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+WarehouseRow = dict[str, Any]
 CLOCK_MS: Final = 2
 """Rounding of two readings of one clock."""
 SHOWN: Final = 20
@@ -26,7 +25,7 @@ _TIMES: Final = frozenset({"occurred_at", "received_at", "engaged_at"})
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """How many there must be, and how many there are."""
+    """Expected and found numbers."""
 
     least: int
     most: int
@@ -34,7 +33,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Whether what was found is what must be."""
+        """Whether the found number is an expected one."""
         return self.least <= self.found <= self.most
 
 
@@ -67,7 +66,7 @@ class Comparison(msgspec.Struct, kw_only=True):
 
 
 async def compare(connection: Connection, run: str, sent: SentRequest, expected: Expectations) -> Comparison:
-    """Compare every row of `run` with what was sent; `sent` must have kept its bodies, and every batch be covered."""
+    """Compare every row of `run` with the sent lines. `sent` must have kept its bodies, and every batch must be covered."""
     found = {flow: await _rows(connection, run, flow) for flow in FLOWS}
     outcomes = await _outcomes(connection, list(sent.acknowledged_at_ms))
     counts = {flow: Bounds(least, most, len(found[flow])) for flow, (least, most) in expected.rows().items()}
@@ -106,7 +105,7 @@ async def latencies(connection: Connection, sent: SentRequest) -> dict[str, Late
 
 
 class Comparing:
-    """Goes through the rows of one run and notes what does not fit."""
+    """Goes through the rows of one run and notes differences."""
 
     def __init__(self, run: str, sent: SentRequest, expected: Expectations, result: Comparison) -> None:
         self._mark = re.compile(re.escape(run) + r"-m\d+")
@@ -114,10 +113,10 @@ class Comparing:
         self._expected = expected
         self._result = result
 
-    def compare(self, found: dict[str, list[Row]]) -> None:
+    def compare(self, found: dict[str, list[WarehouseRow]]) -> None:
         """Note every difference between `found` (flow -> rows) and the run."""
-        by_event: dict[str, list[tuple[str, Row]]] = defaultdict(list)
-        malformed: list[Row] = []
+        by_event: dict[str, list[tuple[str, WarehouseRow]]] = defaultdict(list)
+        malformed: list[WarehouseRow] = []
         for flow, rows in found.items():
             for row in rows:
                 if flow == "rejected" and row["kind"] == "malformed":
@@ -133,7 +132,7 @@ class Comparing:
             self._extra(times, f"{event_id}: was not sent and is part of {times} page views")
         self._malformed(malformed)
 
-    def _event(self, event_id: str, event: SentEvent, rows: list[tuple[str, Row]], taken: int) -> None:
+    def _event(self, event_id: str, event: SentEvent, rows: list[tuple[str, WarehouseRow]], taken: int) -> None:
         fates = self._expected.fates[event_id]
         if len(rows) + taken == 0:
             self._missing(f"{event_id}: has no row; it must be {_words(fates)}")
@@ -146,7 +145,7 @@ class Comparing:
         else:
             self._row(event_id, event, *rows[0])
 
-    def _row(self, event_id: str, event: SentEvent, flow: str, row: Row) -> None:
+    def _row(self, event_id: str, event: SentEvent, flow: str, row: WarehouseRow) -> None:
         detail = row.get("kind") or row.get("reason") or row.get("engagement_id")
         fates = self._expected.fates[event_id]
         if ExpectedFate(flow, detail) not in fates:
@@ -156,7 +155,7 @@ class Comparing:
         if not received.first_ms - CLOCK_MS <= row["received_at"] <= received.last_ms + CLOCK_MS:
             self._different(f"{event_id}: received_at {row['received_at']} is not in {received}")
         if flow == "rejected":
-            wanted: Row = {"event_type": event.facts.event_type}
+            wanted: WarehouseRow = {"event_type": event.facts.event_type}
             if not row["reason"]:
                 self._different(f"{event_id}: no rule says why it is a bot")
         else:
@@ -166,8 +165,8 @@ class Comparing:
             if row[name] != value:
                 self._different(f"{event_id}: {flow}.{name} is {_short(row[name])}, must be {_short(value)}")
 
-    def _malformed(self, rows: list[Row]) -> None:
-        by_mark: dict[str, list[Row]] = defaultdict(list)
+    def _malformed(self, rows: list[WarehouseRow]) -> None:
+        by_mark: dict[str, list[WarehouseRow]] = defaultdict(list)
         for row in rows:
             mark = self._mark.search(row["payload"])
             by_mark[mark.group() if mark else "?"].append(row)
@@ -183,7 +182,7 @@ class Comparing:
         for mark_text, left in by_mark.items():
             self._extra(len(left), f"malformed line {mark_text}: was not sent")
 
-    def _malformed_row(self, line: SentMalformed, row: Row) -> None:
+    def _malformed_row(self, line: SentMalformed, row: WarehouseRow) -> None:
         if not row["reason"].startswith(f"{line.fault}:"):
             self._different(f"malformed line {_short(line.body)}: reason {row['reason']!r} does not name {line.fault}")
         if not line.in_array and row["payload"] != payload_of(line):
@@ -206,7 +205,7 @@ class Comparing:
             self._result.examples.append(f"{kind}: {text}")
 
 
-async def _rows(connection: Connection, run: str, flow: str) -> list[Row]:
+async def _rows(connection: Connection, run: str, flow: str) -> list[WarehouseRow]:
     columns = SELECTED[flow]
     where = "event_id LIKE %s" if flow != "rejected" else "event_id LIKE %s OR payload LIKE %s"
     values = [f"{run}-%"] if flow != "rejected" else [f"{run}-%", f"%{run}-m%"]
@@ -214,7 +213,7 @@ async def _rows(connection: Connection, run: str, flow: str) -> list[Row]:
     return [_row(columns, values) async for values in cursor]
 
 
-def _row(columns: Sequence[str], values: Sequence[Any]) -> Row:
+def _row(columns: Sequence[str], values: Sequence[Any]) -> WarehouseRow:
     row = dict(zip(columns, values, strict=True))
     for name in _TIMES & row.keys():
         row[name] = _milliseconds(row[name]) if row[name] is not None else None
@@ -243,7 +242,7 @@ def _marks(part: Sequence[str]) -> str:
 
 
 def _sql(text: str) -> bytes:
-    """Text built from the names above; as bytes psycopg does not ask that it be a literal. Values are parameters."""
+    """A text built from the names above, as bytes, because psycopg takes only literals as str. Values are parameters."""
     return text.encode()
 
 
@@ -253,7 +252,7 @@ def _milliseconds(moment: datetime) -> int:
 
 
 def _quantiles(samples: list[tuple[float, int]]) -> Latency:
-    """Quantiles of values that each stand for some lines."""
+    """Quantiles of values; each value has a number of lines."""
     samples.sort()
     total = sum(lines for _, lines in samples)
 
@@ -268,7 +267,7 @@ def _quantiles(samples: list[tuple[float, int]]) -> Latency:
     return Latency(at(0.5), at(0.95), at(0.99), round(samples[-1][0], 1))
 
 
-def _places(rows: list[tuple[str, Row]]) -> str:
+def _places(rows: list[tuple[str, WarehouseRow]]) -> str:
     return f"{len(rows)} rows ({', '.join(flow for flow, _ in rows)})"
 
 

@@ -1,4 +1,4 @@
-"""What visitors, pages and hostile clients send."""
+"""Texts and values that visitors, pages and hostile clients send."""
 
 import random
 from typing import Final, NamedTuple
@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 
 class Browser(NamedTuple):
-    """A user agent and what it must be recognised as."""
+    """A user agent with its expected browser, system and device."""
 
     text: str
     browser: str | None
@@ -51,7 +51,7 @@ NASTY: Final = (
     "עברית مرحبا \u202eright to left", "zero\u0000byte", "lone \ud83d surrogate", "\u2028separators\u2029", "\ufeffmark",
     "Zürich — ”日本語”", "%00%0a", "\x1funit\x7f", "NaN", "1e309", "0x00", "true", "{}", "[]",
 )  # fmt: skip
-"""Texts that broke somebody's loader once; each is at most 48 bytes of UTF-8, so it fits every field."""
+"""Texts that have broken loaders; each has at most 48 bytes of UTF-8, so it fits every field."""
 
 _SECTIONS: Final = ("politics", "sport", "culture", "science", "business", "opinion", "travel")
 _REFERRERS: Final = (
@@ -69,7 +69,7 @@ def address(rng: random.Random) -> str:
 
 
 def text_or_nasty(rng: random.Random, text: str, nasty_share: float = 0.03) -> str:
-    """Mostly `text`, sometimes something that loaders trip over."""
+    """Mostly `text`, sometimes a text that breaks loaders."""
     return rng.choice(NASTY) if rng.random() < nasty_share else text
 
 
@@ -103,7 +103,7 @@ def page_url(rng: random.Random) -> tuple[str, str | None]:
 
 
 def referrer(rng: random.Random) -> str:
-    """Where the visitor came from; may be empty."""
+    """The visitor's referrer; may be empty."""
     return rng.choice(_REFERRERS)
 
 

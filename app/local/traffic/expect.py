@@ -1,9 +1,9 @@
-"""What every sent line must become, judged by when it was really sent and acknowledged.
+"""The expected result of every sent line, from the real times of its sending and its answer.
 
-The join goes by the collector's clock, which reads somewhere between a request's sending and its answer. Where every moment
-in those intervals leads to the same end, that end is certain; where a stall made more than one possible, any of them is
-right and the event counts as unsure. A caller that knows the moments themselves gives them (`ExpectedArrival`): then only
-blocks that reached Kinesis too late leave a doubt.
+The join uses the collector's clock at a moment between a request's sending and its answer. If every moment of these
+intervals leads to the same result, the result is certain. If a stall allows more than one result, any of them is right and
+the event counts as unsure. A caller that knows the exact moments gives them (`ExpectedArrival`): then only blocks that
+reached Kinesis too late are unsure.
 """
 
 from collections import Counter, defaultdict
@@ -25,36 +25,37 @@ MAX_CORNERS: Final = 10
 
 
 class ExpectedArrival(NamedTuple):
-    """When the copy of an event that counts was received, ms; from when to when where that is not known."""
+    """The time when the copy of an event that counts was received, ms; an interval if the moment is not known."""
 
     first_ms: int
     last_ms: int
     is_late: bool
-    """It reached Kinesis later than the slack after that: its page view may have been decided without it (rule J3)."""
+    """The copy reached Kinesis later than that time plus the slack: its page view may have been decided without it (rule
+    J3)."""
 
 
 class ExpectedFate(msgspec.Struct, frozen=True):
-    """What may become of an event."""
+    """A possible result of an event."""
 
     flow: str | None
-    """The flow that has its row; None for a second that became part of its first's."""
+    """The flow that has its row; None if the event is a second that is part of its first's row."""
     detail: str | None = None
     """An engagement's reason; for a page view the event_id of the second it took; `bot`."""
 
 
 class Expectations(msgspec.Struct):
-    """What must be found."""
+    """The expected result of a run."""
 
     fates: dict[str, set[ExpectedFate]]
-    """event_id -> what may become of it; one where it is certain."""
+    """event_id -> its possible results; only one if it is certain."""
     malformed: int
     duplicates: int
     unsure_lines: int
-    """Lines that may be in the pipeline once more than sent, after a failed attempt."""
+    """Lines that may be in the pipeline once more, after a failed attempt."""
 
     @property
     def unsure_events(self) -> int:
-        """Events of which more than one fate is right."""
+        """Events with more than one right result."""
         return sum(len(fates) > 1 for fates in self.fates.values())
 
     def rows(self) -> dict[str, tuple[int, int]]:
@@ -76,7 +77,7 @@ class Expectations(msgspec.Struct):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a run sent and what must come of it, in numbers; a pair is a least and a most where a stall left a doubt."""
+    """The sent lines of a run and the expected result, in numbers; a pair is a least and a most, after a stall."""
 
     lines: int
     requests: int
@@ -93,12 +94,12 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def expect(sent: SentRequest, timing: Timing, arrived: Mapping[str, ExpectedArrival] | None = None) -> Expectations:
-    """What must become of everything in `sent` on a stack that joins by `timing`.
+    """The expected result of all lines in `sent` on a stack that joins by `timing`.
 
     Args:
         sent: the run.
         timing: the join's rules.
-        arrived: event id -> when it was really received, where that is known.
+        arrived: event id -> the exact time of its receipt, if known.
     """
     fates: dict[str, set[ExpectedFate]] = {}
     views: dict[str, tuple[list[SentEvent], list[SentEvent]]] = defaultdict(lambda: ([], []))
@@ -139,7 +140,7 @@ def _judge(
     firsts: list[SentEvent], seconds: list[SentEvent], timing: Timing, fates: dict[str, set[ExpectedFate]],
     arrived: Mapping[str, ExpectedArrival],
 ) -> None:  # fmt: skip
-    """Add the fates of one page view's events: those of every corner of their intervals, and of a block that came late."""
+    """Add the results of one page view's events: for every corner of their intervals, and for a late block."""
     events = [*firsts, *seconds]
     known = [found for event in events if (found := arrived.get(event.facts.event_id)) is not None]
     moments: list[Sequence[int]] = [_moments(event, arrived) for event in events]
@@ -165,7 +166,7 @@ def _moments(event: SentEvent, arrived: Mapping[str, ExpectedArrival]) -> Sequen
 def _settle(
     firsts: list[SentEvent], seconds: list[SentEvent], received: dict[str, int], timing: Timing
 ) -> dict[str, ExpectedFate]:
-    """The fates of one page view's events, each received at one moment: the join in a dozen lines."""
+    """The results of one page view's events, each received at one moment: the join in a dozen lines."""
 
     def by_time(event: SentEvent) -> tuple[int, str]:
         return received[event.facts.event_id], event.facts.event_id
@@ -188,7 +189,7 @@ def _settle(
 
 
 def _admit_late_block(first: SentEvent, second: SentEvent, timing: Timing, fates: dict[str, set[ExpectedFate]]) -> None:
-    """Admit what a block that reached Kinesis after the slack may become: its answer came late too."""
+    """Allow the results of a block that reached Kinesis after the slack: its answer came late too."""
     opened, closed = first.received, second.received
     after_ms = (timing.window_s + timing.grace_s + timing.slack_s) * 1000
     if closed.last_ms > opened.first_ms + after_ms:
@@ -200,7 +201,7 @@ def _admit_late_block(first: SentEvent, second: SentEvent, timing: Timing, fates
 
 
 def _admit_any_order(firsts: list[SentEvent], seconds: list[SentEvent], fates: dict[str, set[ExpectedFate]]) -> None:
-    """Admit what a page view may come to when some of its blocks came after it was decided: still one end for each event."""
+    """Allow the results of a page view if some of its blocks came after its decision: still one result for each event."""
     if not firsts or not seconds:
         return
     for first in firsts:

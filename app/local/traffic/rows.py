@@ -36,7 +36,7 @@ _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 def row_of(event: SentEvent, second: SentEvent | None) -> dict[str, Any]:
-    """The columns that an event's row must have; of a page view with those of the second that it took."""
+    """The columns that an event's row must have; a page view has its second's columns too."""
     sent = storable(json.loads(event.body))
     row = _own_columns(sent) | {"browser": event.agent.browser, "device": event.agent.device}
     if "url" in row and row.get("campaign_id") is None:

@@ -13,17 +13,18 @@ from app.local.traffic.expect import Expectations, expect
 from app.local.traffic.schedule import requests, schedule
 from app.local.traffic.send import GIVE_UP_S, Sender, SentRequest
 from app.local.traffic.stories import Author, Timing
+from app.progress import Bar, ProgressLines
 
 LEAD_MS: Final = 200
-"""Between the decision to start and offset 0."""
+"""Time between the decision to start and offset 0."""
 
 
 LATEST_S: Final = 3
-"""How much later than every bound of the join the last second comes, roughly."""
+"""The last second comes about so much later than every bound of the join."""
 
 
 class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send."""
+    """The traffic of a run."""
 
     events: int
     """Lines, resent ones included."""
@@ -32,11 +33,11 @@ class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     keep_bodies: bool = False
     patience_s: float = GIVE_UP_S
-    """How long a request may be refused or unanswered before it, and the run, is given up."""
+    """If a request is refused or unanswered for so long, the run is given up."""
 
 
 class TrafficRun(msgspec.Struct, frozen=True):
-    """What was sent and what must become of it."""
+    """The sent lines and the expected result."""
 
     run: str
     """Start of every id of the run."""
@@ -56,8 +57,17 @@ def expected_s(stack: Stack, plan: TrafficPlan) -> float:
     return plan.events / plan.rate + rules.join_window_s + rules.join_grace_s + rules.slack_s + LATEST_S
 
 
-async def run_traffic(stack: Stack, plan: TrafficPlan, progress: Callable[[int], None] | None = None) -> TrafficRun:
+async def run_traffic(
+    stack: Stack, plan: TrafficPlan, progress: Callable[[int], None] | None = None,
+    has_ended: Callable[[], bool] = lambda: False,
+) -> TrafficRun:  # fmt: skip
     """Send a run to a stack, in real time: the last second comes a window, a grace and some seconds after its first.
+
+    Args:
+        stack: where to.
+        plan: how much, how fast.
+        progress: called with the number of lines acknowledged so far.
+        has_ended: ends the run before all events of the plan are sent, once it says yes.
 
     Raises:
         LocalStackError: the collector refused or lost something.
@@ -67,5 +77,21 @@ async def run_traffic(stack: Stack, plan: TrafficPlan, progress: Callable[[int],
     author = Author(plan.seed, run, started_at_ms, timing_of(stack))
     sender = Sender(stack.collector_url, started_at_ms, keep_bodies=plan.keep_bodies, patience_s=plan.patience_s)
     await asyncio.sleep(LEAD_MS / 1000)
-    sent = await sender.run(requests(schedule(author, plan.events, plan.rate), plan.seed), progress)
+    sent = await sender.run(requests(schedule(author, plan.events, plan.rate, has_ended), plan.seed), progress)
     return TrafficRun(run, sent, expect(sent, timing_of(stack)))
+
+
+async def send_run(stack: Stack, plan: TrafficPlan, say: ProgressLines) -> TrafficRun:
+    """Send a run, and show its progress.
+
+    Raises:
+        LocalStackError: the collector refused or lost something.
+    """
+    last_s = stack.settings.join_window_s + stack.settings.join_grace_s
+    say(
+        f"sending {plan.events:,} lines in about {expected_s(stack, plan):.0f} s: second events come up to {last_s:g} s "
+        "after their page views"
+    )
+    with Bar(say, "lines are acknowledged") as bar:
+        bar(0, plan.events)
+        return await run_traffic(stack, plan, lambda lines: bar(lines, plan.events))

@@ -4,14 +4,14 @@ import gzip
 import heapq
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Final, NamedTuple
 
 from app.local.traffic.stories import LINES_A_STORY, RESENT_SHARE, Author, Channel, Line
 
 TICK_S: Final = 0.2
-"""Lines of one sender that are due within a tick travel in one request."""
+"""Lines of one sender that are due within this time travel in one request."""
 MAX_LINES: Final = 500
 SERVER_KEY: Final = "demo-server"
 BROWSER_KEY: Final = "demo"
@@ -27,16 +27,24 @@ class Request(NamedTuple):
     body: bytes
 
 
-def schedule(author: Author, events: int, rate: float) -> Iterator[Line]:
+def schedule(author: Author, events: int, rate: float, has_ended: Callable[[], bool] = lambda: False) -> Iterator[Line]:
     """Exactly `events` lines in order of time, about `rate` a second while stories begin; resent ones included.
 
-    What is resent follows its first copy by 0.3 to 1.5 seconds.
+    A resent line follows its first copy by 0.3 to 1.5 seconds.
+
+    Args:
+        author: writes the stories.
+        events: the number of lines; there are fewer if `has_ended` says so before.
+        rate: lines a second.
+        has_ended: asked before every story; after a yes no other begins, and those that have begun come to their end.
     """
     rng = author.rng
     waiting: list[tuple[float, int, Line]] = []
     order = count()
     planned = 0
     for story in count():
+        if has_ended():
+            break
         at_s = story * LINES_A_STORY / rate
         while waiting and waiting[0][0] <= at_s:
             yield heapq.heappop(waiting)[2]

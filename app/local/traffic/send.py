@@ -1,4 +1,4 @@
-"""The HTTP client: sends requests when they are due, again where it must, and notes what really happened."""
+"""The HTTP client: sends requests when they are due, repeats failed ones, and notes the real times."""
 
 import asyncio
 import time
@@ -18,13 +18,13 @@ log = structlog.get_logger(__name__)
 
 CONNECTIONS: Final = 64
 GIVE_UP_S: Final = 120.0
-"""A request that is refused or unanswered for this long is given up, and with it the run, unless told otherwise."""
+"""If a request is refused or unanswered for so long, the run is given up; a caller may set another time."""
 RETRY_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 PAUSE_S: Final = 0.25
 
 
 class Interval(msgspec.Struct):
-    """Between which moments (ms) the collector received an event: the union over its copies."""
+    """The interval (ms) in which the collector received an event: the union over its copies."""
 
     first_ms: int
     last_ms: int
@@ -36,11 +36,11 @@ class Interval(msgspec.Struct):
 
 
 class SentEvent(msgspec.Struct):
-    """A logical event: what it is, when it was received, and how many of its copies the collector kept."""
+    """A logical event, the interval of its receipt, and the number of its copies that the collector kept."""
 
     facts: EventFacts
     body: bytes
-    """Its line as sent; empty where the run keeps no bodies."""
+    """The sent line; empty if the run keeps no bodies."""
     agent: Browser
     received: Interval
     copies: int = 1
@@ -92,9 +92,9 @@ class Sender:
 
         Args:
             collector_url: without a slash at its end.
-            started_at_ms: the moment (ms since the epoch) at which offset 0 is.
-            keep_bodies: keep what was sent, so that the warehouse can be compared field by field.
-            patience_s: how long a request may be refused or unanswered.
+            started_at_ms: the moment (ms since the epoch) of offset 0.
+            keep_bodies: keep the sent lines, so that the warehouse can be compared field by field.
+            patience_s: longest time that a request may be refused or unanswered.
         """
         self._url = collector_url
         self._keep_bodies = keep_bodies
@@ -146,7 +146,10 @@ class Sender:
             progress(sent.lines)
 
     async def _until_kept(self, session: aiohttp.ClientSession, request: Request) -> _Outcome:
-        """Post until the collector says that it kept the lines; the answer, and from when to when that may have been."""
+        """Post until the collector says that it kept the lines.
+
+        Returns: the answer, and the interval in which the lines were kept.
+        """
         first_ms, unsure = _now_ms(), 0
         give_up = time.monotonic() + self._patience_s
         while True:

@@ -1,4 +1,4 @@
-"""Stories: what one visitor does on one page, as events at offsets from its start.
+"""Stories: the acts of one visitor on one page, as events at offsets from its start.
 
 Shares are of all lines: page views 30 %, seconds for 70 % of them, ad impressions and clicks ~30 %, redirects 5 %, bots 5 %,
 malformed 2 %, resent 5 %. Of the seconds some are late, some come just before their first, some twice, some without a first.
@@ -15,7 +15,7 @@ import msgspec
 from app.local.traffic import content
 
 LINES_A_STORY: Final = 3.21
-"""Lines that a story comes to on average, with its share of bots, noise and resent lines."""
+"""Average number of lines of a story, with its share of bots, noise and resent lines."""
 SECOND_SHARE: Final = 0.70
 LATE_SHARE: Final = 0.05
 REORDERED_SHARE: Final = 0.04
@@ -35,7 +35,7 @@ class Timing(msgspec.Struct, frozen=True):
 
     @property
     def late_after_s(self) -> float:
-        """How long after its first a second is sent that must be too late, whatever stalls."""
+        """A second that must be too late is sent so long after its first; no stall can make it early."""
         return self.window_s + self.grace_s + 4
 
     @property
@@ -45,14 +45,14 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class Channel(Enum):
-    """By which key a line is sent."""
+    """The key with which a line is sent."""
 
     SERVER = "server"
     BROWSER = "browser"
 
 
 class EventFacts(msgspec.Struct):
-    """What expectations need to know of a logical event, however often it is sent."""
+    """The facts of a logical event that expectations need; the event may be sent several times."""
 
     event_id: str
     event_type: str
@@ -75,11 +75,11 @@ class Line(NamedTuple):
     only_ndjson: bool = False
     """Its bytes are no JSON value, so they cannot be an element of an array."""
     once: bool = False
-    """Never resent: a later copy that counts instead of the first would blur what must become of it."""
+    """Never resent: if a later copy counted instead of the first, the expected result would be unsure."""
 
 
 class Visitor(NamedTuple):
-    """Who acts in a story."""
+    """The visitor of a story."""
 
     visitor_id: str
     channel: Channel
@@ -96,9 +96,9 @@ class Author:
 
         Args:
             seed: decides everything but the ids.
-            run: starts every id, so that two runs of one seed do not meet in the dedup window.
+            run: the start of every id, so that two runs of one seed have no common ids in the dedup window.
             started_at_ms: client clock at offset 0, for occurred_at.
-            timing: by which the stack will judge the seconds.
+            timing: the join's rules on the stack.
         """
         self.rng = random.Random(seed)
         self._run = run
@@ -235,7 +235,7 @@ class Author:
         if rng.random() < 0.1:
             event["campaign_id"] = content.text_or_nasty(rng, rng.choice(content.CAMPAIGNS), 0.1)
         if rng.random() < 0.01:
-            event["scroll_pct"] = 7  # not a field of this type: it belongs into properties
+            event["scroll_pct"] = 7  # no field of this type: it goes into properties
         return event
 
     def _second(self, page_view: str) -> dict[str, Any]:

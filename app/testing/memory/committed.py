@@ -1,20 +1,20 @@
-"""What the warehouse in memory holds, as a value."""
+"""The content of the warehouse in memory, as a value."""
 
 from collections.abc import Iterable
 
 import msgspec
 
 from app.core.delivery.statements import LOADED, QUARANTINED, LogRow
-from app.testing.memory.copied_files import Row
+from app.testing.memory.copied_files import CopiedRow
 
 
 class Committed(msgspec.Struct, frozen=True):
     """Everything that is committed at a moment; a later moment is another value, so that a snapshot is just a reference."""
 
-    tables: dict[str, tuple[Row, ...]]
+    tables: dict[str, tuple[CopiedRow, ...]]
     log: tuple[LogRow, ...] = ()
 
-    def with_rows(self, table: str, rows: Iterable[Row]) -> "Committed":
+    def with_rows(self, table: str, rows: Iterable[CopiedRow]) -> "Committed":
         """This and more rows of a table."""
         return msgspec.structs.replace(self, tables=self.tables | {table: (*self.tables[table], *rows)})
 

@@ -1,4 +1,4 @@
-"""What a COPY reads, for the warehouse in memory: the manifest and the files that it names, as real bytes."""
+"""The input of a COPY, for the warehouse in memory: the manifest and the files that it names, as real bytes."""
 
 from typing import Any, Final
 
@@ -12,13 +12,13 @@ from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import BY_NAME, ColumnKind
 from app.errors import FormatInvalid, ObjectMissing, ServiceUnavailable, WarehouseError
 
-Row = dict[str, Any]
+CopiedRow = dict[str, Any]
 
 _INTERNAL: Final = "XX000"
 _TOO_LONG: Final = 1204
 _UNREADABLE: Final = 1214
 _UTF8_MOST: Final = 4
-"""Bytes of one character at most."""
+"""Most bytes of one character."""
 
 
 class _CopyMeta(msgspec.Struct):
@@ -47,13 +47,13 @@ class FileRefused(WarehouseError):
 
 
 class CopiedFiles:
-    """Reads files of one bucket; what was decoded once is kept, for a search for bad files copies the same ones again."""
+    """Reads files of one bucket; decoded files are kept, because a search for bad files copies the same ones again."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._decoded: dict[tuple[str, int, bytes], tuple[Row, ...] | LoadError | WarehouseError] = {}
+        self._decoded: dict[tuple[str, int, bytes], tuple[CopiedRow, ...] | LoadError | WarehouseError] = {}
 
-    async def rows(self, output: str, version: int, manifest_url: str) -> list[Row]:
+    async def rows(self, output: str, version: int, manifest_url: str) -> list[CopiedRow]:
         """The rows of every file in a manifest, in its order; their columns are of a version.
 
         Raises:
@@ -65,7 +65,7 @@ class CopiedFiles:
             entries = read(_manifest_decoder, body or b"", manifest_url).entries
         except FormatInvalid as exc:
             raise WarehouseError(_INTERNAL, f"Manifest file is not in correct json format: {exc}") from exc
-        rows: list[Row] = []
+        rows: list[CopiedRow] = []
         for entry in entries:
             length = entry.meta.content_length if entry.meta else None
             if (file := await self._read(entry.url, length, mandatory=entry.mandatory)) is not None:
@@ -88,7 +88,7 @@ class CopiedFiles:
             raise WarehouseError(_INTERNAL, f"File size mismatch: {url} has {len(body)} bytes, the manifest says {length}")
         return body
 
-    def _decode(self, output: str, version: int, body: bytes, url: str) -> tuple[Row, ...]:
+    def _decode(self, output: str, version: int, body: bytes, url: str) -> tuple[CopiedRow, ...]:
         if (output, version, body) not in self._decoded:
             self._decoded[output, version, body] = _decoded(output, version, body)
         found = self._decoded[output, version, body]
@@ -99,8 +99,8 @@ class CopiedFiles:
         return found
 
 
-def _decoded(output: str, version: int, body: bytes) -> tuple[Row, ...] | LoadError | WarehouseError:
-    """The rows, or what the warehouse says of the file."""
+def _decoded(output: str, version: int, body: bytes) -> tuple[CopiedRow, ...] | LoadError | WarehouseError:
+    """The rows, or the warehouse's error for the file."""
     text = BY_NAME[output].format.value.startswith("tsv")
     if text and not body:
         return ()
@@ -114,7 +114,7 @@ def _decoded(output: str, version: int, body: bytes) -> tuple[Row, ...] | LoadEr
     return _too_long(output, rows) or rows
 
 
-def _too_long(output: str, rows: tuple[Row, ...]) -> LoadError | None:
+def _too_long(output: str, rows: tuple[CopiedRow, ...]) -> LoadError | None:
     """The first text that is longer than the table takes."""
     bounds = [(column.name, column.max_bytes) for column in BY_NAME[output].columns if column.kind is ColumnKind.STRING]
     for line, row in enumerate(rows, 1):

@@ -1,4 +1,4 @@
-"""What the sessions of the warehouse in memory have in common: what is committed, who waits, what was refused."""
+"""The common part of the sessions of the warehouse in memory: committed rows, waiting sessions, refused files."""
 
 from typing import Protocol
 
@@ -31,11 +31,11 @@ class Database(Hooked):
         self.tables: dict[str, tuple[FoundColumn, ...]] = {
             table.name: tuple(map(found_as, table.columns)) for table in TABLES
         }
-        """The tables and columns that there are: take some away to have an older warehouse."""
+        """The existing tables and columns: remove some to get an older warehouse."""
         self.log_lock = TableLock()
-        """Of delivery_log: reading or changing it shares it, `lock` has it alone."""
+        """The lock of delivery_log: a read or change shares it, `lock` takes it alone."""
         self.load_errors: list[tuple[int, int, LoadError]] = []
-        """Session, number of the COPY, and what was wrong."""
+        """Session, number of the COPY, and the fault."""
         self.sessions: list[Connected] = []
-        """Those that are open, oldest first."""
+        """Open sessions, oldest first."""
         self.copies_made = 0

@@ -1,4 +1,4 @@
-"""The engine of a partition's store in memory: what a simulation opens, closes, kills, copies and rolls back."""
+"""The engine of a partition's store in memory: a simulation opens, closes, kills, copies and rolls it back."""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ Families = dict[str, dict[bytes, bytes]]
 
 
 class Disk:
-    """Databases by name; what was written to one stays when the process that had it open is gone."""
+    """Databases by name; written entries stay when the process that had the database open is gone."""
 
     def __init__(self) -> None:
         self._databases: dict[str, Families] = {}
@@ -20,7 +20,7 @@ class Disk:
         """The database of that name, made if missing.
 
         Raises:
-            BlockingIOError: somebody has it open, and would not see what is written to it.
+            BlockingIOError: another process has it open, and would not see new entries.
         """
         if name in self._in_use:
             raise BlockingIOError(f"database {name} is open already")
@@ -32,11 +32,11 @@ class Disk:
         self._in_use.discard(name)
 
     def remove(self, name: str) -> None:
-        """Delete a database; one that is not there is no error."""
+        """Delete a database; a missing one is no error."""
         self._databases.pop(name, None)
 
     def names(self) -> list[str]:
-        """The databases there are."""
+        """The existing databases."""
         return sorted(self._databases)
 
     def snapshot(self, name: str) -> Families:
@@ -88,7 +88,7 @@ class MemoryEngine:
         del self._open()[family]
 
     def get(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The value of each key, None where there is none; in the keys' order."""
+        """The value of each key, None if there is none; in the keys' order."""
         values = self._open()[family]
         return [values.get(key) for key in keys]
 
@@ -121,11 +121,11 @@ class MemoryEngine:
         self._open()[family].update(new)
 
     def flush(self) -> None:
-        """Nothing: what is written is on disk."""
+        """Do nothing: written entries are on disk already."""
         self._open()
 
     def close(self) -> None:
-        """Let go of it; using it afterwards raises."""
+        """Close the database; a later use raises."""
         if self._content is not None:
             self._disk.release(self._name)
         self._content = None

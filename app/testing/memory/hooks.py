@@ -1,4 +1,4 @@
-"""Where a test or a simulation gets between a twin and its caller."""
+"""Hooks with which a test or a simulation gets between a twin and its caller."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,8 +9,8 @@ Hook = Callable[[str, str], Awaitable[None]]
 class Hooked:
     """A twin with a hook on either side of each call.
 
-    What `before` raises happens instead of the call: nothing is changed (ServiceUnavailable). What `after` raises happens
-    once the change is made: the answer is lost (OutcomeUnknown). A hook may also just take its time.
+    If `before` raises, the call is not made: nothing is changed (ServiceUnavailable). If `after` raises, the change is made
+    and the answer is lost (OutcomeUnknown). A hook may also only delay.
     """
 
     before: Hook | None = None

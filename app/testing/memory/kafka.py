@@ -1,4 +1,4 @@
-"""Kafka in memory: logs that the broker stamps, what groups acknowledged, and who owns which partition."""
+"""Kafka in memory: logs with the broker's times, offsets that groups acknowledged, and owners of partitions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class MemoryMessage(NamedTuple):
 
 
 class MemoryLogs(Hooked):
-    """The logs of any topics, each partition from offset 0 on; what retention took is below `trimmed`."""
+    """The logs of any topics, each partition from offset 0 on; retention has deleted the messages below `trimmed`."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -30,7 +30,7 @@ class MemoryLogs(Hooked):
         self.append_ms: dict[Place, list[int]] = {}
         self.trimmed: dict[Place, int] = {}
         self.acknowledged: dict[str, dict[Place, int]] = {}
-        """Group -> place -> the offset that it reads next."""
+        """Group -> place -> the offset that the group reads next."""
 
     # --- the broker
 
@@ -43,14 +43,14 @@ class MemoryLogs(Hooked):
         return len(log) - 1
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[MemoryMessage]:
-        """At most `limit` messages from `offset` on; from the earliest one where that is gone."""
+        """At most `limit` messages from `offset` on; from the earliest one if that offset is gone."""
         first = max(offset, self.trimmed.get((topic, partition), 0))
         values = self.messages.get((topic, partition), [])[first : first + limit]
         times = self.append_ms.get((topic, partition), [])
         return [MemoryMessage(n, times[n], value) for n, value in enumerate(values, first)]
 
     def trim(self, topic: str, partition: int, first: int) -> None:
-        """Let retention have taken everything before `first`."""
+        """Delete everything before `first`, as retention does."""
         self.trimmed[topic, partition] = max(first, self.trimmed.get((topic, partition), 0))
 
     # --- Logs
@@ -77,7 +77,7 @@ class MemoryLogs(Hooked):
         return found
 
     async def message_at(self, topic: str, partition: int, offset: int) -> bytes | None:
-        """The value of the message at `offset`; None where the log does not have it."""
+        """The value of the message at `offset`; None if the log does not have it."""
         await self._enter("message_at", topic)
         log = self.messages.get((topic, partition), [])
         found = log[offset] if self.trimmed.get((topic, partition), 0) <= offset < len(log) else None
@@ -85,7 +85,7 @@ class MemoryLogs(Hooked):
         return found
 
     async def committed(self, group: str) -> dict[Place, int]:
-        """What a group has acknowledged."""
+        """The offsets that a group has acknowledged."""
         await self._enter("committed", group)
         found = dict(self.acknowledged.get(group, {}))
         await self._leave("committed", group)
@@ -93,7 +93,7 @@ class MemoryLogs(Hooked):
 
 
 class Membership(msgspec.Struct, frozen=True):
-    """What a group's coordinator says after each change."""
+    """The assignment that a group's coordinator sends after each change."""
 
     generation: int
     owned: Mapping[str, tuple[int, ...]]
@@ -116,26 +116,26 @@ class MemoryGroup:
         return tuple(self._members)
 
     def join(self, member: str) -> Membership:
-        """Add a member; everything is given anew."""
+        """Add a member; all partitions are assigned anew."""
         if member not in self._members:
             self._members.append(member)
         return self._balance()
 
     def leave(self, member: str) -> Membership:
-        """Remove a member that left, or that the coordinator has not heard of for too long."""
+        """Remove a member that left, or that was silent for too long."""
         if member in self._members:
             self._members.remove(member)
         return self._balance()
 
     def commit(self, member: str, generation: int, offsets: Mapping[Place, int]) -> bool:
-        """Keep offsets of the current generation; False for those of an earlier one, of which nothing is kept."""
+        """Keep offsets of the current generation; False for an earlier one, and then nothing is kept."""
         if generation != self.membership.generation or member not in self._members:
             return False
         self._logs.acknowledged.setdefault(self.name, {}).update(offsets)
         return True
 
     def committed(self, place: Place) -> int | None:
-        """The offset that the group reads next; None where it has committed none."""
+        """The offset that the group reads next; None if it has committed none."""
         return self._logs.acknowledged.get(self.name, {}).get(place)
 
     def _balance(self) -> Membership:

@@ -11,12 +11,12 @@ from app.clock import Clock, SystemClock
 from app.errors import IteratorExpired, OutsideError, ServiceUnavailable
 from app.testing.memory.hooks import Hooked
 
-Refusal = Callable[[int, bytes], str | None]
-"""Given a block's index in its put and its bytes: the error code with which Kinesis refuses it, or None."""
+RefuseBlock = Callable[[int, bytes], str | None]
+"""Given a block's index in its put and its bytes, returns the error code with which Kinesis refuses it, or None."""
 
 
 class _Shard(msgspec.Struct):
-    """A shard: its range of hash keys, bounds included, and what was put there."""
+    """A shard: its range of hash keys, bounds included, and its records."""
 
     shard_id: str
     first_key: int
@@ -35,14 +35,14 @@ class MemoryBlockStream(Hooked):
         self._sequence = 0
         self._oldest_iterator = 0
         self._iterators = 0
-        self.refuse: Refusal | None = None
+        self.refuse: RefuseBlock | None = None
         """Refuses single records of a put."""
         bounds = [2**128 * n // shards for n in range(shards + 1)]
         for first, behind in pairwise(bounds):
             self._open(first, behind - 1, ())
 
     async def put(self, blocks: Sequence[bytes]) -> list[PutOutcome]:
-        """Put each block as a record; what a hook raises becomes the outcome of every block."""
+        """Put each block as a record; a hook's exception becomes the outcome of every block."""
         try:
             await self._enter("put")
             outcomes = [PutOutcome(self._put(index, block)) for index, block in enumerate(blocks)]
@@ -87,7 +87,7 @@ class MemoryBlockStream(Hooked):
         await self._leave("records", shard_id)
         return RecordPage(records, following, behind_ms)
 
-    # --- what a test or a simulation does to the stream
+    # --- changes of the stream by a test or a simulation
 
     def split(self, shard_id: str) -> tuple[str, str]:
         """Close a shard and open two children that share its range; their ids."""
@@ -111,7 +111,7 @@ class MemoryBlockStream(Hooked):
         del self._shards[shard_id]
 
     def expire_iterators(self) -> None:
-        """Let every iterator given so far have expired."""
+        """Make every iterator given so far expire."""
         self._oldest_iterator = self._iterators + 1
 
     def _open(self, first_key: int, last_key: int, parents: tuple[str, ...]) -> str:
@@ -131,7 +131,7 @@ class MemoryBlockStream(Hooked):
         return f"{shard_id}/{position}/{self._iterators}"
 
     def _put(self, index: int, block: bytes) -> str | None:
-        """The error code with which the block is refused, or None and it is in its shard."""
+        """The error code with which the block is refused; None if the block is now in its shard."""
         if not fits(block):
             return TOO_LARGE
         if self.refuse is not None and (code := self.refuse(index, block)) is not None:

@@ -1,4 +1,4 @@
-"""The warehouse as the audit sees it, in memory."""
+"""The audit's view of the warehouse, in memory."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -9,27 +9,30 @@ from app.core.audit.reconcile import LedgerLines
 from app.core.delivery.statements import LOADED, QUARANTINED, LogRow
 from app.core.formats.flows import DEAD_LETTERS, LEDGER, REPLAYS
 from app.errors import ServiceUnavailable
-from app.testing.memory.copied_files import Row
+from app.testing.memory.copied_files import CopiedRow
 from app.testing.memory.hooks import Hooked
 from app.testing.memory.s3 import MemoryObjectStore
 from app.testing.memory.warehouse import MemoryWarehouse
 
 
 class MemoryLoadedLedger(Hooked):
-    """`LoadedLedger` over what is committed in a MemoryWarehouse: delivery's, or one of its own that a test fills."""
+    """`LoadedLedger` over the committed rows of a MemoryWarehouse.
+
+    Delivery's warehouse, or one of its own that a test fills.
+    """
 
     def __init__(self, warehouse: MemoryWarehouse | None = None) -> None:
         self.warehouse = warehouse or MemoryWarehouse(MemoryObjectStore())
-        self._indexes: dict[str, tuple[Sequence[Row], dict[str, list[Row]]]] = {}
-        """Of each table the rows that were indexed, and those of each batch."""
+        self._indexes: dict[str, tuple[Sequence[CopiedRow], dict[str, list[CopiedRow]]]] = {}
+        """For each table, the number of indexed rows, and the rows of each batch."""
 
     def load(self, epoch: int, partition: int, number: int, stream_time_ms: int) -> None:
-        """Let delivery be done with a transaction, as loaded."""
+        """Make a transaction loaded."""
         txn_id = f"{epoch}-{partition}-{number}-loaded"
         self.warehouse.add(log=[LogRow(txn_id, epoch, partition, number, LOADED, "", 0, _moment(stream_time_ms))])
 
     def quarantine(self, epoch: int, txn_id: str, partition: int, number: int, stream_time_ms: int) -> None:
-        """Let delivery be done with a transaction, as quarantined."""
+        """Make a transaction quarantined."""
         self.warehouse.add(log=[LogRow(txn_id, epoch, partition, number, QUARANTINED, "", 0, _moment(stream_time_ms))])
 
     def add_entry(self, batch_id: str, entry: LedgerLines) -> None:
@@ -49,7 +52,10 @@ class MemoryLoadedLedger(Hooked):
         self.warehouse.add(dead_letters=[{"txn_id": "t", "batch_id": batch_id, "block": block, "reason": reason}])
 
     async def delivery(self, epoch: int) -> Delivery:
-        """How far delivery is with each partition of an epoch; waits where a load has the lock, and sees what was before."""
+        """The progress of delivery on each partition of an epoch.
+
+        Waits while a load has the lock, and sees the state before it.
+        """
         await self._enter("delivery")
         log = [row for row in self.warehouse.log if row.epoch == epoch]
         await self._wait_for_lock()
@@ -81,7 +87,7 @@ class MemoryLoadedLedger(Hooked):
         return {batch_id: frozenset(blocks) for batch_id, blocks in found.items()}
 
     async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
-        """Of each batch the blocks of which a copy could not be read."""
+        """For each batch, the blocks of which a copy could not be read."""
         await self._enter("dead_letters")
         found: dict[str, dict[int, str]] = {}
         for row in self._of_batches(DEAD_LETTERS.name, batch_ids):
@@ -89,7 +95,7 @@ class MemoryLoadedLedger(Hooked):
         await self._leave("dead_letters")
         return found
 
-    def _of_batches(self, table: str, batch_ids: Iterable[str]) -> list[Row]:
+    def _of_batches(self, table: str, batch_ids: Iterable[str]) -> list[CopiedRow]:
         """A table's rows of some batches, found as by an index on batch_id."""
         rows = self.warehouse.rows(table)
         indexed, by_batch = self._indexes.get(table, ((), {}))
@@ -101,7 +107,7 @@ class MemoryLoadedLedger(Hooked):
         return [row for batch_id in dict.fromkeys(batch_ids) for row in by_batch.get(batch_id, ())]
 
     async def _wait_for_lock(self) -> None:
-        """A query on delivery_log waits for whoever has it alone."""
+        """A query on delivery_log waits for a session that has it alone."""
         reader = object()
         try:
             async with asyncio.timeout(QUERY_TIMEOUT_S):

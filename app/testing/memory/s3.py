@@ -18,7 +18,7 @@ class MemoryObjectStore(Hooked):
         self._objects: dict[str, tuple[bytes, int]] = {}
         self._sorted: list[str] = []
         self.skew_ms: int | None = 0
-        """What `clock_skew_ms` says; a test may set it."""
+        """The answer of `clock_skew_ms`; a test may set it."""
 
     @property
     def bucket(self) -> str:
@@ -27,7 +27,7 @@ class MemoryObjectStore(Hooked):
 
     @property
     def clock_skew_ms(self) -> int | None:
-        """Zero, or what a test set."""
+        """Zero, or a test's value."""
         return self.skew_ms
 
     async def put(self, key: str, body: bytes) -> None:

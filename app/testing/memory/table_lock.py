@@ -1,4 +1,4 @@
-"""The lock of one table, as PostgreSQL and Redshift keep it: until the transaction ends, first come, first served."""
+"""The lock of one table, like PostgreSQL's and Redshift's: it lasts until the transaction ends, and waits are in order."""
 
 import asyncio
 from typing import Final, NamedTuple
@@ -9,7 +9,7 @@ DEADLOCK: Final = "40P01"
 
 
 class Waiter(NamedTuple):
-    """Somebody who waits for a lock."""
+    """A session that waits for a lock."""
 
     holder: object
     exclusive: bool
@@ -17,25 +17,25 @@ class Waiter(NamedTuple):
 
 
 class TableLock:
-    """Shared by whoever reads or writes rows; exclusive for LOCK TABLE."""
+    """Shared by sessions that read or write rows; exclusive for LOCK TABLE."""
 
     def __init__(self) -> None:
-        self._shared: dict[object, None] = {}  # in order, which a set has not
+        self._shared: dict[object, None] = {}  # a dict keeps the order, a set does not
         self._exclusive: object | None = None
         self.waiting: list[Waiter] = []
-        """Who waits, the next first."""
+        """Waiting sessions, the next one first."""
 
     def holds(self, holder: object) -> bool:
-        """Whether it is `holder`'s, exclusively."""
+        """Whether `holder` has the lock exclusively."""
         return self._exclusive is holder
 
     async def acquire(self, holder: object, *, exclusive: bool) -> None:
-        """Take the lock, or wait for it behind everybody who waits already.
+        """Take the lock, or wait for it behind all waiting sessions.
 
-        Who shares it and now wants it alone goes in front: nobody behind could get past him anyway.
+        A session that shares the lock and now wants it alone goes to the front: no session behind could pass it anyway.
 
         Raises:
-            WarehouseError: another one who shares it waits to have it alone too (a deadlock), or `holder` is gone meanwhile.
+            WarehouseError: another sharing session waits to have it alone too (a deadlock), or `holder` is gone meanwhile.
         """
         if self._exclusive is holder or (not exclusive and holder in self._shared):
             return
@@ -55,7 +55,7 @@ class TableLock:
                 self._go_on()
 
     def release(self, holder: object) -> None:
-        """Let go of whatever `holder` has or waits for."""
+        """Give back the lock of `holder`, or its place in the queue."""
         self._shared.pop(holder, None)
         if self._exclusive is holder:
             self._exclusive = None
@@ -77,7 +77,7 @@ class TableLock:
             self._shared[holder] = None
 
     def _go_on(self) -> None:
-        """Give it to those who wait, in their order, as far as it goes."""
+        """Give the lock to waiting sessions, in their order, while that is possible."""
         while self.waiting and self._free_for(self.waiting[0].holder, exclusive=self.waiting[0].exclusive):
             waiter = self.waiting.pop(0)
             if not waiter.given.done():

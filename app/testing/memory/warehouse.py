@@ -1,4 +1,4 @@
-"""The warehouse in memory: what is committed, and who is connected."""
+"""The warehouse in memory: committed rows and connected sessions."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ import msgspec
 from app.adapters.ports import ObjectStore
 from app.clock import Clock, SystemClock
 from app.core.delivery.statements import LogRow
-from app.testing.memory.copied_files import Row
+from app.testing.memory.copied_files import CopiedRow
 from app.testing.memory.database import Database
 from app.testing.memory.warehouse_session import MemorySession
 
@@ -28,11 +28,11 @@ class MemoryWarehouse(Database):
         """delivery_log, in the order of its commits."""
         return self.committed.log
 
-    def rows(self, table: str) -> tuple[Row, ...]:
+    def rows(self, table: str) -> tuple[CopiedRow, ...]:
         """A table's rows, column -> value (timestamps as milliseconds) and `loaded_at` in milliseconds."""
         return self.committed.tables[table]
 
-    def add(self, log: Iterable[LogRow] = (), **tables: Iterable[Row]) -> None:
+    def add(self, log: Iterable[LogRow] = (), **tables: Iterable[CopiedRow]) -> None:
         """Commit entries of delivery_log and rows of tables (by name) past all sessions."""
         committed = msgspec.structs.replace(self.committed, log=(*self.log, *log))
         for table, rows in tables.items():
@@ -40,7 +40,7 @@ class MemoryWarehouse(Database):
         self.committed = committed
 
     async def connect(self) -> MemorySession:
-        """A new session. Raises what a hook raises: ServiceUnavailable where it is to be refused."""
+        """A new session. A hook that raises ServiceUnavailable refuses it."""
         await self._enter("connect")
         self.sessions_made += 1
         session = MemorySession(self, self.sessions_made)

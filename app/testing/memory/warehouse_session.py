@@ -1,4 +1,4 @@
-"""A session of the warehouse in memory: it sees and changes what is committed as one of the real warehouse does."""
+"""A session of the warehouse in memory: it sees and changes committed rows like a session of the real warehouse."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -14,13 +14,13 @@ from app.core.formats.flows import LEDGER, Flow
 from app.core.formats.tables import DELIVERY_LOG
 from app.errors import OutcomeUnknown, OutsideError, ServiceUnavailable, WarehouseError
 from app.testing.memory.committed import Committed, with_released
-from app.testing.memory.copied_files import FileRefused, Row
+from app.testing.memory.copied_files import CopiedRow, FileRefused
 from app.testing.memory.database import Database
 from app.testing.memory.hooks import Hook, Hooked
 
 
 class MemorySession(Hooked):
-    """`WarehouseSession` on a database in memory; hooks of its own take the place of the database's."""
+    """`WarehouseSession` on a database in memory; its own hooks replace the database's."""
 
     def __init__(self, database: Database, number: int) -> None:
         self._database = database
@@ -31,9 +31,9 @@ class MemorySession(Hooked):
         self._begin()
 
     def _begin(self) -> None:
-        """Nothing read, nothing changed."""
+        """Begin without a read or a change."""
         self._snapshot: Committed | None = None
-        self._rows: dict[str, list[Row]] = {}
+        self._rows: dict[str, list[CopiedRow]] = {}
         self._logged: list[LogRow] = []
         self._released: dict[str, str] = {}
         self._failed = False
@@ -78,14 +78,14 @@ class MemorySession(Hooked):
         return highest
 
     async def last_load_error(self) -> int:
-        """Where this session's load errors end."""
+        """The end of this session's load errors now."""
         async with self._statement("last_load_error"):
             self._seen()
             return max((copy for session, copy, _ in self._database.load_errors if session == self._number), default=-1)
 
     async def copy(self, flow: Flow, manifest_url: str) -> None:
         """Append the rows of the files that a manifest names."""
-        statements.copy(flow, manifest_url, "default")  # refuses what has no place in literal SQL
+        statements.copy(flow, manifest_url, "default")  # refuses a text that literal SQL cannot hold
         async with self._statement("copy", flow.name, COPY_TIMEOUT_S):
             self._seen()
             self._check_table(flow.name, flow.names)
@@ -101,7 +101,7 @@ class MemorySession(Hooked):
             self._copied_last = len(rows)
 
     async def copied(self) -> int:
-        """How many rows the last `copy` appended."""
+        """The number of rows that the last `copy` appended."""
         async with self._statement("copied"):
             self._seen()
         return self._copied_last
@@ -121,7 +121,7 @@ class MemorySession(Hooked):
             self._logged += rows
 
     async def log_status(self, txn_id: str) -> str | None:
-        """What delivery_log says of a transaction."""
+        """The status of a transaction in delivery_log."""
         async with self._statement("log_status", txn_id):
             found = [row.status for row in await self._log() if row.txn_id == txn_id]
         return found[0] if found else None
@@ -141,7 +141,7 @@ class MemorySession(Hooked):
             self._released[txn_id] = load_id
 
     async def commit(self) -> None:
-        """Commit; where a hook breaks it, nobody is told whether it went through."""
+        """Commit; if a hook breaks it, the outcome is unknown."""
         if self._gone:
             self._closed = True
             raise OutcomeUnknown("COMMIT was not answered: the connection is closed")
@@ -160,12 +160,12 @@ class MemorySession(Hooked):
             raise OutcomeUnknown(f"COMMIT was not answered: {exc!r}") from exc
 
     async def rollback(self) -> None:
-        """Undo what is not committed and let go of the lock."""
+        """Undo everything that is not committed and give the lock back."""
         async with self._statement("rollback", behind_error=True):
             self._discard()
 
     async def close(self) -> None:
-        """Close it; what is open is rolled back."""
+        """Close the session; an open transaction is rolled back."""
         self._closed = True
         self.drop()
 
@@ -218,7 +218,7 @@ class MemorySession(Hooked):
         self.drop()
 
     def _abort(self) -> None:
-        """What a failed statement leaves: nothing of the transaction, its lock included, and no more calls until it ends."""
+        """Drop the transaction's changes and its lock after a failed statement; no call works until it ends."""
         self._discard()
         self._failed = True
 
@@ -227,7 +227,7 @@ class MemorySession(Hooked):
         self._database.log_lock.release(self)
 
     def _seen(self) -> Committed:
-        """What this transaction sees of the others: what was committed before its first look."""
+        """This transaction's view of the others: the rows that were committed before its first look."""
         if self._snapshot is None:
             self._snapshot = self._database.committed
         return self._snapshot
@@ -240,14 +240,14 @@ class MemorySession(Hooked):
         return with_released((*seen.log, *self._logged), self._released)
 
     def _check_conflict(self, txn_ids: Iterable[str]) -> None:
-        """Nobody may have changed the rows meanwhile that this transaction is about to change."""
+        """Check that no other session has changed the rows that this transaction will change."""
         for txn_id in txn_ids:
             before, now = ([row for row in c.log if row.txn_id == txn_id] for c in (self._seen(), self._database.committed))
             if before != now:
                 raise WarehouseError("XX000", "1023 Serializable isolation violation on table - (delivery_log)")
 
     def _apply(self) -> None:
-        """Make this transaction's changes everybody's, and let go of the lock; nothing of a failed one."""
+        """Publish this transaction's changes and give the lock back; a failed transaction publishes nothing."""
         if not self._failed:
             self._check_conflict(self._released)
             committed = self._database.committed

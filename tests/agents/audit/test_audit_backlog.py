@@ -10,7 +10,7 @@ from app.core.formats import object_keys
 from app.core.formats.flows import LEDGER
 from app.core.formats.registry_item import RegistryItem
 from app.testing.memory import MemoryRegistry
-from tests.agents.audit.test_audit import World, counts
+from tests.worlds.audit import World, counts
 
 
 @pytest.fixture

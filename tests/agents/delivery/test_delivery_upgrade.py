@@ -39,6 +39,18 @@ async def test_a_newer_record_holds_up_its_own_partition_only(monkeypatch: pytes
     assert world.log[:3] == [(0, 1, "loaded"), (0, 2, "loaded"), (0, 3, "loaded")]
 
 
+@pytest.mark.parametrize(("renamed", "waits"), [("page_views", True), ("redirects", False)])
+async def test_an_output_of_a_newer_sink_is_waited_for_as_soon_as_it_has_rows(renamed: str, waits: bool) -> None:
+    world = World()
+    await world.put(1, range(2))
+    key, store = record_key(1, 0, 1), world.ports[0]
+    body = await store.get(key)
+    await store.put(key, body.replace(b'"output":"%s"' % renamed.encode(), b'"output":"refunds"'))
+    report = await world.deliver()
+    assert (report.deferred is not None and report.deferred.reason == "upgrade") is waits
+    assert world.lines == ([] if waits else [0, 1])
+
+
 async def test_a_byte_that_is_no_text_holds_up_its_own_partition_only() -> None:
     """It once ended the delivery of every partition."""
     world = World()

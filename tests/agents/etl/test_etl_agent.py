@@ -8,7 +8,8 @@ from faust.types import TP
 
 import agents.etl.agent
 from app.errors import SourceGap
-from app.shell.runners import Inbox, PartitionRunners
+from app.shell.inbox import Inbox
+from app.shell.runners import PartitionRunners
 from tests.worlds.waiting import until
 
 

@@ -1,111 +1,20 @@
 """The ETL agent's work on one partition, whole: real core, real store, logs in memory (rules E2 to E7)."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import polars as pl
 import pytest
-from faust.types import TP
 
 import agents.etl.agent
-from app.core.etl.meta import EtlMeta, encode_meta
-from app.core.formats.columns import pack_frame
 from app.core.formats.dead_letter import decode_letter
-from app.core.formats.step_history import Accepted, StepVerdict
-from app.core.formats.step_message import NO_PREDECESSOR, Changes, StepMessage, decode_step, encode_step
-from app.errors import EpochMismatch, NewerFormat, OutcomeUnknown, StepConflict, StoreLost, TopicRecreated
-from app.shell.runners import Inbox
+from app.core.formats.step_history import Accepted
+from app.core.formats.step_message import StepMessage, encode_step
+from app.errors import EpochMismatch, OutcomeUnknown, StepConflict, StoreLost, TopicRecreated
 from app.testing.memory import MemoryLogs
-from tables.store.position import encode_position
-from tests.builders.newer import newer_block, newer_step, upgrade
-from tests.builders.source_log import block, event, tick
+from tests.builders.source_log import tick
+from tests.worlds.etl_owner import DEAD_LETTERS, clicks, counted_steps, owner_of, ranges
 from tests.worlds.etl_run import ledger_of
 from tests.worlds.etl_table import BLOCKS, ROWS, Worker
-from tests.worlds.inbox import StandingClock
-from tests.worlds.waiting import until
-
-DEAD_LETTERS = "dead-letters-e1"
-
-
-class Owner:
-    """A worker that owns partition 0: the agent's `work`, fed from the log wherever it seeks to."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.logs = worker.logs
-        self.ports = SimpleNamespace(clock=StandingClock())
-        self.inbox = Inbox(self, TP(BLOCKS, 0), depth=100)
-        self.seeks: list[int] = []
-        self.acked: list[int] = []
-        self.broker_answers = True
-        self._running: asyncio.Future[None] | None = None
-
-    async def reposition(self, _: TP, offset: int) -> None:
-        self.seeks.append(offset)
-        for n in range(offset, len(self.logs.messages[BLOCKS, 0])):
-            await self.inbox.put(self._event(n))
-
-    def _event(self, offset: int) -> Any:
-        value = self.logs.messages[BLOCKS, 0][offset]
-        message = SimpleNamespace(offset=offset, timestamp=2**40, value=value, tp=self.inbox.tp)
-        return SimpleNamespace(message=message, value=value, ack=lambda: self.acked.append(offset))
-
-    async def send(self, *, key: None, value: bytes, partition: int) -> "asyncio.Future[Any]":
-        """What Faust's topic does: a future that the broker's answer fulfils."""
-        return self._send(ROWS, value, partition)
-
-    async def send_letter(self, *, key: None, value: bytes, partition: int) -> "asyncio.Future[Any]":
-        return self._send(DEAD_LETTERS, value, partition)
-
-    def _send(self, topic: str, value: bytes, partition: int) -> "asyncio.Future[Any]":
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        log = self.logs.messages.setdefault((topic, partition), [])
-        log.append(value)
-        if self.broker_answers:
-            answer.set_result(SimpleNamespace(offset=len(log) - 1))
-        return answer
-
-    def start(self) -> "asyncio.Future[None]":
-        self._running = asyncio.ensure_future(agents.etl.agent.work(self.inbox))
-        return self._running
-
-    async def until_taken(self, source_last: int) -> None:
-        def taken() -> bool:
-            assert self._running is not None
-            if self._running.done():
-                self._running.result()
-            return self.worker.table.position(0).source_last >= source_last
-
-        await until(taken)
-
-    async def stop(self) -> None:
-        self.inbox.close()
-        if self._running is not None:
-            await self._running
-
-
-def counted_steps(logs: MemoryLogs) -> list[StepMessage]:
-    """The one history, as the sink reads it."""
-    accepted, steps = Accepted(), []
-    for offset, message in enumerate(logs.messages.get((ROWS, 0), [])):
-        step = decode_step(message)
-        verdict = accepted.judge(step.number, step.predecessor)
-        assert verdict is not StepVerdict.GAP
-        if verdict is StepVerdict.ACCEPT:
-            accepted = accepted.advance(offset)
-            steps.append(step)
-    return steps
-
-
-def ranges(logs: MemoryLogs) -> list[tuple[int, int]]:
-    return [(step.source_first, step.source_last) for step in counted_steps(logs)]
-
-
-def clicks(*ids: str, batch: int = 1, **more: int) -> bytes:
-    return block(*(event(event_id, "ad_click") for event_id in ids), batch=batch, **more)
 
 
 @pytest.fixture
@@ -113,18 +22,6 @@ async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
     made = Worker(tmp_path, MemoryLogs())
     yield made
     await made.store.stop()
-
-
-async def owner_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Owner:
-    """Assign and recover partition 0 as Faust does, and let the agent's module work on this world."""
-    await worker.assign(0)
-    await worker.recover()
-    owner = Owner(worker)
-    monkeypatch.setattr(agents.etl.agent, "app", worker.app)
-    monkeypatch.setattr(agents.etl.agent, "state", worker.table)
-    monkeypatch.setattr(agents.etl.agent, "rows", SimpleNamespace(send=owner.send))
-    monkeypatch.setattr(agents.etl.agent, "dead_letters", SimpleNamespace(send=owner.send_letter))
-    return owner
 
 
 async def test_a_first_start_takes_everything_from_the_beginning(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,113 +185,6 @@ async def test_a_dead_letter_without_its_step_is_sent_again_and_known_by_its_pla
     first, second = map(decode_letter, worker.logs.messages[DEAD_LETTERS, 0])
     assert first == second
     assert [(letter.offset, letter.reason) for letter in step.dead_letters] == [(1, first.head.reason)]
-
-
-async def waits_for(owner: Owner, why: str) -> None:
-    """The work ends with what only an upgrade mends; what makes of that a wait is the runners' (rule E10)."""
-    with pytest.raises(NewerFormat, match=why):
-        await owner.start()
-
-
-async def test_a_newer_collectors_block_is_neither_taken_nor_set_aside_before_the_upgrade(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    newer = newer_block(clicks("b", batch=2))
-    worker.logs.messages[BLOCKS, 0] = [clicks("a"), newer, clicks("c", batch=3)]
-    owner = await owner_of(worker, monkeypatch)
-    await waits_for(owner, r"^blocks-e1\[0\]@1: block of version 2, this reader knows versions up to 1$")
-    assert (owner.acked, ranges(worker.logs)) == ([0], [(0, 0)])
-    again = await owner_of(worker, monkeypatch)  # a restart with the same code
-    await waits_for(again, r"blocks-e1\[0\]@1")
-    assert (again.seeks, again.acked, ranges(worker.logs)) == ([1], [], [(0, 0)])
-    upgrade(monkeypatch)
-    upgraded = await owner_of(worker, monkeypatch)
-    upgraded.start()
-    await upgraded.until_taken(2)
-    await upgraded.stop()
-    steps = counted_steps(worker.logs)
-    assert [letter for step in steps for letter in step.dead_letters] == []
-    assert sorted(ledger_of(steps).values()) == [1, 1, 1]
-
-
-async def test_a_newer_etls_step_ends_no_recovery_and_the_store_goes_on_from_before_it(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blocks = worker.logs.messages[BLOCKS, 0] = []
-    for number in (1, 2):
-        blocks.append(clicks(f"e{number}", batch=number))
-        owner = await owner_of(worker, monkeypatch)
-        owner.start()
-        await owner.until_taken(number - 1)
-        await owner.stop()
-    log = worker.logs.messages[ROWS, 0]
-    log[1:] = [newer_step(log[1])]
-    worker.store.wipe(0)
-    await worker.assign()
-    older = await owner_of(worker, monkeypatch)
-    await waits_for(older, r"^rows-e1\[0\]@1: step message of version 2, this reader knows versions up to 1$")
-    assert (worker.crashes, older.acked, len(log)) == ([], [], 2)
-    assert worker.table.position(0).accepted == Accepted(1, 0)
-    upgrade(monkeypatch)
-    await worker.assign()
-    upgraded = await owner_of(worker, monkeypatch)
-    worker.logs.messages[BLOCKS, 0].append(clicks("c", batch=3))
-    upgraded.start()
-    await upgraded.until_taken(2)
-    await upgraded.stop()
-    assert ranges(worker.logs) == [(0, 0), (1, 1), (2, 2)]
-
-
-def with_changes(worker: Worker, *changes: Changes, meta: bytes = b"") -> None:
-    """The first step of the log is a newer ETL's: what it changes is of a form that nobody knows here."""
-    worker.logs.messages[BLOCKS, 0] = [clicks("a")]
-    meta = meta or encode_meta(EtlMeta())
-    step = StepMessage(1, 0, 1, NO_PREDECESSOR, 0, 0, 0, meta, {}, {}, [], [], list(changes))
-    worker.logs.messages[ROWS, 0] = [encode_step(step)]
-
-
-@pytest.mark.parametrize("form", ["table", "column", "meta", "position"])
-async def test_a_newer_etls_state_is_waited_for(worker: Worker, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    match form:
-        case "table":
-            with_changes(worker, Changes.pack("sessions", 16, [(bytes(16), b"s")]))
-            why = r"^rows-e1\[0\]@0: step with changes of table 'sessions'"
-        case "column":
-            frame = pl.DataFrame({"received_at": [1], "event_id": ["e"], "digest": [b"d"], "size": [9], "later": ["x"]})
-            with_changes(worker, Changes.pack("pending", 8, [(bytes(8), pack_frame(frame))]))
-            why = r"^state of blocks-e1\[0\]: frame in table pending with column 'later'"
-        case "meta":
-            with_changes(worker, meta=encode_meta(EtlMeta(version=2)))
-            why = r"^state of blocks-e1\[0\]: meta of version 2, this reader knows versions up to 1"
-        case "position":
-            with_changes(worker)
-            await worker.assign(0)
-            await worker.recover()
-            store = worker.table._db(0)
-            packed = encode_position(store.position)
-            batch = store._engine.batch()
-            batch.put("default", b"position", bytes([packed[0] + 1]) + packed[1:] + b"\xc0")
-            store._engine.write(batch)
-            await worker.assign()
-            why = r"^store of rows-e1\[0\]: position of a store with 6 fields, this reader knows 5"
-    owner = await owner_of(worker, monkeypatch)
-    await waits_for(owner, why)
-    assert (worker.crashes, owner.acked, len(worker.logs.messages[ROWS, 0])) == ([], [], 1)
-
-
-async def test_a_zombies_newer_step_counts_for_nobody_and_stops_nobody(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What does not count need not be understood, as far as its number and predecessor can be read."""
-    with_changes(worker)
-    zombie = StepMessage(1, 0, 1, NO_PREDECESSOR, 0, 0, 0, b"", {}, {}, [], [], [Changes.pack("sessions", 16)])
-    worker.logs.messages[ROWS, 0].append(encode_step(zombie))
-    worker.logs.messages[BLOCKS, 0].append(clicks("b", batch=2))
-    owner = await owner_of(worker, monkeypatch)
-    owner.start()
-    await owner.until_taken(1)
-    await owner.stop()
-    assert ranges(worker.logs) == [(0, 0), (1, 1)]
 
 
 async def test_a_store_whose_position_is_none_is_rebuilt_from_the_log(

@@ -9,7 +9,8 @@ import pytest
 from app.apps import new_app
 from app.errors import SourceGap
 from app.settings import Settings
-from app.shell.runners import QUEUE_BYTES, Inbox, PartitionRunners, Work
+from app.shell.inbox import QUEUE_BYTES, Inbox
+from app.shell.runners import PartitionRunners, Work
 from app.shell.seeker import MAX_SEEKS, SEEK_PATIENCE_S
 from tests.worlds.inbox import Source
 from tests.worlds.waiting import until

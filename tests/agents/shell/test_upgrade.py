@@ -10,7 +10,8 @@ from faust.types import TP
 from prometheus_client import REGISTRY
 
 from app.errors import NewerFormat
-from app.shell.runners import QUEUE_DEPTH, Inbox, PartitionRunners
+from app.shell.inbox import QUEUE_DEPTH, Inbox
+from app.shell.runners import PartitionRunners
 from app.shell.upgrade import UpgradeWaits
 from tests.worlds.inbox import StandingClock
 from tests.worlds.waiting import until

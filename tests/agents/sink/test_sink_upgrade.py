@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from faust.types import TP
@@ -9,12 +10,13 @@ from faust.types import TP
 from agents.sink.chain_store import sweep
 from app.core.formats.object_keys import record_key
 from app.core.formats.step_message import StepMessage, decode_step, encode_step
-from app.core.sink.chain import Leftover
+from app.core.formats.transaction_record import Ready, ready_of, refuse_unloadable
+from app.core.sink.chain import Leftover, encode_record
 from app.errors import NewerFormat
 from tests.agents.sink.test_sink_agent import ROWS, P, Sink
 from tests.builders.newer import newer_record, newer_step, upgrade
 from tests.worlds.agent import new_member, until
-from tests.worlds.sink import PLACE, World, ipc
+from tests.worlds.sink import PLACE, Died, World, ipc
 
 
 @pytest.fixture
@@ -105,6 +107,44 @@ async def test_behind_a_newer_sinks_transaction_nothing_is_committed(monkeypatch
     upgrade(monkeypatch)
     await world.drain(world.sink())
     await world.store.put(key, body)
+    world.check_complete()
+
+
+async def test_a_transaction_that_a_newer_sink_committed_and_did_not_finish_is_finished() -> None:
+    """Else nobody finished it: after a step back every sink is older, and delivery waits for its ready.json."""
+    world = World()
+    world.emit(page_views=2)
+    offset = world.emit(ad_clicks=1)
+    dying = world.process()
+
+    async def die(call: str, _: str) -> None:
+        if call == "put_if_absent":
+            raise Died
+
+    dying.store.after = die
+    sink = world.sink(dying)
+    await sink.open()
+    world.feed(sink, 0)
+    with pytest.raises(Died):
+        await sink.commit()
+    [known] = world.records()
+    later = {"ad_clicks": {"output": "refunds"}, "page_views": {"version": 9}}
+    outputs = [msgspec.structs.replace(out, **later.get(out.output, {})) for out in known.outputs]
+    key, body = record_key(*PLACE, 1), encode_record(msgspec.structs.replace(known, outputs=outputs))
+    await world.store.put(key, body)
+    assert world.keys("manifests/") == []
+
+    older = world.sink()
+    await older.open()
+    assert older.acknowledged == offset
+    assert (world.keys("jobdata/"), world.body(key)) == ([], body)
+    assert world.keys("manifests/")[-1] == known.ready_key
+    with pytest.raises(NewerFormat, match="page_views of version 9"):
+        refuse_unloadable(msgspec.json.decode(world.body(known.ready_key), type=Ready).outputs, "ready.json")
+    world.emit(redirects=1)
+    await world.drain(world.sink())
+    await world.store.put(key, encode_record(known))
+    await world.store.put(known.ready_key, msgspec.json.encode(ready_of(known)))
     world.check_complete()
 
 

@@ -1,6 +1,6 @@
 """Faults of every kind against a real stack under load, and the invariants afterwards: `make chaos MINUTES=10 SEED=K`.
 
-    plan.py       which fault strikes when, drawn from the seed up front
+    plan.py       the faults and their times, drawn from the seed before the run
     run.py        one run: stack, load, faults, quiet, judgement
     strike.py     carries a plan out: one method a kind of fault
     workers.py    signals to the roles, and workers that come and go beside the supervised ones
@@ -8,5 +8,5 @@
     services.py   faults of the stand-ins, shards, locks
     report.py     the journal and the table
 
-A seed gives the same plan each time, and the same calls of AWS fail; when what happens depends on the machine.
+A seed gives the same plan each time, and the same calls of AWS fail; the exact times depend on the machine.
 """

@@ -9,11 +9,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from app.cli.demo import own_stack
 from app.cli.options import LONGEST_MINUTES, MOST_RATE, SEEDS, number, whole
-from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, log_to_stderr, print_json, print_table
 from app.local.stack.life import replace_file
+from app.local.stack.own_stack import own_stack
 from app.local.stack.stack_file import home_of_environment
+from app.progress import ProgressLines
 from tests.rig.chaos.plan import plan
 from tests.rig.chaos.report import Report
 from tests.rig.chaos.run import SETTINGS, Options, run_chaos
@@ -38,16 +39,16 @@ def show(report: Report) -> None:
 
 
 def chaos(  # noqa: PLR0917 - a command's options
-    minutes: Annotated[float, number("How long faults strike.", 0.1, LONGEST_MINUTES)] = 10,
+    minutes: Annotated[float, number("Minutes of faults.", 0.1, LONGEST_MINUTES)] = 10,
     seed: Annotated[int, whole("The same seed gives the same plan and fails the same calls.", *SEEDS)] = 1,
     rate: Annotated[float, number("Lines a second.", 1, MOST_RATE)] = 80,
-    show_plan: Annotated[bool, typer.Option("--plan", help="Print what would strike when, and do nothing.")] = False,
+    show_plan: Annotated[bool, typer.Option("--plan", help="Print the plan of faults, and do nothing.")] = False,
     logs_to: Annotated[Path | None, typer.Option(help="Copy the logs and the journal of faults into this folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let faults of every kind strike a stack of its own under load; then everything must be exact.
 
-    Exit codes: 0 without a violation, 1 with some; logs and journal are then kept in any case.
+    Exit codes: 0 without a violation, 1 with some; logs and journal are always kept after a violation.
     """
     log_to_stderr()
     options = Options(minutes=minutes, seed=seed, rate=rate)

@@ -1,4 +1,4 @@
-"""Which fault strikes when: drawn from the seed before anything starts."""
+"""The faults and their times, drawn from the seed before the start."""
 
 import random
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Kind(StrEnum):
-    """A kind of fault that somebody must carry out; what fails call by call is in `app.local.services.aws_faults`."""
+    """A kind of fault that the run must carry out; failures of single calls are in `app.local.services.aws_faults`."""
 
     TERM = "TERM of a role"
     KILL = "KILL of a role"
@@ -40,15 +40,15 @@ class Fault(msgspec.Struct, frozen=True):
     """Seconds after the faults begin."""
     kind: Kind
     target: str = ""
-    """The worker that it is meant for; another of its kind where that one is down or stopped."""
+    """The worker that the fault should meet; another one of its kind if that one is down or stopped."""
     lasts_s: float = 0.0
     chance: int = 0
-    """Decides what the plan cannot know yet: which file, which shard."""
+    """Decides about a file or a shard that the plan cannot know yet."""
 
 
 SHORTEST_S: Final = 0.1
 LONGEST_S: Final = 20.0
-"""Between two signals to roles; spread evenly over the logarithm, so that bursts and quiet both come."""
+"""Seconds between two signals to roles; spread evenly over the logarithm, so that there are bursts and quiet times."""
 SIGNALS_A_MINUTE: Final = 14.5
 KILL_SHARE: Final = 0.27
 ROLES: Final = ("collector", "bridge", "etl", "etl-2", "sink", "sink-2", "delivery", "audit")
@@ -64,7 +64,7 @@ _EVERY_S: Final = {
     Kind.LOCK_TIMEOUT: 120, Kind.VACUUM: 100, Kind.SERIALIZATION: 90, Kind.REFUSED: 120, Kind.DROP_MID_COPY: 60,
     Kind.DROP_BEFORE_COMMIT: 60, Kind.DROP_AFTER_COMMIT: 40, Kind.UNREADABLE: 120,
 }  # fmt: skip
-"""About how many seconds lie between two faults of a kind; each comes at least once."""
+"""About so many seconds lie between two faults of a kind; each kind comes at least once."""
 _LASTS_S: Final = {Kind.ZOMBIE: (7.5, 14.0), Kind.VACUUM: (5.0, 15.0), Kind.S3_OUTAGE: (1.0, 5.0)}
 _TARGETS: Final = {
     Kind.ZOMBIE: STOPPABLE, Kind.REBALANCE: STORM, Kind.STATE_DELETED: _STATEFUL, Kind.STATE_TRUNCATED: _STATEFUL,
@@ -77,7 +77,7 @@ def plan(seed: int, seconds: float) -> list[Fault]:
 
     Args:
         seed: the same gives the same plan.
-        seconds: how long faults strike.
+        seconds: length of the time with faults.
 
     Guarantees: every kind at least once; at least `SIGNALS_A_MINUTE` signals a minute, `KILL_SHARE` of them KILL.
     """

@@ -1,4 +1,4 @@
-"""What was done to a stack, and what came of it."""
+"""The faults of a run, and their result."""
 
 import time
 from collections import Counter
@@ -15,7 +15,7 @@ class Struck(msgspec.Struct, frozen=True):
     kind: str
     target: str
     what: str
-    """Which process, file or shard it met."""
+    """The process, file or shard that it met."""
 
 
 class Journal:
@@ -25,7 +25,7 @@ class Journal:
         self._start_s = time.monotonic()
         self.struck: list[Struck] = []
         self.missed: list[Struck] = []
-        """Planned and without effect: nobody was there to be met."""
+        """Planned faults without effect: no target was there."""
 
     def begin(self) -> None:
         """Count time from here."""
@@ -63,8 +63,8 @@ class Report(msgspec.Struct, kw_only=True):
     transactions: int = 0
     restarts: dict[str, int] = {}
     settled_s: float = 0.0
-    """From the end of the faults until nothing lagged and no batch was open."""
+    """Seconds from the end of the faults until nothing lagged and no batch was open."""
     took_s: float = 0.0
     violations: list[Violation] = []
     journal: list[Struck] = []
-    """Every fault that somebody carried out or tried to, in order of time."""
+    """Every fault that the run carried out or tried to, in order of time."""

@@ -41,17 +41,17 @@ SETTINGS: Final = {
 """Seconds where production has minutes: a fault then meets every phase of everything."""
 RATES: Final = Rates(s3=0.05, throttled=0.2, partial=0.1, twice=0.1, dynamodb=0.02)
 SETTLE_S: Final = 600.0
-"""I7: how long after the last fault nothing may be left to do."""
+"""I7: after so long after the last fault no work may be left."""
 READY_S: Final = HANGS_S
-"""How long a worker may take to be ready after that: a backoff, a start, a rebalance."""
+"""Time for a worker to be ready after that: a backoff, a start, a rebalance."""
 MORE_S: Final = 5.0
-"""Of how many seconds the traffic is that follows the planned one while faults still strike."""
+"""Length in seconds of the extra traffic that follows the planned traffic while faults still strike."""
 TELL_EVERY_S: Final = 10.0
 RELEASE_EVERY_S: Final = 3.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run."""
+    """The options of a run."""
 
     minutes: float = 10.0
     seed: int = 1
@@ -60,7 +60,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds(self) -> float:
-        """How long faults strike."""
+        """Seconds of faults."""
         return self.minutes * 60
 
 
@@ -108,7 +108,7 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
 async def _load(
     stack: Stack, options: Options, faults: "asyncio.Task[None]", journal: Journal, say: Say
 ) -> list[TrafficRun]:  # fmt: skip
-    """Steady traffic for as long as faults are planned, and more of it while they still strike."""
+    """Steady traffic while faults are planned, and more of it while they still strike."""
     announced = 0.0
 
     def progress(lines: int) -> None:
@@ -131,7 +131,7 @@ async def _load(
 
 
 async def _loaded(traffic: "asyncio.Task[list[TrafficRun]]", report: Report) -> list[TrafficRun]:
-    """The runs; where the collector broke its contract with a client, that is a violation and there are none."""
+    """The runs; if the collector broke its contract with a client, a violation and no runs."""
     try:
         return await traffic
     except LocalStackError as exc:
@@ -140,7 +140,7 @@ async def _loaded(traffic: "asyncio.Task[list[TrafficRun]]", report: Report) -> 
 
 
 async def _counts(journal: Journal, services: Services) -> dict[str, int]:
-    """Kind -> how often it struck: what was carried out here, and what the stand-ins did by themselves."""
+    """Kind -> number of strikes: faults carried out here, and faults of the stand-ins themselves."""
     counts: dict[str, int] = {kind.value: 0 for kind in Kind}
     counts |= journal.counts()
     for name, count in (await services.warehouse_struck()).items():
@@ -156,7 +156,7 @@ def _missed(journal: Journal) -> dict[str, int]:
 
 
 async def _settled(ports: Ports, aside: set[str], quiet: float, say: Say) -> list[Violation]:
-    """Wait for I7, releasing meanwhile what the warehouse could not read (it can, now): an operator's part (rule D2).
+    """Wait for I7; meanwhile release the transactions that the warehouse could not read, as an operator does (rule D2).
 
     `aside` gets the transactions that were found quarantined.
     """
@@ -169,7 +169,8 @@ async def _settled(ports: Ports, aside: set[str], quiet: float, say: Say) -> lis
 
 
 async def _ready(workers: Workers) -> list[Violation]:
-    """I7, too: everybody works. One that cannot start any more shows nowhere else while another does its part."""
+    """Also part of I7: every worker works. If one cannot start any more while another does its work, only this check sees
+    it."""
     deadline = time.monotonic() + READY_S
     while unready := await workers.unready():
         if time.monotonic() > deadline:
@@ -212,7 +213,7 @@ async def _quarantined(settings: Settings) -> list[str]:
 
 
 async def _describe(ports: Ports, runs: Sequence[TrafficRun], home: Home, report: Report) -> None:
-    """How much there was."""
+    """The amounts of a run."""
     for one in runs:
         report.lines += one.sent.lines
         report.requests_retried += one.sent.retries

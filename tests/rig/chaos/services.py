@@ -32,7 +32,7 @@ class Services:
         )
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         await self._session.close()
         self._kinesis.close()
 
@@ -43,12 +43,12 @@ class Services:
         await self._ask("POST", self._stack.controls["aws"], msgspec.json.encode(rates))
 
     async def aws_struck(self) -> dict[str, int]:
-        """Kind -> how often it struck."""
+        """Kind -> number of strikes."""
         found: dict[str, int] = await self._ask("GET", self._stack.controls["aws"])
         return found
 
     async def split(self, chance: int) -> str:
-        """Split an open shard in the middle. Returns: which; empty where there are enough."""
+        """Split an open shard in the middle. Returns: the shard; empty if there are enough shards."""
         shards = await self._open_shards()
         if len(shards) >= MOST_SHARDS:
             return ""
@@ -59,7 +59,7 @@ class Services:
         return str(shard["ShardId"])
 
     async def merge(self, chance: int) -> str:
-        """Merge two neighbours. Returns: which; empty where there is one shard only."""
+        """Merge two neighbours. Returns: the shards; empty if there is only one."""
         shards = sorted(await self._open_shards(), key=_range)
         if len(shards) < 2:
             return ""
@@ -81,16 +81,16 @@ class Services:
     # --- warehouse
 
     async def fail_warehouse(self, kind: str, times: int) -> None:
-        """Let the warehouse fail `times` times, at the next statements that can; not as it was to fail before."""
+        """Make the warehouse fail `times` times, at the next statements that match; this replaces earlier orders."""
         order = {"kind": kind, "times": times, "instead": True}
         await self._ask("POST", self._stack.controls["warehouse"], msgspec.json.encode(order))
 
     async def mend_warehouse(self) -> None:
-        """Take back what has not happened yet, and make unreadable files readable."""
+        """Remove failures that are still to come, and make unreadable files readable."""
         await self._ask("DELETE", self._stack.controls["warehouse"])
 
     async def warehouse_struck(self) -> dict[str, int]:
-        """Kind -> how often it happened."""
+        """Kind -> number of times."""
         found: dict[str, int] = await self._ask("GET", self._stack.controls["warehouse"] + "/struck")
         return found
 

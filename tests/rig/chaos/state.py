@@ -13,14 +13,14 @@ def is_there(folder: Path) -> bool:
 
 
 def delete(folder: Path) -> str:
-    """Remove everything. Returns: what was done, in words."""
+    """Remove everything. Returns: the damage, in words."""
     files = sum(path.is_file() for path in folder.rglob("*"))
     shutil.rmtree(folder, ignore_errors=False)
     return f"{files} files deleted"
 
 
 def truncate(folder: Path, chance: int) -> str:
-    """Cut one file that matters in half, as a disk does that lost its cache. Returns: which."""
+    """Cut one important file in half, like a disk that lost its cache. Returns: the file."""
     files = sorted(path for path in folder.rglob("*") if _matters(path) and path.stat().st_size > 1)
     if not files:
         raise LocalStackError(f"{folder} holds nothing to truncate")
@@ -32,13 +32,13 @@ def truncate(folder: Path, chance: int) -> str:
 
 
 def copy(folder: Path, aside: Path) -> None:
-    """Keep the directory as it is now, in place of an earlier copy."""
+    """Copy the directory as it is now, over an earlier copy."""
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(folder, aside)
 
 
 def roll_back(folder: Path, aside: Path) -> str:
-    """Put an earlier copy in the directory's place, which becomes the next copy. Returns: what was done, in words."""
+    """Exchange the directory and its earlier copy. Returns: the damage, in words."""
     newer = aside.with_name(aside.name + ".newer")
     shutil.rmtree(newer, ignore_errors=True)
     folder.rename(newer)
@@ -48,5 +48,5 @@ def roll_back(folder: Path, aside: Path) -> str:
 
 
 def _matters(path: Path) -> bool:
-    """Whether a database needs the file: tables, write-ahead logs, and what says which of them count."""
+    """Whether a database needs the file: tables, write-ahead logs, and the manifest of valid tables."""
     return path.suffix in {".sst", ".log"} or path.name == "CURRENT" or path.name.startswith("MANIFEST-")

@@ -1,4 +1,4 @@
-"""Carries a plan out: every fault at its time, each kind by its own method, all of it noted."""
+"""Carries a plan out: every fault at its time, each kind by its own method; all strikes are noted."""
 
 import asyncio
 import signal
@@ -23,14 +23,14 @@ from tests.worlds.waiting import HANGS_S
 log = structlog.get_logger(__name__)
 
 ROLL_BACK_AFTER_S: Final = 15.0
-"""Between the copy of a RocksDB directory and its return."""
+"""Seconds between the copy of a RocksDB directory and its return."""
 BACK_S: Final = 40.0
-"""How long a worker may take to run again, so that its copy can be put back."""
+"""Time for a worker to run again, so that its copy can be put back."""
 STORM_S: Final = 6.0
 AGAIN_S: Final = 0.5
-"""Before a fault that met nobody is tried again."""
+"""Pause before a fault without a target is tried again."""
 GIVE_UP_S: Final = HANGS_S
-"""How long a fault may be without anything to strike."""
+"""Longest time that a fault may wait for a target."""
 OFTEN: Final = (
     AwsFault.S3_ERROR, AwsFault.S3_SLOW_DOWN, AwsFault.S3_RESET, AwsFault.S3_LOST, AwsFault.THROTTLED, AwsFault.PARTIAL,
     AwsFault.PUT_TWICE, AwsFault.PAGE_TWICE,
@@ -41,7 +41,7 @@ _WAREHOUSE: Final = {
     Kind.REFUSED: "refuse", Kind.DROP_MID_COPY: "drop_mid_copy", Kind.DROP_BEFORE_COMMIT: "drop_before_commit",
     Kind.DROP_AFTER_COMMIT: "drop_after_commit", Kind.UNREADABLE: "unreadable",
 }  # fmt: skip
-"""What the stand-in calls them; it counts them itself, when they strike."""
+"""The stand-in's names of them; the stand-in counts their strikes."""
 KIND_OF_WAREHOUSE: Final = {name: kind for kind, name in _WAREHOUSE.items()}
 _SEVERAL: Final = frozenset({Kind.DISK_FULL, Kind.SERIALIZATION, Kind.LOCK_TIMEOUT})
 
@@ -68,10 +68,10 @@ class Striker:
         }  # fmt: skip
 
     async def run(self, plan: Sequence[Fault], seconds: float) -> None:
-        """Begin, strike as planned, and end with nothing failing any more and nobody stopped.
+        """Begin, strike as planned, and end: then no call fails any more and no process is stopped.
 
         That is after `seconds`, and not before every fault of the plan has struck and calls have failed in each of the ways
-        in `OFTEN`: on a busy machine later. Traffic must go on until then, or nothing is left to be struck.
+        in `OFTEN`: on a busy machine later. Traffic must go on until then, or the faults have no target.
         """
         for name in EXTRA:
             await self._workers.add(name)
@@ -91,7 +91,7 @@ class Striker:
             await self._services.mend_warehouse()
 
     async def _strike(self, fault: Fault) -> None:
-        """Carry a fault out: where it meets nobody, or what it is done with fails by another fault, again."""
+        """Carry a fault out; try again if it has no target, or if another fault disturbs it."""
         give_up_s = self._journal.elapsed_s + GIVE_UP_S
         while self._journal.elapsed_s < give_up_s:
             try:
@@ -135,7 +135,7 @@ class Striker:
         self._journal.note(fault.kind, "kafka", f"{number.name} to pid {pid}")
 
     async def _rebalance(self, fault: Fault) -> None:
-        """Remove a worker and add it again, or the other way round where it is not there: two rebalances, or more."""
+        """Remove a worker and add it again, or add and remove it if it is not there: two or more rebalances."""
         async with self._changing:
             name = fault.target
             if name in self._workers.extras:
@@ -178,7 +178,7 @@ class Striker:
         self._journal.note(fault.kind, name, f"{what}, of {copied_s:.1f} s")
 
     async def _stateful(self, fault: Fault) -> str:
-        """The etl worker that is meant, or another that has something to lose."""
+        """The planned etl worker, or another one with a state."""
         workers = (fault.target, "etl", *(name for name in STORM if name.startswith("etl")))
         able = [name for name in workers if state.is_there(self._workers.folder(name))]
         name = await self._workers.eligible(able[0], able) if able else None
@@ -191,7 +191,7 @@ class Striker:
     async def _shards(self, fault: Fault) -> None:
         change = self._services.split if fault.kind is Kind.SPLIT else self._services.merge
         which = await change(fault.chance)
-        if not which:  # too many or too few: the other way round
+        if not which:  # too many or too few shards: do the opposite
             fault = msgspec.structs.replace(fault, kind=Kind.MERGE if fault.kind is Kind.SPLIT else Kind.SPLIT)
             change = self._services.split if fault.kind is Kind.SPLIT else self._services.merge
             which = await change(fault.chance)
@@ -210,7 +210,7 @@ class Striker:
         self._journal.note(fault.kind, "delivery_log", f"{fault.lasts_s} s")
 
     async def _warehouse(self, fault: Fault) -> None:
-        """Order a failure, and return once it has struck: the next order takes back what was to come."""
+        """Order a failure, and return once it has struck: the next order would remove it."""
         times = 1 + fault.chance % 2 if fault.kind in _SEVERAL else 1
         name = _WAREHOUSE[fault.kind]
 

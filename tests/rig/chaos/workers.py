@@ -1,10 +1,11 @@
-"""The roles' processes: who runs, signals to them, and workers that come and go beside the supervised ones."""
+"""The roles' processes: their pids, signals to them, and extra workers that come and go beside the supervised ones."""
 
 import asyncio
 import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,19 +20,22 @@ from app.local.stack.ports import HOST, Claim, claim_free
 from app.local.stack.probe import answers_ok
 from app.local.stack.settings import read_local_settings
 from app.local.stack.stack_file import Stack, read_stack
-from app.local.stack.supervisor import BIN
+from app.local.stack.start_order import worker_command
+from app.local.stack.trees import Trees
 
 OBEY_S: Final = 120.0
-"""Nothing but a process that hangs in the kernel takes so long to stop, or to be gone."""
+"""Only a process that hangs in the kernel takes longer to stop, or to end."""
 PATIENCE_S: Final = 8.0
-"""How long a fault waits for somebody whom it can meet."""
+"""A fault waits so long for a target."""
 
 
 class Workers:
-    """Everything that runs a role."""
+    """All processes of roles."""
 
     def __init__(self, home: Home, stack: Stack, clock: Clock) -> None:
         self._home = home
+        self._stack = stack
+        self._trees = Trees(home.path)
         self._environment = process_environment(os.environ, stack.environment)
         self._clock = clock
         self._extras: dict[str, Keeper] = {}
@@ -40,7 +44,7 @@ class Workers:
         self._stopped: dict[str, int] = {}
         self._busy: set[str] = set()
 
-    # --- who runs
+    # --- running processes
 
     def pid(self, name: str) -> int | None:
         """The pid of a role (`etl`) or of an extra worker (`etl-2`); None while it does not run."""
@@ -53,7 +57,7 @@ class Workers:
         return pid if pid is not None and _runs(pid) else None
 
     async def eligible(self, wanted: str, others: Sequence[str], patience_s: float = PATIENCE_S) -> str | None:
-        """`wanted`, or the next of `others` behind it that runs and is not stopped or being changed; None if none comes."""
+        """`wanted`, or the next one of `others` that runs and is not stopped or being changed; None if there is none."""
         deadline_s = self._clock.monotonic_s() + patience_s
         start = others.index(wanted) if wanted in others else 0
         while True:
@@ -65,19 +69,24 @@ class Workers:
             await asyncio.sleep(0.1)
 
     async def unready(self) -> list[str]:
-        """The roles and extra workers whose /ready does not say yes."""
+        """The roles and extra workers that are not ready by /ready."""
         stack = read_stack(self._home)
         if stack is None:
             raise LocalStackError(f"the stack in {self._home.path} is gone")
-        pages = {role: url.replace("/metrics", "/ready") for role, url in stack.metrics.items()}
-        pages |= {name: f"http://{HOST}:{self._ports[name]}/ready" for name in self._extras}
-        answers = await asyncio.gather(*(answers_ok(page) for page in pages.values()))
-        return [name for name, is_ready in zip(pages, answers, strict=True) if not is_ready]
+        names = [*stack.metrics, *self._extras]
+        answers = await asyncio.gather(*(answers_ok(self.page(name, "ready")) for name in names))
+        return [name for name, is_ready in zip(names, answers, strict=True) if not is_ready]
 
-    # --- what is done to them
+    def page(self, name: str, page: str) -> str:
+        """The URL of a page (`ready`, `metrics`) of a role or an extra worker."""
+        port = self._ports.get(name)
+        url = f"http://{HOST}:{port}/metrics" if port else self._stack.metrics[name]
+        return url.replace("/metrics", f"/{page}")
+
+    # --- faults of processes
 
     def send(self, name: str, number: signal.Signals) -> int | None:
-        """Send a signal. Returns: to which pid; None where it is gone already."""
+        """Send a signal. Returns: its pid; None if the process is gone already."""
         pid = self.pid(name)
         if pid is None:
             return None
@@ -88,7 +97,7 @@ class Workers:
         return pid
 
     async def stop_for(self, name: str, seconds: float) -> int | None:
-        """Stop a worker so long and wake it, taken for dead by its group. Returns: its pid, None where it is gone."""
+        """Stop a worker so long that its group takes it for dead, then wake it. Returns: its pid, None if it is gone."""
         pid = self.send(name, signal.SIGSTOP)
         if pid is None:
             return None
@@ -100,12 +109,12 @@ class Workers:
         return pid
 
     def wake_all(self) -> None:
-        """Let everything that is stopped go on."""
+        """Wake all stopped processes."""
         for name in list(self._stopped):
             self._wake(name)
 
     async def while_down(self, name: str, damage: Callable[[Path], str]) -> str:
-        """Kill a worker, do something to its directory before it is started again. Returns: what `damage` says."""
+        """Kill a worker and damage its directory before it is started again. Returns: the text of `damage`."""
         self._busy.add(name)
         try:
             if name in self._extras:
@@ -118,11 +127,11 @@ class Workers:
 
     @property
     def extras(self) -> list[str]:
-        """The extra workers that there are."""
+        """The existing extra workers."""
         return list(self._extras)
 
     async def add(self, name: str) -> None:
-        """Start an extra worker, `<role>-<number>`, with a directory of its own; it is kept running until it is removed."""
+        """Start an extra worker, `<role>-<number>`, with a directory of its own; it runs until it is removed."""
         port = claim_free()
         self._claims.append(port)
         self._ports[name] = port.port
@@ -130,7 +139,7 @@ class Workers:
         own = role_variables(role, self._home.path, {f"{role}-web": port.port})
         own["INSTREAM_DATA_DIR"] = str(self.folder(name))
         await self._keep(ProcessSpec(
-            name=name, command=[str(BIN / "faust"), "-A", f"app.worker:{role}", "worker", "-l", "info"],
+            name=name, command=worker_command(role),
             environment=self._environment | own, folder=self._home.path, log=self._home.logs / f"{name}.log",
             healthy_s=read_local_settings().restart_healthy_s,
         ))  # fmt: skip
@@ -148,20 +157,21 @@ class Workers:
             held.holder.close()
 
     def folder(self, name: str) -> Path:
-        """Where a worker keeps its RocksDB."""
+        """The directory of a worker's RocksDB."""
         return self._home.data / name
 
     # --- inside
 
     async def _keep(self, spec: ProcessSpec) -> None:
         keeper = Keeper(spec, self._clock, lambda: None, lambda _: None)
+        keeper.variables = partial(self._trees.variables, spec.name)
         self._extras[spec.name] = keeper
         await keeper.start()
 
     def _wake(self, name: str) -> None:
         pid = self._stopped.pop(name, None)
         if pid is not None:
-            with suppress(ProcessLookupError):  # somebody killed it meanwhile
+            with suppress(ProcessLookupError):  # another fault killed it meanwhile
                 os.kill(pid, signal.SIGCONT)
 
     async def _extra_down(self, name: str, damage: Callable[[Path], str]) -> str:
@@ -177,7 +187,7 @@ class Workers:
             await self._keep(keeper.spec)
 
     async def _role_down(self, name: str, damage: Callable[[Path], str]) -> str:
-        """The supervisor sleeps meanwhile, or it would have started the next process before the damage is done."""
+        """The supervisor is stopped meanwhile, because it would start the next process before the damage is done."""
         stack = read_stack(self._home)
         pid = self.pid(name)
         if stack is None or pid is None:
@@ -194,7 +204,7 @@ class Workers:
             os.kill(stack.supervisor_pid, signal.SIGCONT)
 
     async def _obeyed(self, holds: Callable[[], bool], otherwise: str) -> None:
-        """Return once a signal has had its effect: it comes when the process is next looked at."""
+        """Return once a signal has had its effect."""
         deadline_s = self._clock.monotonic_s() + OBEY_S
         while not holds():
             if self._clock.monotonic_s() > deadline_s:
@@ -203,7 +213,7 @@ class Workers:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process is there and not only its exit code."""
+    """Whether a process lives; a zombie does not."""
     return _status(pid) not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 

@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from app.cli.options import whole
-from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, log_to_stderr, print_json, print_table
+from app.progress import ProgressLines
 from tests.rig.crash_sweep.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -27,36 +28,36 @@ class SweepResult(msgspec.Struct, kw_only=True):
     points: int
     took_s: float = 0.0
     left_out: int = 0
-    """Points that it did not come to, because it was ended before."""
+    """Points that were left out, because the sweep ended before."""
     outcomes: list[Outcome] = []
     at_the_end: list[str] = []
-    """What the check of everything at the end of a life found, in words."""
+    """The findings of the check at the end of a life, in words."""
 
     @property
     def deaths(self) -> int:
-        """How often a worker died at a point that was to be met."""
+        """Number of deaths of workers at points of the plan."""
         return sum(outcome.died for outcome in self.outcomes)
 
     @property
     def violations(self) -> int:
-        """Of single rounds, and at the end of a life."""
+        """Violations of single rounds, and of the end of a life."""
         return sum(outcome.violations for outcome in self.outcomes) + len(self.at_the_end)
 
     @property
     def never_reached(self) -> int:
-        """Points at which a worker died less often than it was to."""
+        """Points with too few deaths."""
         return sum(outcome.died < outcome.times for outcome in self.outcomes)
 
     @property
     def is_good(self) -> bool:
-        """Whether every point was met as often as it should be and nothing was violated."""
+        """Whether every point was met often enough and nothing was violated."""
         return not (self.violations or self.left_out) and all(outcome.is_good for outcome in self.outcomes)
 
 
 def crash_sweep(
     only: Annotated[str, typer.Option(help="Only points whose name contains this.")] = "",
-    together: Annotated[int, whole("How many roles die in one round at most.", 1, 6)] = 6,
-    times: Annotated[list[int] | None, whole("How often in a row; give it again for more than one.", 1, 10)] = None,
+    together: Annotated[int, whole("Most roles that die in one round.", 1, 6)] = 6,
+    times: Annotated[list[int] | None, whole("Deaths in a row; repeat the option for several values.", 1, 10)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Kill every worker at every crash point on a stack of its own, once and twice in a row, and compare every row.
@@ -75,7 +76,7 @@ def crash_sweep(
         for count in counts:
             for life in lives_of(points):
                 _life(life, count, together, say, result)
-    finally:  # what is known is told, however it ended
+    finally:  # report the findings after every end
         result.left_out = len(points) * len(counts) - len(result.outcomes)
         result.took_s = round(time.monotonic() - started, 1)
         if as_json:
@@ -88,8 +89,8 @@ def crash_sweep(
 
 def _life(points: "Sequence[Point]", times: int, together: int, say: ProgressLines, result: SweepResult) -> None:
     """All points on one stack, into the result."""
-    from app.cli.demo import own_stack
     from app.crash.points import Armed, PlanFile
+    from app.local.stack.own_stack import own_stack
     from app.local.stack.stack_file import home_of_environment
     from tests.rig.crash_sweep.histories import Event
     from tests.rig.crash_sweep.rounds import needs, rounds_of
@@ -111,9 +112,10 @@ def _life(points: "Sequence[Point]", times: int, together: int, say: ProgressLin
 async def _rounds(
     sweep: "Sweep", rounds: "list[list[Point]]", armed: "dict[Point, Armed] | None", result: SweepResult, say: ProgressLines
 ) -> None:
-    """Round after round; what came of each point, and in the end what is wrong with everything, into the result.
+    """Do round after round; put the outcome of each point, and the faults found at the end, into the result.
 
-    Everything is checked before a store is made stale: the log is cut for that, and with it the memory of what was sent.
+    Everything is checked before a store is made stale, because the log is cut for that, and with it the messages of earlier
+    runs.
     """
     from tests.rig.crash_sweep.histories import Event
     from tests.rig.crash_sweep.rounds import needs
@@ -137,7 +139,7 @@ async def _rounds(
         say(f"{sweep.times} x, round {number} of {len(rounds)}, {time.monotonic() - started:.0f} s:")
         for outcome in found:
             say(f"  {outcome.point}: died {outcome.died}, ready after {outcome.recovery_s} s" + _words(outcome))
-    if not is_checked:  # with a short memory the blocks are too old to be sent again
+    if not is_checked:  # with a short dedup window the blocks are too old to be sent again
         await check(replays=not any(needs(Event.SHORT_MEMORY, points) for points in rounds))
 
 

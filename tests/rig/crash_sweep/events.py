@@ -1,4 +1,4 @@
-"""What the sweep does to a stack, so that its roles come to all their points."""
+"""The events on a stack that bring its roles to all their points."""
 
 import asyncio
 import os
@@ -36,23 +36,23 @@ ORPHAN_AGE_MS: Final = 60_000
 """Past the audit's grace and all bounds of the join."""
 ORPHAN_LINES: Final = 40
 KEPT_MESSAGES: Final = 4
-"""What is left of each partition of `rows`: messages that name others, and what the sink has not committed yet."""
+"""The rest of each partition of `rows`: messages that name others, and messages that the sink has not committed yet."""
 KEPT_SHARDS: Final = 2
-"""With more open ones, two are merged."""
+"""With more open shards than this, two are merged."""
 KNOWN_AFTER_MS: Final = 10_000
 CUT_BYTES: Final = 6
 STANDSTILL_S: Final = 4.0
-"""Less than the group's session timeout: delivery keeps its partitions."""
+"""Shorter than the group's session timeout: delivery keeps its partitions."""
 _AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
 async def leave_orphan(settings: Settings, run: str, *, cut_short: bool = False) -> str:
-    """Store and register a batch that never reaches Kinesis by itself, as a collector that died then leaves it.
+    """Store and register a batch that never reaches Kinesis by itself, like the batch of a collector that died.
 
     Args:
-        settings: where.
-        run: what its events' ids begin with.
-        cut_short: its blocks do reach Kinesis, in such a state that nobody can read them.
+        settings: of the stack.
+        run: the start of its events' ids.
+        cut_short: its blocks reach Kinesis, but cut off, so they cannot be read.
 
     Returns: its id.
     """
@@ -87,7 +87,7 @@ async def put_cut_short(settings: Settings, blocks: Sequence[bytes]) -> None:
 
 
 def reshard(settings: Settings) -> str:
-    """Split a shard where there are few, merge two neighbours otherwise; what was done, in words."""
+    """Split a shard if there are few, else merge two neighbours. Returns: the change, in words."""
     client: Any = boto3.session.Session().client("kinesis")
     try:
         listed = client.list_shards(StreamName=settings.stream)["Shards"]
@@ -108,7 +108,7 @@ def reshard(settings: Settings) -> str:
 
 
 async def replay_one(settings: Settings) -> None:
-    """Put one batch once more that the pipeline has had time to know."""
+    """Put one batch once more; the pipeline has had time to take it."""
     registry = DynamoRegistry(settings)
     known_ms = SystemClock().now_ms() - KNOWN_AFTER_MS
     try:
@@ -126,11 +126,11 @@ class Spoilt(NamedTuple):
 
     key: str
     body: bytes
-    """What it holds when it is mended."""
+    """Its right content."""
 
 
 async def spoil_file(settings: Settings, pid: int) -> Spoilt:
-    """Spoil a file of a transaction that is ready and not loaded; delivery (`pid`) stands still until it is done."""
+    """Spoil a file of a transaction that is ready and not loaded; delivery (`pid`) is stopped meanwhile."""
     worker, store = psutil.Process(pid), S3ObjectStore(settings)
     try:
         while True:
@@ -140,7 +140,7 @@ async def spoil_file(settings: Settings, pid: int) -> Spoilt:
                     found = await _unloaded_file(settings, store)
                 await store.put(found.key, b"spoilt")
                 return found
-            except TimeoutError:  # it stood still while it held the lock, or nothing came
+            except TimeoutError:  # it was stopped while it held the lock, or no file came
                 pass
             finally:
                 worker.resume()
@@ -170,7 +170,7 @@ async def _unloaded_file(settings: Settings, store: S3ObjectStore) -> Spoilt:
 
 
 async def mend_file(settings: Settings, spoilt: Spoilt) -> None:
-    """Put back what the file held."""
+    """Put the file's right content back."""
     store = S3ObjectStore(settings)
     try:
         await store.put(spoilt.key, spoilt.body)
@@ -179,7 +179,7 @@ async def mend_file(settings: Settings, spoilt: Spoilt) -> None:
 
 
 def copy_store(pid: int, data: Path, target: Path) -> None:
-    """Copy the store of a worker as a crash at this moment would leave it: the worker stands still meanwhile."""
+    """Copy the store of a worker as a crash at this moment would leave it: the worker is stopped meanwhile."""
     worker = psutil.Process(pid)
     worker.suspend()
     try:
@@ -190,9 +190,9 @@ def copy_store(pid: int, data: Path, target: Path) -> None:
 
 
 async def make_stale(settings: Settings, pid: int, data: Path, older: Path) -> None:
-    """Kill a worker, its store an older copy by then, and the log cut behind what that had read.
+    """Kill a worker, put an older copy of its store back, and cut the log behind the copy's position.
 
-    The stack must have settled: what the cut log cannot tell any more must not be asked for.
+    The stack must have settled: no reader may still need the messages that are cut.
     """
     worker = psutil.Process(pid)
     worker.suspend()

@@ -1,4 +1,4 @@
-"""What must happen so that a role comes to a point; where nothing is said here, traffic is enough."""
+"""The events that bring a role to a point; for a point without an entry, traffic is enough."""
 
 from enum import Enum
 from typing import Final
@@ -9,7 +9,7 @@ from app.crash.catalogue import Point
 
 
 class Event(Enum):
-    """What the sweep does besides sending traffic."""
+    """The acts of the sweep besides traffic."""
 
     RESTART = "the worker dies elsewhere before, for only one that starts makes this call"
     STOPPED = "the worker is told to stop before: only what it closed in good order is still there when it starts"
@@ -24,11 +24,11 @@ class Event(Enum):
 
 
 class History(msgspec.Struct, frozen=True):
-    """How a point is come to."""
+    """The history that leads to a point."""
 
     events: tuple[Event, ...] = ()
     companions: tuple[str, ...] = ()
-    """Points at which other workers, or this one before, die for it, as often as it takes."""
+    """Points at which other workers, or this one before, die to bring the role to the point, as often as needed."""
 
 
 _START: Final = History((Event.RESTART,))
@@ -41,7 +41,7 @@ _UNREADABLE: Final = History((Event.UNREADABLE,))
 _BEHIND: Final = History(companions=("etl.kafka.send.rows.after",))
 """The ETL dies when its step is in the log and not in its store."""
 _NOT_LOADED: Final = History((Event.ORPHAN,), ("delivery.s3.list.transactions.before",))
-"""Delivery dies before it loads anything: what the sink commits lies there, and the audit must look into it."""
+"""Delivery dies before it loads anything: the sink's transactions stay unloaded, and the audit must read them."""
 
 _HISTORIES: Final = {
     "bridge.kafka.earliest": _START,
@@ -88,12 +88,12 @@ _HISTORIES: Final = {
 
 
 def history_of(point: Point) -> History:
-    """How `point` is come to."""
+    """The history that leads to `point`."""
     if point.call == "kafka.topics":
         return _START
     return _HISTORIES.get(f"{point.role}.{point.call}", History())
 
 
 def restart_of(point: Point) -> str:
-    """Where a worker dies so that it starts again: every worker asks for messages several times a second."""
+    """The point at which a worker dies so that it starts again: every worker asks for messages several times a second."""
     return f"{point.role}.kafka.poll.before"

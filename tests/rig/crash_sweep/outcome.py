@@ -1,22 +1,22 @@
-"""What came of a point."""
+"""The outcome of a point."""
 
 import msgspec
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of one point."""
+    """The outcome of one point."""
 
     point: str
     times: int
-    """How often the worker was to die there."""
+    """Planned number of deaths."""
     died: int
     recovery_s: float | None
-    """From the last death to a worker that is ready again; None where there was none."""
+    """Seconds from the last death to a ready worker; None if there was no death."""
     violations: int
     notes: tuple[str, ...] = ()
-    """What was wrong, in words."""
+    """The faults, in words."""
 
     @property
     def is_good(self) -> bool:
-        """Whether the worker died there as often as it was to, came back, and nothing was violated."""
+        """Whether the worker died there as often as planned and came back, and nothing was violated."""
         return self.died == self.times and self.recovery_s is not None and not self.violations

@@ -1,4 +1,4 @@
-"""Which points are met together: few of each role, one after the other, none of a role that dies for another's point."""
+"""The points of each round: few of each role, one after the other, and none of a role that dies for another's point."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from app.crash.catalogue import Point, read_point
 from tests.rig.crash_sweep.histories import Event, History, history_of
 
 OF_A_ROLE: Final = 2
-"""Points of one role in a round, where traffic is all that they need: the worker comes to one, and then to the other."""
+"""Most points of one role in a round, if they need only traffic: the worker comes to one after the other."""
 
 
 def busy_roles(point: Point) -> set[str]:
@@ -60,7 +60,7 @@ def _is_plain(point: Point) -> bool:
 
 
 def needs(event: Event, points: Sequence[Point]) -> bool:
-    """Whether one of these points is come to by that event."""
+    """Whether one of these points needs that event."""
     return any(event in history_of(point).events for point in points)
 
 

@@ -52,13 +52,13 @@ SWEEP_SETTINGS: Final = {
 }
 """Seconds where production has minutes, and few partitions: every transaction of a life is read again at its end."""
 SHORT_MEMORY: Final = {"INSTREAM_DEDUP_WINDOW_S": "40"}
-"""Longer than any recovery here; half of it is a generation."""
+"""Longer than any recovery here; half of it is one rebalance."""
 LAP_LINES: Final = 300
 LAP_RATE: Final = 100.0
 LAP_EVERY_S: Final = 8.0
-"""So long after a lap has begun the next one does, while a point is still to be met."""
+"""The next lap begins so long after the last one began, while a point is still to be met."""
 ACT_EVERY_S: Final = 4.0
-"""So long after an orphan, or a replay, the next one follows, while it has not led to what it is for."""
+"""After an orphan or a replay the next one follows so long after, while the point is not met."""
 REACH_TIMEOUT_S: Final = HANGS_S
 READY_TIMEOUT_S: Final = HANGS_S
 SETTLE_TIMEOUT_S: Final = HANGS_S
@@ -82,23 +82,23 @@ class Sweep:
 
     @property
     def stack(self) -> Stack:
-        """stack.json as it is now."""
+        """The content of stack.json now."""
         stack = read_stack(self._home)
         if stack is None:
             raise LocalStackError("the stack is gone")
         return stack
 
     def arm(self, points: Sequence[Point]) -> dict[Point, Armed]:
-        """Arm these points, and before them what they need others to die at."""
+        """Arm these points, and before them the points at which other workers must die for them."""
         armed = {point: Armed(secrets.token_hex(4), str(point), self.times) for point in points}
         self._companions = {point: _companions(point) for point in points}
         self._arm_open(armed)
         return armed
 
     def _arm_open(self, armed: dict[Point, Armed]) -> list[Point]:
-        """Arm the points that are still to be met, and the companions of these alone; which they are.
+        """Arm the points that are still to be met, and only their companions. Returns: the points.
 
-        Others may wait for a role that dies for a point which is met by now.
+        Other companions would make a role die for a point that is met already.
         """
         still = [point for point, each in armed.items() if not self._has_died(each)]
         others = {each.point: each for point in still for each in self._companions.get(point, ())}
@@ -108,11 +108,11 @@ class Sweep:
         return still
 
     async def round(self, points: Sequence[Point], armed: dict[Point, Armed] | None = None) -> list[Outcome]:
-        """Let the roles of these points die there, and check what is left of the stack's promises.
+        """Make the roles of these points die there, and check the stack's promises.
 
         Args:
-            points: what `rounds_of` puts together.
-            armed: what the plan has of them, where they were armed before the stack started.
+            points: a round of `rounds_of`.
+            armed: their entries in the plan, if they were armed before the stack started.
         """
         older = await self._older_store() if needs(Event.STALE_STORE, points) else None
         armed = armed or self.arm(points)
@@ -140,7 +140,7 @@ class Sweep:
         """A lap of traffic without any death.
 
         Raises:
-            LocalStackError: it is not all in the warehouse as it must be.
+            LocalStackError: the warehouse does not have the right rows.
         """
         laps: list[asyncio.Task[TrafficRun]] = []
         await self._traffic_until(lambda: True, laps)
@@ -148,7 +148,7 @@ class Sweep:
             raise LocalStackError("; ".join(faults))
 
     async def check(self, *, replays: bool) -> list[str]:
-        """Everything that the stack promises, of everything that was sent (I1 to I4, and I5 where `replays`)."""
+        """Check all promises of the stack for everything that was sent (I1 to I4, and I5 if `replays`)."""
         terms = Terms(alone=False, settle_s=SETTLE_TIMEOUT_S, replays=replays)  # orphans belong to no run
         found = await check(read_settings(), self.runs, terms, self._say)
         return [str(violation) for violation in found]
@@ -156,9 +156,9 @@ class Sweep:
     # --- before and while
 
     async def _older_store(self) -> Path:
-        """A copy of the ETL's store, and a lap behind it, all of it loaded.
+        """Copy the ETL's store, then send a lap and wait until it is loaded.
 
-        The worker is stopped before, which flushes the store: of one that is new, a copy would hold nothing.
+        The worker is stopped before, which flushes the store: a copy of a new store would be empty.
         """
         older = self._home.path / "older-store"
         pid = self.stack.running_pid("etl")
@@ -169,7 +169,7 @@ class Sweep:
         return older
 
     async def _bring_about(self, armed: Armed, older: Path | None) -> None:
-        """Do what it takes for the role to come to the point."""
+        """Do the acts that bring the role to the point."""
         settings, point = read_settings(), read_point(armed.point)
         for event in history_of(point).events:
             match event:
@@ -197,7 +197,7 @@ class Sweep:
                     pass
 
     async def _until_died(self, armed: Armed, act: Callable[[], Awaitable[object]] | None) -> None:
-        """Wait for the deaths, doing something every few seconds; gives up in time."""
+        """Wait for the deaths, with an act every few seconds; give up in time."""
         clock = asyncio.get_running_loop().time
         until_s, next_s = clock() + REACH_TIMEOUT_S, clock()
         while not self._has_died(armed) and clock() < until_s:
@@ -209,7 +209,7 @@ class Sweep:
     async def _traffic_until(
         self, is_done: Callable[[], bool], laps: list[asyncio.Task[TrafficRun]], timeout_s: float = REACH_TIMEOUT_S
     ) -> None:
-        """Send laps of traffic, one at least, until something is so or the time is up."""
+        """Send laps of traffic, at least one, until the condition holds or the time is up."""
         deadline, next_lap = time.monotonic() + timeout_s, time.monotonic()
         while not is_done() or not laps:
             now = time.monotonic()
@@ -234,7 +234,7 @@ class Sweep:
     # --- afterwards
 
     async def _recovery(self, armed: Armed) -> float:
-        """Seconds from the last death to a worker of that role that is ready."""
+        """Seconds from the last death to a ready worker of that role."""
         role = read_point(armed.point).role
         await await_true(lambda: self._is_dead(armed), POLL_S)
         last = self._deaths(armed)[-1]
@@ -242,7 +242,7 @@ class Sweep:
         return round(time.time() - last.at_ms / 1000, 1)
 
     async def _ready_behind(self, role: str, pid: int) -> None:
-        """Return when a worker of that role is ready, and it is another one than `pid`."""
+        """Return when a worker of that role with another pid than `pid` is ready."""
         while True:
             stack = self.stack
             base = stack.collector_url if role == "collector" else stack.metrics[role].removesuffix("/metrics")
@@ -251,15 +251,15 @@ class Sweep:
             await asyncio.sleep(POLL_S)
 
     async def _settled(self, laps: list[asyncio.Task[TrafficRun]]) -> list[str]:
-        """Wait until everything that was sent is in the warehouse, and compare it; what is wrong, in words."""
-        from app.cli.wait import await_coverage
+        """Wait until everything that was sent is in the warehouse, and compare it. Returns: the faults, in words."""
+        from agents.audit.coverage import await_coverage
 
         results = await asyncio.gather(*laps, return_exceptions=True)
         runs = [result for result in results if isinstance(result, TrafficRun)]
         found = [f"traffic: {result}" for result in results if isinstance(result, BaseException)]
         self.runs += runs
         waited = await await_coverage(read_settings(), SETTLE_TIMEOUT_S, lambda *_: None, while_it_moves=True)
-        if waited.exit_code:
+        if not waited.is_covered:
             found.append(f"ledger: {waited.missing} missing, {waited.held} held, {waited.excess} excess: {waited.named}")
         async with await connect(self.stack.warehouse_url) as connection:
             for run in runs:
@@ -270,7 +270,7 @@ class Sweep:
         return found
 
     def _strange_exits(self) -> list[str]:
-        """Where fewer processes ended with the points' exit code than say they did, or a call without a point was made."""
+        """Faults: fewer processes ended with the points' exit code than the notes say, or a call has no point."""
         ended: Counter[str] = Counter(exits_of(self._home))
         said = Counter(read_point(death.point).role for death in self._plan.deaths())
         found = [
@@ -294,7 +294,7 @@ class Sweep:
 
 
 def _companions(point: Point) -> list[Armed]:
-    """Where workers die so that `point` is come to."""
+    """The points at which workers die so that `point` is reached."""
     found = [Armed(secrets.token_hex(4), name, FOREVER) for name in history_of(point).companions]
     if needs(Event.RESTART, [point]):
         found.append(Armed(secrets.token_hex(4), restart_of(point), 1))
@@ -302,13 +302,13 @@ def _companions(point: Point) -> list[Armed]:
 
 
 def _is_equal(compared: Comparison) -> bool:
-    """Whether every row is right. Duplicates are not counted by run: runs at one time share batches."""
+    """Whether every row is right. Duplicates are not counted per run, because runs at one time share batches."""
     counts = (*compared.flows.values(), compared.joined)
     return not (compared.missing or compared.extra or compared.different) and all(bounds.holds for bounds in counts)
 
 
 def exits_of(home: Home) -> list[str]:
-    """The roles whose processes ended at a crash point, as the supervisor that waited for them saw it."""
+    """The roles whose processes ended at a crash point, by the supervisor's record."""
     lines = (home.path / "supervisor.log").read_text().splitlines()
     died = [json.loads(line) for line in lines if line.startswith("{") and '"process died"' in line]
     return [entry["process"] for entry in died if entry["code"] == EXIT_CODE]

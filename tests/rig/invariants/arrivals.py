@@ -1,7 +1,7 @@
-"""When each event was really received, and which came so late to Kinesis that the join may have gone on without it.
+"""The real time of receipt of each event, and the events that came so late to Kinesis that the join may have missed them.
 
-A client only knows between which moments its request was received. The raw files have the moment itself, and Kinesis when
-each block reached it: a block that did so later than the slack after its receipt may find its page view decided (rule J3).
+A client knows only an interval of its request's receipt. The raw files have the exact time, and Kinesis has the time of each
+block: if a block comes later than the slack after its receipt, its page view may be decided already (rule J3).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,15 +23,15 @@ READ_LIMIT: Final = 1000
 CLOCK_MS: Final = 2
 """Rounding of two readings of one clock."""
 Reached = dict[tuple[str, int], int]
-"""(batch, block number) -> when the first copy of the block reached Kinesis, ms."""
+"""(batch, block number) -> the time when the first copy of the block reached Kinesis, ms."""
 
 
 class Seen(NamedTuple):
-    """What the stream says of blocks."""
+    """The stream's times of blocks."""
 
     reached: Reached
     slack_ms: int
-    """How long after its receipt a block may take to Kinesis without being late."""
+    """A block that reaches Kinesis within this time after its receipt is not late."""
 
 
 class _Line(msgspec.Struct):
@@ -43,7 +43,7 @@ _line: Final = msgspec.json.Decoder(_Line)
 
 
 async def read_stream(stream: BlockStream) -> Reached:
-    """When each block reached Kinesis first, from every record that the stream still has.
+    """The time when each block first reached Kinesis, from every record that the stream still has.
 
     Raises:
         ServiceUnavailable: Kinesis does not answer.
@@ -56,7 +56,7 @@ async def read_stream(stream: BlockStream) -> Reached:
             for record in page.records:
                 try:
                     header = decode_header(record.data)
-                except EnvelopeInvalid:  # a stranger's
+                except EnvelopeInvalid:  # a foreign record
                     continue
                 key = (header.batch_id, header.block)
                 reached[key] = min(reached.get(key, record.arrival_ms), record.arrival_ms)
@@ -67,16 +67,16 @@ async def read_stream(stream: BlockStream) -> Reached:
 def arrivals(
     items: Iterable[RegistryItem], raw: Mapping[str, bytes], entries: Mapping[str, Sequence[LedgerLines]], seen: Seen
 ) -> dict[str, ExpectedArrival]:
-    """Event id -> when the copy that counts was received, and whether it came to Kinesis later than the slack.
+    """Event id -> the time of receipt of the copy that counts, and whether it came to Kinesis later than the slack.
 
-    Which of several copies counts is for the order on the partition to say, so the ledger is asked: it is the one that is no
-    duplicate. Of an event without such a copy nothing is said.
+    The order on the partition decides which copy counts, and the ledger shows it: the copy that is no duplicate. An event
+    without such a copy is left out.
 
     Args:
         items: every registered batch.
-        raw: key -> content of the raw files; what cannot be read is left out (I3 says so).
+        raw: key -> content of the raw files; unreadable files are left out (I3 reports them).
         entries: batch -> its ledger.
-        seen: what the stream says.
+        seen: the stream's times.
     """
     found: dict[str, ExpectedArrival] = {}
     for item in items:

@@ -18,12 +18,13 @@ FlowLines = Mapping[str, Mapping[str, Sequence[int]]]
 def judge_raw(
     items: Mapping[str, RegistryItem], raw: Mapping[str, bytes], acknowledged: Iterable[str]
 ) -> Iterator[Violation]:
-    """I3: what was acknowledged is registered; what is registered lies in S3 as it was registered.
+    """I3: every acknowledged batch is registered; the raw file of every registered batch is in S3, with the registered
+    digest.
 
     Args:
         items: batch id -> the batch in the registry.
         raw: key -> content of every raw file that the registry names and S3 has.
-        acknowledged: the batches that a client was told of.
+        acknowledged: the batches in answers to clients.
     """
     if unknown := sorted(set(acknowledged) - items.keys()):
         yield Violation("I3", f"acknowledged batches that the registry does not have: {listed(unknown)}")
@@ -38,12 +39,12 @@ def judge_raw(
 def judge_ledger(
     items: Mapping[str, RegistryItem], entries: Mapping[str, Sequence[LedgerLines]], lines: FlowLines
 ) -> Iterator[Violation]:
-    """I2: the entries of a batch are its lines, each once, and each flow's table has exactly the lines that they say.
+    """I2: the entries of a batch are its lines, each once, and each flow's table has exactly the lines of the entries.
 
     Args:
         items: batch id -> the batch in the registry.
         entries: batch id -> its entries in the warehouse.
-        lines: what the tables have.
+        lines: the lines in the tables.
     """
     if strangers := sorted(entries.keys() - items.keys()):
         yield Violation("I2", f"the ledger has batches that the registry does not: {listed(strangers)}")

@@ -1,8 +1,8 @@
-"""Reads what a stack holds: the registry, everything that matters in S3, and the warehouse in one snapshot."""
+"""Reads the content of a stack: the registry, the objects in S3 that matter, and the warehouse in one snapshot."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ Contents = dict[ObjectInfo, bytes]
 
 
 class Ports(msgspec.Struct):
-    """Where a stack is asked."""
+    """Connections to the services of a stack."""
 
     settings: Settings
     objects: S3ObjectStore
@@ -56,14 +56,14 @@ async def ports_of(settings: Settings, contents: Contents | None = None) -> Asyn
     objects, registry, stream = S3ObjectStore(settings), DynamoRegistry(settings), KinesisBlockStream(settings)
     try:
         async with await connect(settings.warehouse_url) as warehouse:
-            await warehouse.set_autocommit(True)  # an open snapshot would show old rows, and hold up delivery's LOCK
+            await warehouse.set_autocommit(True)  # an open snapshot would show old rows, and delay delivery's LOCK
             yield Ports(settings, objects, registry, stream, warehouse, {} if contents is None else contents)
     finally:
         await asyncio.gather(objects.close(), registry.close(), stream.close())
 
 
 class Tables(msgspec.Struct):
-    """The warehouse, as one snapshot saw it."""
+    """The warehouse in one snapshot."""
 
     log: list[Logged]
     entries: dict[str, list[LedgerLines]]
@@ -106,13 +106,13 @@ async def read_below(ports: Ports, prefix: str) -> dict[str, bytes]:
     return found
 
 
-async def read_chains(ports: Ports) -> tuple[list[TransactionRecord], list[Violation]]:
-    """Every committed transaction of this epoch, and what is wrong with the chains."""
+async def read_chains(ports: Ports, may_lack: Collection[str] = ()) -> tuple[list[TransactionRecord], list[Violation]]:
+    """Every committed transaction of this epoch, and the faults of the chains (`judge_chain`)."""
     records: list[TransactionRecord] = []
     violations: list[Violation] = []
     for partition in range(ports.settings.partitions):
         place = ChainId(ports.settings.epoch, partition)
-        found, faults = judge_chain(place, await read_below(ports, chain_prefix(*place)))
+        found, faults = judge_chain(place, await read_below(ports, chain_prefix(*place)), may_lack)
         records += found
         violations += faults
     return records, violations

@@ -19,7 +19,7 @@ Digests = dict[str, Any]
 
 
 async def digests(connection: Connection) -> Digests:
-    """Table -> how many rows it has and a digest of all their columns, whatever their order."""
+    """Table -> its number of rows and a digest of all their columns, independent of their order."""
     found = {}
     async with connection.transaction():
         for table in (*FLOWS, LEDGER):
@@ -31,7 +31,7 @@ async def digests(connection: Connection) -> Digests:
 async def check_replays(ports: Ports, timeout_s: float, say: Say) -> list[Violation]:
     """Send every batch again, wait until the warehouse has a report of each block, and compare all tables.
 
-    For a stack that has settled and to which nobody sends.
+    Only for a settled stack without traffic.
 
     Raises:
         ServiceUnavailable: the stack does not answer.
@@ -56,7 +56,7 @@ async def check_replays(ports: Ports, timeout_s: float, say: Say) -> list[Violat
 
 
 def judge_digests(before: Digests, after: Digests) -> list[Violation]:
-    """What changed between two looks at the tables."""
+    """The changes between two looks at the tables."""
     return [
         Violation("I5", f"{table}: rows and digest were {before[table]}, are {after[table]}")
         for table in before

@@ -1,4 +1,4 @@
-"""I1: the rows of six flows are what the runs must lead to, and there are no others."""
+"""I1: the six flows have the rows that the runs must lead to, and no others."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,14 +14,14 @@ async def judge_rows(
     connection: Connection, runs: Sequence[TrafficRun], timing: Timing, arrived: Mapping[str, ExpectedArrival],
     totals: Mapping[str, int] | None,
 ) -> list[Violation]:  # fmt: skip
-    """Compare every row of every run with what was sent.
+    """Compare every row of every run with the sent lines.
 
     Args:
         connection: to the warehouse.
         runs: everything that was sent; each kept its bodies.
         timing: the join's rules on this stack.
-        arrived: when each event was really received.
-        totals: flow -> rows in its table, where nobody else may have sent anything; None where others did.
+        arrived: the real time of receipt of each event.
+        totals: flow -> rows in its table, if only the runs sent events; else None.
     """
     violations: list[Violation] = []
     found: dict[str, int] = {}

@@ -18,15 +18,15 @@ from tests.rig.invariants.violation import Violation, listed
 POLL_S: Final = 1.0
 Say = Callable[[str], None]
 Look = Callable[[], Awaitable[str]]
-"""What is still to come, in words; empty once nothing is."""
+"""The work that is still to come, in words; empty once there is none."""
 
 
 async def settle(ports: Ports, timeout_s: float, say: Say) -> list[Violation]:
-    """Wait until no batch is open, and then until everything that the logs and chains have by then is dealt with.
+    """Wait until no batch is open, and then until all messages and transactions that exist by then are done.
 
-    Ticks never end, so "lag 0" is: what was in a topic when it was asked is acknowledged.
+    Watermark messages never end, so "lag 0" means: all messages that were in a topic at the look are acknowledged.
 
-    Returns: what did not come about in time.
+    Returns: the work that was not done in time.
     """
     deadline = time.monotonic() + timeout_s
     if why := await _until(lambda: _open_batches(ports), deadline, say):
@@ -41,7 +41,7 @@ async def settle(ports: Ports, timeout_s: float, say: Say) -> list[Violation]:
 
 
 async def _until(look: Look, deadline: float, say: Say) -> str:
-    """Look until there is nothing to wait for; what there was at last, where the time is up."""
+    """Look until there is no more work. Returns: the work that is left when the time is up."""
     announced = ""
     while True:
         try:
@@ -57,7 +57,7 @@ async def _until(look: Look, deadline: float, say: Say) -> str:
 
 
 async def _insist(ask: Callable[[], Awaitable[dict[tuple[str, int], int]]], deadline: float) -> dict[tuple[str, int], int]:
-    """An answer, however often a service must be asked for it until then."""
+    """An answer of a service; the call is repeated until there is one."""
     while True:
         try:
             return await ask()

@@ -27,12 +27,15 @@ class Logged(msgspec.Struct, frozen=True):
     rows: int
 
 
-def judge_chain(place: ChainId, bodies: Mapping[str, bytes]) -> tuple[list[TransactionRecord], list[Violation]]:
-    """The records of a chain in order, as far as they can be followed; and what is wrong with it.
+def judge_chain(
+    place: ChainId, bodies: Mapping[str, bytes], may_lack: Collection[str] = ()
+) -> tuple[list[TransactionRecord], list[Violation]]:
+    """The records of a chain in order, as far as they can be followed; and the faults of the chain.
 
     Args:
         place: the chain.
         bodies: key -> content of everything below its prefix.
+        may_lack: outputs that a sink of an older version did not know, so that a record need not name them.
     """
     records: list[TransactionRecord] = []
     violations: list[Violation] = []
@@ -44,7 +47,8 @@ def judge_chain(place: ChainId, bodies: Mapping[str, bytes]) -> tuple[list[Trans
         except ChainBroken as exc:
             violations.append(Violation("I4", f"chain of {place}: {exc}"))
             break
-        if [output.output for output in record.outputs] != _NAMES:
+        named = [output.output for output in record.outputs]
+        if named != [name for name in _NAMES if name in named or name not in may_lack]:
             violations.append(Violation("I4", f"{record.txn_id} does not name all outputs"))
         expected = before.last_offset + 1 if before else 0
         if record.first_offset != expected and record.accepted_gap is None:
@@ -60,7 +64,7 @@ def judge_chain(place: ChainId, bodies: Mapping[str, bytes]) -> tuple[list[Trans
 
 
 def judge_manifests(bucket: str, manifests: Mapping[str, bytes], data: Mapping[str, bytes]) -> Iterator[Violation]:
-    """Every COPY manifest, of a transaction or of a load, names files that are there with the length that it says."""
+    """Every COPY manifest, of a transaction or of a load, names existing files with the right length."""
     for key, body in manifests.items():
         try:
             entries: Sequence[Any] = msgspec.json.decode(body)["entries"]
@@ -113,7 +117,7 @@ def judge_owners(
     """Nothing final, and nothing in delivery_log, belongs to a transaction that was never committed: six flows or none.
 
     Args:
-        records: everything committed, read after the rest.
+        records: all committed transactions, read last.
         manifests: keys below manifests/.
         data: keys below data/.
         log: delivery_log.
@@ -130,10 +134,10 @@ def judge_loads(
     records: Sequence[TransactionRecord], log: Sequence[Logged], rows: Mapping[str, Mapping[str, int]],
     may_be_aside: Collection[str] = (),
 ) -> Iterator[Violation]:  # fmt: skip
-    """A transaction is in delivery_log once; loaded, the tables have all its rows; set aside, none.
+    """A transaction is in delivery_log once. If it is loaded, the tables have all its rows; if it is set aside, none.
 
     Args:
-        records: transactions that must have been decided about.
+        records: transactions that delivery must have decided about.
         log: delivery_log.
         rows: output -> txn_id -> rows in its table.
         may_be_aside: transactions that may be quarantined.

@@ -10,18 +10,18 @@ NAMED: Final = 10
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """One thing that is not as it must be."""
+    """One violation of an invariant."""
 
     rule: str
     """I1 to I7."""
     text: str
-    """What is wrong, and where."""
+    """The fault and its place."""
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.text}"
 
 
 def listed(names: Iterable[object]) -> str:
-    """How many there are, and the first of them."""
+    """The number of texts, and the first of them."""
     texts = [str(name) for name in names]
     return f"{len(texts)} ({', '.join(texts[:NAMED])}{', ...' if len(texts) > NAMED else ''})"

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.demo import own_stack
 from app.cli.options import LONGEST_MINUTES, MOST_RATE, number
-from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, log_to_stderr, print_json, print_table
+from app.local.stack.own_stack import own_stack
+from app.progress import ProgressLines
 
 if TYPE_CHECKING:
     from tests.rig.outage.run import OutageResult

@@ -1,6 +1,6 @@
-"""What is down in an outage: frozen processes, which keep their connections and answer nobody.
+"""The outages: frozen processes, which keep their connections and do not answer.
 
-That is the worst kind: what is refused gives up at once, what is not answered is waited for, with everything held for it.
+That is the worst kind: a refused client gives up at once, but a client without an answer waits and holds its memory.
 """
 
 import os
@@ -17,9 +17,9 @@ class Outage(NamedTuple):
 
     name: str
     frozen: tuple[str, ...]
-    """Services that answer nobody."""
+    """Services that do not answer."""
     backlog: tuple[str, ...] = ()
-    """Roles that are frozen for its first quarter alone, so that they meet the outage with much to do."""
+    """Roles that are frozen only for its first quarter, so that they have much work in the outage."""
 
 
 OUTAGES: Final = (
@@ -32,7 +32,7 @@ OUTAGES: Final = (
 
 @contextmanager
 def frozen(stack: Stack, names: Sequence[str]) -> Iterator[None]:
-    """Some processes of the stack stand still inside the block."""
+    """Some processes of the stack are stopped inside the block."""
     pids = [stack.running_pid(name) for name in names]
     try:
         for pid in pids:
@@ -40,5 +40,5 @@ def frozen(stack: Stack, names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            with suppress(ProcessLookupError):  # somebody ended it; its successor is not frozen
+            with suppress(ProcessLookupError):  # it ended meanwhile; its successor is not frozen
                 os.kill(pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Resident memory of the roles: what it may be, by the settings, and what it was."""
+"""Resident memory of the roles: the bounds from the settings, and the samples."""
 
 import asyncio
 from collections import defaultdict
@@ -13,19 +13,19 @@ from app.settings import Settings
 MIB: Final = 1024 * 1024
 SAMPLE_S: Final = 0.25
 BASE_MIB: Final = {"collector": 150, "bridge": 150, "etl": 300, "sink": 250, "delivery": 150, "audit": 200}
-"""Python, the libraries and the clients of a role that has done some work, and what Kafka's client fetches ahead (52 MiB for
-a broker); what follows is on top of it."""
+"""Python, the libraries and the clients of a role that has done some work, and the messages that Kafka's client fetches
+ahead (52 MiB for a broker); the following parts are added."""
 
 
 def bounds_mib(settings: Settings, partitions: int) -> dict[str, int]:
-    """Role -> the most resident memory (MiB) of one process of it that owns `partitions` partitions.
+    """Role -> most resident memory (MiB) of one of its processes that owns `partitions` partitions.
 
     The collector holds at most MAX_BUFFERED_BYTES of events, once more while it seals and compresses them, and a quarter of
-    it in blocks that Kinesis has not taken. A bridge holds one answer of GetRecords a shard (10 MiB) and what it sends on.
-    The ETL holds STATE_CACHE_BYTES for RocksDB and its filters (1.4 bytes an id: nothing yet in an outage's some 600,000),
-    and of each partition the messages that wait (16 MiB in the inbox, 32 in hand), the step in flight and the open window.
-    The sink holds COMMIT_BYTES of row messages a partition, or the files made of them, and 32 MiB that wait or were just
-    taken; one partition at a time encodes, in five times its messages. Delivery and audit hold no rows.
+    it in blocks that Kinesis has not taken. A bridge holds one answer of GetRecords a shard (10 MiB) and the blocks that it
+    sends. The ETL holds STATE_CACHE_BYTES for RocksDB and its filters (1.4 bytes an id: nothing yet in an outage's some
+    600,000), and of each partition the messages that wait (16 MiB in the inbox, 32 in hand), the step in flight and the open
+    window. The sink holds COMMIT_BYTES of row messages a partition, or the files made of them, and 32 MiB that wait or were
+    just taken; one partition at a time encodes, in five times its messages. Delivery and audit hold no rows.
     """
     extra = {
         "collector": settings.max_buffered_bytes * 9 // 4,
@@ -59,7 +59,7 @@ class MemoryWatch:
         for process in stack.processes if stack else []:
             try:
                 rss_mib = psutil.Process(process.pid).memory_info().rss // MIB
-            except psutil.Error:  # it died, and is about to be started again
+            except psutil.Error:  # it died, and will be started again
                 continue
             peaks = self.peaks_mib[self.phase]
             peaks[process.role] = max(peaks[process.role], rss_mib)

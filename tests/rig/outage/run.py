@@ -37,13 +37,13 @@ workers end, and start again, in them."""
 WARM: Final = "before"
 AFTER: Final = "after"
 SETTLE_S: Final = 900.0
-"""How long after the last outage everything may take to be in the warehouse."""
+"""Longest time after the last outage until everything is in the warehouse."""
 CATCH_UP_S: Final = 300.0
-"""How much longer than an outage a client goes on trying."""
+"""A client goes on trying for so much longer than an outage."""
 
 
 class Behind(msgspec.Struct, frozen=True):
-    """Messages that wait in Kafka for a role, over all partitions; None where the broker did not say."""
+    """Messages that wait in Kafka for a role, over all partitions; None if the broker did not answer."""
 
     etl: int | None
     sink: int | None
@@ -57,11 +57,11 @@ class Passed(msgspec.Struct, frozen=True):
     before: Behind
     at_its_end: Behind
     after: Behind
-    """Half as long after it as it lasted, the load going on."""
+    """The lag after half the time of the outage has passed, with the load going on."""
 
 
 class OutageResult(msgspec.Struct, kw_only=True):
-    """What an outage run found."""
+    """The result of an outage run."""
 
     outages: list[Passed]
     peaks_mib: dict[str, dict[str, int]]
@@ -72,11 +72,11 @@ class OutageResult(msgspec.Struct, kw_only=True):
     retries: int
     """Requests that clients sent again."""
     restarts: dict[str, int]
-    """Role or service -> how often it was started again; a worker may end in an outage, and does not in a warm stack."""
+    """Role or service -> number of restarts; a worker may end in an outage."""
 
     @property
     def over(self) -> list[str]:
-        """Where memory was over its bound, in words."""
+        """Phases in which memory was over its bound, in words."""
         return [
             f"{role} had {peak} MiB in {phase}, its bound is {self.bounds_mib[role]}"
             for phase, roles in self.peaks_mib.items()
@@ -145,7 +145,7 @@ async def _pass(
 
 
 async def _while_loading(loading: "asyncio.Task[TrafficRun]", seconds: float) -> None:
-    """Let the load go on for so long; what ended it early is raised."""
+    """Let the load go on for so long; raise the exception that ended it early."""
     await asyncio.wait([loading], timeout=seconds)
     if loading.done():
         loading.result()

@@ -1,1 +1,1 @@
-"""How long clients that post wait for a collector that is killed."""
+"""Measures how long posting clients wait after a kill of the collector."""

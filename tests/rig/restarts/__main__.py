@@ -1,7 +1,7 @@
-"""`python -m tests.rig.restarts --kills 5`: how long clients wait for a killed collector, on a stack of its own.
+"""`python -m tests.rig.restarts --kills 5`: measures how long clients wait for a killed collector.
 
-The tests show why that is a moment: the spare that follows was there before, and nothing between the death and the next
-answer waits for a timer. How long the moment is depends on the machine, so it is measured here and asserted nowhere.
+The tests show why the wait is short: the spare was there before the death, and no step before the next answer waits for a
+timer. The length of the wait depends on the machine, so it is measured here and asserted nowhere.
 """
 
 import asyncio
@@ -13,21 +13,22 @@ from typing import Annotated, Final
 
 import typer
 
-from app.cli.demo import own_stack
-from app.cli.show import Exit, JsonOption, ProgressLines, log_to_stderr, print_json, print_table
+from app.cli.show import Exit, JsonOption, log_to_stderr, print_json, print_table
 from app.local.stack.life import Home
+from app.local.stack.own_stack import own_stack
 from app.local.stack.spare import SPARE
 from app.local.stack.stack_file import Stack, home_of_environment, read_stack
+from app.progress import ProgressLines
 from tests.rig.restarts.clients import Clients
 from tests.worlds.waiting import PAUSE_S, until
 
 PROMISED_S: Final = 3.0
 WARM_S: Final = 5.0
-"""A spare that was recorded so long ago is warm, on a machine that does nothing else."""
+"""After this time a spare is warm, on an idle machine."""
 
 
 async def measure(home: Home, stack: Stack, kills: int, say: ProgressLines) -> list[float]:
-    """Kill the collector so often. Returns: seconds, of each kill, until all clients were answered again."""
+    """Kill the collector `kills` times. Returns: for each kill, seconds until all clients were answered again."""
     took_s = []
     async with Clients(stack.collector_url, f"restarts-{secrets.token_hex(4)}") as clients:
         for number in range(1, kills + 1):
@@ -49,7 +50,7 @@ def _spare(home: Home) -> int | None:
 
 
 def restarts(
-    kills: Annotated[int, typer.Option(help="How often the collector is killed.", min=1, max=100)] = 5,
+    kills: Annotated[int, typer.Option(help="Number of kills of the collector.", min=1, max=100)] = 5,
     as_json: JsonOption = False,
 ) -> None:
     """Kill the collector of a stack of its own while clients post, and show how long they waited.

@@ -1,4 +1,4 @@
-"""Clients that post without a pause, and know of which moment's events they have an answer."""
+"""Clients that post without a pause, and note the era of their last acknowledged event."""
 
 import asyncio
 import itertools
@@ -11,11 +11,11 @@ from tests.worlds.waiting import HANGS_S, until
 
 CLIENTS: Final = 4
 PAUSE_S: Final = 0.01
-"""Between two tries of an event, and between two looks at the answers."""
+"""Pause between two tries of an event, and between two looks at the answers."""
 
 
 async def post(url: str, event_id: str) -> int:
-    """Post an event to the collector at `url`. Returns: the status of its answer; 0 where there was none."""
+    """Post an event to the collector at `url`. Returns: the status of its answer; 0 if there was none."""
     event = {"event_id": event_id, "event_type": "redirect", "occurred_at": time.time_ns() // 1_000_000}
     try:
         async with (
@@ -28,7 +28,7 @@ async def post(url: str, event_id: str) -> int:
 
 
 class Clients:
-    """Each posts one event after the other, every one again until it is acknowledged."""
+    """Each client posts one event after the other, and repeats each until it is acknowledged."""
 
     def __init__(self, url: str, name: str = "client") -> None:
         """Post to the collector at `url`; `name` begins the events' ids."""
@@ -36,7 +36,7 @@ class Clients:
         self._name = name
         self._era = 0
         self._answered = [-1] * CLIENTS
-        """Of each client the era in which it first sent what was acknowledged last."""
+        """For each client, the era in which it first sent its last acknowledged event."""
         self._has_ended = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -50,7 +50,7 @@ class Clients:
         await asyncio.gather(*self._tasks)
 
     async def all_answered(self) -> None:
-        """Return once each has an answer to something that it began to send after this call."""
+        """Return once each client has an answer to an event that it first sent after this call."""
         self._era += 1
         await until(lambda: min(self._answered) >= self._era, PAUSE_S)
 

@@ -11,13 +11,15 @@ import structlog
 from pyroaring import BitMap
 from typer.testing import CliRunner
 
+from agents.audit.coverage import Uncovered, Waited, await_coverage
 from agents.audit.stored_ledger import StoredLedger
 from app.adapters.warehouse_port import Delivered, Delivery, Quarantined
 from app.cli.main import app
-from app.cli.show import Bar, Exit, ProgressLines, print_table
-from app.cli.wait import Uncovered, Waited, await_coverage
+from app.cli.show import Exit, print_table
+from app.cli.wait import exit_code_of
 from app.core.audit.reconcile import LedgerLines
 from app.core.formats.registry_item import RegistryItem
+from app.progress import Bar, ProgressLines
 from app.settings import Settings
 from app.testing.memory import MemoryObjectStore, MemoryRegistry
 
@@ -209,7 +211,7 @@ async def test_wait_asks_only_for_what_is_not_covered_yet():
     ledger.held["b"].append(entry(1))
     assert not await uncovered.look(ledger, Held({}), NOTHING_HELD)
     assert ledger.asked == [["a", "b"], ["b"]]
-    assert uncovered.result(1).exit_code is Exit.OK
+    assert exit_code_of(uncovered.result(1)) is Exit.OK
 
 
 async def test_wait_names_what_is_missing():
@@ -217,7 +219,7 @@ async def test_wait_names_what_is_missing():
     assert await uncovered.look(Ledger(b=[entry(0)]), Held({}), NOTHING_HELD)
     result = uncovered.result(1)
     assert (result.covered, result.missing, result.named) == (1, 1, {"missing": ["a"]})
-    assert result.exit_code is Exit.INCOMPLETE
+    assert exit_code_of(result) is Exit.INCOMPLETE
 
 
 async def test_wait_says_which_of_the_missing_could_not_be_read():
@@ -226,7 +228,7 @@ async def test_wait_says_which_of_the_missing_could_not_be_read():
     uncovered = Uncovered([batch("a", 3), batch("b", 1), batch("c", 1)])
     assert await uncovered.look(ledger, Held({}), NOTHING_HELD)
     result = uncovered.result(1)
-    assert (result.missing, result.dead_lettered, result.exit_code) == (2, 1, Exit.INCOMPLETE)
+    assert (result.missing, result.dead_lettered, exit_code_of(result)) == (2, 1, Exit.INCOMPLETE)
     assert result.named == {
         "missing": ["a", "c"], "dead_lettered": ["a: block 2: FrameInvalid: cut off (and 1 more)"]
     }  # fmt: skip
@@ -237,18 +239,18 @@ async def test_wait_ends_at_once_where_the_rest_is_held():
     uncovered = Uncovered([batch("a", 3)])
     assert not await uncovered.look(Ledger(a=[entry(0)]), Held({"a": BitMap([1, 2])}), delivery)
     assert uncovered.result(1).named == {"held": ["a"]}
-    assert uncovered.result(1).exit_code is Exit.INCOMPLETE
+    assert exit_code_of(uncovered.result(1)) is Exit.INCOMPLETE
 
 
 async def test_a_ledger_with_more_than_the_batch_is_a_failure():
     uncovered = Uncovered([batch("a", 2)])
     assert not await uncovered.look(Ledger(a=[entry(0, 1), entry(1)]), Held({}), NOTHING_HELD)
     assert uncovered.result(1).excess == 1
-    assert uncovered.result(1).exit_code is Exit.FAILURE
+    assert exit_code_of(uncovered.result(1)) is Exit.FAILURE
 
 
 def test_nothing_registered_is_covered():
-    assert Waited(registered=0).exit_code is Exit.OK
+    assert exit_code_of(Waited(registered=0)) is Exit.OK
 
 
 class Registry(MemoryRegistry):
@@ -285,10 +287,10 @@ async def test_a_wait_may_count_its_time_from_the_last_batch_covered(monkeypatch
     registry, ledger = Registry(), Slow()
     for number in range(5):
         await registry.register(batch(f"b{number}", 1))
-    monkeypatch.setattr("app.adapters.registry.DynamoRegistry", lambda _: registry)
-    monkeypatch.setattr("app.adapters.s3.S3ObjectStore", lambda _: Bucket())
-    monkeypatch.setattr("app.adapters.loaded_ledger.WarehouseLedger", lambda _: ledger)
-    monkeypatch.setattr("app.cli.wait.time", ledger)
-    monkeypatch.setattr("app.cli.wait.asyncio", ledger)
+    monkeypatch.setattr("agents.audit.coverage.DynamoRegistry", lambda _: registry)
+    monkeypatch.setattr("agents.audit.coverage.S3ObjectStore", lambda _: Bucket())
+    monkeypatch.setattr("agents.audit.coverage.WarehouseLedger", lambda _: ledger)
+    monkeypatch.setattr("agents.audit.coverage.time", ledger)
+    monkeypatch.setattr("agents.audit.coverage.asyncio", ledger)
     result = await await_coverage(Settings(), 10, lambda *_: None, while_it_moves=while_it_moves)
     assert (result.took_s, result.covered, result.missing) == (ends_s, covered, 5 - covered)

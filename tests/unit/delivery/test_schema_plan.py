@@ -8,7 +8,7 @@ import pytest
 
 from app.core.delivery import schema
 from app.core.delivery.schema_found import Found, FoundColumn, View, found_as, lacking, tables_of, view_of, views_in
-from app.core.delivery.schema_plan import Refusal, SchemaPlan, Step, plan_schema
+from app.core.delivery.schema_plan import Refusal, SchemaPlan, SchemaStep, plan_schema
 from app.core.formats.flows import Column, ColumnKind
 from app.core.formats.tables import DELIVERY_LOG, LOADED, SCHEMA_LOG, TABLES, Table
 from app.errors import FormatInvalid
@@ -70,7 +70,7 @@ def test_a_schema_that_is_empty_is_not_made_again() -> None:
 def test_a_table_that_is_missing_is_made(table: Table) -> None:
     reason = f"analytics.{table.name} is missing: {table.about}"
     found = as_it_should_be([other for other in TABLES if other is not table])
-    assert plan(found) == SchemaPlan((Step(schema.create_table(table), reason),))
+    assert plan(found) == SchemaPlan((SchemaStep(schema.create_table(table), reason),))
 
 
 def test_columns_that_are_missing_are_added_one_a_statement() -> None:
@@ -79,8 +79,8 @@ def test_columns_that_are_missing_are_added_one_a_statement() -> None:
         tables = {**found.tables, "page_views": tuple(c for c in found.tables["page_views"] if c.name != name)}
         found = msgspec.structs.replace(found, tables=tables)
     assert plan(found).steps == (
-        Step(f'{ALTER} ADD COLUMN "url" VARCHAR(4096)', "column analytics.page_views.url is missing"),
-        Step(f'{ALTER} ADD COLUMN "joined" BOOLEAN', "column analytics.page_views.joined is missing"),
+        SchemaStep(f'{ALTER} ADD COLUMN "url" VARCHAR(4096)', "column analytics.page_views.url is missing"),
+        SchemaStep(f'{ALTER} ADD COLUMN "joined" BOOLEAN', "column analytics.page_views.joined is missing"),
     )
 
 
@@ -130,7 +130,7 @@ def test_the_order_of_columns_is_of_no_matter() -> None:
     ],
 )
 def test_a_view_is_made_where_it_is_missing_or_another(changes: dict[str, Any], reason: str) -> None:
-    assert plan(as_it_should_be(**changes)) == SchemaPlan((Step(VIEWS[0].statement, reason),))
+    assert plan(as_it_should_be(**changes)) == SchemaPlan((SchemaStep(VIEWS[0].statement, reason),))
 
 
 def test_views_come_behind_the_columns_that_they_may_read() -> None:
@@ -193,7 +193,7 @@ def test_a_refusal_of_a_key_names_what_takes_it_away_and_gives_it_back() -> None
 
 def test_a_varchar_that_is_too_short_is_widened_outside_of_transactions() -> None:
     assert plan(with_column("url", max_bytes=9)) == SchemaPlan((
-        Step(
+        SchemaStep(
             'ALTER TABLE "analytics"."page_views" ALTER COLUMN "url" TYPE VARCHAR(4096)',
             "analytics.page_views.url is VARCHAR(9), the catalogue says VARCHAR(4096)", alone=True,
         ),

@@ -70,10 +70,19 @@ def test_a_window_that_an_older_version_stored_closes_with_nulls() -> None:
     assert sum(ledger_of(run.steps).values()) == 2
 
 
-def test_a_window_with_a_column_that_only_a_newer_version_knows_waits_for_the_upgrade() -> None:
+def test_a_window_with_a_value_that_only_a_newer_version_knows_waits_for_the_upgrade() -> None:
     run = new_run().feed(log_of([tick(s=0), block(event("f"))]))
     with pytest.raises(NewerFormat, match="mood"):
         rewrite_pending(run, lambda frame: frame.with_columns(pl.lit("high").alias("mood")))
+
+
+def test_a_column_of_nulls_that_only_a_newer_version_knows_is_passed_over() -> None:
+    """Else no pipeline could go back: a newer version's frames have the column even if nobody sends it."""
+    run = new_run().feed(log_of([tick(s=0), block(event("f", url="https://a.example/"))]))
+    rewrite_pending(run, lambda frame: frame.with_columns(pl.lit(None, pl.String).alias("mood")))
+    run.feed(log_of(CLOSES, first=2))
+    [row] = run.rows("page_views")
+    assert (row["event_id"], row["url"], row["joined"], "mood" in row) == ("f", "https://a.example/", True, False)
 
 
 def test_the_window_holds_what_a_first_event_brings_and_no_more() -> None:

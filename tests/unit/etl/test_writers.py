@@ -154,7 +154,17 @@ def test_a_step_from_before_a_column_was_added_has_nulls_there() -> None:
     assert concat_rows("rejected", [stream_of(old)], "t")["ip"].to_list() == [None]
 
 
-def test_a_column_that_the_flow_does_not_have_yet_is_a_newer_step_s() -> None:
+def test_a_column_that_the_flow_does_not_have_yet_is_passed_over_while_it_has_no_value() -> None:
+    known = frame_of("rejected", {"event_id": "a"}, {"event_id": "b"}).drop("txn_id")
+    stream = stream_of(known.with_columns(pl.lit(None, pl.Int64).alias("unknown")))
+    refuse_unknown_rows({"rejected": stream})
+    assert concat_rows("rejected", [stream], "t").equals(concat_rows("rejected", [stream_of(known)], "t"))
+    half = stream_of(known.with_columns(pl.Series("unknown", [None, 1])))
+    with pytest.raises(NewerFormat, match="column 'unknown'"):
+        refuse_unknown_rows({"rejected": half})
+
+
+def test_a_value_in_a_column_that_the_flow_does_not_have_yet_is_a_newer_step_s() -> None:
     stream = stream_of(pl.DataFrame({"event_id": ["e"], "unknown": [1]}))
     for take in (lambda: concat_rows("rejected", [stream], "t"), lambda: refuse_unknown_rows({"rejected": stream})):
         with pytest.raises(NewerFormat, match=r"rejected .*column 'unknown'"):

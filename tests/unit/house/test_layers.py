@@ -12,7 +12,7 @@ LAYERS = (
     "app.errors", "app.clock",
     "app.core",
     "app.variables", "app.warehouse_url", "app.setting_types", "app.settings", "app.console_log", "app.telemetry",
-    "app.topics", "app.sql",
+    "app.progress", "app.topics", "app.sql",
     "app.adapters",
     "app.crash",
     "app.shell", "app.collector",
@@ -22,9 +22,6 @@ LAYERS = (
     "app.cli", "app.worker",
 )  # fmt: skip
 """The lowest first; a module imports from its own layer and from lower ones."""
-EXCEPTIONS = {
-    ("app/bench/stack.py", "app.cli"): "its stage is the demo, measured",
-}
 FILES = sorted(file for top in ("app", "agents", "tables") for file in (ROOT / top).rglob("*.py"))
 
 
@@ -58,18 +55,13 @@ def module_of(file: Path) -> str:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_module_imports_from_no_higher_layer(file: Path) -> None:
-    path = str(file.relative_to(ROOT))
     tree = ast.parse(file.read_text())
     assert not any(name.split(".")[0] == "tests" for name in imports(tree)), "the product does without its tests"
-    assert upward(module_of(file), tree) == {layer for known, layer in EXCEPTIONS if known == path}
+    assert upward(module_of(file), tree) == set()
 
 
 def test_every_module_has_a_layer() -> None:
     assert [module for file in FILES if layer_of(module := module_of(file)) is None] == ["app"]
-
-
-def test_no_exception_outlives_its_file() -> None:
-    assert [path for path, _ in EXCEPTIONS if not (ROOT / path).is_file()] == []
 
 
 def round_of(imported: Mapping[str, set[str]]) -> list[str]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds.recipes import BOT_RULE, COLUMN, FLOW, ROOT, Change, next_version, recipe
+from tests.worlds.recipes import BOT_RULE, COLUMN, FIELD, FLOW, ROOT, Change, next_version, recipe
 
 PRODUCT_FILES = {
     COLUMN: {"app/core/formats/flows.py", "app/core/enrich/row_columns.py"},
+    FIELD: {"app/core/formats/flows.py", "app/core/events/fields.py"},
     FLOW: {"app/core/formats/flows.py", "app/core/events/fields.py"},
     BOT_RULE: {"app/core/enrich/bots.py", "app/core/enrich/crawler_networks.txt"},
 }
@@ -62,12 +63,13 @@ def test_the_fast_tests_of_the_next_version_pass(tree: Path) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_the_new_column_and_the_new_flow_arrive_in_the_warehouse(tree: Path) -> None:
+def test_the_new_column_field_and_flow_arrive_in_the_warehouse(tree: Path) -> None:
     """From the bytes that a client posts to rows in the warehouse, all of the production code between in memory."""
     done = run(tree, str(ROOT / "tests" / "worlds" / "whole_path.py"))
     assert done.returncode == 0, done.stderr[-3000:]
     tables = json.loads(done.stdout)
-    assert [(row["event_id"], row["path_depth"]) for row in tables["page_views"]] == [("pv", 3)]
+    [view] = tables["page_views"]
+    assert (view["event_id"], view["path_depth"], view["page_type"], view["properties"]) == ("pv", 3, "story", None)
     assert [(row["event_id"], row["video_id"], row["properties"]) for row in tables["video_starts"]] == [("vs", "v-1", None)]
 
 
@@ -75,7 +77,8 @@ def test_this_version_keeps_what_it_does_not_know() -> None:
     done = run(ROOT, str(ROOT / "tests" / "worlds" / "whole_path.py"))
     assert done.returncode == 0, done.stderr[-3000:]
     tables = json.loads(done.stdout)
-    assert "path_depth" not in tables["page_views"][0]
+    [view] = tables["page_views"]
+    assert (view["properties"], {"path_depth", "page_type"} & view.keys()) == ('{"page_type":"story"}', set())
     [rejected] = tables["rejected"]
     assert rejected["reason"].startswith("event_type: none of")
     assert "v-1" in rejected["payload"]

@@ -143,6 +143,14 @@ def test_a_gap_or_fault_of_a_chain_is_found(bodies, expected):
     assert expected in texts(judge_chain(PLACE, bodies)[1])
 
 
+def test_a_record_of_an_older_version_lacks_only_what_it_did_not_know():
+    outputs = record(1).outputs
+    older = chain(record(1, outputs=outputs[:-1]))
+    assert judge_chain(PLACE, older, {outputs[-1].output})[1] == []
+    assert "does not name all outputs" in texts(judge_chain(PLACE, older, {outputs[0].output})[1])
+    assert judge_chain(PLACE, chain(record(1)), {outputs[-1].output})[1] == []
+
+
 class Bucket:
     """What two finished transactions leave in S3."""
 

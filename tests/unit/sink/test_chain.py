@@ -16,6 +16,7 @@ from app.core.sink.chain import (
     LogBounds,
     Put,
     chain_end_after,
+    decode_loadable,
     decode_record,
     effects_of,
     encode_record,
@@ -109,16 +110,33 @@ def test_a_record_reads_back_only_from_its_own_place() -> None:
 
 
 def test_a_record_of_a_newer_version_is_told_from_one_that_cannot_be_read() -> None:
-    """It may differ in everything but its version; and an output or a column of which this reader knows nothing is newer."""
-    body, newest = encode_record(record()), BY_NAME["ledger"].version
+    """It may differ in everything but its version."""
     for newer, why in (
         (encode_record(record(version=2)), "record 7 of partition 3 of epoch 1 of version 2, this reader knows .* up to 1"),
         (b'{"version":2,"txn_id":7}', "version 2"),
-        (body.replace(b'"redirects"', b'"refunds"'), "'refunds'"),
-        (body.replace(b'"staged_key":"jobdata', b'"version":%d,"staged_key":"jobdata' % (newest + 1)), "columns of ledger"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(NewerFormat, match=why):
             decode_record(newer, PLACE, 7)
+
+
+def test_rows_that_this_version_does_not_know_hinder_their_loading_and_not_the_end_of_their_transaction() -> None:
+    body, newest = encode_record(record()), BY_NAME["ledger"].version
+    for newer, why in (
+        (
+            body.replace(b'"output":"ledger"', b'"output":"refunds"'),
+            "record 7 of partition 3 of epoch 1 with output 'refunds'",
+        ),
+        (body.replace(b'"staged_key":"jobdata', b'"version":%d,"staged_key":"jobdata' % (newest + 1)), "columns of ledger"),
+    ):
+        with pytest.raises(NewerFormat, match=why):
+            decode_loadable(newer, PLACE, 7)
+        assert effects_of(decode_record(newer, PLACE, 7), "lake").moves == effects_of(record(), "lake").moves
+
+
+def test_an_output_that_this_version_does_not_know_hinders_nothing_while_it_has_no_rows() -> None:
+    """A newer sink lists its outputs in every record."""
+    body = encode_record(record()).replace(b'"redirects"', b'"refunds"')
+    assert [out.output for out in decode_loadable(body, PLACE, 7).outputs if out.rows] == ["ledger"]
 
 
 def test_a_field_that_the_reader_does_not_know_is_ignored() -> None:

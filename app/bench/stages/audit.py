@@ -1,6 +1,6 @@
 """`audit`: one round over many open batches, half covered and half still on their way, with registry and ledger in memory.
 
-An event is an open batch. What the services take is not in it; their memory is what this process has before the round.
+An event is an open batch. The services' time is not included; their memory is the memory of this process before the round.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage.
 
     Raises:
-        BenchmarkWrong: the round judged otherwise than the ledger says.
+        BenchmarkWrong: the round's verdicts do not fit the ledger.
     """
     like_a_worker()
     with plan.profiled():

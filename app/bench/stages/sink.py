@@ -9,10 +9,10 @@ from itertools import pairwise
 from typing import Final
 
 from agents.sink.partition import SinkPartition, SinkPorts
-from app.bench.etl_core import Preloaded, run_once
 from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
 from app.bench.phases import Phases
 from app.bench.plan import BenchPlan
+from app.bench.stages.etl_core import Preloaded, run_once
 from app.bench.traffic import RATE_PER_S
 from app.clock import SystemClock
 from app.core.formats.flows import FLOWS

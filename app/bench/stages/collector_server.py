@@ -1,4 +1,4 @@
-"""The collector over S3, registry and Kinesis in memory, 20 ms a call: `python -m app.bench.collector_server PORT`."""
+"""The collector over services in memory, 20 ms a call: `python -m app.bench.stages.collector_server PORT`."""
 
 import asyncio
 import os

@@ -7,9 +7,10 @@ import psutil
 
 from app.bench.measure import BenchRun
 from app.bench.plan import BenchPlan
-from app.cli.demo import COMPRESSED, load_and_compare, own_stack
-from app.cli.show import ProgressLines
+from app.bench.whole_path import load_and_compare
 from app.errors import BenchmarkWrong
+from app.local.stack.own_stack import COMPRESSED, own_stack
+from app.progress import ProgressLines
 
 
 def run(plan: BenchPlan) -> list[BenchRun]:

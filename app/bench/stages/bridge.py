@@ -1,4 +1,4 @@
-"""`bridge`: a pump copies blocks from Kinesis (in memory) to a real broker, with the client that the worker has."""
+"""`bridge`: a shard reader copies blocks from Kinesis (in memory) to a real broker, with the worker's own client."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -84,6 +84,6 @@ async def _run_once(settings: Settings, blocks: list[bytes], events: int) -> Ben
 
 
 async def _end(settings: Settings, topic: str) -> int:
-    """How many messages partition 0 has had."""
+    """The number of messages that partition 0 ever had."""
     async with LogReader(settings) as logs:
         return (await logs.end_offsets(topic, [0]))[0]

@@ -1,14 +1,14 @@
-"""`recovery`: an ETL store that is empty follows `rows` from its start, as an owner without its folder and a standby do.
+"""`recovery`: an empty ETL store follows `rows` from its start, like a standby or an owner without its folder.
 
-An event is an id that is remembered. Without Kafka: fetching the messages is not in it.
+An event is a remembered id. Fetching messages from Kafka is not included.
 """
 
 import tempfile
 from pathlib import Path
 
-from app.bench.etl_core import Preloaded, run_once
 from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
 from app.bench.plan import BenchPlan
+from app.bench.stages.etl_core import Preloaded, run_once
 from app.core.formats.flows import DUPLICATE
 from app.errors import BenchmarkWrong
 from app.settings import Settings
@@ -39,7 +39,7 @@ def _run_once(messages: list[bytes], ids: int) -> BenchRun:
         meter.start()
         for offset, message in enumerate(messages):
             db.follow(message, offset)
-        db.get("seen", [bytes(16)])  # what is gathered is written before anybody reads
+        db.get("seen", [bytes(16)])  # write the gathered changes before reading
         meter.stop()
         found = sum(1 for _ in db.scan("seen"))
         db.close()

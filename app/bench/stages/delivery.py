@@ -1,4 +1,4 @@
-"""`delivery`: what planning loads costs apart from COPY; an event is a transaction of 32 partitions' chains."""
+"""`delivery`: the cost of planning loads, without COPY; an event is a transaction of 32 partitions' chains."""
 
 import msgspec
 

@@ -1,7 +1,7 @@
 """`etl`: a real faust worker on a real broker, its topic preloaded; every event is decoded, joined, closed and counted.
 
-CPU is the worker process's, from its first step to its last one that closes everything. Then single-event blocks tell the
-latency of an idle worker.
+CPU is the worker process's, from its first step to its last one, which closes everything. Then single-event blocks measure
+the latency of an idle worker.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.adapters import kafka_clients
-from app.bench.cluster import BenchCluster, Worker, cluster
+from app.bench.cluster import BenchCluster, BenchWorker, cluster
 from app.bench.measure import BenchRun
 from app.bench.plan import BenchPlan
 from app.bench.traffic import RATE_PER_S, PartitionTraffic, Shape
@@ -31,7 +31,7 @@ PATIENCE_S: Final = 600
 
 
 class Loaded:
-    """What lies on topic `blocks`."""
+    """The content of topic `blocks`."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -76,7 +76,7 @@ def run(plan: BenchPlan) -> list[BenchRun]:
     """The stage.
 
     Raises:
-        BenchmarkWrong: other rows came out than the traffic brings.
+        BenchmarkWrong: the rows are not the traffic's.
     """
     return [_run_once(plan) for _ in range(plan.repeats)]
 
@@ -135,8 +135,8 @@ async def _preload(world: BenchCluster, plan: BenchPlan) -> Loaded:
     return loaded
 
 
-async def _read_steps(world: BenchCluster, loaded: Loaded, worker: Worker) -> list[tuple[float, StepMessage]]:
-    """Every step with the broker's time of it, in the order of time, once all are there."""
+async def _read_steps(world: BenchCluster, loaded: Loaded, worker: BenchWorker) -> list[tuple[float, StepMessage]]:
+    """Every step with its broker time, in order of time, once all are there."""
     topic, ends = topics_of(world.settings).rows.name, loaded.ends
     consumer: Any = AIOKafkaConsumer(**kafka_clients.log_reader(world.settings))
     await consumer.start()
@@ -144,7 +144,7 @@ async def _read_steps(world: BenchCluster, loaded: Loaded, worker: Worker) -> li
         parts = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
         consumer.assign(parts)
         deadline_s = time.monotonic() + PATIENCE_S
-        while True:  # looked at seldom: who reads along takes the broker's core
+        while True:  # look seldom: a second reader would take CPU time on the broker's core
             worker.check()
             tails = [part for part, end in (await consumer.end_offsets(parts)).items() if end]
             done = 0
@@ -168,7 +168,7 @@ async def _read_steps(world: BenchCluster, loaded: Loaded, worker: Worker) -> li
 
 
 async def _probe(world: BenchCluster, loaded: Loaded) -> float:
-    """Milliseconds from the send of a block with one event to its rows, with nothing else to do: the median."""
+    """Median milliseconds from the send of a block with one event to its rows, in an idle worker."""
     topics = topics_of(world.settings)
     producer: Any = AIOKafkaProducer(**kafka_clients.producer(world.settings))
     consumer: Any = AIOKafkaConsumer(**kafka_clients.log_reader(world.settings, fetch_max_wait_ms=5))

@@ -1,9 +1,9 @@
 """`collector` and `collector-ndjson`: requests of one event, and of a hundred, over kept-alive connections.
 
 The collector is the real server in a process of its own; S3, registry and Kinesis are in its memory and take 20 ms a call.
-Who posts is this process, on the other cores. The first round posts as fast as answers come: everybody whose events went
-into one batch is answered, and posts again, at once. In the second round requests come at their own times, half as many a
-second as the first round managed: that tells how long answers take.
+This process posts, on the other cores. In the first round each connection posts as soon as it is answered; all connections
+of one batch are answered at once. In the second round requests have times of their own, at half the rate of the first round:
+it measures the time of answers.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _AGENT: Final = (
 
 
 class LoadClient(asyncio.Protocol):
-    """One connection: posts, waits for the answer, asks the load what to do then."""
+    """One connection: posts, waits for the answer, asks the load for the next request."""
 
     def __init__(self, load: "Load") -> None:
         self._load = load
@@ -63,7 +63,7 @@ class LoadClient(asyncio.Protocol):
             self._load.answered(False, 0.0)
 
     def post(self, body: bytes, due_s: float) -> None:
-        """Send a request that was due at `due_s`, from when its answer's time counts."""
+        """Send a request that was due at `due_s`; the time of its answer counts from then."""
         assert self._transport is not None
         self._sent_s = due_s
         self._transport.write(body)
@@ -75,7 +75,10 @@ class LoadClient(asyncio.Protocol):
 
 
 class Load:
-    """So many requests over so many connections: each posts again once it is answered, or, at `per_s`, when one is due."""
+    """A number of requests over some connections.
+
+    Each posts again once it is answered, or, at `per_s`, when a request is due.
+    """
 
     def __init__(self, requests: int, lines: int, per_s: float | None = None) -> None:
         self._left = requests
@@ -89,7 +92,7 @@ class Load:
         self.done = asyncio.Event()
 
     def free(self, client: LoadClient) -> None:
-        """A connection has nothing to do."""
+        """Note a connection that is idle."""
         if self._per_s is not None:
             self._idle.append(client)
         elif self._left:
@@ -130,7 +133,7 @@ class Load:
             client.close()
 
     async def _pace(self, per_s: float) -> None:
-        """Post at even times, whoever is idle; late where nobody is."""
+        """Post at even times over an idle connection; post late if none is idle."""
         start_s, number = time.perf_counter(), 0
         while self._left:
             due_s = start_s + number / per_s
@@ -158,7 +161,7 @@ def _run_once(plan: BenchPlan, requests: int, lines: int, connections: int) -> B
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     port = own_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "app.bench.collector_server", str(port)], cwd=ROOT, stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "app.bench.stages.collector_server", str(port)], cwd=ROOT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

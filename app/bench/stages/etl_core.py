@@ -1,7 +1,7 @@
 """`etl-core`: decode, step, encode and RocksDB commit of one partition in this process, without Kafka.
 
-The loop is the worker's own (`agents.etl.partition`), with topic `blocks` in memory and a log that answers at once. What
-comes out is counted against what the traffic says must come out.
+The loop is the worker's own (`agents.etl.partition`), with topic `blocks` in memory and a log that answers at once. The rows
+are counted and compared with the traffic's expected rows.
 """
 
 import asyncio
@@ -60,21 +60,21 @@ PHASES: Final = {
     "tables.store.partition_store": "commit",
     "tables.store.partition_store:get": "look-ups",
 }
-"""What a sample counts for."""
+"""The phases of samples."""
 WARM_UP_S: Final = 130
-"""Simulated seconds before measuring: by then page views close at the rate at which they come."""
+"""Simulated seconds before the measurement: afterwards page views close as fast as they come."""
 FILL_KEYS: Final = 20_000
 """Ids in a step that fills the state."""
 LOOK_S: Final = 1.0
-"""How often the state is looked at until it has settled."""
+"""Most looks at the state until it has settled."""
 IDLE_SHARE: Final = 0.02
-"""Share of a core below which a process that only waits has no work left in its threads."""
+"""If a waiting process takes less than this share of a core, its threads have no work left."""
 QUIET_S: Final = 300
 """Simulated seconds of ticks behind the events, in which everything closes."""
 
 
 class BenchMessage:
-    """What the loop reads of a Kafka message."""
+    """The part of a Kafka message that the loop reads."""
 
     __slots__ = ("offset", "timestamp")
 
@@ -84,7 +84,7 @@ class BenchMessage:
 
 
 class Event:
-    """What the loop reads of a Faust event."""
+    """The part of a Faust event that the loop reads."""
 
     __slots__ = ("message", "value")
 
@@ -94,7 +94,7 @@ class Event:
 
 
 class PreloadedInbox:
-    """An inbox that has everything already, and closes behind the last message."""
+    """An inbox that has all messages already, and closes after the last one."""
 
     def __init__(self, events: Sequence[Event], partition: int = 0) -> None:
         self._events = events
@@ -130,14 +130,14 @@ class InstantJournal:
         """CPU time of this process at each step's end."""
 
     def position(self, _: int) -> StorePosition:
-        """How far the store goes."""
+        """The last step in the store."""
         return self._db.position
 
     async def send_dead_letters(self, _: int, letters: Sequence[bytes]) -> None:
-        """Nothing: the traffic has no block that cannot be read.
+        """Fail on any dead letter: the traffic has only readable blocks.
 
         Raises:
-            BenchmarkWrong: there was one.
+            BenchmarkWrong: there was a dead letter.
         """
         raise BenchmarkWrong(f"{len(letters)} blocks could not be read")
 
@@ -216,7 +216,7 @@ def fill(db: PartitionStore, keys: int, now_ms: int, window_ms: int) -> None:
 
 
 def settle() -> None:
-    """Wait until RocksDB's threads have nothing to do: they clear up behind a fill that came faster than life."""
+    """Wait until RocksDB's threads are idle: after a fill at full speed they still compact."""
     used_s = -1.0
     while (now_s := time.process_time()) - used_s > IDLE_SHARE * LOOK_S:
         used_s = now_s
@@ -239,9 +239,9 @@ def run_once(log: Preloaded, state_keys: int = 0, keep: list[bytes] | None = Non
     """One run over `log` with a new store.
 
     Args:
-        log: what is worked on.
+        log: the messages.
         state_keys: ids that the store remembers beforehand.
-        keep: takes every step message, if given.
+        keep: gets every step message, if given.
 
     Raises:
         BenchmarkWrong: other rows came out than the traffic brings.

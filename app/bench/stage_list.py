@@ -1,4 +1,4 @@
-"""Which stages there are."""
+"""The list of stages."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -9,16 +9,16 @@ from app.bench.plan import BenchPlan
 
 
 class Stage(NamedTuple):
-    """A stage: what it counts, how large `make bench` runs it, and the function that does."""
+    """A stage: its event, its size in `make bench`, and its function."""
 
     unit: str
     small: int
     """Events of a small run."""
     repeats: int
     function: str
-    """`module:function` in this package."""
+    """`module:function` in `app.bench.stages`."""
     figure: str = ""
-    """What it is to reach."""
+    """The target."""
 
 
 STAGES: Final = {
@@ -40,9 +40,9 @@ def run_stage(name: str, plan: BenchPlan) -> Result:
     """Run one stage.
 
     Raises:
-        BenchmarkWrong: it counted other rows than its events make.
+        BenchmarkWrong: the counted rows do not fit the events.
     """
     stage = STAGES[name]
     module, _, function = stage.function.partition(":")
-    run: Callable[[BenchPlan], list[BenchRun]] = getattr(import_module(f"app.bench.{module}"), function)
+    run: Callable[[BenchPlan], list[BenchRun]] = getattr(import_module(f"app.bench.stages.{module}"), function)
     return Result(stage=name, unit=stage.unit, figure=stage.figure, runs=run(plan))

@@ -1,0 +1,1 @@
+"""The stages that `instream bench` measures, one file each."""

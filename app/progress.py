@@ -1,0 +1,72 @@
+"""Progress of a command on stderr: lines, or a bar on a terminal."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class ProgressLines:
+    """Progress: plain lines on stderr, with the seconds since the start on a terminal."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Show one line."""
+        if sys.stderr.isatty():
+            line = f"\x1b[2m{time.monotonic() - self._start:6.1f} s\x1b[0m  {line}"
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+class Bar:
+    """Progress on stderr: a bar on a terminal, a line now and then elsewhere. A context manager."""
+
+    def __init__(self, say: ProgressLines, what: str, every_s: float = 5) -> None:
+        """Draw nothing yet.
+
+        Args:
+            say: shows the lines if there is no terminal.
+            what: words behind the numbers, as in "3 of 5 <what>".
+            every_s: seconds between two lines.
+        """
+        self._say = say
+        self._what = what
+        self._every_s = every_s
+        self._told = time.monotonic()
+        self._drawn: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._drawn:
+            self._drawn[0].stop()
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` are done; `note` names an obstacle."""
+        if sys.stderr.isatty():
+            progress, task = self._drawn or self._draw()
+            progress.update(task, completed=done, total=total, note=note)
+        elif time.monotonic() - self._told >= self._every_s:
+            self._told = time.monotonic()
+            self._say(f"{done:,} of {total:,} {self._what}" + (f"; {note}" if note else ""))
+
+    def _draw(self) -> "tuple[Progress, TaskID]":
+        from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(self._what),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._drawn = (progress, progress.add_task("", note=""))
+        progress.start()
+        return self._drawn
