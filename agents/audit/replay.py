@@ -12,6 +12,7 @@ import structlog
 
 from agents.audit.auditor import audit_rules
 from agents.audit.ports import AuditPorts
+from agents.audit.registry_items import readable
 from app.core.audit.reconcile import pause_ms
 from app.core.backoff import Backoff
 from app.core.formats.batch import cut_again
@@ -45,6 +46,8 @@ class ReplayReport(msgspec.Struct):
     damaged: list[str] = []
     """Batches whose raw file is missing or is not the registered one."""
     other_epoch: list[str] = []
+    unreadable: list[str] = []
+    """Items of the registry that are no batch, each with its reason."""
 
     @property
     def blocks(self) -> int:
@@ -74,11 +77,15 @@ async def replay(ports: AuditPorts, settings: Settings, batch_ids: Collection[st
 
 async def _chosen(ports: AuditPorts, batch_ids: Collection[str] | None, report: ReplayReport) -> AsyncIterator[RegistryItem]:
     if batch_ids is None:
-        async for item in ports.registry.all_batches():
+        async for item in readable(ports.registry.all_batches(), report.unreadable):
             yield item
         return
     for batch_id in batch_ids:
-        found = await ports.registry.get(batch_id)
+        try:
+            found = await ports.registry.get(batch_id)
+        except FormatInvalid as exc:
+            report.unreadable.append(str(exc))
+            continue
         if found is None:
             report.unknown.append(batch_id)
         else:

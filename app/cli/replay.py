@@ -47,11 +47,11 @@ def replay(
         print_json(report)
     else:
         print(f"{len(report.replayed)} batches ({report.blocks} blocks) are sent again")
-        for what in ("refused", "unknown", "damaged", "other_epoch"):
+        for what in ("refused", "unknown", "damaged", "other_epoch", "unreadable"):
             found = getattr(report, what)
             if found:
                 print(f"{what}: {len(found)}: {', '.join(found[:NAMED])}{', ...' if len(found) > NAMED else ''}")
-    if report.unknown or report.damaged or report.other_epoch:
+    if report.unknown or report.damaged or report.other_epoch or report.unreadable:
         raise typer.Exit(Exit.FAILURE)
     if report.refused:
         raise typer.Exit(Exit.INCOMPLETE)
