@@ -24,6 +24,7 @@ from app.settings import read_settings
 from tests.rig.crash_sweep.events import (
     copy_store,
     leave_orphan,
+    lose_ready,
     make_stale,
     mend_file,
     replay_one,
@@ -189,6 +190,8 @@ class Sweep:
                         await self._until_died(armed, None)
                     finally:
                         await mend_file(settings, spoilt)
+                case Event.LOST_READY:
+                    await self._until_died(armed, lambda: lose_ready(settings, self.stack.controls["warehouse"]))
                 case Event.RESHARD:
                     self._say(await asyncio.to_thread(reshard, settings))
                 case Event.STALE_STORE if older is not None:
