@@ -134,8 +134,8 @@ MUTANTS = (
         "the last step is not compared with the chain's",
         "S5",
         "app/core/sink/open_transaction.py",
-        'if offset == self.end.accepted.offset and self.end.digest not in ("", digest_of(message).hex()):',
-        'if offset == self.end.accepted.offset and self.end.digest == "x":',
+        'if offset != self.end.accepted.offset or self.end.digest in {"", digest_of(message or b"").hex()}:',
+        "if offset >= 0:",
         (*CHAIN, "tests/agents/sink/test_sink_agent.py"),
     ),
     Mutant(

@@ -26,7 +26,7 @@ from app.clock import SystemClock
 from app.core.events.parse import parse_line
 from app.core.formats.batch import new_batch_id, seal
 from app.core.formats.flows import LEDGER
-from app.core.formats.object_keys import record_key
+from app.core.formats.object_keys import record_key, repair_key
 from app.core.sink.chain import ChainId, decode_record
 from app.errors import ObjectMissing
 from app.settings import Settings
@@ -86,6 +86,19 @@ async def put_cut_short(settings: Settings, blocks: Sequence[bytes]) -> None:
         await stream.put([block[:-CUT_BYTES] for block in blocks])
     finally:
         await stream.close()
+
+
+async def replace_steps(settings: Settings) -> None:
+    """Store the last message of each partition of `rows` as its own replacement: every reader gets it, no row changes."""
+    topic, store = topics_of(settings).rows.name, S3ObjectStore(settings)
+    try:
+        async with LogReader(settings) as logs:
+            for partition, end in (await logs.end_offsets(topic, range(settings.partitions))).items():
+                message = await logs.message_at(topic, partition, end - 1)
+                if message is not None:
+                    await store.put_if_absent(repair_key(settings.epoch, partition, end - 1), message)
+    finally:
+        await store.close()
 
 
 def reshard(settings: Settings) -> str:

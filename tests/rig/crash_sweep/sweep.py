@@ -27,6 +27,7 @@ from tests.rig.crash_sweep.events import (
     lose_ready,
     make_stale,
     mend_file,
+    replace_steps,
     replay_one,
     reshard,
     spoil_file,
@@ -175,6 +176,9 @@ class Sweep:
         for event in history_of(point).events:
             match event:
                 case Event.STOPPED:
+                    os.kill(self.stack.running_pid(point.role), signal.SIGTERM)
+                case Event.REPAIRED:
+                    await replace_steps(settings)
                     os.kill(self.stack.running_pid(point.role), signal.SIGTERM)
                 case Event.ORPHAN:
                     await self._until_died(armed, lambda: leave_orphan(settings, f"orphan{secrets.token_hex(4)}"))
