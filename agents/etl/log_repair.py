@@ -204,6 +204,9 @@ class _Walk:
         if self._store.empty and not self._trimmed and offset > 0:
             self._store.follow(None, 0)  # nothing counts before it: the store need not look for its beginning
         self._store.follow(message, offset)
+        if self._accepted.offset != offset:
+            self._store.verify_read_to(offset + 1)  # raises if it holds what only a newer version knows
+            raise RepairRefused(f"{self._log}@{offset}: the state cannot follow this step")
 
     def _note_proven(self) -> None:
         self._found.repairs += self._unproven

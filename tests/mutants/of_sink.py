@@ -8,7 +8,25 @@ CHAIN = (
 )  # fmt: skip
 AGENT = ("tests/agents/sink/test_sink_agent.py",)
 
+REPAIRS = ("tests/agents/sink/test_sink_repairs.py",)
+
 MUTANTS = (
+    Mutant(
+        "the sink takes the damaged step although it is replaced",
+        "E2",
+        "app/core/sink/open_transaction.py",
+        "        message = self._replaced.at(offset, message)\n",
+        "",
+        REPAIRS,
+    ),
+    Mutant(
+        "a replaced step that the chain passed over is lost",
+        "E2",
+        "app/core/sink/open_transaction.py",
+        "        self._take_passed_over(opened_at_s)\n",
+        "",
+        REPAIRS,
+    ),
     Mutant(
         "the step-number rule is left out in the sink",
         "E2",

@@ -27,7 +27,7 @@ SETTINGS = Settings(partitions=4, epoch=1, state_cache_bytes=8 << 20)
 
 
 def world() -> DamagedLog:
-    """Some steps that only move time; a dozen blocks with page views and their engagements, and the time that closes them."""
+    """Steps that only move time, a dozen blocks with page views and engagements, and the time that closes them."""
     values = [tick(s0=0.0)] * 8
     for n in range(12):
         values += [block(event(f"e{n}", view=f"v{n}", at_s=10 * n), second(f"s{n}", view=f"v{n}", at_s=10 * n), batch=n + 1)]
