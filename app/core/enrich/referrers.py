@@ -40,7 +40,7 @@ _NO_PAGES: Final = frozenset({"about:blank", "about:srcdoc"})
 _AUTHORITY: Final = re.compile(r"[^/?#\\]*//([^/?#\\]*)")
 _BARE_HOST: Final = re.compile(r"(?:[^\s/?#\\:@.]+\.)+[^\s/?#\\:@.]+(?=$|[:/?#])")
 """A host at the start of a text that has no scheme."""
-_AMP_CACHE: Final = ".cdn.ampproject.org"
+_AMP_HOST: Final = "cdn.ampproject.org"
 _AMP_PATH: Final = re.compile(r"[^/]*//cdn\.ampproject\.org/[a-z]+/(?:s/)?([^/?#]+)")
 _BY_BRAND: Final = MappingProxyType({
     "google": ("search", "Google"), "yandex": ("search", "Yandex"), "pinterest": ("social", "Pinterest"),
@@ -81,15 +81,19 @@ class ReferrerList:
 
     def __call__(self, referrer: str | None, url: str | None) -> Referrer:
         """The medium and source of a visit to `url` that came from `referrer`."""
-        if not referrer or referrer in _NO_PAGES:
+        if not referrer:
             return NO_REFERRER
-        host = host_of(referrer) if "//" in referrer else self._bare_host(referrer)
-        if host.endswith(_AMP_CACHE[1:]):
-            host = _published_by(host, referrer)
+        host = host_of(referrer)
+        if not host or host == _AMP_HOST:
+            if referrer in _NO_PAGES:
+                return NO_REFERRER
+            host = self._odd_host(referrer) or host
         return self._came((host, host_of(url) if url else ""))
 
-    def _bare_host(self, referrer: str) -> str:
-        """The host of a referrer without scheme; empty if the text is something else."""
+    def _odd_host(self, referrer: str) -> str:
+        """The host of a page in the AMP cache, or of a referrer without scheme; empty if the text is something else."""
+        if found := _AMP_PATH.match(referrer):
+            return _host(found[1])
         found = _BARE_HOST.match(referrer.strip())
         host = _host(found[0]) if found else ""
         return host if host in self._sites or self._is_public(host) else ""
@@ -98,6 +102,7 @@ class ReferrerList:
         host, own = visit
         if not host:
             return Referrer("other", None)
+        host = _published_by(host)
         source = cut_text(host, MAX_SOURCE_BYTES)
         if own and (host == own or self._same_site(host, own)):
             return Referrer("internal", source)
@@ -182,14 +187,12 @@ def ascii_host(host: str) -> str:
         return host
 
 
-def _published_by(host: str, referrer: str) -> str:
+def _published_by(host: str) -> str:
     """The publisher of a page in the AMP cache: `www-daily-example.cdn.ampproject.org` has pages of www.daily.example."""
-    if found := _AMP_PATH.match(referrer):
-        return _host(found[1])
-    name = host.removesuffix(_AMP_CACHE)
-    if name == host or "." in name:
+    name = host.removesuffix("." + _AMP_HOST)
+    if name == host or not name or "." in name:
         return host
-    return _host(name.replace("--", "\0").replace("-", ".").replace("\0", "-"))
+    return _host(name.replace("--", "\0").replace("-", ".").replace("\0", "-")) or host
 
 
 def _split_brand(labels: list[str]) -> tuple[list[str], str]:

@@ -70,6 +70,8 @@ referrer_of = shipped_referrers()
     ("https://www-news-example.cdn.ampproject.org/c/s/www.news.example/a", ("internal", "news.example")),
     ("https://cdn.ampproject.org/c/s/www.news.example/a", ("internal", "news.example")),
     ("https://my--paper-org.cdn.ampproject.org/v/s/my-paper.org/a", ("other", "my-paper.org")),
+    ("https://cdn.ampproject.org/", ("other", "cdn.ampproject.org")),
+    ("https://-.cdn.ampproject.org/", ("other", "-.cdn.ampproject.org")),
     # odd addresses
     ("https://user:pw@blog.test/x", ("other", "blog.test")),
     ("https://[2001:db8::1]:8080/x", ("other", "2001:db8::1")),
