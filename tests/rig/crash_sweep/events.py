@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 import boto3
 import psutil
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
@@ -211,6 +212,12 @@ async def mend_file(settings: Settings, spoilt: Spoilt) -> None:
         await store.put(spoilt.key, spoilt.body)
     finally:
         await store.close()
+
+
+async def put_foreign(settings: Settings) -> None:
+    """Put a message of another program on topic `audit`."""
+    async with AIOKafkaProducer(**kafka_clients.producer(settings)) as producer:
+        await producer.send_and_wait(topics_of(settings).audit.name, b"foreign", partition=0)
 
 
 def copy_store(pid: int, data: Path, target: Path) -> None:

@@ -27,6 +27,7 @@ from tests.rig.crash_sweep.events import (
     lose_ready,
     make_stale,
     mend_file,
+    put_foreign,
     replay_one,
     reshard,
     spoil_file,
@@ -192,6 +193,8 @@ class Sweep:
                         await mend_file(settings, spoilt)
                 case Event.LOST_READY:
                     await self._until_died(armed, lambda: lose_ready(settings, self.stack.controls["warehouse"]))
+                case Event.FOREIGN:
+                    await self._until_died(armed, lambda: put_foreign(settings))
                 case Event.RESHARD:
                     self._say(await asyncio.to_thread(reshard, settings))
                 case Event.STALE_STORE if older is not None:
