@@ -57,7 +57,9 @@ def parse_agent_rules(text: str) -> list[AgentRule]:
         try:
             if kind not in ("bot", "people") or not pattern:
                 raise ValueError("it must be `bot NAME PATTERN` or `people PATTERN`")
-            if re.compile(pattern).search(""):
+            if re.search(r"\\[1-9]|\(\?P", pattern):  # all patterns become one, where the groups have other numbers
+                raise ValueError("the pattern must not refer to its groups")
+            if re.compile(f"(?:{pattern})").search(""):
                 raise ValueError("the pattern matches every agent")
         except (re.error, ValueError) as exc:
             raise ConfigurationError(f"bot agents, line {number}: {line.strip()!r}: {exc}") from exc

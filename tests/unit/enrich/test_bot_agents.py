@@ -106,7 +106,9 @@ def test_the_first_rule_names_the_bot_and_people_words_are_cut_out_for_the_lists
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("line", ["robot a b", "bot a", "people", "bot a (", "people a*", "bot"])
+@pytest.mark.parametrize(
+    "line", ["robot a b", "bot a", "people", "bot a (", "people a*", "bot", "bot a (?i)b", r"bot a (b)\1"]
+)
 def test_a_line_that_is_no_rule_is_named(line: str) -> None:
     with pytest.raises(ConfigurationError, match="line 2"):
         parse_agent_rules("# first\n" + line)
