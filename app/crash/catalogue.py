@@ -134,6 +134,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.get.data",
         "s3.get.jobdata",  # committed, and not moved yet
         "kafka.lags",
+        "kafka.commit",  # of a foreign message: its topic has none of ours
     ),
 }
 """Role -> the calls that it makes."""

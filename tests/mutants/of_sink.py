@@ -157,6 +157,14 @@ MUTANTS = (
         (*CHAIN, "tests/agents/sink/test_sink_agent.py"),
     ),
     Mutant(
+        "a transaction does not answer for a foreign message",
+        "E2",
+        "app/core/sink/open_transaction.py",
+        "            self.last_offset, self.foreign = offset, str(exc)\n",
+        "            self.foreign = str(exc)\n",
+        (*CHAIN, "tests/agents/sink/test_sink_agent.py"),
+    ),
+    Mutant(
         "a ledger entry is written twice",
         "I2",
         "app/core/sink/open_transaction.py",

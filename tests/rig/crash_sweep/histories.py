@@ -21,6 +21,7 @@ class Event(Enum):
     BAD_FILE = "a file of a transaction that is not loaded yet is spoilt, and mended afterwards"
     REPAIRED = "steps of the log have replacements in S3, equal to them, and then the worker is told to stop"
     LOST_READY = "ready.json of a transaction that is not loaded yet is deleted; a later transaction exists"
+    FOREIGN = "another program writes to topic audit, which has no messages of ours"
     SHORT_MEMORY = "the stack has a dedup window of seconds, so that what is remembered expires"
     STALE_STORE = "an older copy of the ETL's store is put back, and the log is cut behind what it had read"
 
@@ -96,6 +97,7 @@ _HISTORIES: Final = {
     "audit.s3.get.data": _NOT_LOADED,
     "audit.s3.get.jobdata": History((Event.ORPHAN,), ("sink.s3.copy.data.before",)),
     "audit.kafka.lags": _NOT_LOADED,
+    "audit.kafka.commit": History((Event.FOREIGN,)),
 }
 
 
