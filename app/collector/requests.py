@@ -11,7 +11,7 @@ from aiohttp import web
 from app.collector.budget import Reservation
 from app.core.events.fields import KeyKind
 from app.core.events.parse import parse_line
-from app.core.events.request_body import gunzip, split_body
+from app.core.events.request_body import WorkLimit, gunzip, split_body
 from app.core.formats.stored_line import StoredLine
 from app.errors import RequestRejected
 
@@ -93,12 +93,13 @@ def read_lines(sent: RequestBody, held: Reservation, max_bytes: int, max_lines: 
     Raises:
         RequestRejected: 400, 413, 415 as `gunzip` and `split_body`; 503, no room.
     """
-    body = gunzip(sent.body, max_bytes, held.grow) if sent.is_gzip else sent.body
+    limit = WorkLimit.of(len(sent.body), max_bytes)
+    body = gunzip(sent.body, limit.content_bytes, held.grow) if sent.is_gzip else sent.body
     if len(body) > max_bytes:
         raise RequestRejected(413, "too_large", f"the body is longer than {max_bytes} bytes")
     lines = [
         parse_line(line, sent.kind, sent.received_at_ms, sent.ip, sent.user_agent)
-        for line in split_body(sent.content_type, body, max_lines)
+        for line in split_body(sent.content_type, body, max_lines, limit.units)
     ]
     held.become(sum(len(line.data) + len(line.key) + LINE_OVERHEAD_BYTES for line in lines))
     return lines
