@@ -3,7 +3,7 @@
 from app.collector.batcher import Batcher, CollectorPorts
 from app.collector.budget import MemoryBudget
 from app.collector.clock_guard import ClockGuard
-from app.collector.requests import RequestBody, read_lines
+from app.collector.requests import BodyLimits, RequestBody, read_lines
 from tests.simulation.process import Process
 from tests.simulation.services import ports_of
 
@@ -31,7 +31,7 @@ class Collector:
         settings = self.process.world.settings
         with self._budget.reserve() as held:
             sent = RequestBody(body, "application/x-ndjson", False, "server", self.process.clock.now_ms(), ip, user_agent)
-            lines = read_lines(sent, held, settings.max_decompressed_bytes, settings.max_lines)
+            lines = read_lines(sent, held, BodyLimits(settings.max_decompressed_bytes, settings.max_lines))
             return await self._batcher.add(lines, held.hand_over())
 
     async def stop(self) -> None:
