@@ -103,6 +103,12 @@ class Settings(Variables):
     """Port of the collector's HTTP server."""
     write_keys: WriteKeys = Field(default={}, repr=False)
     """`key:browser,key:server,...`: who may post, and whether the key's events may name their own ip and user_agent."""
+    write_keys_file: Path | None = None
+    """A file of more keys, `key:kind` a line; it is read again every 2 s, so keys change without a restart."""
+    key_requests_per_s: float = Field(0, ge=0, le=1_000_000)
+    """Most requests a second with one write key at one collector, with a burst of 2 s; more is 429. 0: no limit."""
+    address_requests_per_s: float = Field(0, ge=0, le=1_000_000)
+    """Most requests a second of one client address (IPv6: of one /64); set TRUSTED_PROXIES too. 0: no limit."""
     allowed_origins: Origins = ("*",)
     """Origins that browsers may post from, comma separated; `*` for any."""
     trusted_proxies: Networks = ()

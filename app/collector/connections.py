@@ -11,14 +11,18 @@ At the limit of connections a new one takes the place of the oldest idle one, el
 neither, it is told 503. So clients that only hold connections keep no other client out.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from app.collector.metrics import CONNECTIONS, CONNECTIONS_CLOSED
 from app.collector.sparse_log import SparseLog
 from app.settings import Settings
 
-if TYPE_CHECKING:
-    from app.collector.client_connection import ClientConnection
+
+class Connection(Protocol):
+    """A connection, as the order of connections sees it."""
+
+    def end(self, reason: str) -> None:
+        """Cut the connection off."""
 
 
 class Bounds(NamedTuple):
@@ -36,14 +40,14 @@ class Connections:
     def __init__(self, bounds: Bounds, faults: SparseLog) -> None:
         self.bounds = bounds
         self.faults = faults
-        self._open: set[ClientConnection] = set()
-        self._idle: dict[ClientConnection, None] = {}
-        self._sending: dict[ClientConnection, None] = {}
+        self._open: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}
+        self._sending: dict[Connection, None] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def admit(self, new: "ClientConnection") -> bool:
+    def admit(self, new: Connection) -> bool:
         """Whether there is room for a new connection; an older one may lose its place."""
         if len(self._open) >= self.bounds.connections:
             oldest = next(iter(self._idle), None) or next(iter(self._sending), None)
@@ -60,14 +64,14 @@ class Connections:
         CONNECTIONS.set(len(self._open))
         return True
 
-    def forget(self, one: "ClientConnection") -> None:
+    def forget(self, one: Connection) -> None:
         """The connection is closed; a second call changes nothing."""
         self._open.discard(one)
         self._idle.pop(one, None)
         self._sending.pop(one, None)
         CONNECTIONS.set(len(self._open))
 
-    def moves(self, one: "ClientConnection", *, idle: bool, sending: bool) -> None:
+    def moves(self, one: Connection, *, idle: bool, sending: bool) -> None:
         """The connection is now idle, sends a body, or neither: its request is handled."""
         for is_in, state in ((idle, self._idle), (sending, self._sending)):
             if is_in and one in self._open:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from app.collector.requests import KEY_HEADER
+from app.collector.write_keys import KEY_HEADER
 
 PREFLIGHT: Final[Mapping[str, str]] = {
     "Access-Control-Allow-Methods": "POST, OPTIONS",

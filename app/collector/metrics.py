@@ -31,3 +31,6 @@ CONNECTIONS_CLOSED: Final = Counter(
 CLIENT_FAULTS: Final = Counter("instream_collector_client_faults", "Faults of clients, by kind", ["kind"])
 REFUSALS: Final = Counter("instream_collector_refusals", "Refused requests, by the code of the answer", ["code"])
 PARSING: Final = Gauge("instream_collector_parsing", "Requests that wait for the parser or are parsed")
+STORAGE_FAULT: Final = Gauge("instream_collector_storage_fault", "1 while S3 or the registry fails; /ready says why")
+WRITE_KEYS: Final = Gauge("instream_collector_write_keys", "Write keys in force")
+WRITE_KEYS_FAULT: Final = Gauge("instream_collector_write_keys_fault", "1 while WRITE_KEYS_FILE does not fit")

@@ -22,10 +22,13 @@ from app.collector.clock_guard import ClockGuard
 from app.collector.connections import Connections, bounds_of
 from app.collector.cors import PREFLIGHT, cors_headers
 from app.collector.parsing import Parsing
-from app.collector.requests import RequestBody, is_gzip, key_kind, read_body
+from app.collector.rate_limits import RateLimits
+from app.collector.requests import RequestBody, is_gzip, read_body, shown_key
 from app.collector.sparse_log import SparseLog
+from app.collector.storage_health import PROBE_ID, StorageHealth, probe
+from app.collector.write_keys import WriteKeys
 from app.core.events.request_body import media_type
-from app.errors import ConfigurationError, RequestRejected
+from app.errors import RequestRejected
 from app.settings import Settings
 from app.telemetry import ops_routes
 
@@ -42,12 +45,8 @@ def create_app(settings: Settings, ports: CollectorPorts) -> web.Application:
     """The application; serve it with `new_runner`, so that the application decompresses bodies itself.
 
     Raises:
-        ConfigurationError: no write key is set.
+        ConfigurationError: there is no write key, or their file does not fit.
     """
-    if not settings.write_keys:
-        raise ConfigurationError(
-            "INSTREAM_WRITE_KEYS is empty: no client could post; set e.g. demo:browser,demo-server:server"
-        )
     return Collector(settings, ports).new_app()
 
 
@@ -79,7 +78,10 @@ class Collector:
         self._clock = ports.clock
         self._trusted = read_networks(settings.trusted_proxies)
         self._budget = MemoryBudget(settings.max_buffered_bytes)
-        self._guard = ClockGuard(ports.store, settings.max_clock_skew_s)
+        self._health = StorageHealth(ports.clock.monotonic_s)
+        self._guard = ClockGuard(ports.store, settings.max_clock_skew_s, self._health)
+        self._keys = WriteKeys(settings)
+        self._limits = RateLimits(settings)
         self._parsing = Parsing(settings, ports.clock)
         self._threads = ThreadPoolExecutor(SEAL_THREADS, thread_name_prefix="seal")
         self.faults = SparseLog(ports.clock.monotonic_s)
@@ -113,7 +115,7 @@ class Collector:
             return "starting"
         if self._ports.store.clock_skew_ms is None:
             return "the object store has not answered yet"
-        return self._guard.fault()
+        return self._guard.fault() or self._health.fault()
 
     async def collect(self, request: web.Request) -> web.Response:
         """`POST /v1/events`: keep the request's lines, then answer with their number and their batch."""
@@ -121,13 +123,15 @@ class Collector:
         if self._batcher is None:
             raise RequestRejected(503, "starting", "the collector is starting", retry_after_s=1)
         arrived_ms, arrived_s = clock.now_ms(), clock.monotonic_s()
-        kind = key_kind(request, settings.write_keys)
+        ip = client_address(request.remote, request.headers.getall("X-Forwarded-For", ()), self._trusted)
+        self._limits.check_address(ip, arrived_s)
+        key, kind = self._keys.find(shown_key(request))
+        self._limits.check_key(key, arrived_s)
         content_type = media_type(request.headers.get("Content-Type", ""))
         compressed = is_gzip(request)
         self._guard.check()
         with self._budget.reserve() as held:
             body = await read_body(request, held, settings.max_body_bytes, settings.request_timeout_s)
-            ip = client_address(request.remote, request.headers.getall("X-Forwarded-For", ()), self._trusted)
             sent = RequestBody(body, content_type, compressed, kind, arrived_ms, ip, request.headers.get("User-Agent"))
             del body
             lines = await self._parsing.read(sent, held)
@@ -168,7 +172,15 @@ class Collector:
     async def _run(self, _: web.Application) -> AsyncIterator[None]:
         """Start the background loops; at the end store the open batch, then stop the loops."""
         batcher = Batcher(self._settings, self._ports, self._budget, self._guard, self._threads)
-        background = [asyncio.create_task(self._guard.watch()), asyncio.create_task(batcher.resender.run())]
+        registry = self._ports.registry
+        loops = [
+            self._guard.watch(),
+            batcher.resender.run(),
+            probe(self._health, "registry", lambda: registry.get(PROBE_ID)),
+        ]
+        if self._settings.write_keys_file is not None:
+            loops.append(self._keys.watch())
+        background = [asyncio.create_task(loop) for loop in loops]
         for task in background:
             task.add_done_callback(_report_end)
         self._batcher = batcher

@@ -4,6 +4,7 @@ from app.collector.batcher import Batcher, CollectorPorts
 from app.collector.budget import MemoryBudget
 from app.collector.clock_guard import ClockGuard
 from app.collector.requests import BodyLimits, RequestBody, read_lines
+from app.collector.storage_health import StorageHealth
 from tests.simulation.process import Process
 from tests.simulation.services import ports_of
 
@@ -16,7 +17,8 @@ class Collector:
         self.process, self._ports = process, ports_of(process)
         settings = world.settings
         self._budget = MemoryBudget(settings.max_buffered_bytes)
-        self._guard = ClockGuard(self._ports.objects, settings.max_clock_skew_s)
+        health = StorageHealth(process.clock.monotonic_s)
+        self._guard = ClockGuard(self._ports.objects, settings.max_clock_skew_s, health)
         ports = CollectorPorts(
             self._ports.objects, self._ports.registry, self._ports.blocks, process.clock, process.random.randbytes
         )

@@ -16,6 +16,7 @@ from app.collector.batcher import CollectorPorts
 from app.collector.connections import Connections
 from app.collector.server import COLLECTOR, create_app, new_runner
 from app.collector.sparse_log import SparseLog
+from app.collector.storage_health import StorageHealth
 from app.core.formats.block import decode_header, frame_of, open_frame
 from app.core.formats.registry_item import RegistryItem
 from app.settings import Settings
@@ -72,6 +73,10 @@ class CollectorWorld:
     @property
     def connections(self) -> Connections:
         return self.runner.connections
+
+    @property
+    def health(self) -> StorageHealth:
+        return self.app[COLLECTOR]._health
 
     @property
     def app_faults(self) -> SparseLog:
