@@ -20,6 +20,7 @@ from app.adapters.s3 import S3ObjectStore
 from app.clock import SystemClock
 from app.collector.batcher import CollectorPorts
 from app.collector.descriptors import connection_limit
+from app.collector.malloc import give_memory_back
 from app.collector.server import COLLECTOR, EVENTS_PATH, create_app, new_runner
 from app.collector.standby import SPARE_FLAG, await_turn
 from app.crash.points import crash_points
@@ -105,6 +106,7 @@ def main() -> int:
         sys.stderr.write(f"collector cannot start: {exc}\n")  # the settings decide how to log
         return 2
     configure_logging(settings, "collector")
+    give_memory_back()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, spare_of))

@@ -1,8 +1,9 @@
 """Gathers the lines of many requests into one batch and makes it durable before any of them is answered."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -115,6 +116,7 @@ class Batcher:
         batch.lines.extend(lines)
         batch.bytes += sum(len(line.data) + 1 for line in lines)
         batch.held.append(held)
+        del lines  # this frame lives until the answer, the lines only until they are sealed
         answer = batch.wait()
         if self._is_draining or batch.bytes >= self._settings.batch_bytes:
             self.flush()
@@ -170,10 +172,10 @@ class Batcher:
                 batch.release()
                 held.become(2 * len(sealed.raw))
                 service = "s3"
-                await self._insist("s3", lambda: self._ports.store.put(sealed.item.raw_key, sealed.raw))  # 1
+                await self._insist("s3", held, lambda: self._ports.store.put(sealed.item.raw_key, sealed.raw))  # 1
                 self._guard.check()  # the PUT's answer may be the first to show that the id's time is wrong
                 service = "registry"
-                await self._insist("registry", lambda: self._ports.registry.register(sealed.item))  # 2
+                await self._insist("registry", held, lambda: self._ports.registry.register(sealed.item))  # 2
         except Exception as exc:
             batch.release()
             held.release()
@@ -192,13 +194,20 @@ class Batcher:
             return seal(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._threads, seal, *arguments)
 
-    async def _insist(self, service: str, call: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a harmless call with backoff until it succeeds; the caller's timeout ends it."""
+    async def _insist(self, service: str, held: Reservation, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Repeat a harmless call with backoff until it succeeds; the caller's timeout ends it.
+
+        A call that has begun in a thread goes on behind the timeout, and its bytes stay in memory and in `held`.
+        """
         failures = 0
         while True:
             self._guard.health.asks(service, "write")
+            calling = asyncio.create_task(call())
             try:
-                await call()
+                await asyncio.shield(calling)
+            except asyncio.CancelledError:
+                calling.add_done_callback(partial(_end_late, held.hand_over()))
+                raise
             except OutsideError as exc:
                 failures += 1
                 self._guard.health.failed(service, "write", exc.kind)
@@ -238,6 +247,13 @@ class Batcher:
             batch.answer(sealed.batch_id)
         if failed:
             self.resender.add([sealed.blocks[number] for number in failed])
+
+
+def _end_late(held: Reservation, calling: "asyncio.Task[None]") -> None:
+    """The call has ended, after its batch was given up: its memory is free. Its outcome no longer matters."""
+    held.release()
+    if not calling.cancelled():
+        calling.exception()
 
 
 def _count(sealed: SealedBatch) -> None:

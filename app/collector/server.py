@@ -136,12 +136,14 @@ class Collector:
             del body
             lines = await self._parsing.read(sent, held)
             del sent
-            batch_id = await self._batcher.add(lines, held.hand_over())
-        valid = sum(line.valid for line in lines)
+            accepted, valid = len(lines), sum(line.valid for line in lines)
+            adding = self._batcher.add(lines, held.hand_over())
+            del lines  # the batch alone keeps them, and counts them, until they are sealed
+            batch_id = await adding
         metrics.LINES.labels("valid").inc(valid)
-        metrics.LINES.labels("malformed").inc(len(lines) - valid)
+        metrics.LINES.labels("malformed").inc(accepted - valid)
         metrics.ACK_SECONDS.observe(clock.monotonic_s() - arrived_s)
-        return web.json_response({"accepted": len(lines), "batch_id": batch_id})
+        return web.json_response({"accepted": accepted, "batch_id": batch_id})
 
     @web.middleware
     async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -33,7 +33,7 @@ MAX_GZIP_MEMBERS: Final = 10_000
 LEAST_CONTENT_BYTES: Final = 1024 * 1024
 MOST_EXPANSION: Final = 64
 """JSON of events shrinks 5 to 30 times."""
-LEAST_WORK: Final = 10_000
+LEAST_WORK: Final = 5_000
 WORK_PER_BYTE: Final = 2
 WORK_PER_LINE: Final = 10
 """A line costs as much as ten values, even if it is one byte: it becomes an event, or a malformed line with its reason."""
