@@ -8,12 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from tests.rig.hostile.clients import hold, honest, let_go, read_answer, request, send, worst_bodies
 from tests.rig.hostile.collector import KEY, MIB, HostileCollector, hostile_collector
+from tests.rig.outage.memory import bounds_mib
 from tests.worlds.waiting import PAUSE_S, until
 
 SMALL_CPU_MS: Final = 50
 REPEATS: Final = 4
-BASE_MIB: Final = 150
-"""Python, the libraries and the clients."""
 
 
 class Outcome(NamedTuple):
@@ -25,10 +24,9 @@ class Outcome(NamedTuple):
     holds: bool
 
 
-def memory_bound_mib(collector: HostileCollector) -> float:
+def memory_bound_mib(collector: HostileCollector) -> int:
     """The README's bound of the collector's resident memory."""
-    settings = collector.settings
-    return BASE_MIB + 2.25 * settings.max_buffered_bytes / MIB + settings.max_connections / 16
+    return bounds_mib(collector.settings, 0)["collector"]
 
 
 async def cpu_of_bodies() -> list[Outcome]:
