@@ -8,7 +8,8 @@ InstreamError
 ├── FormatInvalid                 bytes that are not what their place promises
 │   ├── EnvelopeInvalid
 │   ├── FrameInvalid
-│   └── StepMessageInvalid
+│   ├── StepMessageInvalid
+│   └── RegistryItemsInvalid
 ├── NewerFormat                   written by a newer version: the reader waits for its upgrade
 ├── HistoryBroken                 a worker must end and recover before it does anything else
 │   ├── StepConflict
@@ -36,6 +37,7 @@ InstreamError
 └── LocalStackError               the embedded stack cannot start or is gone
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -82,6 +84,18 @@ class FrameInvalid(FormatInvalid):
 
 class StepMessageInvalid(FormatInvalid):
     """A message on `rows` is no step of this version."""
+
+
+class RegistryItemsInvalid(FormatInvalid):
+    """Items of the registry that are no batch. All others were read.
+
+    Attributes:
+        items: for each item its id and the reason.
+    """
+
+    def __init__(self, items: Sequence[str]) -> None:
+        super().__init__("; ".join(items))
+        self.items = items
 
 
 class NewerFormat(InstreamError):

@@ -12,6 +12,8 @@ from faust.stores.memory import Store
 from faust.tables.table import Table
 
 from app.core.formats.checkpoint import Checkpoint, decode, encode, further
+from app.errors import FormatInvalid
+from app.shell.foreign import note_foreign
 from app.topics import Topics
 
 
@@ -42,8 +44,7 @@ class CheckpointTable(Table[bytes, bytes]):
         Returns: the shard's furthest checkpoint.
         """
         key = b"%d/%s" % (partition, checkpoint.shard.encode())
-        stored = self.get(key)
-        known = None if stored is None else _checkpoint(stored)
+        known = self._checkpoint(key, self.get(key))
         result = further(known, checkpoint)
         self[key] = encode(result)
         return result
@@ -51,14 +52,30 @@ class CheckpointTable(Table[bytes, bytes]):
     def of(self, partitions: Collection[int]) -> list[Checkpoint]:
         """Every checkpoint that came on one of these partitions."""
         wanted = {b"%d" % partition for partition in partitions}
-        return [_checkpoint(value) for key, value in self.items() if key.partition(b"/")[0] in wanted]
+        found = [self._checkpoint(key, value) for key, value in self.items() if key and key.partition(b"/")[0] in wanted]
+        return [checkpoint for checkpoint in found if checkpoint is not None]
 
+    def _checkpoint(self, key: bytes, value: bytes | None) -> Checkpoint | None:
+        """The checkpoint in a value; None if there is none, or another program wrote it into the changelog.
 
-def _checkpoint(value: bytes) -> Checkpoint:
-    message = decode(value)
-    if not isinstance(message, Checkpoint):
-        raise TypeError(f"table checkpoints holds {message!r}")
-    return message
+        Without it the shard is read from its beginning once more. That does no harm (rule E7).
+        """
+        if value is None:
+            return None
+        try:
+            message = decode(value)
+            if isinstance(message, Checkpoint) and key.partition(b"/")[2] == message.shard.encode():
+                return message
+            reason = f"the value of {key!r} is {message!r}"
+        except FormatInvalid as exc:
+            reason = str(exc)
+        note_foreign(self.changelog_topic_name, int(key.partition(b"/")[0]), -1, f"{key!r}: {reason}")
+        return None
+
+    @property
+    def changelog_topic_name(self) -> str:
+        """The topic behind the table."""
+        return str(self.changelog_topic.get_topic_name())
 
 
 def checkpoint_table(app: Any, topics: Topics) -> CheckpointTable:

@@ -2,8 +2,8 @@
 
 Any program may feed the topics. A message's key is the id (UTF-8), its value a JSON object, e.g. `{"title": ...,
 "author_id": ..., "section": ...}` or `{"name": ..., "network": ...}`; an empty value deletes. Faust recovers the tables
-before work starts and keeps them up to date. They never decide whether a row exists: an unreadable message is ignored with a
-log line.
+before work starts and keeps them up to date. They never decide whether a row exists: an unreadable message is passed over,
+and the id keeps the attributes that it had.
 
 Versions (rule E10): a message names none. Anybody may write one, each attribute stands for itself, and one that this reader
 does not know is not used.
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
-import structlog
 from faust.stores.memory import Store
 from faust.tables.globaltable import GlobalTable
 from faust.types import TP
@@ -21,9 +20,8 @@ from faust.types import TP
 from app.core.formats.decoding import read, reading
 from app.errors import FormatInvalid
 from app.shell.faust_app import InstreamApp
+from app.shell.foreign import note_foreign
 from app.topics import TopicSpec
-
-log = structlog.get_logger(__name__)
 
 Attributes = Mapping[str, str]
 """The attributes of one id."""
@@ -72,7 +70,7 @@ class DimensionStore(Store[str, Attributes]):
             else:
                 self.data.pop(key, None)
         except FormatInvalid as exc:
-            log.warning("dimension ignored", topic=message.topic, offset=message.offset, key=message.key, error=str(exc))
+            note_foreign(message.topic, message.partition, message.offset, f"key {message.key!r}: {exc}")
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Keep everything: every worker has the whole table."""

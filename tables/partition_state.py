@@ -15,7 +15,7 @@ from faust.stores import rocksdb as faust_rocksdb
 from faust.tables.table import Table
 from faust.types import TP
 
-from app.core.formats.step_message import StepMessage
+from app.core.formats.step_message import StepLog, StepMessage
 from app.crash.proxies import around
 from app.errors import FormatInvalid, StepGap
 from app.shell.faust_app import InstreamApp
@@ -88,7 +88,7 @@ class RowsStore(faust_rocksdb.Store):
                 log.exception("a step cannot be applied", partition=message.partition, offset=message.offset)
                 self._instream.add_future(self._instream.crash(exc))
 
-    def _follow(self, partition: int, message: bytes, offset: int) -> None:
+    def _follow(self, partition: int, message: bytes | None, offset: int) -> None:
         db: PartitionStore = self._db_for_partition(partition)
         try:
             db.follow(message, offset)
@@ -144,7 +144,7 @@ class RowsStore(faust_rocksdb.Store):
         try:
             return PartitionStore(
                 around(self._instream.ports.points, "rocksdb", engine), self._settings.dedup_window_ms, gathered_bytes,
-                f"{self._rows}[{partition}]",
+                StepLog(self._rows, partition, self._settings.epoch),
             )  # fmt: skip
         except FormatInvalid:
             engine.close()

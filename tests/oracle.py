@@ -237,13 +237,13 @@ class Oracle:
                 self.undecided.remove(event)
                 if received > upper:
                     self.engage(event, "late")
-                elif taken is None:
-                    taken = event
-                    self.ledger[event.batch, event.line, "joined"] += 1
-                else:
-                    self.engage(event, "extra")
+                    continue
+                if taken is not None:
+                    self.engage(taken, "extra")
+                taken = event
         extra: dict[str, Any] = dict.fromkeys(("engagement_id", "engaged_at", *STAY, "engagement_properties"))
         if taken is not None:
+            self.ledger[taken.batch, taken.line, "joined"] += 1
             extra = {
                 "engagement_id": taken.fields["event_id"], "engaged_at": taken.fields["occurred_at"],
                 "engagement_properties": taken.fields.get("properties"), **{name: taken.fields.get(name) for name in STAY},

@@ -10,6 +10,7 @@ from prometheus_client import Counter as Metric
 from pyroaring import BitMap
 
 from agents.audit.ports import AuditPorts
+from agents.audit.registry_items import readable
 from agents.audit.report import AuditReport, publish
 from agents.audit.stored_ledger import BatchLines, Behind, StoredLedger
 from app.adapters.warehouse_port import Delivery
@@ -96,11 +97,11 @@ class Auditor:
     async def _open_batches(self, before_ms: int, report: AuditReport) -> AsyncIterator[list[RegistryItem]]:
         """Our open batches received up to a moment, in chunks.
 
-        At the end the registry raises an error about unreadable items.
+        Items that are no batch are skipped, and the report names them.
         """
         some: list[RegistryItem] = []
         try:
-            async for item in self._ports.registry.open_batches(before_ms + 1):
+            async for item in readable(self._ports.registry.open_batches(before_ms + 1), report.unreadable):
                 if self._is_ours(item, report):
                     some.append(item)
                 if len(some) == CHUNK:
@@ -108,9 +109,6 @@ class Auditor:
                     some = []
         except NewerFormat as exc:
             _wait_for_upgrade(exc, report)
-        except FormatInvalid as exc:
-            report.wait_for(str(exc))
-            log.error("registry item cannot be read", reason=str(exc), alarm=True)
         yield some
 
     def _note_upgrade(self, report: AuditReport) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
+from agents.audit.registry_items import readable
 from agents.audit.stored_ledger import StoredLedger
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.registry import DynamoRegistry
@@ -35,21 +36,25 @@ class Waited(msgspec.Struct, kw_only=True):
     """Batches with lines in a quarantined transaction: only `instream delivery release` repairs that."""
     excess: int = 0
     """The ledger has more than the batch."""
+    unreadable: int = 0
+    """Items of the registry that are no batch."""
     took_s: float = 0.0
     named: dict[str, list[str]] = {}
-    """`missing`, `dead_lettered`, `held`, `excess` -> some batch ids; an excess and a dead letter have their reason."""
+    """`missing`, `dead_lettered`, `held`, `excess`, `unreadable` -> some batch ids. Those of `dead_lettered`, `excess` and
+    `unreadable` have their reason."""
 
     @property
     def is_covered(self) -> bool:
         """Whether the ledger covers every batch exactly once."""
-        return not (self.excess or self.missing or self.held)
+        return not (self.excess or self.missing or self.held or self.unreadable)
 
 
 class Uncovered:
     """The registered batches whose ledger is not complete yet; each is looked at until it is, and never again."""
 
-    def __init__(self, items: list[RegistryItem]) -> None:
-        """Wait for the batches of `items`."""
+    def __init__(self, items: list[RegistryItem], unreadable: Sequence[str] = ()) -> None:
+        """Wait for the batches of `items`; `unreadable` are the registry's items that are no batch."""
+        self._unreadable = unreadable
         self._registered = len(items)
         self._open = {item.batch_id: item for item in items}
         self._held: set[str] = set()
@@ -91,11 +96,13 @@ class Uncovered:
             "dead_lettered": [f"{batch_id}: {_words(blocks)}" for batch_id, blocks in unread.items()][:NAMED],
             "held": sorted(self._held)[:NAMED],
             "excess": [f"{batch_id}: {why}" for batch_id, why in self._excess.items()][:NAMED],
+            "unreadable": list(self._unreadable[:NAMED]),
         }
         return Waited(
             registered=self._registered, covered=self._registered - len(self._open) - len(self._excess),
             missing=len(missing), dead_lettered=len(unread), held=len(self._held), excess=len(self._excess),
-            took_s=round(took_s, 1), named={kind: ids for kind, ids in named.items() if ids},
+            unreadable=len(self._unreadable), took_s=round(took_s, 1),
+            named={kind: ids for kind, ids in named.items() if ids},
         )  # fmt: skip
 
 
@@ -122,7 +129,9 @@ async def await_coverage(
     registry, objects = DynamoRegistry(settings), S3ObjectStore(settings)
     warehouse, stored = WarehouseLedger(settings.warehouse_url), StoredLedger(objects, settings.epoch)
     try:
-        uncovered = Uncovered([item async for item in registry.all_batches() if item.epoch == settings.epoch])
+        unreadable: list[str] = []
+        items = [item async for item in readable(registry.all_batches(), unreadable) if item.epoch == settings.epoch]
+        uncovered = Uncovered(items, unreadable)
         while True:
             refusal = ""
             try:

@@ -12,11 +12,13 @@ import structlog
 
 from agents.audit.auditor import audit_rules
 from agents.audit.ports import AuditPorts
+from agents.audit.registry_items import readable
+from agents.audit.stored_ledger import BatchLines, StoredLedger
 from app.core.audit.reconcile import pause_ms
 from app.core.backoff import Backoff
 from app.core.formats.batch import cut_again
 from app.core.formats.registry_item import RegistryItem
-from app.errors import FormatInvalid, ObjectMissing
+from app.errors import FormatInvalid, ObjectMissing, OutsideError
 from app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -34,6 +36,13 @@ class Replayed(msgspec.Struct, frozen=True):
     blocks: int
 
 
+class Held(msgspec.Struct, frozen=True):
+    """A batch with lines in a quarantined transaction: only the transaction's release brings them into the warehouse."""
+
+    batch_id: str
+    txn_id: str
+
+
 class ReplayReport(msgspec.Struct):
     """The result of a replay."""
 
@@ -45,6 +54,10 @@ class ReplayReport(msgspec.Struct):
     damaged: list[str] = []
     """Batches whose raw file is missing or is not the registered one."""
     other_epoch: list[str] = []
+    held: list[Held] = []
+    """Batches that were not sent: the pipeline has their blocks, and a quarantined transaction has their lines."""
+    unreadable: list[str] = []
+    """Items of the registry that are no batch, each with its reason."""
 
     @property
     def blocks(self) -> int:
@@ -56,7 +69,7 @@ async def replay(ports: AuditPorts, settings: Settings, batch_ids: Collection[st
     """Send the named batches again, or all.
 
     Args:
-        ports: the services; the warehouse is not used.
+        ports: the services. If the warehouse does not answer, held batches are sent too, which is harmless.
         settings: epoch and the audit's times.
         batch_ids: the batches; None means every batch of this epoch.
 
@@ -64,21 +77,42 @@ async def replay(ports: AuditPorts, settings: Settings, batch_ids: Collection[st
         ServiceUnavailable: registry or S3 do not answer. Batches that were sent before stay sent, which is harmless.
     """
     report = ReplayReport()
+    held_by = await _holders(ports, settings.epoch)
     async for item in _chosen(ports, batch_ids, report):
         if item.epoch != settings.epoch:
             report.other_epoch.append(item.batch_id)
-            continue
-        await _replay(ports, settings, item, report)
+        elif (txn_id := held_by.get(item.batch_id)) is not None:
+            report.held.append(Held(item.batch_id, txn_id))
+        else:
+            await _replay(ports, settings, item, report)
     return report
+
+
+async def _holders(ports: AuditPorts, epoch: int) -> dict[str, str]:
+    """Batch -> the quarantined transaction that holds lines of it (rule D2)."""
+    try:
+        delivery = await ports.warehouse.delivery(epoch)
+    except OutsideError as exc:
+        log.warning("the warehouse does not say which batches quarantined transactions hold", reason=str(exc))
+        return {}
+    stored = StoredLedger(ports.store, epoch)
+    lines: dict[str, BatchLines] = {}
+    for transaction in delivery.quarantined:
+        lines |= await stored.of(transaction.partition, transaction.number)
+    return {batch_id: txn_id for txn_id, of_batches in lines.items() for batch_id in of_batches}
 
 
 async def _chosen(ports: AuditPorts, batch_ids: Collection[str] | None, report: ReplayReport) -> AsyncIterator[RegistryItem]:
     if batch_ids is None:
-        async for item in ports.registry.all_batches():
+        async for item in readable(ports.registry.all_batches(), report.unreadable):
             yield item
         return
     for batch_id in batch_ids:
-        found = await ports.registry.get(batch_id)
+        try:
+            found = await ports.registry.get(batch_id)
+        except FormatInvalid as exc:
+            report.unreadable.append(str(exc))
+            continue
         if found is None:
             report.unknown.append(batch_id)
         else:

@@ -32,6 +32,8 @@ class AuditReport(msgspec.Struct, kw_only=True):
     other."""
     other_epoch: int = 0
     """Refused batches: they belong to another epoch."""
+    unreadable: list[str] = []
+    """Items of the registry that are no batch, each with its reason; they are skipped."""
     waits_for: list[str] = []
     """The reasons why batches wait, and every service that did not answer."""
     named: dict[str, list[str]] = {}
@@ -49,7 +51,7 @@ class AuditReport(msgspec.Struct, kw_only=True):
     @property
     def alarms(self) -> int:
         """Batches that a replay cannot repair."""
-        return self.lost + self.excess + self.damaged
+        return self.lost + self.excess + self.damaged + len(self.unreadable)
 
     def name(self, finding: str, batch_id: str) -> None:
         """Note a batch by its id."""
@@ -68,6 +70,14 @@ def publish(report: AuditReport) -> None:
     counts = {name: value for name, value in msgspec.structs.asdict(report).items() if isinstance(value, int)}
     for found, count in counts.items():
         OPEN.labels(found).set(count)
-    if report.judged or report.waits_for or report.other_epoch:
+    OPEN.labels("unreadable").set(len(report.unreadable))
+    if report.judged or report.waits_for or report.other_epoch or report.unreadable:
         told = {name: count for name, count in counts.items() if count}
-        log.info("audit round", **told, waits_for=report.waits_for, named=report.named, held_by=report.held_by)
+        log.info(
+            "audit round",
+            **told,
+            waits_for=report.waits_for,
+            named=report.named,
+            held_by=report.held_by,
+            unreadable=report.unreadable[:NAMED],
+        )

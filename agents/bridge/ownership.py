@@ -16,7 +16,8 @@ from app.adapters.ports import BlockStream, Logs
 from app.core.bridge.shards import ShardBook
 from app.core.formats.checkpoint import Barrier, Checkpoint, decode
 from app.core.formats.decoding import placed
-from app.errors import NewerFormat, WorkerStalled
+from app.errors import FormatInvalid, NewerFormat, WorkerStalled
+from app.shell.foreign import note_foreign
 from app.shell.owned_loop import OwnedLoop
 from app.shell.ports import ClockPorts, RoleProcess
 from app.shell.seeker import Repositions, Seeker
@@ -130,7 +131,8 @@ class Ownership(OwnedLoop[BridgeWorker]):
         version.
         """
         tp, offset = TP(event.message.tp.topic, event.message.tp.partition), event.message.offset
-        furthest = None
+        furthest: Checkpoint | None = None
+        message: Checkpoint | Barrier | None = None
         try:
             with placed(f"{_place(tp)}@{offset}"):
                 message = decode(event.value)
@@ -139,6 +141,8 @@ class Ownership(OwnedLoop[BridgeWorker]):
         except NewerFormat as exc:
             self._upgrades.begin(_place(tp), exc)
             return False
+        except FormatInvalid as exc:
+            note_foreign(tp.topic, tp.partition, offset, str(exc))
         self._next_offsets[tp] = max(offset + 1, self._next_offsets.get(tp, 0))
         if furthest is not None and self.worker is not None:
             self.worker.book.learn(furthest)

@@ -15,7 +15,7 @@ from app.adapters.ports import BlockStream, RecordPage, StreamRecord
 from app.clock import Clock
 from app.core.backoff import Backoff
 from app.core.bridge.shards import Phase, ShardAnswer, ShardBook
-from app.core.formats.block import BlockHeader, decode_header
+from app.core.formats.block import RefusedRecord, decode_header, encode_refused, partition_of_refused
 from app.core.formats.checkpoint import Checkpoint
 from app.core.formats.decoding import placed
 from app.errors import EnvelopeInvalid, EpochMismatch, IteratorExpired, NewerFormat, OutsideError, WrongPartitionCount
@@ -41,10 +41,17 @@ ROLE: Final = "bridge"
 
 RECORDS: Final = Counter("instream_bridge_records_total", "Kinesis records that Kafka acknowledged")
 BYTES: Final = Counter("instream_bridge_bytes_total", "Bytes of Kinesis records that Kafka acknowledged")
-REFUSED: Final = Counter("instream_bridge_refused_total", "Kinesis records that were skipped", ["reason"])
+REFUSED: Final = Counter("instream_bridge_refused_total", "Kinesis records that are no block of this epoch", ["reason"])
 RENEWED: Final = Counter("instream_bridge_iterators_renewed_total", "Shard iterators that had expired")
 UNAVAILABLE: Final = Counter("instream_bridge_read_failures_total", "GetRecords or iterator calls throttled or failed")
 BEHIND_MS: Final = Gauge("instream_bridge_behind_ms", "MillisBehindLatest of the last answer", ["shard"])
+
+
+class _Message(NamedTuple):
+    """A message for topic `blocks`."""
+
+    partition: int
+    value: bytes
 
 
 class BlockScope(msgspec.Struct, frozen=True):
@@ -156,25 +163,26 @@ class ShardReader:
         done = len(records)
         for n, record in enumerate(records):
             try:
-                header = self._read(record)
+                message = self._read(record)
             except NewerFormat as exc:
                 self.upgrades.begin(self.shard, exc)
                 done = n
                 break
-            if header is not None:
-                acks.append(await self._append(header.partition, record.data))
+            if message is not None:
+                acks.append(await self._append(message.partition, message.value))
                 BYTES.inc(len(record.data))
         if acks:
             await asyncio.gather(*acks)
         RECORDS.inc(len(acks))
         return done
 
-    def _read(self, record: StreamRecord) -> BlockHeader | None:
-        """The block's header, or None if the record must be skipped.
+    def _read(self, record: StreamRecord) -> _Message | None:
+        """The message on `blocks` that a record becomes, or None if the record must be skipped.
 
-        A record that is no block is skipped, with an alarm: a foreign writer must not stop the stream, and the audit sends a
-        damaged block again. A block of an earlier epoch is skipped too: the epoch is raised only when no batch is open, and
-        a new epoch's bridge reads the stream from its oldest record.
+        A record that is no block goes on as a refused record, with an alarm: a foreign writer must not stop the stream, the
+        ETL keeps the record as a dead letter (rule E8), and the audit sends a damaged block again. A block of an earlier
+        epoch is skipped: the epoch is raised only when no batch is open, and a new epoch's bridge reads the stream from its
+        oldest record.
 
         Raises:
             NewerFormat: it is a newer collector's block.
@@ -186,7 +194,8 @@ class ShardReader:
         except EnvelopeInvalid as exc:
             REFUSED.labels("not a block").inc()
             log.error("not a block", reason=str(exc), alarm=True, **place)
-            return None
+            refused = encode_refused(RefusedRecord(self.shard, record.sequence, str(exc)), record.data)
+            return _Message(partition_of_refused(record.data, self._cluster.partitions), refused)
         if header.epoch > self._cluster.epoch:
             raise EpochMismatch(f"{place}: block of epoch {header.epoch}, this bridge serves {self._cluster.epoch}")
         if header.epoch < self._cluster.epoch:
@@ -200,7 +209,7 @@ class ShardReader:
                 f"{place}: block for partition {header.partition} of {self._cluster.partitions}: some collector has another "
                 "INSTREAM_PARTITIONS"
             )
-        return header
+        return _Message(header.partition, record.data)
 
     def _back_off(self, exc: OutsideError) -> float:
         """Seconds until the next try. The reader then asks for a new iterator: the old one may be the cause."""

@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from agents.delivery.load import Attempt, LoadStopped, WarehouseLoad
+from agents.sink.chain_store import ChainStore
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
 from app.core.delivery.load_plan import (
@@ -21,9 +22,9 @@ from app.core.delivery.load_plan import (
     FailureClass,
 )
 from app.core.formats import object_keys
-from app.core.formats.transaction_record import Ready, ready_of
+from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
 from app.core.sink.chain import ChainId, decode_loadable, numbers_behind
-from app.errors import ChainBroken, NewerFormat, OutsideError
+from app.errors import ChainBroken, NewerFormat, OutsideError, ServiceUnavailable
 from app.settings import Settings
 from app.shell.upgrade import UpgradeWaits, remedy
 
@@ -34,6 +35,9 @@ LOADED_ROWS: Final = Counter("instream_delivery_rows_total", "Rows loaded into t
 QUARANTINED: Final = Counter("instream_delivery_quarantined_total", "Transactions set aside: an operator must look.")
 DEFERRALS: Final = Counter("instream_delivery_deferrals_total", "Loads tried again later.", ["reason"])
 IN_A_ROW: Final = Gauge("instream_delivery_deferrals_in_a_row", "Deferrals since the last load; 0 when all is well.")
+FINISHED_AGAIN: Final = Counter(
+    "instream_delivery_finished_again_total", "Transactions that had lost their ready.json: delivery wrote it again."
+)
 CHAIN: Final = "chain"
 """The reason of a deferral without a load."""
 UPGRADE: Final = "upgrade"
@@ -148,7 +152,9 @@ class Deliverer:
                     continue
                 record = decode_loadable(await self._store.get(key), place, number)
                 if await self._store.head(record.ready_key) is None:
-                    break  # the sink will finish it, or is stuck: it is never skipped
+                    if key == found[-1]:
+                        break  # the sink will finish it, or is stuck: it is never skipped
+                    await self._finish_again(place, record)
                 out.append(ready_of(record))
         except ChainBroken as exc:
             log.error("chain is broken, its partition waits", partition=partition, error=str(exc))
@@ -158,6 +164,19 @@ class Deliverer:
             return out, Failure(FailureClass.DEFER, UPGRADE, remedy(ROLE, exc))
         self._upgrades.end(str(place))
         return out, None
+
+    async def _finish_again(self, place: ChainId, record: TransactionRecord) -> None:
+        """Put back what a finished transaction has lost; only a finished one has a successor (rule S3).
+
+        Raises:
+            ChainBroken: a file of it is gone, or is another one.
+            ServiceUnavailable: S3 does not answer; the next round tries again.
+        """
+        log.error(
+            "ready.json is gone, the transaction is finished again", txn_id=record.txn_id, key=record.ready_key, alarm=True
+        )
+        await ChainStore(self._store, place, _give_up).finish(record)
+        FINISHED_AGAIN.inc()
 
     # --- loads and their failures
 
@@ -251,3 +270,8 @@ class Deliverer:
             pause = min(pause, self._interval_s)
         log.warning("load deferred", reason=failure.reason, detail=failure.detail, in_a_row=self._deferrals, pause_s=pause)
         return msgspec.structs.replace(report, deferred=failure, pause_s=pause)
+
+
+async def _give_up(_: float) -> None:
+    """Do not wait for S3 in a round: other partitions have work."""
+    raise ServiceUnavailable("S3 does not answer while a transaction is finished again")

@@ -19,6 +19,7 @@ from app.core.enrich.enrich import Enricher
 from app.core.formats.dead_letter import DeadLetterLimit
 from app.core.rules import EtlRules
 from app.errors import OutcomeUnknown
+from app.shell.gc_tuning import spare_what_lives
 from app.shell.inbox import Inbox
 from app.shell.runners import PartitionRunners
 from app.topics import topics_of
@@ -81,7 +82,8 @@ async def source_bounds(partition: int) -> tuple[int, int]:
 
 async def work(inbox: Inbox) -> None:
     """Own one partition until it is revoked."""
-    await own_partition(inbox, rules, enricher(), EtlPorts(state, source_bounds, append, send_dead_letters, app.ports.clock))
+    ports = EtlPorts(state, source_bounds, append, send_dead_letters, app.ports.clock, when_loaded=spare_what_lives)
+    await own_partition(inbox, rules, enricher(), ports)
 
 
 @cache

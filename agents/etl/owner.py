@@ -13,7 +13,6 @@ from app.core.formats.decoding import placed
 from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import TopicRecreated
-from app.shell.gc_tuning import spare_what_lives
 from app.shell.inbox import Inbox
 
 log = structlog.get_logger(__name__)
@@ -40,6 +39,8 @@ class EtlPorts(NamedTuple):
     send_dead_letters: Callable[[int, Sequence[bytes]], Awaitable[None]]
     """Send (partition, dead letters) to their topic and wait for every replica in sync (`StepPorts`)."""
     clock: Clock
+    when_loaded: Callable[[], None] = lambda: None
+    """Called when the partition's state is in memory and before the first step."""
 
 
 async def own_partition(inbox: Inbox, rules: EtlRules, enricher: Enricher, ports: EtlPorts) -> None:
@@ -59,7 +60,7 @@ async def own_partition(inbox: Inbox, rules: EtlRules, enricher: Enricher, ports
     if first > wanted:
         log.error("source messages are gone", partition=partition, first_missing=wanted, first_available=first)
         await etl_partition.declare_gap(first)
-    spare_what_lives()
+    ports.when_loaded()
     log.info("partition recovered", partition=partition, step=position.accepted.number, source_next=first)
     await inbox.start_at(first)
     await etl_partition.run()

@@ -23,6 +23,7 @@ from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.core.sink.open_transaction import CommitRules, OpenTransaction, Reception, encode_outputs, record_of
 from app.errors import NewerFormat
 from app.settings import Settings
+from app.shell.foreign import note_foreign
 from app.shell.inbox import Inbox
 
 log = structlog.get_logger(__name__)
@@ -120,13 +121,15 @@ class SinkPartition:
         """
         return await self._go_on_behind(await self._chain.find_end())
 
-    def take(self, offset: int, message: bytes) -> Reception:
+    def take(self, offset: int, message: bytes | None) -> Reception:
         """Take the next message of the log; the rule of every reader recognises messages of zombies (rule E2).
 
         Raises: as `OpenTransaction.take`.
         """
         arrival = self._open.take(offset, message, self._clock.monotonic_s())
         MESSAGES.labels(arrival.value).inc()
+        if arrival is Reception.FOREIGN:
+            note_foreign("rows", self.chain_id.partition, offset, self._open.foreign)
         BUFFERED.labels(self.chain_id.partition).set(self._open.held_bytes)
         return arrival
 
@@ -229,7 +232,7 @@ async def _take(inbox: Inbox, sink: SinkPartition, event: Any) -> Reception:
     offset = event.message.offset
     try:
         with placed(f"{inbox.tp.topic}[{inbox.partition}]@{offset}"):
-            return sink.take(offset, event.value or b"")
+            return sink.take(offset, event.value)
     except NewerFormat:
         if sink.holds_messages and not inbox.closing:
             await sink.commit()

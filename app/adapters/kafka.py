@@ -229,7 +229,7 @@ class LogReader:
         return first[partition], end[partition]
 
     async def message_at(self, topic: str, partition: int, offset: int) -> bytes | None:
-        """The value of the message at `offset`; None where the log does not have it (any more, or yet)."""
+        """The value of the message at `offset`, b"" for a null; None where the log does not have it (any more, or yet)."""
         first, end = await self.bounds(topic, partition)
         if not first <= offset < end:
             return None
@@ -241,7 +241,7 @@ class LogReader:
                 message = await asyncio.wait_for(self._consumer.getone(tp), REQUEST_TIMEOUT_S)
             except (KafkaError, TimeoutError) as exc:
                 raise ServiceUnavailable(f"{topic}[{partition}] cannot be read at {offset}: {exc!r}") from exc
-        return message.value if message.offset == offset else None
+        return (message.value or b"") if message.offset == offset else None
 
     async def _bounds(self, ask: Any, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         wanted = [TopicPartition(topic, partition) for partition in partitions]

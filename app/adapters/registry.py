@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session
 from app.core.formats.registry_item import BatchState, RegistryItem, decode_item, encode_item, move
-from app.errors import FormatInvalid, IllegalMove, NewerFormat
+from app.errors import FormatInvalid, IllegalMove, NewerFormat, RegistryItemsInvalid
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class DynamoRegistry:
 
         Raises:
             NewerFormat: a newer version registered one of them; raised behind those that can be read.
-            FormatInvalid: one of them is no batch; likewise.
+            RegistryItemsInvalid: some of them are no batch; likewise.
         """
         queries = []
         for epoch in range(max(1, self._epoch - 1), self._epoch + 1):
@@ -96,7 +96,7 @@ class DynamoRegistry:
 
         Raises:
             NewerFormat: a newer version registered one of them; raised behind those that can be read.
-            FormatInvalid: one of them is no batch; likewise.
+            RegistryItemsInvalid: some of them are no batch; likewise.
         """
         scan = partial(self._client.scan, TableName=self._table, ConsistentRead=True)
         async for item in self._pages("Scan", scan):
@@ -164,7 +164,8 @@ class DynamoRegistry:
 
         An error about unreadable items is raised after all other items.
         """
-        unreadable: FormatInvalid | NewerFormat | None = None
+        newer: NewerFormat | None = None
+        invalid: list[str] = []
         for call in calls:
             start: dict[str, Any] | None = {}
             while start is not None:
@@ -175,14 +176,19 @@ class DynamoRegistry:
                 for stored in answer.get("Items", []):
                     try:
                         item = decode_item(stored)
-                    except (FormatInvalid, NewerFormat) as exc:
-                        unreadable = exc if unreadable is None or isinstance(exc, NewerFormat) else unreadable
+                    except NewerFormat as exc:
+                        newer = exc
+                        continue
+                    except FormatInvalid as exc:
+                        invalid.append(str(exc))
                         continue
                     yield item
                 last = answer.get("LastEvaluatedKey")
                 start = {"ExclusiveStartKey": last} if last else None
-        if unreadable is not None:
-            raise unreadable
+        if newer is not None:
+            raise newer
+        if invalid:
+            raise RegistryItemsInvalid(invalid)
 
     def _create(self) -> None:
         try:

@@ -49,6 +49,8 @@ def audit(
             print(f"no open batch is older than {age_s:g} s" + (" (--grace 0 judges every open batch)" if age_s else ""))
         for reason in report.waits_for:
             print(f"waits for {reason}")
+        for reason in report.unreadable:
+            print(f"unreadable: {reason}")
         for finding, batches in report.named.items():
             print(f"{finding}: {', '.join(batches)}")
     if report.alarms:

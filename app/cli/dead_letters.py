@@ -15,26 +15,31 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
-async def read_letters(settings: "Settings", last: int) -> "list[Letter]":
-    """The last `most` letters of each partition, oldest first, each once.
+async def read_letters(settings: "Settings", most: int) -> "tuple[list[Letter], list[str]]":
+    """The last `most` letters of each partition, oldest first, each once; and the place of each message that is no letter.
 
     Raises:
         ServiceUnavailable: the brokers do not answer.
     """
     from app.adapters.kafka import LogReader  # noqa: PLC0415 - commands load what they need
     from app.core.formats.dead_letter import decode_letter  # noqa: PLC0415
+    from app.errors import FormatInvalid, NewerFormat  # noqa: PLC0415
     from app.topics import topics_of  # noqa: PLC0415
 
-    topic, found = topics_of(settings).dead_letters.name, {}
+    topic, found, unread = topics_of(settings).dead_letters.name, {}, []
     async with LogReader(settings) as logs:
         for partition in range(settings.partitions):
             first, end = await logs.bounds(topic, partition)
-            for offset in range(max(first, end - last), end):
+            for offset in range(max(first, end - most), end):
                 message = await logs.message_at(topic, partition, offset)
-                if message is not None:
+                if message is None:
+                    continue
+                try:
                     letter = decode_letter(message)
                     found[letter.head.partition, letter.head.offset] = letter
-    return [found[place] for place in sorted(found)]
+                except (FormatInvalid, NewerFormat) as exc:
+                    unread.append(f"{topic}[{partition}] {offset}  cannot be shown: {exc}")
+    return [found[place] for place in sorted(found)], unread
 
 
 def dead_letters(
@@ -48,7 +53,7 @@ def dead_letters(
     """
     from app.settings import read_settings  # noqa: PLC0415
 
-    letters = asyncio.run(read_letters(read_settings(), last))
+    letters, unread = asyncio.run(read_letters(read_settings(), last))
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
         for head, body in letters:
@@ -61,5 +66,7 @@ def dead_letters(
             which = f"batch {head.batch_id} block {head.block} attempt {head.attempt}" if head.batch_id else "no block"
             print(f"blocks-e{head.epoch}[{head.partition}] {head.offset}  {which}, {head.bytes} bytes\n    {head.reason}")
         print(f"{len(letters)} dead letters" if letters else "there are no dead letters")
-    if letters:
+    for line in unread:
+        typer.echo(line, err=True)
+    if letters or unread:
         raise typer.Exit(Exit.INCOMPLETE)

@@ -35,8 +35,8 @@ def replay(
 ) -> None:
     """Send whole batches once more, from their raw files: the pipeline drops the blocks that it has, and takes the others.
 
-    Returns when Kinesis has them. Exit codes: 0 all are sent, 3 Kinesis did not take some, 1 some are unknown, damaged or of
-    another epoch.
+    Returns when Kinesis has them. Exit codes: 0 all are sent, 3 Kinesis did not take some or a quarantined transaction holds
+    them, 1 some are unknown, damaged or of another epoch.
     """
     if bool(batch) == every:
         raise typer.BadParameter("name batches, or say --all")
@@ -47,11 +47,13 @@ def replay(
         print_json(report)
     else:
         print(f"{len(report.replayed)} batches ({report.blocks} blocks) are sent again")
-        for what in ("refused", "unknown", "damaged", "other_epoch"):
+        for what in ("refused", "unknown", "damaged", "other_epoch", "unreadable"):
             found = getattr(report, what)
             if found:
                 print(f"{what}: {len(found)}: {', '.join(found[:NAMED])}{', ...' if len(found) > NAMED else ''}")
-    if report.unknown or report.damaged or report.other_epoch:
+        for held in report.held:
+            print(f"held: {held.batch_id}: `instream delivery release {held.txn_id}` loads its lines")
+    if report.unknown or report.damaged or report.other_epoch or report.unreadable:
         raise typer.Exit(Exit.FAILURE)
-    if report.refused:
+    if report.refused or report.held:
         raise typer.Exit(Exit.INCOMPLETE)

@@ -15,11 +15,11 @@ from app.cli.options import given, whole
 from app.cli.show import say_why
 from app.clock import SystemClock
 from app.core.formats import object_keys
-from app.core.formats.step_message import decode_step
+from app.core.formats.step_message import StepLog, decode_step
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.accept_gap import Acceptance, Resumption, ResumptionSearch, bridge_record
 from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
-from app.errors import ChainBroken, InstreamError
+from app.errors import ChainBroken, InstreamError, StepMessageInvalid
 from app.settings import MOST_PARTITIONS, Settings, read_settings
 from app.topics import topics_of
 
@@ -105,7 +105,8 @@ async def bridge(
         await chain.clear((await chain.finish(last)).deletes)
     end = chain_end_after(last)
     first, ends = await logs.first_offsets(topic, [partition]), await logs.end_offsets(topic, [partition])
-    found = await _search(logs, topic, partition, end, LogBounds(first[partition], ends[partition]))
+    log = StepLog(topic, partition, settings.epoch)
+    found = await _search(logs, log, end, LogBounds(first[partition], ends[partition]))
     if isinstance(found, Undecided):
         return found
     now_ms = SystemClock().now_ms()
@@ -117,15 +118,19 @@ async def bridge(
     return record
 
 
-async def _search(logs: LogReader, topic: str, partition: int, end: ChainEnd, log: LogBounds) -> Resumption | Undecided:
+async def _search(logs: LogReader, log: StepLog, end: ChainEnd, bounds: LogBounds) -> Resumption | Undecided:
     search = ResumptionSearch(end)
-    start = max(end.next_offset, log.earliest)
+    start = max(end.next_offset, bounds.earliest)
     looked_at = 0
-    for offset in range(start, min(log.end, start + LOOK_AHEAD)):
-        message = await logs.message_at(topic, partition, offset)
+    for offset in range(start, min(bounds.end, start + LOOK_AHEAD)):
+        message = await logs.message_at(log.topic, log.partition, offset)
         if message is None:
-            raise ChainBroken(f"offset {offset} of {topic}[{partition}] is gone while it is looked for: try again")
+            raise ChainBroken(f"offset {offset} of {log} is gone while it is looked for: try again")
         looked_at += 1
-        if (found := search.offer(offset, decode_step(message))) is not None:
+        try:
+            step = decode_step(message, log)
+        except StepMessageInvalid:
+            continue  # no reader takes it (rule E2)
+        if (found := search.offer(offset, step)) is not None:
             return found
     return Undecided(looked_at)

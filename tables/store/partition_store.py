@@ -14,6 +14,7 @@ If a store follows the log and no step looks anything up in it, the store gather
     3 a flush of everything
 Steps that were gathered and not written are in the log, behind the position that is on disk.
 
+A message that is no step of this log changes nothing and counts for no reader: it is passed over, with an alarm (rule E2).
 If the store or the log has data of a newer version, this store stops there: it changes nothing more, and the partition's
 owner gets a NewerFormat (rule E10).
 """
@@ -25,9 +26,10 @@ import structlog
 
 from app.core.formats.decoding import placed
 from app.core.formats.step_history import BaseSearch, Candidate, StepVerdict, accepted_before
-from app.core.formats.step_message import NO_PREDECESSOR, Changes, StepMessage, decode_followed, digest_of
+from app.core.formats.step_message import NO_PREDECESSOR, Changes, StepLog, StepMessage, decode_followed, digest_of
 from app.core.state.tables import EXPIRING, refuse_unknown_tables
-from app.errors import NewerFormat, StepConflict, StepGap, StoreLost
+from app.errors import NewerFormat, StepConflict, StepGap, StepMessageInvalid, StoreLost
+from app.shell.foreign import note_foreign
 from tables.store.engine import Engine
 from tables.store.entries import TAGS, last_changes, sorted_puts
 from tables.store.expiring import Expiring
@@ -50,15 +52,18 @@ class PartitionStore:
         engine: The partition's database, open; the store closes it.
         window_ms: The dedup window.
         gathered_bytes: Bytes of changes that it holds back while it only follows the log.
-        log_name: The partition of `rows`, for messages.
+        step_log: The partition of `rows` that it follows; None if steps of any epoch and partition are taken.
 
     Raises:
         FormatInvalid: its position is none.
     """
 
-    def __init__(self, engine: Engine, window_ms: int, gathered_bytes: int = GATHERED_BYTES, log_name: str = "rows") -> None:
+    def __init__(
+        self, engine: Engine, window_ms: int, gathered_bytes: int = GATHERED_BYTES, step_log: StepLog | None = None
+    ) -> None:
         self._engine = engine
-        self._log_name = log_name
+        self._step_log = step_log
+        self._log_name = "rows" if step_log is None else str(step_log)
         self._newer: NewerFormat | None = None
         """The reason why no more steps are taken."""
         self._expiring = Expiring(engine, Generations(window_ms))
@@ -131,14 +136,13 @@ class PartitionStore:
 
     # --- following the log (recovery, standbys)
 
-    def follow(self, message: bytes, offset: int) -> None:
+    def follow(self, message: bytes | None, offset: int) -> None:
         """Take the next message of `rows` by rules E2 and E5. A message at or before `rows_offset` changes nothing.
 
         Nor does one of a newer version, or any behind it: `verify_read_to` says so.
 
         Raises:
             StepGap: the message's number is beyond the next one; nothing changed, this store must be wiped.
-            StepMessageInvalid: it is no step.
         """
         if offset <= self.rows_offset or self._newer is not None:
             return
@@ -148,9 +152,17 @@ class PartitionStore:
             log.error("a newer version wrote a step, the store stops before it", reason=str(exc))
             self._newer = exc
 
-    def _read(self, message: bytes, offset: int) -> None:
-        with placed(f"{self._log_name}@{offset}"):
-            step = decode_followed(message)
+    def _read(self, message: bytes | None, offset: int) -> None:
+        try:
+            with placed(f"{self._log_name}@{offset}"):
+                step = decode_followed(message, self._step_log)
+        except StepMessageInvalid as exc:
+            topic, partition, _ = self._step_log or StepLog("rows", 0, 0)
+            note_foreign(topic, partition, offset, str(exc))
+            if not self.empty or offset == 0:
+                self._pass_over(offset)
+            return
+        message = message or b""  # a null is no step
         if self.empty and (self._search is not None or offset > 0):
             self._search_base(Candidate(offset, step.number, step.predecessor, message))
             return
@@ -183,11 +195,15 @@ class PartitionStore:
         elif verdict is not StepVerdict.IGNORE:
             assert_never(verdict)
         else:
-            self._write_gathered()
-            batch = self._engine.batch()
-            batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
-            self._engine.write(batch)
-            self.rows_offset = offset
+            self._pass_over(offset)
+
+    def _pass_over(self, offset: int) -> None:
+        """Note that a message was read which counts for nobody."""
+        self._write_gathered()
+        batch = self._engine.batch()
+        batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
+        self._engine.write(batch)
+        self.rows_offset = offset
 
     def _follow(self, step: StepMessage, digest: bytes, offset: int) -> None:
         """Take a step that counts. It is written at once if there was a look-up since the last step."""

@@ -1,6 +1,7 @@
 """The same suite over DynamoDB (its stand-in) and the twin in memory."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -29,10 +30,15 @@ async def registry(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
     await real.close()
 
 
+def named(name: str) -> str:
+    """The id of a batch that the test calls so."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
 def batch(name: str, received_at_ms: int = 1000, blocks: int = 2, epoch: int = 1) -> RegistryItem:
     places = [BlockPlace(n, n * 10, 10, n * 100, 100) for n in range(blocks)]
     return RegistryItem(
-        batch_id=name, epoch=epoch, line_count=blocks * 10, byte_count=blocks * 100, sha256="ab" * 32,
+        batch_id=named(name), epoch=epoch, line_count=blocks * 10, byte_count=blocks * 100, sha256="ab" * 32,
         raw_key=f"raw/{name}", blocks=places, received_at_ms=received_at_ms,
     )  # fmt: skip
 
@@ -44,21 +50,21 @@ async def open_ids(registry: Registry, before_ms: int = ALL_MS) -> list[str]:
 async def test_what_is_registered_is_read_back_whole(registry: Registry) -> None:
     item = batch("b1", received_at_ms=1_800_000_000_123)
     await registry.register(item)
-    assert await registry.get("b1") == item
+    assert await registry.get(named("b1")) == item
     assert [found async for found in registry.open_batches(ALL_MS)] == [item]
     assert [found async for found in registry.all_batches()] == [item]
-    assert await registry.get("b2") is None
+    assert await registry.get(named("b2")) is None
 
 
 async def test_registering_again_changes_nothing(registry: Registry) -> None:
     await registry.register(batch("b1"))
-    await registry.record_attempt("b1", 1, 5000)
-    noted = await registry.get("b1")
+    await registry.record_attempt(named("b1"), 1, 5000)
+    noted = await registry.get(named("b1"))
     await registry.register(batch("b1"))
-    assert await registry.get("b1") == noted
-    assert await registry.complete("b1") is BatchState.OPEN
+    assert await registry.get(named("b1")) == noted
+    assert await registry.complete(named("b1")) is BatchState.OPEN
     await registry.register(batch("b1"))
-    again = await registry.get("b1")
+    again = await registry.get(named("b1"))
     assert again is not None
     assert again.state is BatchState.COMPLETE
     assert await open_ids(registry) == []
@@ -67,26 +73,26 @@ async def test_registering_again_changes_nothing(registry: Registry) -> None:
 async def test_the_index_lists_open_batches_oldest_first_and_shrinks(registry: Registry) -> None:
     for name, at_ms in (("c", 300), ("a", 100), ("d", 400), ("b", 200)):
         await registry.register(batch(name, at_ms))
-    assert await open_ids(registry) == ["a", "b", "c", "d"]
-    assert await open_ids(registry, 300) == ["a", "b"]
-    await registry.complete("b")
-    assert await open_ids(registry) == ["a", "c", "d"]
-    assert {item.batch_id async for item in registry.all_batches()} == {"a", "b", "c", "d"}
+    assert await open_ids(registry) == [named(name) for name in "abcd"]
+    assert await open_ids(registry, 300) == [named(name) for name in "ab"]
+    await registry.complete(named("b"))
+    assert await open_ids(registry) == [named(name) for name in "acd"]
+    assert {item.batch_id async for item in registry.all_batches()} == set(map(named, "abcd"))
 
 
 async def test_completing_tells_what_was_before(registry: Registry) -> None:
     await registry.register(batch("b1"))
-    states = await asyncio.gather(*(registry.complete("b1") for _ in range(8)))
+    states = await asyncio.gather(*(registry.complete(named("b1")) for _ in range(8)))
     assert states.count(BatchState.OPEN) == 1
     assert states.count(BatchState.COMPLETE) == 7
 
 
 async def test_attempts_only_rise(registry: Registry) -> None:
     await registry.register(batch("b1"))
-    await registry.record_attempt("b1", 2, 9000)
-    await registry.record_attempt("b1", 1, 4000)
-    await registry.record_attempt("b1", 2, 4000)
-    item = await registry.get("b1")
+    await registry.record_attempt(named("b1"), 2, 9000)
+    await registry.record_attempt(named("b1"), 1, 4000)
+    await registry.record_attempt(named("b1"), 2, 4000)
+    item = await registry.get(named("b1"))
     assert item == msgspec.structs.replace(batch("b1"), attempts=2, next_attempt_at_ms=9000)
 
 
@@ -100,9 +106,8 @@ async def test_a_batch_that_is_not_registered_cannot_move(registry: Registry) ->
 
 async def test_listings_go_beyond_a_page_of_a_megabyte_whatever_the_ties(registry: Registry) -> None:
     wide = "x" * 10_000
-    items = {
-        f"b{n:04d}": msgspec.structs.replace(batch(f"b{n:04d}", 1000 + n // 10), raw_key=f"raw/{wide}") for n in range(150)
-    }
+    made = (batch(f"b{n:04d}", 1000 + n // 10) for n in range(150))
+    items = {item.batch_id: msgspec.structs.replace(item, raw_key=f"raw/{wide}") for item in made}
     for item in items.values():
         await registry.register(item)
     listed = [item async for item in registry.open_batches(ALL_MS)]
@@ -136,8 +141,13 @@ async def put_as_it_is(registry: Registry, attributes: dict[str, Any]) -> None:
         ({"version": {"N": "2"}, "blocks": {"S": "elsewhere"}}, NewerFormat),
         ({"state": {"S": "gone"}}, FormatInvalid),
         ({"blocks": {"L": [{"N": "1"}]}}, FormatInvalid),
-        ({"line_count": {"N": "1.5"}}, FormatInvalid),
+        *(({"line_count": {"N": count}}, FormatInvalid) for count in ("1.5", "0", "-5", "1" + 30 * "0", "21")),
+        ({"byte_count": {"N": "7"}}, FormatInvalid),
+        ({"blocks": {"L": []}}, FormatInvalid),
+        ({"batch_id": {"S": f"{{{named('b0')}}}"}}, FormatInvalid),
+        ({"epoch": {"N": "0"}}, FormatInvalid),
         ({"sha256": {"N": "1"}}, FormatInvalid),
+        ({"sha256": {"S": "banana"}}, FormatInvalid),
     ],
 )
 async def test_an_item_that_cannot_be_read_is_told_behind_the_others(
@@ -147,8 +157,8 @@ async def test_an_item_that_cannot_be_read_is_told_behind_the_others(
     await registry.register(batch("b1", received_at_ms=3000))
     await put_as_it_is(registry, encode_item(batch("b0", received_at_ms=1000)) | change)
     for listing in (registry.open_batches(ALL_MS), registry.all_batches()):
-        assert (await anext(listing)).batch_id == "b1"
-        with pytest.raises(error, match="b0"):
+        assert (await anext(listing)).batch_id == named("b1")
+        with pytest.raises(error, match=named("b0")):
             await anext(listing)
 
 
@@ -166,8 +176,8 @@ async def test_the_epoch_before_is_seen_and_the_items_are_as_agreed(aws_settings
     await registry.register(batch("now", epoch=2))
     await registry.register(batch("left behind", epoch=1))
     await registry.register(batch("other", epoch=3))
-    assert await open_ids(registry) == ["left behind", "now"]
-    stored = registry._client.get_item(TableName=aws_settings.registry_table, Key={"batch_id": {"S": "now"}})["Item"]
+    assert await open_ids(registry) == [named("left behind"), named("now")]
+    stored = registry._client.get_item(TableName=aws_settings.registry_table, Key={"batch_id": {"S": named("now")}})["Item"]
     assert set(stored) == {
         "batch_id", "version", "epoch", "line_count", "byte_count", "sha256", "raw_key", "blocks", "received_at", "state",
         "attempts", "next_attempt_at", "open_epoch",

@@ -20,8 +20,10 @@ from app.core.formats.block import (
     CONTROL_VERSION,
     decode_control,
     decode_header,
+    decode_refused,
     encode_block,
     encode_control,
+    encode_refused,
     frame_of,
     open_frame,
 )
@@ -119,6 +121,7 @@ OF_BLOCKS = (
         (EnvelopeInvalid, NewerFormat),
     ),
     Format("end", CONTROL_VERSION - 128, decode_control, lambda: encode_control(values.END), (EnvelopeInvalid, NewerFormat)),
+    Format("refused_record", 1, decode_refused, lambda: encode_refused(values.REFUSED, b"no block"), ()),
     Format("checkpoint", MESSAGE_VERSION, decode, lambda: encode(values.CHECKPOINT)),
     Format("barrier", MESSAGE_VERSION, decode, lambda: encode(values.BARRIER)),
     Format("dead_letter", LETTER_VERSION, decode_letter, lambda: encode_letter(values.LETTER, values.LETTER_BODY)),

@@ -7,7 +7,7 @@ from pyroaring import BitMap
 
 from app.core.etl.meta import EtlMeta
 from app.core.etl.stream_time import ShardWatermarks
-from app.core.formats.block import BlockHeader, End, WatermarkMessage
+from app.core.formats.block import BlockHeader, End, RefusedRecord, WatermarkMessage
 from app.core.formats.checkpoint import Barrier, Checkpoint
 from app.core.formats.columns import DTYPES
 from app.core.formats.dead_letter import LetterHead, Tally
@@ -49,6 +49,7 @@ HEADER = BlockHeader(
 )
 TICK = WatermarkMessage({SHARD: NOW_MS}, {SHARD: [], CHILD: [SHARD]}, ["shardId-000000000009"])
 END = End(SHARD)
+REFUSED = RefusedRecord("shardId-000000000007", "49590338271490256608559692538361571095921575989136588898", "not a block")
 CHECKPOINT = Checkpoint(SHARD, SEQUENCE, NOW_MS, finished=True, announced=True)
 BARRIER = Barrier("0b7c9dbb8a8f4a4f9d6b8f0f2f7f8a90")
 META = EtlMeta(

@@ -109,7 +109,9 @@ async def test_what_never_arrived_or_could_not_be_read_is_sent_by_the_audit_and_
     replays = await rows_of(url, "replays", "block, attempt", damaged.batch_id)
     assert replays == [(n, 1) for n in range(1, len(damaged.blocks))]
     done = stack.instream("dead-letters", "--json")
-    letters = [letter for letter in json.loads(done.stdout) if letter["batch_id"] == damaged.batch_id]
+    everything = json.loads(done.stdout)
+    assert any(letter["reason"].startswith("Kinesis record shardId-") for letter in everything), "no block at all"
+    letters = [letter for letter in everything if letter["batch_id"] == damaged.batch_id]
     assert (done.returncode, len(letters), letters[0]["reason"]) == (3, 1, dead[0][2])
 
     assert (await stack.wait()).is_covered

@@ -16,7 +16,7 @@ import pytest
 from app.adapters.kafka import ensure_topics
 from app.core.formats.step_message import StepMessage, encode_step
 from app.errors import ConfigurationError, WrongPartitionCount
-from app.local.services.aws import Handler
+from app.local.services.aws import StandinHandler
 from app.local.stack.ports import own_port
 from app.topics import topics_of
 from tests.builders.events import event, text
@@ -85,8 +85,8 @@ def test_a_collector_whose_clock_is_ahead_of_s3s_takes_nothing_and_says_why(
         except URLError:
             return 0, {}
 
-    true_date = Handler.date_time_string
-    monkeypatch.setattr(Handler, "date_time_string", lambda self, _=None: true_date(self, time.time() - AHEAD_S))
+    true_date = StandinHandler.date_time_string
+    monkeypatch.setattr(StandinHandler, "date_time_string", lambda self, _=None: true_date(self, time.time() - AHEAD_S))
     port = own_port()
     with aws() as url:
         stack = GuardWorld(tmp_path, 1, url)

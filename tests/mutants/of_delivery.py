@@ -10,6 +10,14 @@ LOAD = (
 
 MUTANTS = (
     Mutant(
+        "delivery finishes a transaction that its sink is still at",
+        "S3",
+        "agents/delivery/deliverer.py",
+        "                    if key == found[-1]:\n",
+        "                    if key is None:\n",
+        (*LOAD, "tests/agents/delivery/test_delivery_finishes_again.py"),
+    ),
+    Mutant(
         "delivery log outside the transaction",
         "D1",
         "agents/delivery/load.py",

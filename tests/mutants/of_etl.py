@@ -68,8 +68,8 @@ MUTANTS = (
         "an ignored message does not advance the rows offset",
         "E2",
         "tables/store/partition_store.py",
-        "            self._engine.write(batch)\n            self.rows_offset = offset\n\n    def _follow",
-        "            self._engine.write(batch)\n\n    def _follow",
+        "        self._engine.write(batch)\n        self.rows_offset = offset\n\n    def _follow",
+        "        self._engine.write(batch)\n\n    def _follow",
         HISTORY,
     ),
     Mutant(
@@ -240,13 +240,37 @@ MUTANTS = (
         "a block marked known without its lines",
         "E2",
         "tables/store/partition_store.py",
-        "            batch = self._engine.batch()\n            batch.put(_DEFAULT, _ROWS",
-        "            batch = self._engine.batch()\n"
+        "        else:\n            self._pass_over(offset)\n",
+        "        else:\n            batch = self._engine.batch()\n"
         "            for change in step.changes:\n"
         '                if change.table == "blocks":\n'
         "                    self._expiring.change(batch, change)\n"
-        "            batch.put(_DEFAULT, _ROWS",
+        "            self._engine.write(batch)\n            self._pass_over(offset)\n",
         HISTORY,
+    ),
+    Mutant(
+        "a foreign message at the beginning of the log is not counted as read",
+        "E2",
+        "tables/store/partition_store.py",
+        "            if not self.empty or offset == 0:\n",
+        "            if not self.empty:\n",
+        HISTORY,
+    ),
+    Mutant(
+        "a step of another partition is taken",
+        "E2",
+        "app/core/formats/step_message.py",
+        "    if log is not None and (step.epoch, step.partition) != (log.epoch, log.partition):\n",
+        "    if log is not None and step.epoch != log.epoch:\n",
+        (*HISTORY, "tests/agents/sink/test_sink_transactions.py"),
+    ),
+    Mutant(
+        "what other programs write to Kinesis stops the etl",
+        "E8",
+        "app/core/etl/source.py",
+        "            refused.append(DeadLetter(",
+        "            dead.append(DeadLetter(",
+        ("tests/unit/etl/test_dead_letters.py",),
     ),
     Mutant(
         "an event met twice in one step counts twice",

@@ -19,8 +19,16 @@ MUTANTS = (
         "a second that is late joins all the same",
         "J3",
         "app/core/join/window_close.py",
-        "        if found and time_in(found[0].join_key) <= upper:\n",
-        "        if found:\n",
+        "        joined = found.pop(in_time - 1) if in_time else None\n",
+        "        joined = found.pop() if found else None\n",
+        JOIN,
+    ),
+    Mutant(
+        "of several seconds in time the earliest joins",
+        "J2",
+        "app/core/join/window_close.py",
+        "        joined = found.pop(in_time - 1) if in_time else None\n",
+        "        joined = found.pop(0) if in_time else None\n",
         JOIN,
     ),
     Mutant(

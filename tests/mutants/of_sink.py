@@ -134,8 +134,16 @@ MUTANTS = (
         "the last step is not compared with the chain's",
         "S5",
         "app/core/sink/open_transaction.py",
-        'if offset == self.end.accepted.offset and self.end.digest not in ("", digest_of(message).hex()):',
+        'if offset == self.end.accepted.offset and self.end.digest not in ("", digest_of(message or b"").hex()):',
         'if offset == self.end.accepted.offset and self.end.digest == "x":',
+        (*CHAIN, "tests/agents/sink/test_sink_agent.py"),
+    ),
+    Mutant(
+        "a transaction does not answer for a foreign message",
+        "E2",
+        "app/core/sink/open_transaction.py",
+        "            self.last_offset, self.foreign = offset, str(exc)\n",
+        "            self.foreign = str(exc)\n",
         (*CHAIN, "tests/agents/sink/test_sink_agent.py"),
     ),
     Mutant(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from app.core.formats.step_history import Accepted, StepVerdict
 from app.core.formats.step_message import Changes, StepMessage, decode_step, digest_of, encode_step
 from app.core.state.tables import MemoryState
-from app.errors import StepConflict, StepGap
+from app.errors import StepConflict, StepGap, StepMessageInvalid
 from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, RocksEngine
 from tests.worlds.quick_disk import QUICK_DISK
@@ -90,12 +90,17 @@ class World:
             self.append(writer.in_flight.pop(0))
         elif action == "repeat" and self.log:
             self.append(self.log[-min(amount, len(self.log))])
+        elif action == "foreign":
+            self.append(FOREIGN[amount % len(FOREIGN)])
 
     def history(self) -> list[int]:
         """The offsets that count, as a reader like the sink finds them."""
         accepted, offsets = Accepted(), []
         for offset, message in enumerate(self.log):
-            step = decode_step(message)
+            try:
+                step = decode_step(message)
+            except StepMessageInvalid:
+                continue
             verdict = accepted.judge(step.number, step.predecessor)
             assert verdict is not StepVerdict.GAP
             if verdict is StepVerdict.ACCEPT:
@@ -108,7 +113,9 @@ class World:
             writer.db.close()
 
 
-ACTIONS = ["recover", "step", "step", "step", "die after sending", "send late", "arrive late", "repeat"]
+FOREIGN = [b"", b"nonsense", b"STP1", b"STP1\x93\x01\x00"]
+"""Messages that are none of a worker's: a null (which the log reader gives as no bytes), and others."""
+ACTIONS = ["recover", "step", "step", "step", "die after sending", "send late", "arrive late", "repeat", "foreign"]
 actions = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 2), st.integers(1, 4)), min_size=1, max_size=40)
 
 

@@ -4,13 +4,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.formats.step_message import Changes, StepMessage, encode_step
+from app.core.formats.step_history import Accepted
+from app.core.formats.step_message import Changes, StepLog, StepMessage, encode_step
 from app.core.state.tables import EXPIRING, KEY_BYTES, MemoryState
-from app.errors import StepConflict, StepMessageInvalid
+from app.errors import StepConflict
 from app.testing.memory.engine import Disk, MemoryEngine
 from tables.store.engine import Batch, Engine
 from tables.store.partition_store import PartitionStore
@@ -199,10 +201,33 @@ def test_the_rows_offset_never_goes_back(db: PartitionStore) -> None:
     assert db.rows_offset == 1
 
 
-def test_what_is_no_step_is_an_error(db: PartitionStore) -> None:
-    with pytest.raises(StepMessageInvalid):
-        db.follow(b"nonsense", 0)
-    assert db.empty
+@pytest.mark.parametrize("foreign", [b"nonsense", b"", None, b"STP1\xc1", encode_step(step(1, -1, []))[:-1]], ids=repr)
+def test_a_message_that_is_no_step_is_passed_over(open_db: Open, foreign: bytes | None) -> None:
+    db = open_db()
+    db.follow(foreign, 0)
+    db.follow(encode_step(step(1, -1, [])), 1)
+    db.follow(foreign, 2)
+    db.verify_read_to(3)
+    db.follow(encode_step(step(2, 1, [])), 3)
+    assert (db.rows_offset, db.position.accepted, db.position.meta) == (3, Accepted(2, 3), b"meta 2")
+    db.close()
+
+
+def test_a_foreign_message_is_no_base_of_a_trimmed_log(db: PartitionStore) -> None:
+    for offset, message in enumerate(
+        (b"nonsense", encode_step(step(7, 3, [])), b"", encode_step(step(8, 11, []))), start=10
+    ):
+        db.follow(message, offset)
+    assert (db.rows_offset, db.position.accepted) == (13, Accepted(8, 13))
+
+
+@pytest.mark.parametrize("other", [{"partition": 1}, {"epoch": 2}])
+def test_a_step_of_another_log_is_passed_over(other: dict[str, int]) -> None:
+    db = PartitionStore(Disk().open("db"), WINDOW_MS, step_log=StepLog("rows-e1", 0, 1))
+    db.follow(encode_step(msgspec.structs.replace(step(5, 3, []), **other)), 0)
+    db.follow(encode_step(step(1, -1, [])), 1)
+    assert db.position.accepted == Accepted(1, 1)
+    db.close()
 
 
 def test_wipe_leaves_an_empty_place(open_db: Open) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import NamedTuple
 
 from tests.simulation.invariants import check
@@ -32,8 +33,8 @@ def play(seed: int, narrate: Narrate = None, new_world: NewWorld = World, check:
     loop = VirtualLoop()
     loop.set_exception_handler(lambda *_: None)
     world: World | None = None
-    gc.collect()  # once: what lives already need not be walked through each time that a worker looks for what lives
-    gc.freeze()
+    spare_the_process()
+    gc.collect()  # the histories before
 
     async def whole() -> None:
         nonlocal world
@@ -53,7 +54,13 @@ def play(seed: int, narrate: Narrate = None, new_world: NewWorld = World, check:
         if world is not None:
             world.closing = True
         end(loop)
-        gc.unfreeze()  # workers take what they live with out of all collections; these are gone, and all they held in cycles
+
+
+@cache
+def spare_the_process() -> None:
+    """Take everything that lives before the first history out of all collections: walking through it takes most of each."""
+    gc.collect()
+    gc.freeze()
 
 
 def end(loop: VirtualLoop) -> None:

@@ -54,10 +54,10 @@ def _settle(world: World, copies: list[Copy]) -> dict[str, Any]:
             fates[second.event_id] = "late"
         elif second.received_ms < opens:
             fates[second.event_id] = "no_first"
-        elif fates[firsts[0].event_id] is None:
-            fates[firsts[0].event_id], fates[second.event_id] = second.event_id, "joined"
         else:
-            fates[second.event_id] = "extra"
+            if (earlier := fates[firsts[0].event_id]) is not None:
+                fates[earlier] = "extra"
+            fates[firsts[0].event_id], fates[second.event_id] = second.event_id, "joined"
     return fates
 
 

@@ -39,8 +39,8 @@ class World:
         self.warehouse = MemoryLoadedLedger()
         self.behind: dict[str, int] = {}
         self.settings = Settings(partitions=PARTITIONS, audit_grace_s=GRACE_MS / 1000)
-        ports = AuditPorts(self.store, self.registry, self.stream, self.warehouse, self.lags, self)
-        self.auditor = Auditor(ports, self.settings)
+        self.ports = AuditPorts(self.store, self.registry, self.stream, self.warehouse, self.lags, self)
+        self.auditor = Auditor(self.ports, self.settings)
 
     def now_ms(self) -> int:
         return self.at_ms

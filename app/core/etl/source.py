@@ -15,6 +15,7 @@ from app.core.formats.block import (
     Control,
     decode_control,
     decode_header,
+    decode_refused,
     frame_reader,
     is_control,
     raw_bytes_of,
@@ -102,7 +103,12 @@ def take_in(messages: Sequence[SourceMessage], partition: int, meta: EtlMeta, ru
     now, shards = meta.stream_time_ms, meta.shards.copy()
     placed: list[_Placed] = []
     dead: list[DeadLetter] = []
+    refused: list[DeadLetter] = []
     for message in messages:
+        if (record := decode_refused(message.value)) is not None:
+            why = f"Kinesis record {record.shard}@{record.sequence}: {record.reason}"
+            refused.append(DeadLetter(message.offset, why[:REASON_CHARACTERS]))
+            continue
         try:
             read = _read(message.value)
         except EnvelopeInvalid as exc:
@@ -119,7 +125,8 @@ def take_in(messages: Sequence[SourceMessage], partition: int, meta: EtlMeta, ru
             now = moved_time(now, shards, message.timestamp_ms)
     blocks, replays, unreadable, alarms = _tell_apart(placed, partition, rules.dedup_window_ms, state)
     dead = sorted([*dead, *unreadable], key=lambda letter: letter.offset)
-    tally = _count(meta.tally, placed, dead, rules.dead_letters)
+    tally = _count(meta.tally, placed, dead, rules.dead_letters)  # refused records are other programs', not our own bytes
+    dead = sorted([*dead, *refused], key=lambda letter: letter.offset)
     return Intake(blocks, replays, dead, alarms, now, shards, tally, sum(len(block.text) for block in blocks))
 
 

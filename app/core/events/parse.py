@@ -239,7 +239,7 @@ def _refuse_newer_type(stored: dict[str, Any]) -> None:
     is_name = isinstance(event_type, str) and _TYPE_NAME.fullmatch(event_type)
     is_event = stored.get("malformed") is None and all(_CHECKS[name](stored.get(name)) is None for name in _OF_ANY_TYPE)
     if is_name and is_event and event_type not in EVENT_TYPES:
-        raise NewerFormat(f"a stored line has event_type {event_type}, which this version does not know: upgrade the etl")
+        raise NewerFormat(f"a stored line has event_type {event_type}, which this version does not know")
 
 
 def _with_unknown(known: dict[str, Any], unknown: dict[str, Any]) -> dict[str, str]:
@@ -249,7 +249,7 @@ def _with_unknown(known: dict[str, Any], unknown: dict[str, Any]) -> dict[str, s
     own = decode(known["properties"].encode()) if known["properties"] else {}
     text = encode({**own, **{name: value for name, value in unknown.items() if name not in own}})
     if len(text) > MAX_PROPERTIES_BYTES:
-        raise NewerFormat(f"a stored line has unknown fields {sorted(unknown)} and no room for them: upgrade the etl")
+        raise NewerFormat(f"a stored line has unknown fields {sorted(unknown)} and no room for them")
     return {"properties": text.decode()}
 
 

@@ -9,6 +9,9 @@ Its envelope is the same bytes in both; the bridge copies it and reads only the 
 Integers are big-endian and unsigned; batch_id is the UUID's 16 bytes; received_at is in ms since the epoch. A control
 message has the version byte `CONTROL_VERSION` and a msgpack body.
 
+A Kinesis record that is no block travels on as a refused record: a zero byte, its place and the reason as JSON, LF, and the
+record. The ETL sets it aside as a dead letter (rule E8).
+
 Versions (rule E10): a block's is its first byte, below 128. A later version keeps these 53 bytes as they are, and adds new
 ones behind them, so that a reader can tell a newer block from a foreign message: a message is a newer block if all fields
 but the version are those of a batch, with a UUIDv7. A control message's first byte is 128 + its version, and its body keeps
@@ -18,13 +21,14 @@ move stream time.
 
 import struct
 import uuid
+import zlib
 from typing import Final
 
 import msgspec
 import zstandard
 
-from app.core.formats.decoding import LATEST_MS, NO_MESSAGE, read_tagged, refuse_newer, tag_of
-from app.errors import EnvelopeInvalid, FrameInvalid
+from app.core.formats.decoding import LATEST_MS, NO_MESSAGE, read, read_tagged, refuse_newer, tag_of
+from app.errors import EnvelopeInvalid, FormatInvalid, FrameInvalid
 
 BLOCK_VERSION: Final = 1
 _CONTROL: Final = 128
@@ -100,6 +104,40 @@ def _begins_block(message: bytes) -> bool:
     if version > BLOCK_VERSION:
         return version < _CONTROL and message[11] >> 4 == _UUID_VERSION and message[13] >> 6 == _UUID_VARIANT
     return version > 0
+
+
+class RefusedRecord(msgspec.Struct, frozen=True):
+    """The place of a Kinesis record that is no block, and the reason."""
+
+    shard: str
+    sequence: str
+    reason: str
+
+
+_REFUSED: Final = b"\x00"
+_MAX_PLACE_BYTES: Final = 4096
+_refused_decoder: Final = msgspec.json.Decoder(RefusedRecord)
+
+
+def encode_refused(refused: RefusedRecord, record: bytes) -> bytes:
+    """A Kinesis record that is no block, as a message on `blocks`. No reader takes it for a block or a control message."""
+    return _REFUSED + msgspec.json.encode(refused) + b"\n" + record
+
+
+def decode_refused(message: bytes) -> RefusedRecord | None:
+    """The place and the reason in a refused record; None for every other message."""
+    if message[:1] != _REFUSED:
+        return None
+    place, newline, _ = message[1:_MAX_PLACE_BYTES].partition(b"\n")
+    try:
+        return read(_refused_decoder, place, "refused record") if newline else None
+    except FormatInvalid:
+        return None
+
+
+def partition_of_refused(record: bytes, partitions: int) -> int:
+    """The partition of `blocks` that gets a refused record."""
+    return zlib.crc32(record) % partitions
 
 
 def frame_of(message: bytes) -> bytes:

@@ -9,18 +9,21 @@ Versions (rule E10): the item names its version; an item without a version is of
 that it does not know, and the attribute stays: items are changed attribute by attribute and never written anew.
 """
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
 
-from app.core.formats.decoding import reading, refuse_newer
+from app.core.formats.decoding import LATEST_MS, reading, refuse_newer
 from app.core.whole_table import whole_table
 from app.errors import FormatInvalid, IllegalMove
 
 ITEM_VERSION: Final = 1
 _MOST: Final = 2**63
+_UUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
 class BatchState(StrEnum):
@@ -103,7 +106,7 @@ def decode_item(stored: Mapping[str, Any]) -> RegistryItem:
     """The item with these attributes.
 
     Raises:
-        FormatInvalid: they are not a batch's.
+        FormatInvalid: they are not a batch's, or contradict each other.
         NewerFormat: a newer version registered it.
     """
     named = stored.get("batch_id")
@@ -113,7 +116,7 @@ def decode_item(stored: Mapping[str, Any]) -> RegistryItem:
         refuse_newer(what, version, ITEM_VERSION)
         if version < 1:
             raise FormatInvalid(f"{what} of version {version}")
-        return RegistryItem(
+        return _whole(RegistryItem(
             batch_id=_read_text(stored["batch_id"]),
             epoch=_read_number(stored["epoch"]),
             line_count=_read_number(stored["line_count"]),
@@ -125,7 +128,27 @@ def decode_item(stored: Mapping[str, Any]) -> RegistryItem:
             state=BatchState(_read_text(stored["state"])),
             attempts=_read_number(stored["attempts"]),
             next_attempt_at_ms=_read_number(stored["next_attempt_at"]),
+        ))  # fmt: skip
+
+
+def _whole(item: RegistryItem) -> RegistryItem:
+    """The item, if its fields agree: its blocks are all of its lines and all of its raw file, in order, without a gap."""
+    if not _UUID.fullmatch(item.batch_id):
+        raise ValueError("batch_id is no UUID")
+    if not _SHA256.fullmatch(item.sha256):
+        raise ValueError(f"sha256 {item.sha256!r} is not 64 hexadecimal digits")
+    lines = size = 0
+    for number, place in enumerate(item.blocks):
+        if (place.first_line, place.byte_start) != (lines, size) or not place.lines or not place.byte_len:
+            raise ValueError(f"block {number} does not begin where the one before it ends, or is empty")
+        lines, size = lines + place.lines, size + place.byte_len
+    if not lines or (lines, size) != (item.line_count, item.byte_count):
+        raise ValueError(
+            f"its blocks have {lines} lines and {size} bytes, the batch has {item.line_count} and {item.byte_count}"
         )
+    if not item.epoch or item.received_at_ms > LATEST_MS:
+        raise ValueError(f"epoch {item.epoch} or received_at {item.received_at_ms} is out of range")
+    return item
 
 
 def _number(value: int) -> dict[str, str]:

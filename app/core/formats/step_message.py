@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from operator import itemgetter
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 from xxhash import xxh3_128_digest
@@ -231,27 +231,37 @@ def encode_step(step: StepMessage) -> bytes:
     return MAGIC + _encoder.encode(step)
 
 
-def decode_step(message: bytes | None) -> StepMessage:
+class StepLog(NamedTuple):
+    """The partition of `rows` that a reader reads."""
+
+    topic: str
+    partition: int
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+def decode_step(message: bytes | None, log: StepLog | None = None) -> StepMessage:
     """The step in `message`.
 
-    Raises:
-        StepMessageInvalid: the message is no step.
-        NewerFormat: it is a step of a newer version.
-    """
-    return _decoded(message, _decoder)
-
-
-def decode_followed(message: bytes | None) -> FollowedStep:
-    """The step in `message`, without its rows: for a reader that follows only the state.
+    Args:
+        message: from topic `rows`; None for a null value.
+        log: the place of the message; None if steps of any epoch and partition are wanted.
 
     Raises:
-        StepMessageInvalid: the message is no step.
+        StepMessageInvalid: the message is no step of this log: every reader passes it over (rule E2).
         NewerFormat: it is a step of a newer version.
     """
-    return _decoded(message, _followed_decoder)
+    return _decoded(message, _decoder, log)
 
 
-def _decoded(message: bytes | None, decoder: msgspec.msgpack.Decoder[StepT]) -> StepT:
+def decode_followed(message: bytes | None, log: StepLog | None = None) -> FollowedStep:
+    """The step in `message` without its rows, for a reader that follows only the state; otherwise like `decode_step`."""
+    return _decoded(message, _followed_decoder, log)
+
+
+def _decoded(message: bytes | None, decoder: msgspec.msgpack.Decoder[StepT], log: StepLog | None) -> StepT:
     if message is None:
         raise StepMessageInvalid(f"step message: {NO_MESSAGE}")
     if message[: len(_NAME)] != _NAME or message[len(_NAME) : len(MAGIC)] not in _VERSIONS:
@@ -260,6 +270,8 @@ def _decoded(message: bytes | None, decoder: msgspec.msgpack.Decoder[StepT]) -> 
     body = memoryview(message)[len(MAGIC) :]
     step = read(decoder, body, "step message", StepMessageInvalid)
     refuse_longer("step message", body, len(step.__struct_fields__))
+    if log is not None and (step.epoch, step.partition) != (log.epoch, log.partition):
+        raise StepMessageInvalid(f"a step of epoch {step.epoch} and partition {step.partition}, not of {log}")
     for change in step.changes:
         change.verify()
     return step

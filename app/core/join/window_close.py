@@ -95,7 +95,10 @@ class _Matcher:
         return waiting
 
     def match(self, frame: Frame, at: int, found: Sequence[Waiting]) -> tuple[Waiting | None, list[tuple[Waiting, str]]]:
-        """The second event that a closing first event takes of those `found`; the others, each with its reason."""
+        """The last second event in time of those `found`, which a closing first event takes; the others with their reasons.
+
+        Pages report when they are hidden, after 90 seconds, and when they are left: the last report says most (rule J2).
+        """
         join_key = frame.join_keys[at]
         if self.joining_key(frame.digests[at]) != join_key:
             return None, []
@@ -104,9 +107,8 @@ class _Matcher:
         if len(found) == 1 and lower <= time_in(found[0].join_key) <= upper:  # nearly always
             return found[0], []
         found = sorted(second for second in found if time_in(second.join_key) >= lower)
-        joined: Waiting | None = None
-        if found and time_in(found[0].join_key) <= upper:
-            joined = found.pop(0)
+        in_time = sum(time_in(second.join_key) <= upper for second in found)
+        joined = found.pop(in_time - 1) if in_time else None
         return joined, [(second, EXTRA if time_in(second.join_key) <= upper else LATE) for second in found]
 
     def is_unmet(self, frame: Frame, at: int) -> bool:

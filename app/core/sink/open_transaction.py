@@ -19,10 +19,10 @@ from app.core.formats.flow_files import (
 )
 from app.core.formats.flows import BY_NAME, DEAD_LETTERS, LEDGER, OUTPUTS, REPLAYS
 from app.core.formats.step_history import StepVerdict
-from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay, StepMessage, decode_step, digest_of
+from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay, StepLog, StepMessage, decode_step, digest_of
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.core.sink.chain import ChainEnd, ChainId
-from app.errors import ChainGap, DigestMismatch, EpochMismatch
+from app.errors import ChainGap, DigestMismatch, StepMessageInvalid
 
 _SHA256_OF_NOTHING: Final = hashlib.sha256().hexdigest()
 
@@ -46,6 +46,8 @@ class Reception(Enum):
     """A writer that did not know the history has sent it; the transaction answers for its offset all the same."""
     PAST = "past"
     """An earlier transaction answers for it."""
+    FOREIGN = "foreign"
+    """It is no step of this partition; the transaction answers for its offset. `OpenTransaction.foreign` has the reason."""
     BEYOND = "beyond"
     """Messages before it are missing: read again from `next_offset`."""
 
@@ -55,6 +57,9 @@ class OpenTransaction:
 
     def __init__(self, chain_id: ChainId, end: ChainEnd, opened_at_s: float) -> None:
         self.chain_id = chain_id
+        self._log = StepLog("rows", chain_id.partition, chain_id.epoch)
+        self.foreign = ""
+        """Why the last foreign message is none of ours."""
         self.end = end
         self.opened_at_s = opened_at_s
         self.last_offset = end.last_offset
@@ -73,13 +78,11 @@ class OpenTransaction:
         """The offset that must come next."""
         return self.last_offset + 1
 
-    def take(self, offset: int, message: bytes, now_s: float) -> Reception:
+    def take(self, offset: int, message: bytes | None, now_s: float) -> Reception:
         """Take one message from the log; `now_s` is a monotonic clock.
 
         Raises:
-            StepMessageInvalid: it is no step message.
             NewerFormat: a newer ETL wrote it.
-            EpochMismatch: it is a step of another epoch or partition.
             DigestMismatch: the chain's last step has another content in the log (rule S5).
             ChainGap: its number is beyond the next: messages that count are missing, although no offset is (rule E2).
         """
@@ -88,9 +91,12 @@ class OpenTransaction:
             return Reception.PAST
         if offset > self.next_offset:
             return Reception.BEYOND
-        step = decode_step(message)
-        if ChainId(step.epoch, step.partition) != self.chain_id:
-            raise EpochMismatch(f"offset {offset} holds a step of {step.epoch}/{step.partition}, not of {self.chain_id}")
+        message = message or b""
+        try:
+            step = decode_step(message, self._log)
+        except StepMessageInvalid as exc:
+            self.last_offset, self.foreign = offset, str(exc)
+            return Reception.FOREIGN
         verdict = self.accepted.judge(step.number, step.predecessor)
         if verdict is StepVerdict.GAP:
             raise ChainGap(f"offset {offset} holds step {step.number}, behind step {self.accepted.number} nothing counts")
@@ -116,8 +122,8 @@ class OpenTransaction:
             return now_s - self.emitting_since_s >= rules.interval_s
         return self.stream_time_ms > self.end.stream_time_ms and now_s - self.opened_at_s >= rules.idle_s
 
-    def _compare(self, offset: int, message: bytes) -> None:
-        if offset == self.end.accepted.offset and self.end.digest not in ("", digest_of(message).hex()):
+    def _compare(self, offset: int, message: bytes | None) -> None:
+        if offset == self.end.accepted.offset and self.end.digest not in ("", digest_of(message or b"").hex()):
             raise DigestMismatch(f"offset {offset} is not the step that transaction {self.end.number} was made from")
 
     def _collect(self, step: StepMessage, now_s: float) -> None:

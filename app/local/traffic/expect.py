@@ -183,8 +183,8 @@ def _settle(
         reason = "late" if moment > closes else "no_first" if moment < opens else "extra"
         found[event.facts.event_id] = ExpectedFate("engagements", reason)
     if able:
-        found[able[0].facts.event_id] = ExpectedFate(None)
-        found[first] = ExpectedFate("page_views", able[0].facts.event_id)
+        found[able[-1].facts.event_id] = ExpectedFate(None)
+        found[first] = ExpectedFate("page_views", able[-1].facts.event_id)
     return found
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from agents.audit.coverage import Uncovered
+from agents.audit.replay import replay
 from app.core.formats.object_keys import record_key
 from app.core.formats.registry_item import BatchState, encode_item
 from tests.agents.audit.test_audit_agent import TURNS, Audit
@@ -60,15 +62,33 @@ async def test_a_newer_transaction_behind_delivery_is_evidence_that_cannot_be_re
     assert world.auditor.waits_for() is None
 
 
-async def test_an_item_that_is_no_batch_is_told_and_keeps_no_other_from_being_judged(world: World) -> None:
+async def test_an_item_that_is_no_batch_is_named_and_keeps_no_other_from_being_judged(world: World) -> None:
     sealed = await world.batch()
     world.ledger(sealed.item, 0, 1, 2)
-    world.registry.stored.append({"batch_id": {"S": "b"}, "state": {"S": "open"}})
+    absurd = encode_item(sealed.item) | {"line_count": {"N": "0"}}
+    world.registry.stored += [{"batch_id": {"S": "b"}, "state": {"S": "open"}}, absurd]
     world.later()
     report = await world.auditor.round()
     assert counts(report) == {"judged": 1, "completed": 1}
-    assert "registry item" in report.waits_for[0]
-    assert (report.upgrade, world.auditor.waits_for()) == ("", None)
+    assert ["registry item b cannot", f"registry item {sealed.item.batch_id} cannot"] == [
+        reason.partition(" be read")[0] for reason in report.unreadable
+    ]
+    assert report.alarms == 2, "a replay mends none of them"
+    assert (report.waits_for, report.upgrade, world.auditor.waits_for()) == ([], "", None)
+
+
+async def test_a_replay_names_the_items_that_are_no_batch_and_sends_the_others(world: World) -> None:
+    sealed = await world.batch()
+    world.registry.stored.append({"batch_id": {"S": "b"}, "state": {"S": "banana"}})
+    report = await replay(world.ports, world.settings, None)
+    assert [done.batch_id for done in report.replayed] == [sealed.item.batch_id]
+    assert [reason.partition(" cannot")[0] for reason in report.unreadable] == ["registry item b"]
+
+
+def test_what_waits_for_coverage_counts_an_item_that_is_no_batch_as_not_covered() -> None:
+    waited = Uncovered([], ["registry item b cannot be read"]).result(0)
+    assert (waited.is_covered, waited.unreadable) == (False, 1)
+    assert waited.named == {"unreadable": ["registry item b cannot be read"]}
 
 
 async def test_ready_says_what_to_upgrade_and_the_rounds_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

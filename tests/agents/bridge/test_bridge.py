@@ -12,7 +12,16 @@ from agents.bridge.bridge import BridgeWorker, Share
 from agents.bridge.shard_reader import BlockScope, ReaderPorts
 from app.clock import SystemClock
 from app.core.bridge.shards import ShardBook
-from app.core.formats.block import BlockHeader, End, WatermarkMessage, decode_control, encode_block, is_control
+from app.core.formats.block import (
+    BlockHeader,
+    End,
+    WatermarkMessage,
+    decode_control,
+    decode_refused,
+    encode_block,
+    encode_control,
+    is_control,
+)
 from app.core.formats.checkpoint import Checkpoint, home_of
 from app.errors import EpochMismatch, IteratorExpired, OutcomeUnknown, ServiceUnavailable, WrongPartitionCount
 from app.testing.memory.kinesis import MemoryBlockStream
@@ -184,12 +193,25 @@ async def test_kinesis_may_fail_now_and_then(failure: Exception, call: str) -> N
     assert [value for _, value in bridge.blocks()] == [block(1)]
 
 
-@pytest.mark.parametrize("junk", [b"", b"hello", block(7)[:40], b"\x81" + block(7), block(7, epoch=0)])
-async def test_what_is_no_block_of_this_epoch_is_passed_over(junk: bytes) -> None:
+async def test_a_block_of_an_earlier_epoch_is_passed_over() -> None:
     async with Bridge().running() as bridge:
-        await bridge.stream.put([block(1), junk, block(2)])
+        await bridge.stream.put([block(1), block(7, epoch=0), block(2)])
         await bridge.until(lambda: len(bridge.blocks()) == 2)
     assert [value for _, value in bridge.blocks()] == [block(1), block(2)]
+    assert bridge.recorded[-1][1].sequence == "3"
+
+
+@pytest.mark.parametrize("junk", [b"", b"hello", block(7)[:40], b"\x81" + block(7), encode_control(End("shard"))], ids=repr)
+async def test_a_record_that_is_no_block_goes_on_as_a_refused_record(junk: bytes) -> None:
+    """It is kept, and no reader takes it for a control message, which would move stream time."""
+    async with Bridge().running() as bridge:
+        await bridge.stream.put([block(1), junk, block(2)])
+        await bridge.until(lambda: len(bridge.blocks()) == 3)
+    refused = [value for _, value in bridge.blocks() if value not in (block(1), block(2))]
+    found = decode_refused(refused[0])
+    assert found is not None
+    assert (found.shard, found.sequence) == (FIRST, "2")
+    assert refused[0].endswith(b"\n" + junk)
     assert bridge.recorded[-1][1].sequence == "3"
 
 

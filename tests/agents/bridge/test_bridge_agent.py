@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from faust.types import TP
 
-from app.core.formats.checkpoint import Barrier, Checkpoint, decode, home_of
-from app.errors import EpochMismatch, FormatInvalid, WorkerStalled
+from app.core.formats.checkpoint import Barrier, Checkpoint, decode, encode, home_of
+from app.errors import EpochMismatch, WorkerStalled
+from app.shell.foreign import FOREIGN
 from tests.builders.source_log import block
 from tests.worlds.agent import new_member
 from tests.worlds.bridge_agent import BLOCKS, CHANGELOG, CHECKPOINTS, HOME, HOMES, OTHER, SHARD, Bridge
@@ -151,9 +152,31 @@ async def test_an_owner_that_never_meets_its_barrier_ends_the_app(bridge: Bridge
     assert [type(exc) for exc in bridge.crashes] == [WorkerStalled]
 
 
-async def test_a_message_that_cannot_be_read_ends_the_agent_unacknowledged(bridge: Bridge) -> None:
-    await bridge.producer.send(CHECKPOINTS, None, b"\xc1", HOME)
+@pytest.mark.parametrize(
+    "foreign", [b"\xc1", b"", None, b"\x92\xa2at\xa1\xff", encode(Checkpoint(SHARD, "4"))[:-1]], ids=repr
+)
+async def test_a_message_that_is_no_checkpoint_is_passed_over_and_counted(bridge: Bridge, foreign: bytes | None) -> None:
+    """It once ended the bridge at every start."""
+    before = FOREIGN.labels(CHECKPOINTS)._value.get()
+    await bridge.on_topic(Checkpoint(SHARD, "3"))
+    await bridge.producer.send(CHECKPOINTS, None, foreign, HOME)
+    await bridge.on_topic(Checkpoint(SHARD, "7"))
+    events = await bridge.deliver(HOME)
+    await until(lambda: bridge.agent.crash_reason or all(event.message.acked for event in events))
+    assert bridge.agent.crash_reason is None
+    assert bridge.module.table.of([HOME]) == [Checkpoint(SHARD, "7")]
+    assert FOREIGN.labels(CHECKPOINTS)._value.get() == before + 1
+    assert bridge.module.ownership.positions() == {TP(CHECKPOINTS, HOME): 3}
+
+
+@pytest.mark.parametrize("foreign", [b"\xc1", encode(Barrier("t")), encode(Checkpoint("another", "9"))], ids=repr)
+async def test_an_entry_of_the_table_that_is_no_checkpoint_of_its_shard_counts_as_none(
+    bridge: Bridge, foreign: bytes
+) -> None:
+    bridge.module.table.data[b"%d/%s" % (HOME, SHARD.encode())] = foreign
+    bridge.module.table.data[b"no key of ours"] = foreign
+    assert bridge.module.table.of([HOME]) == []
+    await bridge.on_topic(Checkpoint(SHARD, "7"))
     (event,) = await bridge.deliver(HOME)
-    await until(lambda: bridge.agent.crash_reason)
-    assert isinstance(bridge.agent.crash_reason, FormatInvalid)
-    assert not event.message.acked
+    await until(lambda: bridge.agent.crash_reason or event.message.acked)
+    assert bridge.module.table.of([HOME]) == [Checkpoint(SHARD, "7")]

@@ -31,7 +31,6 @@ async def test_everything_that_is_ready_is_loaded_once(warehouse: Warehouse) -> 
     await put_transaction(warehouse, 2, {})
     await put_transaction(warehouse, 1, frames(10, 2), partition=1)
     await put_transaction(warehouse, 3, frames(20, 2), ready=False)
-    await put_transaction(warehouse, 4, frames(30, 2))
 
     deliverer = deliverer_of(warehouse)
     report = await deliverer.round([0, 1])

@@ -66,7 +66,6 @@ async def test_what_is_ready_is_loaded_once_up_to_the_first_that_is_not() -> Non
     await world.put(1, range(2))
     await put_transaction(world.place, 2, {})
     await world.put(3, range(20, 22), ready=False)
-    await world.put(4, range(30, 32))
     await world.put(1, range(10, 12), partition=1)
     assert len((await world.deliver()).loaded) == 3
     assert await world.deliver() == DeliveryReport()

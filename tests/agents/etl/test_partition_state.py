@@ -12,6 +12,7 @@ from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import Changes, StepMessage, decode_step, encode_step
 from app.errors import DigestMismatch, StepConflict, StepGap, StoreLost, TopicRecreated
 from app.testing.memory import MemoryLogs
+from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, open_engine
 from tests.worlds.etl_table import BLOCKS, KEY, ROWS, Worker
 
@@ -66,13 +67,32 @@ async def test_a_gap_wipes_that_store_and_ends_the_worker(worker: Worker) -> Non
     assert worker.table.persisted_offset(TP(ROWS, 1)) == 0
 
 
-async def test_an_error_while_applying_ends_the_worker_once_and_stops_there(worker: Worker) -> None:
-    worker.logs.messages[ROWS, 0] = [*history(1), b"nonsense", step_bytes(2, 0)]
+async def test_an_error_while_applying_ends_the_worker_once_and_stops_there(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow = PartitionStore.follow
+
+    def fail_at_the_second(self: PartitionStore, message: bytes | None, offset: int) -> None:
+        if offset == 1:
+            raise OSError("disk")
+        follow(self, message, offset)
+
+    monkeypatch.setattr(PartitionStore, "follow", fail_at_the_second)
+    worker.logs.messages[ROWS, 0] = history(3)
     await worker.assign(0)
     await worker.recover()
     await worker.recover()  # Faust flushes its buffers again on the way out
     assert len(worker.crashes) == 1
     assert worker.table.persisted_offset(TP(ROWS, 0)) == 0
+
+
+async def test_recovery_passes_over_a_message_that_is_no_step(worker: Worker) -> None:
+    worker.logs.messages[ROWS, 0] = [*history(1), b"nonsense", step_bytes(2, 0)]
+    await worker.assign(0)
+    await worker.recover()
+    assert worker.crashes == []
+    assert worker.table.persisted_offset(TP(ROWS, 0)) == 2
+    assert worker.table.position(0).accepted.number == 2
 
 
 async def test_messages_of_other_topics_and_partitions_are_passed_over(worker: Worker) -> None:

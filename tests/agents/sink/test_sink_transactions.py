@@ -7,7 +7,7 @@ from app.core.formats import object_keys
 from app.core.formats.step_message import encode_step
 from app.core.formats.transaction_record import Ready
 from app.core.sink.open_transaction import Reception
-from app.errors import ChainGap, DigestMismatch, EpochMismatch, StepMessageInvalid, TopicRecreated
+from app.errors import ChainGap, DigestMismatch, TopicRecreated
 from tests.worlds.sink import PLACE, RULES, World
 
 
@@ -245,16 +245,20 @@ async def test_a_number_beyond_the_next_stops_the_sink() -> None:
         world.feed(sink, await sink.open())
 
 
-async def test_what_is_no_step_of_this_partition_stops_the_sink() -> None:
+async def test_a_message_that_is_no_step_of_this_partition_is_passed_over() -> None:
     world = World()
     sink = world.sink()
     await sink.open()
-    with pytest.raises(StepMessageInvalid):
-        sink.take(0, b"something else")
-    world.emit(page_views=1)
     other = msgspec.structs.replace(world._step(1, -1, {}, counts=False), partition=5)
-    with pytest.raises(EpochMismatch):
-        sink.take(0, encode_step(other))
+    world.messages += [b"something else", b"", encode_step(other)]
+    world.emit(page_views=1)
+    world.messages.append(b"STP1 and no more")
+    offset = world.emit(ad_clicks=1)
+    world.feed(sink, 0)
+    await sink.commit()
+    assert sink.acknowledged == offset
+    assert [(record.first_offset, record.last_offset, record.step_number) for record in world.records()] == [(0, offset, 2)]
+    world.check_complete()
 
 
 async def test_the_end_of_a_long_chain_is_found_with_few_listings() -> None:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import aiohttp
 import boto3
 import psutil
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
@@ -43,6 +45,7 @@ KNOWN_AFTER_MS: Final = 10_000
 CUT_BYTES: Final = 6
 STANDSTILL_S: Final = 4.0
 """Shorter than the group's session timeout: delivery keeps its partitions."""
+POLL_S: Final = 0.5
 _AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
@@ -149,16 +152,49 @@ async def spoil_file(settings: Settings, pid: int) -> Spoilt:
         await store.close()
 
 
+async def lose_ready(settings: Settings, warehouse_control: str) -> None:
+    """Delete ready.json of a transaction that is not loaded yet and has a successor.
+
+    The warehouse's disk is full meanwhile, so that transactions wait.
+
+    Args:
+        settings: of the stack.
+        warehouse_control: URL at which the warehouse's stand-in takes faults.
+    """
+    store = S3ObjectStore(settings)
+    async with aiohttp.ClientSession() as session:
+        await session.post(warehouse_control, json={"kind": "disk_full", "times": 1_000_000})
+        try:
+            await store.delete([await _ready_key_before_another(settings, store)])
+        finally:
+            await session.delete(warehouse_control)
+            await store.close()
+
+
+async def _ready_key_before_another(settings: Settings, store: S3ObjectStore) -> str:
+    """The key of a ready.json right behind delivery's position, once its transaction has a successor."""
+    while True:
+        for place, number in await _next_to_load(settings):
+            if await store.head(record_key(*place, number + 1)) is not None:
+                return decode_record(await store.get(record_key(*place, number)), place, number).ready_key
+        await asyncio.sleep(POLL_S)
+
+
+async def _next_to_load(settings: Settings) -> list[tuple[ChainId, int]]:
+    """The number right behind delivery's position in each chain."""
+    session = await open_session(settings.warehouse_url)
+    try:
+        positions = await session.positions(settings.epoch)
+    finally:
+        await session.close()
+    places = [ChainId(settings.epoch, partition) for partition in range(settings.partitions)]
+    return [(place, positions.get(place.partition, 0) + 1) for place in places]
+
+
 async def _unloaded_file(settings: Settings, store: S3ObjectStore) -> Spoilt:
     """The first data file behind delivery's positions, once there is one."""
     while True:
-        session = await open_session(settings.warehouse_url)
-        try:
-            positions = await session.positions(settings.epoch)
-        finally:
-            await session.close()
-        for partition in range(settings.partitions):
-            place, number = ChainId(settings.epoch, partition), positions.get(partition, 0) + 1
+        for place, number in await _next_to_load(settings):
             try:
                 record = decode_record(await store.get(record_key(*place, number)), place, number)
             except ObjectMissing:
@@ -176,6 +212,12 @@ async def mend_file(settings: Settings, spoilt: Spoilt) -> None:
         await store.put(spoilt.key, spoilt.body)
     finally:
         await store.close()
+
+
+async def put_foreign(settings: Settings) -> None:
+    """Put a message of another program on topic `audit`."""
+    async with AIOKafkaProducer(**kafka_clients.producer(settings)) as producer:
+        await producer.send_and_wait(topics_of(settings).audit.name, b"foreign", partition=0)
 
 
 def copy_store(pid: int, data: Path, target: Path) -> None:

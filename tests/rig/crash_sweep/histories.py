@@ -19,6 +19,8 @@ class Event(Enum):
     FIRST_START = "the stack is new: the point is armed before it starts"
     REPLAY = "a batch is put to Kinesis once more"
     BAD_FILE = "a file of a transaction that is not loaded yet is spoilt, and mended afterwards"
+    LOST_READY = "ready.json of a transaction that is not loaded yet is deleted; a later transaction exists"
+    FOREIGN = "another program writes to topic audit, which has no messages of ours"
     SHORT_MEMORY = "the stack has a dedup window of seconds, so that what is remembered expires"
     STALE_STORE = "an older copy of the ETL's store is put back, and the log is cut behind what it had read"
 
@@ -38,6 +40,7 @@ _FORGETFUL: Final = History((Event.SHORT_MEMORY,))
 _SPLIT: Final = History((Event.RESHARD,))
 _ORPHAN: Final = History((Event.ORPHAN,))
 _UNREADABLE: Final = History((Event.UNREADABLE,))
+_LOST_READY: Final = History((Event.LOST_READY,))
 _BEHIND: Final = History(companions=("etl.kafka.send.rows.after",))
 """The ETL dies when its step is in the log and not in its store."""
 _NOT_LOADED: Final = History((Event.ORPHAN,), ("delivery.s3.list.transactions.before",))
@@ -76,6 +79,10 @@ _HISTORIES: Final = {
     "delivery.warehouse.copy.replays": History((Event.REPLAY,)),
     "delivery.warehouse.copy.dead_letters": _UNREADABLE,
     "delivery.warehouse.load_error_since": History((Event.BAD_FILE,)),
+    "delivery.s3.copy.data": _LOST_READY,
+    "delivery.s3.get.data": _LOST_READY,
+    "delivery.s3.put.manifests": _LOST_READY,
+    "delivery.s3.put.ready": _LOST_READY,
     "audit.s3.get.raw": _ORPHAN,
     "audit.kinesis.put": _ORPHAN,
     "audit.registry.record_attempt": _ORPHAN,
@@ -84,6 +91,7 @@ _HISTORIES: Final = {
     "audit.s3.get.data": _NOT_LOADED,
     "audit.s3.get.jobdata": History((Event.ORPHAN,), ("sink.s3.copy.data.before",)),
     "audit.kafka.lags": _NOT_LOADED,
+    "audit.kafka.commit": History((Event.FOREIGN,)),
 }
 
 

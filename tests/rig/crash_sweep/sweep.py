@@ -24,8 +24,10 @@ from app.settings import read_settings
 from tests.rig.crash_sweep.events import (
     copy_store,
     leave_orphan,
+    lose_ready,
     make_stale,
     mend_file,
+    put_foreign,
     replay_one,
     reshard,
     spoil_file,
@@ -189,6 +191,10 @@ class Sweep:
                         await self._until_died(armed, None)
                     finally:
                         await mend_file(settings, spoilt)
+                case Event.LOST_READY:
+                    await self._until_died(armed, lambda: lose_ready(settings, self.stack.controls["warehouse"]))
+                case Event.FOREIGN:
+                    await self._until_died(armed, lambda: put_foreign(settings))
                 case Event.RESHARD:
                     self._say(await asyncio.to_thread(reshard, settings))
                 case Event.STALE_STORE if older is not None:

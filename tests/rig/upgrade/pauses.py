@@ -66,6 +66,6 @@ def longest_by_partition(found: Arrivals, from_s: float, until_s: float) -> dict
     return {partition: pause for partition, pause in pauses.items() if pause is not None}
 
 
-def all_arrived_since(found: Arrivals, since_s: float, partitions: int, times: int = 1) -> bool:
-    """Whether every partition showed something new so often after a moment."""
-    return all(sum(moment > since_s for moment in found.get(number, ())) >= times for number in range(partitions))
+def absent_since(found: Arrivals, since_s: float, partitions: int, times: int = 1) -> list[int]:
+    """The partitions that did not show something new so often after a moment."""
+    return [number for number in range(partitions) if sum(moment > since_s for moment in found.get(number, ())) < times]

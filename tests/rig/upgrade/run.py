@@ -29,7 +29,7 @@ from tests.rig.upgrade.newer_events import NEWER_FLOW, NEWER_TYPE, NewerRun
 from tests.rig.upgrade.newer_rows import Reign
 from tests.rig.upgrade.pauses import (
     Arrivals,
-    all_arrived_since,
+    absent_since,
     longest,
     longest_by_partition,
     read_arrivals,
@@ -84,11 +84,11 @@ async def run_drill(home: Home, stack: Stack, options: Options, say: Say) -> Rep
         load.start()
         report.load_began_s = load.began_s
         say("the load begins; every partition shows its first rows before the first step")
-        await _until_seen(settings, load, load.began_s, ARRIVALS_BEFORE)
+        await _until_seen(settings, load, load.began_s, ARRIVALS_BEFORE, "the start")
         for step in plan(options.extras):
             if report.steps and report.steps[-1].step.way is not step.way:
                 say("everything runs the newer version")
-                await _until_seen(settings, load, report.steps[-1].ready_s, ARRIVALS_NEWER)
+                await _until_seen(settings, load, report.steps[-1].ready_s, ARRIVALS_NEWER, "the way up")
             report.steps.append(await _step(switch, settings, load, step, say))
         say("everything is back; the load ends")
         traffic, newer = await load.end()
@@ -118,12 +118,12 @@ def describe_pauses(report: Report, found: Arrivals, load_ended_s: float) -> Non
     found = {partition: [moment for moment in moments if moment <= load_ended_s] for partition, moments in found.items()}
     report.step_pauses_s = []
     for done in report.steps:
-        pause = longest(found, done.began_s, done.visible_s)
+        pause = longest(found, done.began_s, done.ready_s)
         report.step_pauses_s.append(pause.seconds if pause else 0.0)
     first_s = report.steps[0].began_s
     before = longest_by_partition(found, report.load_began_s, first_s)
     for partition, pause in longest_by_partition(found, first_s, load_ended_s).items():
-        during = [done.step for done in report.steps if pause.from_s < done.visible_s and pause.until_s > done.began_s]
+        during = [done.step for done in report.steps if pause.from_s < done.ready_s and pause.until_s > done.began_s]
         untouched = before.get(partition)
         report.partitions.append(
             PartitionPause(
@@ -159,7 +159,7 @@ async def _step(switch: Switch, settings: Settings, load: Load, step: Step, say:
     began_s = time.time()
     await switch.make(step)
     ready_s = time.time()
-    await _until_seen(settings, load, ready_s, 1)
+    await _until_seen(settings, load, ready_s, 1, f"{step.process} went {step.way}")
     done = Done(step, began_s, ready_s, time.time())
     say(
         f"{began_s - load.began_s:4.0f} s  {step.process} goes {step.way}: ready after {ready_s - began_s:.1f} s, "
@@ -168,8 +168,8 @@ async def _step(switch: Switch, settings: Settings, load: Load, step: Step, say:
     return done
 
 
-async def _until_seen(settings: Settings, load: Load, since_s: float, times: int) -> None:
-    """Return once every partition has shown something new so often since a moment.
+async def _until_seen(settings: Settings, load: Load, since_s: float, times: int, after: str) -> None:
+    """Return once every partition has shown something new so often since a moment; `after` names the moment.
 
     Raises:
         LocalStackError: one does not.
@@ -177,10 +177,13 @@ async def _until_seen(settings: Settings, load: Load, since_s: float, times: int
     deadline_s = time.monotonic() + WAITS_S
     async with await connect(settings.warehouse_url) as connection:
         await connection.set_autocommit(True)
-        while not all_arrived_since(await read_arrivals(connection, settings.epoch), since_s, settings.partitions, times):
+        while True:
+            found = await read_arrivals(connection, settings.epoch)
+            if not (absent := absent_since(found, since_s, settings.partitions, times)):
+                return
             load.check()
             if time.monotonic() > deadline_s:
-                raise LocalStackError(f"not every partition shows new rows {WAITS_S:g} s after the last step")
+                raise LocalStackError(f"partitions {absent} show no new rows for {WAITS_S:g} s after {after}")
             await asyncio.sleep(LOOK_S)
 
 

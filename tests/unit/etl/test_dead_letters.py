@@ -8,7 +8,16 @@ import zstandard
 
 from app.core.etl.meta import decode_meta
 from app.core.formats.batch import new_batch_id, seal
-from app.core.formats.block import BlockHeader, decode_header, encode_block, frame_of, open_frame
+from app.core.formats.block import (
+    BlockHeader,
+    RefusedRecord,
+    decode_header,
+    decode_refused,
+    encode_block,
+    encode_refused,
+    frame_of,
+    open_frame,
+)
 from app.core.formats.dead_letter import (
     MAX_LETTER_BYTES,
     REMEMBERED,
@@ -67,6 +76,24 @@ def test_what_cannot_be_read_is_set_aside_with_its_reason_and_its_neighbours_go_
     assert [row["event_id"] for row in run.rows("ad_clicks")] == ["a", "c"]
     assert {batch for batch, *_ in ledger_of(run.steps)} == {batch_id(1), batch_id(3)}
     assert run.etl.stream_time_ms > 0
+
+
+def test_a_record_of_kinesis_that_is_no_block_is_a_dead_letter_and_no_sign_of_broken_readers() -> None:
+    """Other programs wrote it: however many there are, the worker does not stop (rule E8)."""
+    run = new_run(share=0.0, least=1)
+    strange = encode_refused(RefusedRecord("shard-7", "49", "not a version 1 block"), b"\x81hello")
+    run.feed(log_of([strange, block(event("a", "ad_click")), strange, strange]))
+    letters = [letter for step in run.steps for letter in step.dead_letters]
+    assert [letter.offset for letter in letters] == [0, 2, 3]
+    assert {letter.reason for letter in letters} == {"Kinesis record shard-7@49: not a version 1 block"}
+    assert [row["event_id"] for row in run.rows("ad_clicks")] == ["a"]
+
+
+@pytest.mark.parametrize("cut", [b"\x00", b"\x00{}", b"\x00{}\n", b"\x00\xff\n", b"\x00" * 60])
+def test_a_message_that_only_begins_like_a_refused_record_is_any_dead_letter(cut: bytes) -> None:
+    assert decode_refused(cut) is None
+    [letter] = new_run().feed(log_of([cut])).steps[0].dead_letters
+    assert letter.reason.startswith("EnvelopeInvalid")
 
 
 @pytest.mark.parametrize("unreadable", [GOOD[:-4], OTHER_LINES])

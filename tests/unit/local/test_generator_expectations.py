@@ -55,9 +55,9 @@ def test_a_view_without_a_second_and_a_second_without_a_view():
     assert fates(event("f"), second("s", 90, view="p2")) == {"f": {ALONE}, "s": {ExpectedFate("engagements", "no_first")}}
 
 
-def test_the_earliest_second_joins_and_the_other_is_extra():
+def test_the_last_second_joins_and_the_other_is_extra():
     found = fates(event("f"), second("s2", 90), second("s1", 91))
-    assert found == {"f": {ExpectedFate("page_views", "s2")}, "s2": {JOINED}, "s1": {ExpectedFate("engagements", "extra")}}
+    assert found == {"f": {ExpectedFate("page_views", "s1")}, "s1": {JOINED}, "s2": {ExpectedFate("engagements", "extra")}}
 
 
 def test_the_earliest_of_two_firsts_joins():

@@ -16,7 +16,7 @@ from app.local.traffic.send import Interval, SentEvent, SentRequest
 from app.local.traffic.stories import EventFacts
 from tests.rig.upgrade.newer_events import LINES, NEWER_FIELD, NEWER_FLOW, NewerRun, event, requests
 from tests.rig.upgrade.newer_rows import Deep, NewerRows, Reign, judge_depths, judge_newer_rows
-from tests.rig.upgrade.pauses import all_arrived_since, arrivals, longest, longest_by_partition
+from tests.rig.upgrade.pauses import absent_since, arrivals, longest, longest_by_partition
 from tests.rig.upgrade.plan import ORDER_UP, Step, Way, everyone, plan, role_of
 from tests.rig.upgrade.report import Done, Report
 from tests.rig.upgrade.run import describe_pauses, judge_pauses, reign_of
@@ -89,12 +89,12 @@ def test_before_the_first_and_after_the_last_arrival_is_no_pause() -> None:
     assert {number: pause.seconds for number, pause in longest_by_partition(FOUND, 0, 20).items()} == {0: 7.0, 1: 4.0}
 
 
-def test_every_partition_must_arrive_so_often() -> None:
-    assert all_arrived_since(FOUND, 3, 2)
-    assert all_arrived_since(FOUND, 3, 2, times=2)
-    assert not all_arrived_since(FOUND, 3, 2, times=3)
-    assert not all_arrived_since(FOUND, 10.5, 2)
-    assert not all_arrived_since(FOUND, 0, 3)
+def test_a_partition_that_does_not_arrive_so_often_is_named() -> None:
+    assert absent_since(FOUND, 3, 2) == []
+    assert absent_since(FOUND, 3, 2, times=2) == []
+    assert absent_since(FOUND, 8, 2, times=2) == [1]
+    assert absent_since(FOUND, 10.5, 2) == [0]
+    assert absent_since(FOUND, 0, 3) == [2]
     assert judge_pauses(FOUND, 2) == []
     assert len(judge_pauses({0: [1.0], **{1: FOUND[1]}}, 3)) == 1
 
@@ -109,6 +109,16 @@ def test_the_pause_of_a_step_and_of_a_partition_is_reported() -> None:
     assert [(one.partition, one.before_s, one.longest_s, one.at_s, one.during) for one in report.partitions] == [
         (0, 7.0, 7.0, 1.0, "sink up"), (1, 3.0, 4.0, 3.0, "sink up"),
     ]  # fmt: skip
+
+
+def test_a_pause_that_begins_when_a_process_is_ready_belongs_to_the_next_step() -> None:
+    steps = [
+        Done(Step(Way.UP, "init", "init"), 3.0, 5.0, 7.5), Done(Step(Way.UP, "delivery", "delivery"), 8.0, 15.0, 20.0),
+    ]  # fmt: skip
+    report = Report(versions="", load_began_s=1.0, steps=steps)
+    describe_pauses(report, {0: [1.0, 4.0, 6.0, 7.0, 20.0]}, 21.0)
+    assert report.step_pauses_s == [3.0, 13.0]
+    assert [one.during for one in report.partitions] == ["delivery up"]
 
 
 def test_a_role_reigns_from_its_first_process_to_its_last() -> None:
