@@ -51,7 +51,8 @@ class StorageHealth:
     def gives_up(self, service: str) -> str:
         """A write is given up after its time: note it as failed; the last failure, or that there was no answer."""
         known = self._failed.get((service, "write"))
-        kind = known[1] if known is not None and (service, "write") not in self._asked_s else "no answer in time"
+        waits_s = self._now_s() - self._asked_s.get((service, "write"), self._now_s())
+        kind = known[1] if known is not None and waits_s < ANSWER_S else "no answer in time"
         self.failed(service, "write", kind)
         return kind
 
@@ -78,6 +79,9 @@ async def probe(health: StorageHealth, service: str, read: Callable[[], Awaitabl
         except OutsideError as exc:
             health.failed(service, "read", exc.kind)
             log.warning("storage fails", service=service, error=str(exc))
+        except Exception as exc:  # the loop must go on: without it a fault would stay for ever
+            health.failed(service, "read", type(exc).__name__)
+            log.exception("storage was not read", service=service)
         else:
             health.succeeded(service, "read")
         await asyncio.sleep(PROBE_INTERVAL_S)

@@ -102,6 +102,37 @@ async def test_a_write_without_an_answer_is_named(loop_time: LoopTime):
         assert await reason(world) == "the object store fails to write: no answer in time"
 
 
+def test_a_write_that_is_given_up_has_its_last_failure_unless_it_hangs():
+    now = [0.0]
+    health = StorageHealth(lambda: now[0])
+    health.asks("s3", "write")
+    assert health.gives_up("s3") == "no answer in time"
+    health.failed("s3", "write", DENIED)
+    assert health.gives_up("s3") == DENIED
+    health.asks("s3", "write")
+    assert health.gives_up("s3") == DENIED, "the next try has only begun"
+    health.asks("s3", "write")
+    now[0] = ANSWER_S
+    assert health.gives_up("s3") == "no answer in time"
+
+
+async def test_an_unforeseen_error_of_a_probe_does_not_end_it(quick_probes):
+    world = CollectorWorld()
+    reads = 0
+
+    async def fail_once(made, _):
+        nonlocal reads
+        if made == "get":
+            reads += 1
+            if reads == 1:
+                raise RuntimeError("nobody thought of this")
+
+    world.registry.before = fail_once
+    async with world.running():
+        await until(lambda: reads > 2)
+        assert await reason(world) == ""
+
+
 def test_a_write_makes_up_for_reads_and_a_read_not_for_writes():
     now = [0.0]
     health = StorageHealth(lambda: now[0])
