@@ -34,7 +34,7 @@ LEAST_CONTENT_BYTES: Final = 1024 * 1024
 MOST_EXPANSION: Final = 64
 """JSON of events shrinks 5 to 30 times."""
 LEAST_WORK: Final = 5_000
-WORK_PER_BYTE: Final = 2
+WORK_PER_TWO_BYTES: Final = 3
 WORK_PER_LINE: Final = 10
 """A line costs as much as ten values, even if it is one byte: it becomes an event, or a malformed line with its reason."""
 _TOKENS_PER_LINE: Final = 200
@@ -49,8 +49,8 @@ _value: Final = msgspec.json.Decoder(msgspec.Raw)
 class WorkLimit(NamedTuple):
     """The most work that a request may cause, by the bytes that its client sent.
 
-    A unit is one value of JSON, about a microsecond at worst; so 16 KB cost at most 50 ms. An event of 20 values is 30 units
-    and, as its ids are random, more than 25 bytes however well it is compressed.
+    A unit is one value of JSON, a microsecond or two with all that follows; so 16 KB cost at most 50 ms. An event of 20 values
+    is 30 units and, as its ids are random, more than 25 bytes however well it is compressed.
     """
 
     content_bytes: int
@@ -62,7 +62,7 @@ class WorkLimit(NamedTuple):
     def of(cls, sent_bytes: int, max_content_bytes: int) -> "WorkLimit":
         """The limit of a body of `sent_bytes`."""
         content_bytes = max(LEAST_CONTENT_BYTES, MOST_EXPANSION * sent_bytes)
-        return cls(min(max_content_bytes, content_bytes), LEAST_WORK + WORK_PER_BYTE * sent_bytes)
+        return cls(min(max_content_bytes, content_bytes), LEAST_WORK + WORK_PER_TWO_BYTES * sent_bytes // 2)
 
 
 def count_values(content: bytes) -> int:
@@ -102,7 +102,7 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_unit
     affordable = max_lines
     if max_units is not None:
         affordable = (max_units - count_values(body)) // WORK_PER_LINE
-        max_tokens = min(max_tokens, max_units)
+        max_tokens = min(max_tokens, max_units // 2)
         if affordable <= 0:
             raise _too_complex()
     limit = min(max_lines, affordable)

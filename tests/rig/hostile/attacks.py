@@ -193,7 +193,7 @@ async def frozen_storage(rounds: int = 3) -> list[Outcome]:
 async def too_often() -> list[Outcome]:
     """A client that sends more than its rate."""
     async with hostile_collector(KEY_REQUESTS_PER_S="5") as collector:
-        answers = [await send(collector, honest(str(n))) for n in range(30)]
+        answers = await asyncio.gather(*(send(collector, honest(str(n))) for n in range(30)))
     refused = [answer for answer in answers if answer.status == 429]
     holds = bool(refused) and all("Retry-After" in answer.headers for answer in refused)
     return [Outcome("30 requests at 5 a second", "some 429", f"{len(refused)} of them 429", holds)]
