@@ -49,8 +49,8 @@ _value: Final = msgspec.json.Decoder(msgspec.Raw)
 class WorkLimit(NamedTuple):
     """The most work that a request may cause, by the bytes that its client sent.
 
-    A unit is one value of JSON, a microsecond or two with all that follows; so 16 KB cost at most 50 ms. An event of 20 values
-    is 30 units and, as its ids are random, more than 25 bytes however well it is compressed.
+    A unit is one value of JSON, a microsecond or two with all that follows; so 16 KB cost at most 50 ms. An event of 20
+    values is 30 units and, as its ids are random, more than 25 bytes however well it is compressed.
     """
 
     content_bytes: int
