@@ -148,7 +148,9 @@ class Settings(Variables):
     geo_database: Path | None = None
     """MaxMind-format file (.mmdb) with country, region and city; without it those columns are NULL."""
     crawler_networks: Path | None = None
-    """Extra file of known crawler networks: `CIDR name` a line, `#` for comments."""
+    """Extra file of networks of crawlers or data centres: `CIDR name` a line, `#` for comments."""
+    bot_agents: Path | None = None
+    """Extra file of rules for user agents: `bot NAME PATTERN` or `people PATTERN` a line, `#` for comments."""
 
     # --- operation
     web_host: Host = "127.0.0.1"

@@ -7,12 +7,14 @@ from typing import Any
 
 import zstandard
 
+from app.adapters.enrichment import read_lists
 from app.core.enrich.bots import CrawlerNetworks
 from app.core.enrich.enrich import Enricher, LocationOf, nowhere
 from app.core.formats.block import BlockHeader, End, WatermarkMessage, encode_block, encode_control
 from app.core.formats.source import SourceMessage
 from app.core.rules import EtlRules, JoinRules
 
+LISTS = read_lists()
 BASE_MS = 1_750_000_000_000
 """Second 0 of every test."""
 CHROME = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
@@ -95,4 +97,5 @@ def enricher(
     articles: Mapping[str, Any] | None = None, campaigns: Mapping[str, Any] | None = None,
     networks: CrawlerNetworks | None = None, location_of: LocationOf = nowhere,
 ) -> Enricher:  # fmt: skip
-    return Enricher(articles or {}, campaigns or {}, networks, location_of)
+    lists = LISTS if networks is None else LISTS._replace(networks=networks)
+    return Enricher(articles or {}, campaigns or {}, lists, location_of)

@@ -1,9 +1,8 @@
-"""Bots: user agents, `webdriver` and crawler networks, each by a named rule (rule J4).
+"""Bots by `webdriver` and by their networks, each by a named rule (rule J4).
 
     webdriver            the browser says that a program drives it
-    empty_user_agent     no user agent, or only blanks
-    user_agent:<word>    the maintained list of crawlers knows it; <word> is the part that it recognised
-    network:<name>       the address lies in a known crawler network
+    (user agents)        the rules of `app.core.enrich.bot_agents`
+    network:<name>       the address lies in a known network from which only programs come
 
 The first rule that matches names the bot, in this order.
 """
@@ -12,18 +11,9 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from crawlerdetect import CrawlerDetect
-
-from app.core.events.canonical_json import cut_text, storable_text
 from app.errors import ConfigurationError
 
 WEBDRIVER: Final = "webdriver"
-EMPTY_USER_AGENT: Final = "empty_user_agent"
-MAX_JUDGED_CHARACTERS: Final = 512
-"""Only so much of a user agent is read, because the list's patterns take quadratic time on endless words."""
-MAX_WORD_BYTES: Final = 64
-
-_crawlers: Final = CrawlerDetect()
 
 
 class Network(NamedTuple):
@@ -70,13 +60,3 @@ class CrawlerNetworks:
             if name is not None:
                 return name
         return None
-
-
-def judge_user_agent(user_agent: str | None) -> str | None:
-    """The rule that names `user_agent` a bot; None if it may be a person. A call takes some 0.1 ms: cache the answer."""
-    if user_agent is None or not user_agent.strip():
-        return EMPTY_USER_AGENT
-    if not _crawlers.is_crawler(user_agent[:MAX_JUDGED_CHARACTERS]):
-        return None
-    word = storable_text(_crawlers.get_matches() or "").strip()
-    return f"user_agent:{cut_text(word, MAX_WORD_BYTES)}"

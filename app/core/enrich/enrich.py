@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
-import ua_parser
-
-from app.core.enrich.bots import MAX_JUDGED_CHARACTERS, CrawlerNetworks, judge_user_agent
+from app.core.enrich.bot_agents import BotAgents
+from app.core.enrich.bots import CrawlerNetworks
+from app.core.enrich.devices import read_device
 from app.core.enrich.memo import Memo
-from app.core.events.canonical_json import cut_text, storable_text
+from app.core.enrich.referrers import NO_REFERRER, Referrer
+from app.core.enrich.text import clean
+from app.core.events.canonical_json import cut_text
 
 CACHED_AGENTS: Final = 65_536
 CACHED_ADDRESSES: Final = 131_072
@@ -87,6 +89,20 @@ def nowhere(_: str) -> Location:
     return Location()
 
 
+def from_nowhere(_: str | None, __: str | None) -> Referrer:
+    """The referrer of every visit if no list of sites is loaded."""
+    return NO_REFERRER
+
+
+class Lists(NamedTuple):
+    """What is known of the world; the adapter reads it from files once."""
+
+    networks: CrawlerNetworks = CrawlerNetworks(())
+    bots: BotAgents = BotAgents()
+    referrer: Callable[[str | None, str | None], Referrer] = from_nowhere
+    """Referrer and URL of a visit -> the place that it came from."""
+
+
 class Enricher:
     """Every look-up of a step. Its caches do not change its answers, except if the geo database is replaced meanwhile."""
 
@@ -94,18 +110,20 @@ class Enricher:
         self,
         articles: DimensionRows,
         campaigns: DimensionRows,
-        networks: CrawlerNetworks | None = None,
+        lists: Lists = Lists(),  # noqa: B008  # immutable
         location_of: LocationOf = nowhere,
     ) -> None:
         """Use these tables. They may change at any time; each row asks them anew."""
         self._articles = articles
         self._campaigns = campaigns
-        self._networks = networks or CrawlerNetworks(())
+        self._lists = lists
         self._location_of = location_of
-        self.agent: Callable[[str | None], Agent] = Memo(read_agent, CACHED_AGENTS).__getitem__
+        self.agent: Callable[[str | None], Agent] = Memo(self._read_agent, CACHED_AGENTS).__getitem__
         """User agent -> the facts in it."""
         self.origin: Callable[[str | None], Origin] = Memo(self._read_origin, CACHED_ADDRESSES).__getitem__
         """IP address -> the facts about it."""
+        self.referrer: Final = lists.referrer
+        """Referrer and URL of a visit -> the place that it came from."""
 
     def article(self, article_id: str | None) -> Article:
         """The attributes of an article now."""
@@ -121,16 +139,20 @@ class Enricher:
             return _NO_CAMPAIGN
         return Campaign(_text(fields, "name", 1024), _text(fields, "network", 128))
 
+    def _read_agent(self, user_agent: str | None) -> Agent:
+        browser, os, device = read_device(user_agent)
+        return Agent(self._lists.bots.judge(user_agent), browser, os, device)
+
     def _read_origin(self, ip: str | None) -> Origin:
         address = _address(ip)
         if address is None:
             return NO_ORIGIN
-        network = self._networks.name_of(address.version, address.value)
+        network = self._lists.networks.name_of(address.version, address.value)
         if network is None and self._location_of is nowhere:
             return NO_ORIGIN
         rule = None if network is None else cut_text(f"network:{network}", 256)
         country, region, city = self._location_of(address.text)
-        return Origin(rule, _clean(country, 128), _clean(region, 128), _clean(city, 128))
+        return Origin(rule, clean(country, 128), clean(region, 128), clean(city, 128))
 
 
 _NO_ARTICLE: Final = Article()
@@ -174,45 +196,5 @@ def _address(ip: str | None) -> _Address | None:
     return _Address(address.version, int(address), str(address))
 
 
-def read_agent(user_agent: str | None) -> Agent:
-    """Browser, operating system and class of device of a user agent, and the rule that names it a bot."""
-    rule = judge_user_agent(user_agent)
-    text = (user_agent or "")[:MAX_JUDGED_CHARACTERS]
-    parsed = ua_parser.parse(text)
-    browser = None if parsed.user_agent is None else _clean(parsed.user_agent.family, 64)
-    os = None if parsed.os is None else _clean(parsed.os.family, 64)
-    family = None if parsed.device is None else parsed.device.family
-    return Agent(rule, browser, os, _device_class(text, os, family))
-
-
-_CLASS_OF_OS: Final = {
-    **dict.fromkeys(("Windows", "Mac OS X", "Linux", "Ubuntu", "Chrome OS", "Fedora", "Debian", "FreeBSD"), "desktop"),
-    **dict.fromkeys(("iOS", "Windows Phone", "KaiOS", "BlackBerry OS"), "mobile"),
-    **dict.fromkeys(("tvOS", "Tizen", "WebOS", "webOS", "Roku", "Chromecast", "FireOS TV"), "tv"),
-}
-
-
-def _device_class(text: str, os: str | None, family: str | None) -> str | None:
-    """The class of device; the order matters (an iPad's system is iOS, an Android tablet does not say `Mobile`)."""
-    if any(mark in text for mark in ("SmartTV", "SMART-TV", "Smart TV", "AppleTV", "GoogleTV", "BRAVIA", "; AFT")):
-        return "tv"
-    if any(mark in text for mark in ("PlayStation", "Xbox", "Nintendo")):
-        return "console"
-    if family == "iPad" or "Tablet" in text:
-        return "tablet"
-    if os == "Android":
-        return "mobile" if "Mobile" in text else "tablet"
-    return _CLASS_OF_OS.get(os or "")
-
-
 def _text(fields: Mapping[str, Any], name: str, max_bytes: int) -> str | None:
-    return _clean(fields.get(name), max_bytes)
-
-
-def _clean(value: object, max_bytes: int) -> str | None:
-    """`value` as a column holds it; None for an empty string and for any other type."""
-    if not isinstance(value, str) or not value:
-        return None
-    if len(value) <= max_bytes and value.isascii() and "\0" not in value:  # nearly always, and ten times as fast
-        return value
-    return cut_text(storable_text(value), max_bytes)
+    return clean(fields.get(name), max_bytes)

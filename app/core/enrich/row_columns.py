@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
+from app.core.enrich.campaigns import campaign_of
 from app.core.enrich.enrich import Enricher
-from app.core.enrich.urls import campaign_of, referrer_of
 from app.core.formats.columns import DTYPES
 from app.core.formats.flows import FLOWS, Flow
 
@@ -36,9 +36,9 @@ def _campaign(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
     return ids, [c.name for c in campaigns], [c.network for c in campaigns]
 
 
-def _referrer(_: Enricher, read: Sequence[Values]) -> Sequence[Values]:
+def _referrer(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
     """Medium and source of the visit."""
-    came = [referrer_of(referrer, url) for referrer, url in zip(*read, strict=True)]
+    came = [enricher.referrer(referrer, url) for referrer, url in zip(*read, strict=True)]
     return [c.medium for c in came], [c.source for c in came]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import app.core.enrich
-from app.core.enrich.bots import CrawlerNetworks, judge_user_agent, parse_networks
+from app.core.enrich.bots import CrawlerNetworks, parse_networks
 from app.errors import ConfigurationError
-from tests.builders.source_log import CHROME, GOOGLEBOT, IPHONE, block, enricher, etl_rules, event, log_of, second, tick
+from tests.builders.source_log import GOOGLEBOT, block, enricher, etl_rules, event, log_of, second, tick
 from tests.worlds.etl_run import Run, ledger_of
 
 SHIPPED = Path(app.core.enrich.__file__).with_name("crawler_networks.txt")
@@ -17,24 +17,6 @@ SHIPPED = Path(app.core.enrich.__file__).with_name("crawler_networks.txt")
 def name_of(networks: CrawlerNetworks, ip: str) -> str | None:
     address = ipaddress.ip_address(ip)
     return networks.name_of(address.version, int(address))
-
-
-@pytest.mark.parametrize(("user_agent", "rule"), [
-    (CHROME, None),
-    (IPHONE, None),
-    (None, "empty_user_agent"),
-    ("  ", "empty_user_agent"),
-    (GOOGLEBOT, "user_agent:Googlebot"),
-    (CHROME.replace("Chrome/", "HeadlessChrome/"), "user_agent:Headless"),
-    ("curl/8.5.0", "user_agent:curl"),
-    ("python-requests/2.32", "user_agent:python-requests"),
-])  # fmt: skip
-def test_user_agents(user_agent: str | None, rule: str | None) -> None:
-    assert judge_user_agent(user_agent) == rule
-
-
-def test_endless_user_agents_cost_no_endless_time() -> None:
-    assert judge_user_agent("a" * 100_000) is None
 
 
 def test_the_narrowest_network_names_the_bot() -> None:

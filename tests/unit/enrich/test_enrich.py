@@ -8,37 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.adapters.geo import GeoDatabase, location_lookup
-from app.core.enrich.enrich import Article, Campaign, Enricher, Location, read_agent, truncated_ip
-from app.core.enrich.urls import Referrer, campaign_of, host_of, referrer_of
+from app.core.enrich.enrich import Article, Campaign, Enricher, Lists, Location, truncated_ip
 from app.core.etl.rejected_rows import without_address
 from app.errors import ConfigurationError
 from app.settings import Settings
 from tests.builders.mmdb import write_mmdb
-from tests.builders.source_log import CHROME, IPHONE, block, enricher, etl_rules, event, log_of, tick
+from tests.builders.source_log import block, enricher, etl_rules, event, log_of, tick
 from tests.worlds.etl_run import Run
-
-IPAD = "Mozilla/5.0 (iPad; CPU OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Version/17.5 Mobile/15E148 Safari/604.1"
-PIXEL = "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 Chrome/126.0.0.0 Mobile Safari/537.36"
-GALAXY_TAB = "Mozilla/5.0 (Linux; Android 13; SM-X200) AppleWebKit/537.36 Chrome/126.0.0.0 Safari/537.36"
-TV = "Mozilla/5.0 (SMART-TV; Linux; Tizen 7.0) AppleWebKit/537.36 SamsungBrowser/3.0 TV Safari/537.36"
-
-
-@pytest.mark.parametrize(("user_agent", "expected"), [
-    (CHROME, ("Chrome", "Windows", "desktop")),
-    (IPHONE, ("Mobile Safari", "iOS", "mobile")),
-    (IPAD, ("Mobile Safari", "iOS", "tablet")),
-    (PIXEL, ("Chrome Mobile", "Android", "mobile")),
-    (GALAXY_TAB, ("Chrome", "Android", "tablet")),
-    ("no browser at all", (None, None, None)),
-    (None, (None, None, None)),
-])  # fmt: skip
-def test_user_agents(user_agent: str | None, expected: tuple[str | None, ...]) -> None:
-    agent = read_agent(user_agent)
-    assert (agent.browser, agent.os, agent.device) == expected
-
-
-def test_televisions_are_no_desktops() -> None:
-    assert read_agent(TV).device == "tv"
 
 
 @pytest.mark.parametrize(("ip", "expected"), [
@@ -61,53 +37,6 @@ def test_an_address_is_what_the_standard_library_takes_for_one(ip: str) -> None:
     mapped = getattr(address, "ipv4_mapped", None) or address
     dropped = 8 if mapped.version == 4 else 80
     assert truncated_ip(ip) == str(type(mapped)(int(mapped) >> dropped << dropped))
-
-
-@pytest.mark.parametrize(("url", "expected"), [
-    ("https://n.example/a?utm_source=x&utm_campaign=summer+sale%21&z=1#f", "summer sale!"),
-    ("https://n.example/a?utm_campaign=&utm_campaign=b", "b"),
-    ("https://n.example/a?my_utm_campaign=b", None),
-    ("https://n.example/utm_campaign=b", None),
-    ("https://n.example/a#?utm_campaign=b", None),
-    ("?utm_campaign=%00%ff%ED%A0%80", "\N{REPLACEMENT CHARACTER}" * 5),
-    ("?utm_campaign=" + "ü" * 100, "ü" * 64),
-    ("utm_campaign=b", None),
-    (None, None),
-])  # fmt: skip
-def test_campaigns_in_urls(url: str | None, expected: str | None) -> None:
-    assert campaign_of(url) == expected
-
-
-@pytest.mark.parametrize(("referrer", "expected"), [
-    (None, (None, None)),
-    ("https://www.google.co.uk/search?q=a", ("search", "Google")),
-    ("https://google.de", ("search", "Google")),
-    ("android-app://com.google.android.googlequicksearchbox/", ("search", "Google")),
-    ("https://google.evil.example/", ("other", "google.evil.example")),
-    ("https://mail.google.com/mail/u/0", ("email", "Gmail")),
-    ("https://l.facebook.com/l.php?u=x", ("social", "Facebook")),
-    ("https://t.co/abc", ("social", "X")),
-    ("https://notfacebook.com/", ("other", "notfacebook.com")),
-    ("http://www.news.example/b", ("internal", "news.example")),
-    ("http://m.news.example:8080/b", ("internal", "m.news.example")),
-    ("https://user:pw@blog.example/x", ("other", "blog.example")),
-    ("https://[2001:db8::1]:8080/x", ("other", "2001:db8::1")),
-    ("https://evil.example\\@news.example/", ("other", "evil.example")),
-    ("about:client", ("other", None)),
-    ("https://", ("other", None)),
-    ("http://[", ("other", None)),
-])  # fmt: skip
-def test_referrers(referrer: str | None, expected: tuple[str | None, str | None]) -> None:
-    assert referrer_of(referrer, "https://news.example/a") == Referrer(*expected)
-
-
-@given(st.text(), st.text())
-def test_no_address_raises(url: str, referrer: str) -> None:
-    for odd in (url, "https://" + url, "?utm_campaign=" + url):
-        host_of(odd)
-        campaign = campaign_of(odd)
-        assert campaign is None or (0 < len(campaign.encode()) <= 128 and "\0" not in campaign)
-        assert len((referrer_of(odd + referrer, url).source or "").encode()) <= 256
 
 
 @given(st.text(), st.one_of(st.none(), st.text()))
@@ -198,7 +127,7 @@ def test_places_come_from_the_database(database: Path) -> None:
     assert geo.location_of("198.51.100.200") == Location()
     assert geo.location_of("2001:db8::1") == Location("DE", None, None)
     assert geo.location_of("no address") == Location()
-    lookups = Enricher({}, {}, None, geo.location_of)
+    lookups = Enricher({}, {}, Lists(), geo.location_of)
     assert lookups.origin("203.0.113.9").city == "Dunedin"
     geo.close()
 

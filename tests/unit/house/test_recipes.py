@@ -14,7 +14,7 @@ PRODUCT_FILES = {
     COLUMN: {"app/core/formats/flows.py", "app/core/enrich/row_columns.py"},
     FIELD: {"app/core/formats/flows.py", "app/core/events/fields.py"},
     FLOW: {"app/core/formats/flows.py", "app/core/events/fields.py"},
-    BOT_RULE: {"app/core/enrich/bots.py", "app/core/enrich/crawler_networks.txt"},
+    BOT_RULE: {"app/core/enrich/bot_agents.txt", "app/core/enrich/crawler_networks.txt"},
 }
 """What a recipe touches: the catalogue or the list, and the place of its meaning."""
 FAST = (
