@@ -13,7 +13,10 @@ from aiohttp import web
 
 from app.clock import Clock, SystemClock
 from app.collector.batcher import CollectorPorts
+from app.collector.connections import Connections
 from app.collector.server import COLLECTOR, create_app, new_runner
+from app.collector.sparse_log import SparseLog
+from app.collector.storage_health import StorageHealth
 from app.core.formats.block import decode_header, frame_of, open_frame
 from app.core.formats.registry_item import RegistryItem
 from app.settings import Settings
@@ -66,6 +69,23 @@ class CollectorWorld:
                 yield self
             finally:
                 await self.runner.cleanup()
+
+    @property
+    def connections(self) -> Connections:
+        return self.runner.connections
+
+    @property
+    def health(self) -> StorageHealth:
+        return self.app[COLLECTOR]._health
+
+    @property
+    def app_faults(self) -> SparseLog:
+        return self.app[COLLECTOR].faults
+
+    @property
+    def parsing(self) -> int:
+        """Requests that wait for the parser or are parsed."""
+        return self.app[COLLECTOR]._parsing._waiting
 
     @property
     def buffered_bytes(self) -> int:
