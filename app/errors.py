@@ -118,7 +118,10 @@ class ConservationBroken(HistoryBroken):
 
 
 class StepGap(HistoryBroken):
-    """A step number beyond the applied one + 1: the store is wiped and rebuilt (rule E2)."""
+    """A step number beyond the applied one + 1: the store is wiped and rebuilt (rule E2).
+
+    If a damaged step is the reason, that does not help: `instream repair-log` replaces the step.
+    """
 
 
 class SourceGap(HistoryBroken):
@@ -146,7 +149,14 @@ class ChainBroken(InstreamError):
 
 
 class ChainGap(ChainBroken):
-    """Rows between the chain's end and the log's head are gone; `instream sink accept-gap` goes on (rule S5)."""
+    """Rows between the chain's end and the log's head are gone; `instream sink accept-gap` goes on (rule S5).
+
+    If a damaged step is the reason, `instream repair-log` replaces it, and no row is lost (rule E2).
+    """
+
+
+class RepairRefused(InstreamError):
+    """A damaged step of the log cannot be decided again with certainty: nothing is written (rule E2)."""
 
 
 class OutsideError(InstreamError):

@@ -5,7 +5,7 @@ the owner sends a step to `rows`, waits for the broker, and then `commit`s the s
 messages by the same rule (E2). Faust still assigns, recovers and revokes the store of a partition.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, cast
@@ -16,9 +16,11 @@ from faust.tables.table import Table
 from faust.types import TP
 
 from app.core.formats.step_message import StepLog, StepMessage
+from app.core.repair.replacements import Replacements
 from app.crash.proxies import around
 from app.errors import FormatInvalid, StepGap
 from app.shell.faust_app import InstreamApp
+from app.shell.repairs import replacements_or_none
 from app.topics import topics_of
 from tables.store.engine import Engine
 from tables.store.partition_store import PartitionStore
@@ -48,6 +50,7 @@ class RowsStore(faust_rocksdb.Store):
         self._rows = topics_of(app.settings).rows.name
         self._memory = memory
         self._owned: frozenset[int] = frozenset()
+        self._replaced: Mapping[int, Replacements] = {}
         self._failed = False
 
     def db(self, partition: int) -> PartitionStore:
@@ -91,7 +94,8 @@ class RowsStore(faust_rocksdb.Store):
     def _follow(self, partition: int, message: bytes | None, offset: int) -> None:
         db: PartitionStore = self._db_for_partition(partition)
         try:
-            db.follow(message, offset)
+            replaced = self._replaced.get(partition)
+            db.follow(message if replaced is None else replaced.at(offset, message), offset)
         except StepGap:
             log.error("history has a gap, store is wiped", partition=partition, offset=offset)
             self.wipe(partition)
@@ -166,9 +170,11 @@ class RowsStore(faust_rocksdb.Store):
         app, settings = self._instream, self._settings
         logs = await app.logs()
         check = StoreCheck(logs, app.ports.objects, topics_of(settings), settings.epoch, app.group)
+        self._replaced = await replacements_or_none(app.ports.objects, settings.epoch, self._owned)
         firsts, ends = await logs.first_offsets(self._rows, owned), await logs.end_offsets(self._rows, owned)
         for partition in owned:
-            if await check.is_stale(self.db(partition), partition, firsts[partition], ends[partition]):
+            replaced = self._replaced.get(partition)
+            if await check.is_stale(self.db(partition), partition, firsts[partition], ends[partition], replaced):
                 self.wipe(partition)
                 self._db_for_partition(partition)
 

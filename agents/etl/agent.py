@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
-from agents.etl.owner import EtlPorts, own_partition
+from agents.etl.owner import EtlPorts, etl_rules, own_partition
 from app.adapters.enrichment import open_enricher
 from app.adapters.kafka_clients import APPEND_TIMEOUT_S as CLIENT_TIMEOUT_S
 from app.adapters.ports import Logs
 from app.apps import etl as app
 from app.core.enrich.enrich import Enricher
-from app.core.formats.dead_letter import DeadLetterLimit
-from app.core.rules import EtlRules
 from app.errors import OutcomeUnknown
 from app.shell.gc_tuning import spare_what_lives
 from app.shell.inbox import Inbox
@@ -28,18 +26,12 @@ from tables.partition_state import PartitionState
 
 APPEND_TIMEOUT_S: Final = CLIENT_TIMEOUT_S + 5.0
 """Longest wait for the broker; a little more than the producer's own limit."""
-KAFKA_OVERHEAD_BYTES: Final = 4096
-"""Bytes of a record batch with one message, without the message."""
 
 topics: Final = topics_of(app.settings)
 blocks = app.source_topic(topics.blocks.name, topics.blocks.partitions)
 rows = app.source_topic(topics.rows.name, topics.rows.partitions)
 dead_letters = app.source_topic(topics.dead_letters.name, topics.dead_letters.partitions)
-rules: Final = EtlRules(
-    epoch=app.settings.epoch, partitions=app.settings.partitions, join=app.settings.join,
-    dedup_window_ms=app.settings.dedup_window_ms, message_bytes=app.settings.max_message_bytes - KAFKA_OVERHEAD_BYTES,
-    dead_letters=DeadLetterLimit(app.settings.dead_letter_share, app.settings.dead_letter_least),
-)  # fmt: skip
+rules: Final = etl_rules(app.settings)
 state: Final = PartitionState(app, rows)
 articles: Final = Dimension(app, topics.articles)
 campaigns: Final = Dimension(app, topics.campaigns)

@@ -1,7 +1,7 @@
 """The work of an owner of an ETL partition from assignment to revoke, under Faust or in a simulation."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -9,13 +9,28 @@ from agents.etl.partition import EtlPartition, StepState
 from app.clock import Clock
 from app.core.enrich.enrich import Enricher
 from app.core.etl.step import PartitionEtl
+from app.core.formats.dead_letter import DeadLetterLimit
 from app.core.formats.decoding import placed
 from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import TopicRecreated
+from app.settings import Settings
 from app.shell.inbox import Inbox
 
 log = structlog.get_logger(__name__)
+
+
+KAFKA_OVERHEAD_BYTES: Final = 4096
+"""Bytes of a record batch with one message, without the message."""
+
+
+def etl_rules(settings: Settings) -> EtlRules:
+    """The rules of the ETL by `settings`."""
+    return EtlRules(
+        epoch=settings.epoch, partitions=settings.partitions, join=settings.join, dedup_window_ms=settings.dedup_window_ms,
+        message_bytes=settings.max_message_bytes - KAFKA_OVERHEAD_BYTES,
+        dead_letters=DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_least),
+    )  # fmt: skip
 
 
 class OwnedState(StepState, Protocol):

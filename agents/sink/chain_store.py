@@ -20,6 +20,7 @@ from app.adapters.ports import ObjectInfo, ObjectStore, PutResult
 from app.core.backoff import Backoff
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import TransactionRecord
+from app.core.repair.replacements import Replacements
 from app.core.sink.chain import (
     SWEEP_AGE_MS,
     ChainId,
@@ -37,6 +38,7 @@ from app.core.sink.chain import (
     staged_by,
 )
 from app.errors import ChainBroken, NewerFormat, ObjectMissing, OutcomeUnknown, ServiceUnavailable
+from app.shell.repairs import read_replacements
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +97,17 @@ class ChainStore:
         numbers = await self._insist(lambda: self._numbers(known, None))
         number = numbers[-1] if numbers else known
         return await self.read(number) if number else None
+
+    async def replacements(self) -> Replacements:
+        """The replacements of the partition's damaged steps.
+
+        Raises:
+            StepMessageInvalid: one of them is no step.
+        """
+        epoch, partition = self.chain_id
+        return (await self._insist(lambda: read_replacements(self.objects, epoch, {partition}))).get(
+            partition, Replacements()
+        )
 
     async def read(self, number: int) -> TransactionRecord | None:
         """The record of `number`, or None if there is none yet.

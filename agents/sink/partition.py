@@ -19,6 +19,7 @@ from app.clock import Clock
 from app.core.formats import object_keys
 from app.core.formats.decoding import placed
 from app.core.formats.transaction_record import TransactionRecord
+from app.core.repair.replacements import Replacements
 from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.core.sink.open_transaction import CommitRules, OpenTransaction, Reception, encode_outputs, record_of
 from app.errors import NewerFormat
@@ -88,6 +89,7 @@ class SinkPartition:
         self._chain = ChainStore(ports.objects, chain_id, ports.sleep)
         self._ports = ports
         self._clock = ports.clock
+        self._replaced = Replacements()
         self._end = ChainEnd()
         self._open = self._collect_behind(self._end)
         self._log = log.bind(epoch=chain_id.epoch, partition=chain_id.partition)
@@ -108,7 +110,7 @@ class SinkPartition:
         return self._open.next_offset > self._end.next_offset
 
     async def open(self) -> int:
-        """Find the chain's end, roll it forward, and go on behind it (rules S3, S5).
+        """Read the replaced steps (rule E2), find the chain's end, roll it forward, and go on behind it (rules S3, S5).
 
         Returns: the offset to read from. It may lie before the chain's end: the last accepted message is read again, if the
         log still has it, to compare its digest.
@@ -118,7 +120,9 @@ class SinkPartition:
             TopicRecreated: the chain covers messages that the log never had.
             ChainBroken: the chain contradicts itself.
             NewerFormat: a newer sink committed its end.
+            StepMessageInvalid: the replacement of a damaged step is no step.
         """
+        self._replaced = await self._chain.replacements()
         return await self._go_on_behind(await self._chain.find_end())
 
     def take(self, offset: int, message: bytes | None) -> Reception:
@@ -194,7 +198,7 @@ class SinkPartition:
         if end.number:
             NUMBER.labels(self.chain_id.partition).set(end.number)
             STREAM_TIME.labels(self.chain_id.partition).set(end.stream_time_ms / 1000)
-        return OpenTransaction(self.chain_id, end, self._clock.monotonic_s())
+        return OpenTransaction(self.chain_id, end, self._clock.monotonic_s(), self._replaced)
 
     def _count(self, record: TransactionRecord) -> None:
         rows = sum(out.rows for out in record.outputs)

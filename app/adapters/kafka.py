@@ -20,7 +20,7 @@ from aiokafka.errors import (
 
 from app.adapters import kafka_clients
 from app.adapters.kafka_clients import REQUEST_TIMEOUT_S
-from app.adapters.ports import Logs
+from app.adapters.ports import LoggedMessage, Logs
 from app.errors import ConfigurationError, ServiceUnavailable, WrongPartitionCount
 from app.settings import Settings
 from app.topics import TopicSpec, topics_of
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 START_PATIENCE_S: Final = 30.0
 """How long a starting process waits for the brokers, and for its topics to have leaders."""
+SCANNED_AT_ONCE: Final = 1000
+"""Messages that a scan takes at most before it gives way to other calls."""
 _TOPIC_EXISTS: Final = 36
 _EPOCH_OF: Final = re.compile(r"(?:blocks|rows)-e(\d+)")
 
@@ -242,6 +244,27 @@ class LogReader:
             except (KafkaError, TimeoutError) as exc:
                 raise ServiceUnavailable(f"{topic}[{partition}] cannot be read at {offset}: {exc!r}") from exc
         return (message.value or b"") if message.offset == offset else None
+
+    async def scan(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[LoggedMessage]:
+        """The messages with first <= offset < end that the log has, in order. Several scans may go on side by side."""
+        tp, at = TopicPartition(topic, partition), first
+        while at < end:
+            async with self._lock:
+                try:
+                    self._consumer.assign([tp])
+                    self._consumer.seek(tp, at)
+                    found = await self._consumer.getmany(
+                        tp, timeout_ms=REQUEST_TIMEOUT_S * 1000, max_records=SCANNED_AT_ONCE
+                    )
+                except KafkaError as exc:
+                    raise ServiceUnavailable(f"{topic}[{partition}] cannot be read at {at}: {exc!r}") from exc
+            messages = found.get(tp, [])
+            if not messages:
+                raise ServiceUnavailable(f"{topic}[{partition}] cannot be read at {at}: no answer in {REQUEST_TIMEOUT_S} s")
+            for message in messages:
+                if message.offset < end:
+                    yield LoggedMessage(message.offset, message.timestamp, message.value or b"", message.key)
+            at = messages[-1].offset + 1
 
     async def _bounds(self, ask: Any, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         wanted = [TopicPartition(topic, partition) for partition in partitions]

@@ -143,6 +143,27 @@ class BlockStream(Protocol):
         """The next records. Raises IteratorExpired, ServiceUnavailable (throttling included)."""
 
 
+class LoggedMessage(msgspec.Struct, frozen=True):
+    """A message of a log."""
+
+    offset: int
+    timestamp_ms: int
+    """The broker's append time, milliseconds since the epoch."""
+    value: bytes
+    """b"" for a null."""
+    key: bytes | None = None
+
+
+class LogScan(Protocol):
+    """Kafka's logs, read from one offset to another. Every call raises ServiceUnavailable if the brokers do not answer."""
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The earliest offset that a partition still has, and one more than its last."""
+
+    def scan(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[LoggedMessage]:
+        """The messages with first <= offset < end that the log has, in order. Several scans may go on side by side."""
+
+
 class Logs(Protocol):
     """Kafka's logs, asked without a consumer group. Every call raises ServiceUnavailable while the brokers do not answer."""
 

@@ -17,6 +17,7 @@ from app.clock import SystemClock
 from app.core.formats import object_keys
 from app.core.formats.step_message import StepLog, decode_step
 from app.core.formats.transaction_record import TransactionRecord
+from app.core.repair.replacements import Replacements
 from app.core.sink.accept_gap import Acceptance, Resumption, ResumptionSearch, bridge_record
 from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.errors import ChainBroken, InstreamError, StepMessageInvalid
@@ -104,9 +105,12 @@ async def bridge(
     if last is not None:  # number n + 1 is not committed before n is ready (rule S3)
         await chain.clear((await chain.finish(last)).deletes)
     end = chain_end_after(last)
+    replaced = await chain.replacements()
+    if next(replaced.between(end.accepted.offset, end.last_offset), None) is not None:
+        raise ChainBroken(f"`instream repair-log` has replaced a step behind transaction {end.number}: start the sink")
     first, ends = await logs.first_offsets(topic, [partition]), await logs.end_offsets(topic, [partition])
     log = StepLog(topic, partition, settings.epoch)
-    found = await _search(logs, log, end, LogBounds(first[partition], ends[partition]))
+    found = await _search(logs, log, end, LogBounds(first[partition], ends[partition]), replaced)
     if isinstance(found, Undecided):
         return found
     now_ms = SystemClock().now_ms()
@@ -118,7 +122,9 @@ async def bridge(
     return record
 
 
-async def _search(logs: LogReader, log: StepLog, end: ChainEnd, bounds: LogBounds) -> Resumption | Undecided:
+async def _search(
+    logs: LogReader, log: StepLog, end: ChainEnd, bounds: LogBounds, replaced: Replacements
+) -> Resumption | Undecided:
     search = ResumptionSearch(end)
     start = max(end.next_offset, bounds.earliest)
     looked_at = 0
@@ -128,7 +134,7 @@ async def _search(logs: LogReader, log: StepLog, end: ChainEnd, bounds: LogBound
             raise ChainBroken(f"offset {offset} of {log} is gone while it is looked for: try again")
         looked_at += 1
         try:
-            step = decode_step(message, log)
+            step = decode_step(replaced.at(offset, message), log)
         except StepMessageInvalid:
             continue  # no reader takes it (rule E2)
         if (found := search.offer(offset, step)) is not None:

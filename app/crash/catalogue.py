@@ -52,6 +52,8 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "etl": (
         *_WORKER,
+        "s3.list.repairs",
+        "s3.get.repairs",  # a damaged step of `rows` was replaced
         "logs.first_offsets",
         "logs.end_offsets",
         "logs.message_at",
@@ -73,6 +75,8 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "sink": (
         *_WORKER,
+        "s3.list.repairs",
+        "s3.get.repairs",  # a damaged step of `rows` was replaced
         "s3.list.transactions",
         "s3.get.transactions",
         "s3.list.jobdata",  # the daily sweep

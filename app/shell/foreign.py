@@ -17,5 +17,6 @@ def note_foreign(topic: str, partition: int, offset: int, reason: str) -> None:
     FOREIGN.labels(topic).inc()
     log.error(
         "foreign message passed over", topic=topic, partition=partition, offset=offset, reason=reason, alarm=True,
-        remedy="find the program that writes to this topic, and take its right to write away",
+        remedy="find the program that writes to this topic, and take its right to write away; if a reader of rows "
+        "stops on a gap behind it, it was a step: `instream repair-log`",
     )  # fmt: skip

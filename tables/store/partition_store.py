@@ -186,7 +186,7 @@ class PartitionStore:
         if verdict is StepVerdict.GAP:
             raise StepGap(
                 f"rows[{step.partition}] offset {offset} is step {step.number}, this store is at "
-                f"{self.position.accepted.number}"
+                f"{self.position.accepted.number}: if a step between them is damaged, `instream repair-log` replaces it"
             )
         if verdict is StepVerdict.ACCEPT:
             with placed(f"{self._log_name}@{offset}"):

@@ -7,6 +7,7 @@ import structlog
 from app.adapters.ports import Logs, ObjectStore
 from app.core.formats.object_keys import chain_prefix
 from app.core.formats.step_message import digest_of
+from app.core.repair.replacements import Replacements
 from app.core.sink.chain import ChainId
 from app.errors import DigestMismatch, StoreLost, TopicRecreated
 from app.topics import Topics
@@ -25,14 +26,17 @@ class StoreCheck(NamedTuple):
     group: str
     """The ETL's consumer group."""
 
-    async def is_stale(self, db: PartitionStore, partition: int, first: int, end: int) -> bool:
-        """Whether the store must be wiped because the log has lost the messages behind it.
+    async def is_stale(
+        self, db: PartitionStore, partition: int, first: int, end: int, replaced: Replacements | None = None
+    ) -> bool:
+        """Whether the store must be wiped: the log has lost the messages behind it, or its last step was replaced.
 
         Args:
             db: The partition's store.
             partition: Its number.
             first: The earliest offset that `rows` still has.
             end: One more than the last offset of `rows`.
+            replaced: The replacements of the partition's damaged steps.
 
         Raises:
             StoreLost: there was a history, and neither the store nor the log has it.
@@ -53,10 +57,18 @@ class StoreCheck(NamedTuple):
             log.warning("stale store is wiped", partition=partition, persisted=db.rows_offset, first=first)
             return True
         accepted, digest = db.position.accepted, db.position.digest
+        if replaced is not None and (message := replaced.at(accepted.offset, None)) is not None:
+            if digest_of(message) == digest:
+                return False
+            log.warning("store ends in a step that was replaced, it is wiped", partition=partition, offset=accepted.offset)
+            return True
         if first <= accepted.offset:
             message = await self.logs.message_at(rows, partition, accepted.offset)
             if message is not None and digest_of(message) != digest:
-                raise DigestMismatch(f"{where} has another message at {accepted.offset} than the store was built from")
+                raise DigestMismatch(
+                    f"{where} has another message at {accepted.offset} than the store was built from; if the message is "
+                    "damaged, `instream repair-log` replaces it"
+                )
         return False
 
     async def _verify_first_start(self, partition: int) -> None:

@@ -20,6 +20,30 @@ LINES = ("tests/property/test_step_equals_oracle.py", "tests/unit/etl/test_ledge
 
 MUTANTS = (
     Mutant(
+        "recovery reads the damaged step although it is replaced",
+        "E2",
+        "tables/partition_state.py",
+        "db.follow(message if replaced is None else replaced.at(offset, message), offset)",
+        "db.follow(message, offset)",
+        ("tests/agents/etl/test_state_repairs.py",),
+    ),
+    Mutant(
+        "a damaged step is replaced without a proof",
+        "E2",
+        "agents/etl/log_repair.py",
+        "            prove(self._core, step, sources, self._accepted)\n",
+        "",
+        ("tests/agents/etl/test_log_repair.py",),
+    ),
+    Mutant(
+        "a step of a zombie counts in the place of the damaged one",
+        "E2",
+        "agents/etl/log_repair.py",
+        "                raise _NamedLater(step.predecessor)\n",
+        "                pass\n",
+        ("tests/property/test_log_repair.py",),
+    ),
+    Mutant(
         "acknowledged before the step is stored",
         "E3",
         "agents/etl/partition.py",

@@ -8,7 +8,25 @@ CHAIN = (
 )  # fmt: skip
 AGENT = ("tests/agents/sink/test_sink_agent.py",)
 
+REPAIRS = ("tests/agents/sink/test_sink_repairs.py",)
+
 MUTANTS = (
+    Mutant(
+        "the sink takes the damaged step although it is replaced",
+        "E2",
+        "app/core/sink/open_transaction.py",
+        "        message = self._replaced.at(offset, message)\n",
+        "",
+        REPAIRS,
+    ),
+    Mutant(
+        "a replaced step that the chain passed over is lost",
+        "E2",
+        "app/core/sink/open_transaction.py",
+        "        self._take_passed_over(opened_at_s)\n",
+        "",
+        REPAIRS,
+    ),
     Mutant(
         "the step-number rule is left out in the sink",
         "E2",
@@ -134,8 +152,8 @@ MUTANTS = (
         "the last step is not compared with the chain's",
         "S5",
         "app/core/sink/open_transaction.py",
-        'if offset == self.end.accepted.offset and self.end.digest not in ("", digest_of(message or b"").hex()):',
-        'if offset == self.end.accepted.offset and self.end.digest == "x":',
+        'if offset != self.end.accepted.offset or self.end.digest in {"", digest_of(message or b"").hex()}:',
+        "if offset >= 0:",
         (*CHAIN, "tests/agents/sink/test_sink_agent.py"),
     ),
     Mutant(

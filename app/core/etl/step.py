@@ -42,6 +42,8 @@ from app.errors import IllegalMove, SourceGap
 
 __all__ = ["EtlRules", "PartitionEtl", "SourceMessage", "StepDecision"]
 
+GAP_DECLARED: Final = "gap declared: "
+"""The start of the alarm of a step that gives source messages up."""
 OVERHEAD_BYTES: Final = 64 * 1024
 """Room in a step message for everything but rows and changes: meta, names, the ledger."""
 
@@ -120,6 +122,11 @@ class PartitionEtl:
         order = self._window.order
         return bool(order) and order[0].due_ms < self._meta.stream_time_ms
 
+    def holds_open(self, first: int, last: int) -> bool:
+        """Whether events of a step whose first block is one of the source messages `first` to `last` wait in the window."""
+        kept = (self._window.first_events, self._window.second_events)
+        return any(first <= frame.number <= last for frames in kept for frame in frames.values())
+
     def take(self, waiting: Sequence[SourceMessage]) -> int:
         """How many of `waiting`, the messages behind the applied ones, the next step takes.
 
@@ -171,7 +178,7 @@ class PartitionEtl:
             epoch=self._rules.epoch, partition=self._partition, number=number, predecessor=predecessor,
             source_first=self._applied + 1, source_last=first_available - 1, stream_time_ms=closed_ms,
             meta=encode_meta(meta), rows={}, row_counts={}, ledger=[], replays=[], changes=[],
-            alarms=[f"gap declared: {lost}"],
+            alarms=[GAP_DECLARED + lost],
         )  # fmt: skip
         return StepDecision(message, pressing=True, more=self.leftover)
 

@@ -6,6 +6,7 @@
     data/<output>/dt=YYYY-MM-DD/hour=HH/<txn_id>.<ext>                     committed files of every output
     manifests/dt=YYYY-MM-DD/hour=HH/<txn_id>/<output>.manifest, ready.json COPY manifests; ready.json is the last word
     loads/<load_id>/<output>.manifest                                      merged manifests of one warehouse load
+    repairs/<epoch>/<partition, 6 digits>/<offset, 12 digits>.step         steps that replace damaged ones of topic rows
 
 dt and hour are UTC: of the batch's id for raw, of the commit for the rest.
 """
@@ -17,7 +18,9 @@ from typing import Final
 from app.core.formats.flows import BY_NAME
 
 NUMBER_DIGITS: Final = 12
+PARTITION_DIGITS: Final = 6
 _TXN_ID: Final = re.compile(r"\d+-\d+-\d+-[0-9a-f]+")
+_REPAIR: Final = re.compile(rf"repairs/(\d+)/(\d{{{PARTITION_DIGITS}}})/(\d{{{NUMBER_DIGITS}}})\.step")
 
 
 def hour_path(moment_ms: int) -> str:
@@ -73,6 +76,22 @@ def ready_key(txn: str, committed_at_ms: int) -> str:
 def load_manifest_key(load_id: str, output: str, version: int = 1) -> str:
     """The merged manifest of one output in one warehouse load, of files whose columns are of one version."""
     return f"loads/{load_id}/{output}.manifest" if version == 1 else f"loads/{load_id}/{output}.v{version}.manifest"
+
+
+def repairs_prefix(epoch: int, partition: int | None = None) -> str:
+    """The prefix of the steps that replace damaged ones: of one partition, or of all; keys sort by partition and offset."""
+    return f"repairs/{epoch}/" if partition is None else f"repairs/{epoch}/{partition:0{PARTITION_DIGITS}d}/"
+
+
+def repair_key(epoch: int, partition: int, offset: int) -> str:
+    """The step that replaces the message at `offset` of a partition of `rows`."""
+    return f"{repairs_prefix(epoch, partition)}{offset:0{NUMBER_DIGITS}d}.step"
+
+
+def repair_place(key: str) -> tuple[int, int, int] | None:
+    """(epoch, partition, offset) of a repair's key; None if it is no such key."""
+    found = _REPAIR.fullmatch(key)
+    return None if found is None else (int(found[1]), int(found[2]), int(found[3]))
 
 
 def is_txn_id(text: str) -> bool:

@@ -21,6 +21,7 @@ from app.core.formats.flows import BY_NAME, DEAD_LETTERS, LEDGER, OUTPUTS, REPLA
 from app.core.formats.step_history import StepVerdict
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay, StepLog, StepMessage, decode_step, digest_of
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
+from app.core.repair.replacements import Replacements
 from app.core.sink.chain import ChainEnd, ChainId
 from app.errors import ChainGap, DigestMismatch, StepMessageInvalid
 
@@ -55,9 +56,10 @@ class Reception(Enum):
 class OpenTransaction:
     """Messages of one partition, in order, that no transaction answers for yet. Losing it does no harm: the log has them."""
 
-    def __init__(self, chain_id: ChainId, end: ChainEnd, opened_at_s: float) -> None:
+    def __init__(self, chain_id: ChainId, end: ChainEnd, opened_at_s: float, replaced: Replacements | None = None) -> None:
         self.chain_id = chain_id
         self._log = StepLog("rows", chain_id.partition, chain_id.epoch)
+        self._replaced = replaced or Replacements()
         self.foreign = ""
         """Why the last foreign message is none of ours."""
         self.end = end
@@ -72,6 +74,7 @@ class OpenTransaction:
         self.ledger: list[LedgerEntry] = []
         self.replays: list[Replay] = []
         self.dead_letters: list[DeadLetter] = []
+        self._take_passed_over(opened_at_s)
 
     @property
     def next_offset(self) -> int:
@@ -86,6 +89,7 @@ class OpenTransaction:
             DigestMismatch: the chain's last step has another content in the log (rule S5).
             ChainGap: its number is beyond the next: messages that count are missing, although no offset is (rule E2).
         """
+        message = self._replaced.at(offset, message)
         if offset < self.next_offset:
             self._compare(offset, message)
             return Reception.PAST
@@ -99,7 +103,10 @@ class OpenTransaction:
             return Reception.FOREIGN
         verdict = self.accepted.judge(step.number, step.predecessor)
         if verdict is StepVerdict.GAP:
-            raise ChainGap(f"offset {offset} holds step {step.number}, behind step {self.accepted.number} nothing counts")
+            raise ChainGap(
+                f"offset {offset} holds step {step.number}, behind step {self.accepted.number} nothing counts; "
+                "`instream repair-log` looks for a damaged step between them"
+            )
         if verdict is StepVerdict.ACCEPT:
             refuse_unknown_rows(step.rows)
         elif verdict is not StepVerdict.IGNORE:
@@ -108,14 +115,31 @@ class OpenTransaction:
         self.held_bytes += len(message)
         if verdict is StepVerdict.IGNORE:
             return Reception.IGNORED
+        self._accept(step, message, offset, now_s)
+        return Reception.COUNTED
+
+    def _take_passed_over(self, now_s: float) -> None:
+        """Take the replacements of damaged steps that the chain has passed over as foreign messages.
+
+        The chain answers for their offsets, and no transaction has their rows.
+        """
+        for offset, message in self._replaced.between(self.accepted.offset, self.last_offset):
+            step = decode_step(message, self._log)
+            if self.accepted.judge(step.number, step.predecessor) is StepVerdict.ACCEPT:
+                refuse_unknown_rows(step.rows)
+                self.held_bytes += len(message)
+                self._accept(step, message, offset, now_s)
+
+    def _accept(self, step: StepMessage, message: bytes, offset: int, now_s: float) -> None:
         self.accepted = self.accepted.advance(offset)
         self.digest = digest_of(message).hex()
         self.stream_time_ms = step.stream_time_ms
         self._collect(step, now_s)
-        return Reception.COUNTED
 
     def due(self, now_s: float, rules: CommitRules) -> bool:
-        """Whether to commit now (rules S1, S5)."""
+        """Whether to commit now (rules S1, S5). A transaction answers for one message of the log at least."""
+        if self.last_offset == self.end.last_offset:
+            return False
         if self.held_bytes >= rules.bytes:
             return True
         if self.emitting_since_s is not None:
@@ -123,8 +147,13 @@ class OpenTransaction:
         return self.stream_time_ms > self.end.stream_time_ms and now_s - self.opened_at_s >= rules.idle_s
 
     def _compare(self, offset: int, message: bytes | None) -> None:
-        if offset == self.end.accepted.offset and self.end.digest not in ("", digest_of(message or b"").hex()):
-            raise DigestMismatch(f"offset {offset} is not the step that transaction {self.end.number} was made from")
+        if offset != self.end.accepted.offset or self.end.digest in {"", digest_of(message or b"").hex()}:
+            return
+        if not self._replaced.ends_run(offset):
+            raise DigestMismatch(
+                f"offset {offset} is not the step that transaction {self.end.number} was made from; if the message is "
+                "damaged, `instream repair-log` replaces it"
+            )
 
     def _collect(self, step: StepMessage, now_s: float) -> None:
         if step.emits and self.emitting_since_s is None:

@@ -1,10 +1,11 @@
 """Kafka in memory: logs with the broker's times, offsets that groups acknowledged, and owners of partitions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from app.adapters.ports import LoggedMessage
 from app.clock import Clock, SystemClock
 from app.testing.memory.hooks import Hooked
 
@@ -52,6 +53,15 @@ class MemoryLogs(Hooked):
     def trim(self, topic: str, partition: int, first: int) -> None:
         """Delete everything before `first`, as retention does."""
         self.trimmed[topic, partition] = max(first, self.trimmed.get((topic, partition), 0))
+
+    # --- LogScan
+
+    async def scan(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[LoggedMessage]:
+        """The messages with first <= offset < end that the log has, in order."""
+        await self._enter("scan", topic)
+        for message in self.read(topic, partition, first, end - first):
+            yield LoggedMessage(message.offset, message.append_ms, message.value)
+        await self._leave("scan", topic)
 
     # --- Logs
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,9 +28,10 @@ from app.clock import SystemClock
 from app.core.events.parse import parse_line
 from app.core.formats.batch import new_batch_id, seal
 from app.core.formats.flows import LEDGER
-from app.core.formats.object_keys import record_key
+from app.core.formats.object_keys import record_key, repair_key
+from app.core.formats.step_message import StepLog, decode_step
 from app.core.sink.chain import ChainId, decode_record
-from app.errors import ObjectMissing
+from app.errors import ObjectMissing, StepMessageInvalid
 from app.settings import Settings
 from app.shell.ports import Ports
 from app.topics import topics_of
@@ -37,6 +39,7 @@ from app.topics import topics_of
 ORPHAN_AGE_MS: Final = 60_000
 """Past the audit's grace and all bounds of the join."""
 ORPHAN_LINES: Final = 40
+RECENT_MESSAGES: Final = 3
 KEPT_MESSAGES: Final = 4
 """The rest of each partition of `rows`: messages that name others, and messages that the sink has not committed yet."""
 KEPT_SHARDS: Final = 2
@@ -87,6 +90,21 @@ async def put_cut_short(settings: Settings, blocks: Sequence[bytes]) -> None:
         await stream.put([block[:-CUT_BYTES] for block in blocks])
     finally:
         await stream.close()
+
+
+async def replace_steps(settings: Settings) -> None:
+    """Store the last steps of each partition of `rows` as their own replacements: every reader gets them, no row changes."""
+    topic, store = topics_of(settings).rows.name, S3ObjectStore(settings)
+    try:
+        async with LogReader(settings) as logs:
+            for partition, end in (await logs.end_offsets(topic, range(settings.partitions))).items():
+                for offset in range(max(0, end - RECENT_MESSAGES), end):  # not all are steps: another program writes, too
+                    message = await logs.message_at(topic, partition, offset)
+                    with suppress(StepMessageInvalid):
+                        decode_step(message, StepLog(topic, partition, settings.epoch))
+                        await store.put_if_absent(repair_key(settings.epoch, partition, offset), message or b"")
+    finally:
+        await store.close()
 
 
 def reshard(settings: Settings) -> str:

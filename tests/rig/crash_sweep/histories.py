@@ -19,6 +19,7 @@ class Event(Enum):
     FIRST_START = "the stack is new: the point is armed before it starts"
     REPLAY = "a batch is put to Kinesis once more"
     BAD_FILE = "a file of a transaction that is not loaded yet is spoilt, and mended afterwards"
+    REPAIRED = "steps of the log have replacements in S3, equal to them, and then the worker is told to stop"
     LOST_READY = "ready.json of a transaction that is not loaded yet is deleted; a later transaction exists"
     FOREIGN = "another program writes to topic audit, which has no messages of ours"
     SHORT_MEMORY = "the stack has a dedup window of seconds, so that what is remembered expires"
@@ -40,6 +41,7 @@ _FORGETFUL: Final = History((Event.SHORT_MEMORY,))
 _SPLIT: Final = History((Event.RESHARD,))
 _ORPHAN: Final = History((Event.ORPHAN,))
 _UNREADABLE: Final = History((Event.UNREADABLE,))
+_REPAIRED: Final = History((Event.REPAIRED,))
 _LOST_READY: Final = History((Event.LOST_READY,))
 _BEHIND: Final = History(companions=("etl.kafka.send.rows.after",))
 """The ETL dies when its step is in the log and not in its store."""
@@ -57,6 +59,8 @@ _HISTORIES: Final = {
     "bridge.kafka.send.finished": _SPLIT,
     "etl.kafka.earliest": _START,
     "etl.kafka.highwaters": _START,
+    "etl.s3.list.repairs": _START,
+    "etl.s3.get.repairs": _REPAIRED,
     "etl.logs.first_offsets": _START,
     "etl.logs.message_at": History((Event.STOPPED,)),  # a store that was flushed is compared with the log
     "etl.logs.bounds": _START,
@@ -69,6 +73,8 @@ _HISTORIES: Final = {
     "etl.rocksdb.wipe": _STALE,
     "etl.rocksdb.create": _FORGETFUL,
     "etl.rocksdb.drop": _FORGETFUL,
+    "sink.s3.list.repairs": _START,
+    "sink.s3.get.repairs": _REPAIRED,
     "sink.s3.list.transactions": _START,
     "sink.s3.get.transactions": _START,
     "sink.s3.list.jobdata": _START,

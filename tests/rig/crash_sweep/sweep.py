@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from app.local.stack.probe import answers_ok, await_true
 from app.local.stack.stack_file import Stack, read_stack
 from app.local.traffic.compare import Comparison, compare
 from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
-from app.settings import read_settings
+from app.settings import Settings, read_settings
 from tests.rig.crash_sweep.events import (
     copy_store,
     leave_orphan,
@@ -28,6 +29,7 @@ from tests.rig.crash_sweep.events import (
     make_stale,
     mend_file,
     put_foreign,
+    replace_steps,
     replay_one,
     reshard,
     spoil_file,
@@ -66,6 +68,11 @@ READY_TIMEOUT_S: Final = HANGS_S
 SETTLE_TIMEOUT_S: Final = HANGS_S
 POLL_S: Final = 0.1
 FOREVER: Final = 1_000_000
+
+
+async def _leave_one(settings: Settings, *, cut_short: bool) -> None:
+    """Leave an orphan whose events have ids of their own."""
+    await leave_orphan(settings, f"orphan{secrets.token_hex(4)}", cut_short=cut_short)
 
 
 class Sweep:
@@ -177,12 +184,11 @@ class Sweep:
             match event:
                 case Event.STOPPED:
                     os.kill(self.stack.running_pid(point.role), signal.SIGTERM)
-                case Event.ORPHAN:
-                    await self._until_died(armed, lambda: leave_orphan(settings, f"orphan{secrets.token_hex(4)}"))
-                case Event.UNREADABLE:
-                    await self._until_died(
-                        armed, lambda: leave_orphan(settings, f"cut{secrets.token_hex(4)}", cut_short=True)
-                    )
+                case Event.REPAIRED:
+                    await replace_steps(settings)
+                    os.kill(self.stack.running_pid(point.role), signal.SIGTERM)
+                case Event.ORPHAN | Event.UNREADABLE:
+                    await self._until_died(armed, partial(_leave_one, settings, cut_short=event is Event.UNREADABLE))
                 case Event.REPLAY:
                     await self._until_died(armed, lambda: replay_one(settings))
                 case Event.BAD_FILE:

@@ -23,7 +23,7 @@ from app.progress import Bar, ProgressLines
 from app.settings import Settings
 from app.testing.memory import MemoryObjectStore, MemoryRegistry
 
-COMMANDS = ("up", "down", "status", "wait", "load", "audit", "init", "demo")
+COMMANDS = ("up", "down", "status", "wait", "load", "audit", "init", "demo", "repair-log")
 
 
 @pytest.fixture(autouse=True)

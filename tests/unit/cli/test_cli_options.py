@@ -144,6 +144,7 @@ def test_a_number_out_of_bounds_is_refused_in_one_line(option: Numeric, refused:
             ["sink", "accept-gap", "--partition", "40", "--reason", "x"],
             "Invalid value for --partition: there are partitions 0 to 31",
         ),
+        (["repair-log", "--partition", "40"], "Invalid value for --partition: there are partitions 0 to 31"),
         (["bench", ""], "Invalid value: '' is no stage; there are etl-core, "),
         (["bench", "fly"], "Invalid value: fly is no stage; there are etl-core, "),
         (["fly"], "No such command 'fly'."),
@@ -187,5 +188,6 @@ def test_numbers_within_their_bounds_are_taken_as_they_are_written() -> None:
 
 
 def test_partitions_of_a_command_are_those_of_the_settings() -> None:
-    (partition,) = [option.declared for option in OPTIONS if option.name == "--partition"]
-    assert (partition.min, partition.max) == (0, MOST_PARTITIONS - 1)
+    declared = {option.command: option.declared for option in OPTIONS if option.name == "--partition"}
+    assert declared.keys() == {"sink accept-gap", "repair-log"}
+    assert {(option.min, option.max) for option in declared.values()} == {(0, MOST_PARTITIONS - 1)}

@@ -1,0 +1,1 @@
+"""Decides about damaged steps of topic `rows`: which messages are damaged, and what replaces them (rule E2)."""
