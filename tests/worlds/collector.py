@@ -102,7 +102,7 @@ class CollectorWorld:
         return len(batcher._open.lines) if batcher and batcher._open else 0
 
     async def call(self, method: str, path: str, data: Any = None, headers: Any = NDJSON) -> Answer:
-        options = {"skip_auto_headers": ["Content-Type"]}
+        options: Any = {"skip_auto_headers": ["Content-Type"]}
         async with self.session.request(method, self.url + path, data=data, headers=headers, **options) as answer:
             text = await answer.text()
             return Answer(answer.status, json.loads(text) if text else {}, answer.headers)

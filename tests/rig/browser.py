@@ -1,21 +1,23 @@
-"""Events of a real page of another origin: every way to send, with and without credentials.
+"""`python -m tests.rig.browser`: a page of another origin sends events in every way, from headless Chromium.
 
 A browser is no dependency of this project. The exact headers that the Fetch standard asks for are tested without one, in
-`test_collector_answers.py`; this test shows on a machine with Chromium that they are enough.
+`tests/agents/collector/test_collector_answers.py`; this command shows on a machine with Chromium that they are enough.
+Exit codes: 0 every event arrived and the page read every answer, 1 one did not, 2 there is no Chromium.
 """
 
 import asyncio
 import json
 import shutil
+import sys
+import tempfile
+from pathlib import Path
 
-import pytest
 from aiohttp import web
 
 from tests.builders.events import event
 from tests.worlds.collector import CollectorWorld
 from tests.worlds.waiting import PAUSE_S, until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FETCHES = [
     (f"fetch-{credentials}-{kind.split('/')[1]}-{'keepalive' if keepalive else 'plain'}", credentials, kind, keepalive)
     for credentials in ("omit", "include")
@@ -36,9 +38,18 @@ for (const [id, credentials, type, keepalive] of FETCHES_HERE)
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-async def test_a_page_of_another_origin_can_send_in_every_way(tmp_path):
-    assert CHROMIUM is not None
+async def play(chromium: str, folder: Path) -> int:
+    """Let a page send, and compare what the collector has stored.
+
+    Args:
+        chromium: the browser.
+        folder: for its profile and log.
+
+    Returns: the number of events that arrived.
+
+    Raises:
+        AssertionError: an event or an answer is missing.
+    """
     told: dict[str, str] = {}
 
     async def show(_: web.Request) -> web.Response:
@@ -59,14 +70,14 @@ async def test_a_page_of_another_origin_can_send_in_every_way(tmp_path):
         await web.TCPSite(runner, "localhost", 0).start()
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0"]
         address = f"http://localhost:{runner.addresses[0][1]}/"
-        with (tmp_path / "log").open("wb") as log:
+        with (folder / "log").open("wb") as log:
             browser = await asyncio.create_subprocess_exec(
-                CHROMIUM, *options, f"--user-data-dir={tmp_path}/profile", address, stdout=log, stderr=log
+                chromium, *options, f"--user-data-dir={folder}/profile", address, stdout=log, stderr=log
             )
         expected = {"beacon-text", "beacon-blob-text", "beacon-blob-json", *(name for name, *_ in FETCHES)}
 
         async def is_all_there() -> bool:
-            assert browser.returncode is None, (tmp_path / "log").read_text()
+            assert browser.returncode is None, (folder / "log").read_text()
             return {line.get("event_id") for line in await world.stored_lines()} == expected and len(told) == len(FETCHES)
 
         try:
@@ -77,3 +88,24 @@ async def test_a_page_of_another_origin_can_send_in_every_way(tmp_path):
                 browser.terminate()
             await browser.wait()
             await runner.cleanup()
+    return len(expected)
+
+
+def main() -> int:
+    """Find a browser and play."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        print("there is no Chromium on this machine: apt-get install chromium", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="instream-browser-", ignore_cleanup_errors=True) as folder:
+        try:
+            count = asyncio.run(play(chromium, Path(folder)))
+        except AssertionError as exc:
+            print(f"not every event arrived: {exc}", file=sys.stderr)
+            return 1
+    print(f"{count} events of a page of another origin arrived, and the page read every answer")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
