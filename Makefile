@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts upgrade-drill lint lists bench up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts hostile browser upgrade-drill lint lists bench up down clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,12 @@ chaos: setup  ## strike a stack under load with faults of every kind, then check
 
 restarts: setup  ## kill the collector while clients post, and show how long they wait for the next one (KILLS=5)
 	@$(BIN)/python -m tests.rig.restarts --kills $(or $(KILLS),5)
+
+hostile: setup  ## play hostile and clumsy clients against a collector; show each bound with what was measured (ONLY=large_heads)
+	@$(BIN)/python -m tests.rig.hostile $(if $(ONLY),--only $(ONLY))
+
+browser: setup  ## let a page of another origin send events in every way, from headless Chromium (which must be there)
+	@$(BIN)/python -m tests.rig.browser
 
 upgrade-drill: setup  ## a stack under load goes to its next version and back, role by role; every row is checked (FROM=rev IDENTICAL=1)
 	@$(BIN)/python -m tests.rig.upgrade --rate $(or $(RATE),100) $(if $(FROM),--from $(FROM)) $(if $(IDENTICAL),--identical)

@@ -160,7 +160,16 @@ class RepairRefused(InstreamError):
 
 
 class OutsideError(InstreamError):
-    """A service that we call failed."""
+    """A service that we call failed.
+
+    Args:
+        text: the call, its subject and its failure.
+        kind: the failure alone, fit to be shown to anybody: a code or a name of an error. Default: the class's name.
+    """
+
+    def __init__(self, text: str = "", kind: str | None = None) -> None:
+        super().__init__(text)
+        self.kind = kind or type(self).__name__
 
 
 class ServiceUnavailable(OutsideError):

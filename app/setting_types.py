@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, get_args
 
 from pydantic import AfterValidator, BeforeValidator
@@ -61,15 +61,26 @@ def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
     return networks
 
 
+def parse_write_keys(entries: Iterable[str]) -> dict[str, KeyKind]:
+    """Key -> kind of entries `key:kind`.
+
+    Raises:
+        ValueError: an entry does not fit. The text names it by its place: its key is a secret, or its kind if the two are
+            swapped.
+    """
+    pairs = [entry.rpartition(":") for entry in entries]
+    return _checked([(key.strip(), kind.strip()) for key, _, kind in pairs])
+
+
 def _write_keys(value: object) -> Any:
-    """Key -> kind. A fault names the entry by its place, for its key is a secret, or its kind where the two are swapped."""
     if isinstance(value, str):
-        entries = [part.rpartition(":") for part in value.split(",") if part.strip()]
-        pairs = [(key.strip(), kind.strip()) for key, _, kind in entries]
-    elif isinstance(value, Mapping):
-        pairs = list(value.items())
-    else:
-        raise ValueError("give key:browser or key:server, comma separated")
+        return parse_write_keys(part for part in value.split(",") if part.strip())
+    if isinstance(value, Mapping):
+        return _checked(list(value.items()))
+    raise ValueError("give key:browser or key:server, comma separated")
+
+
+def _checked(pairs: Sequence[tuple[str, Any]]) -> dict[str, KeyKind]:
     places: dict[str, int] = {}
     for place, (key, kind) in enumerate(pairs, 1):
         if not key or kind not in KINDS:

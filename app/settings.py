@@ -103,6 +103,12 @@ class Settings(Variables):
     """Port of the collector's HTTP server."""
     write_keys: WriteKeys = Field(default={}, repr=False)
     """`key:browser,key:server,...`: who may post, and whether the key's events may name their own ip and user_agent."""
+    write_keys_file: Path | None = None
+    """A file of more keys, `key:kind` a line; it is read again every 2 s, so keys change without a restart."""
+    key_requests_per_s: float = Field(0, ge=0, le=1_000_000)
+    """Most requests a second with one write key at one collector, with a burst of 2 s; more is 429. 0: no limit."""
+    address_requests_per_s: float = Field(0, ge=0, le=1_000_000)
+    """Most requests a second of one client address (IPv6: of one /64); set TRUSTED_PROXIES too. 0: no limit."""
     allowed_origins: Origins = ("*",)
     """Origins that browsers may post from, comma separated; `*` for any."""
     trusted_proxies: Networks = ()
@@ -119,6 +125,14 @@ class Settings(Variables):
     """Most lines in one request; more is 413."""
     request_timeout_s: float = Field(30, ge=LEAST_S, le=HOUR_S)
     """Longest time for a request's body to arrive, and for its batch to become durable."""
+    parse_timeout_s: float = Field(10, ge=LEAST_S, le=HOUR_S)
+    """Longest time for a request to wait for the parser and to be parsed; more is 503 with Retry-After."""
+    max_connections: int = Field(2000, ge=1, le=1_000_000)
+    """Most connections of clients. A new one takes the place of the oldest idle one, else it is told 503."""
+    head_timeout_s: float = Field(10, ge=LEAST_S, le=HOUR_S)
+    """Longest time from a connection's start, or from the first byte of a later request, to the end of its headers."""
+    keepalive_timeout_s: float = Field(75, ge=LEAST_S, le=HOUR_S)
+    """How long a connection may wait for its next request; longer than the load balancer keeps it."""
     max_buffered_bytes: int = Field(128 * MIB, ge=1, le=1024 * GIB)
     """Bytes of events in memory, waiting or in flight; more is 503 with Retry-After."""
     max_clock_skew_s: float = Field(5, ge=1, le=HOUR_S)

@@ -87,10 +87,12 @@ def failure(what: str, exc: Exception, *, write: bool = False) -> OutsideError:
     if isinstance(exc, ParamValidationError):
         raise exc
     if isinstance(exc, ClientError):
-        text = f"{what}: {error_code(exc)} ({status_of(exc)})"
-        return OutcomeUnknown(text) if write and status_of(exc) in _DID_IT_HAPPEN else ServiceUnavailable(text)
-    text = f"{what}: {type(exc).__name__}: {exc}"
-    return ServiceUnavailable(text) if not write or isinstance(exc, _NEVER_SENT) else OutcomeUnknown(text)
+        kind = f"{error_code(exc)} ({status_of(exc)})"
+        text = f"{what}: {kind}"
+        return OutcomeUnknown(text, kind) if write and status_of(exc) in _DID_IT_HAPPEN else ServiceUnavailable(text, kind)
+    kind = type(exc).__name__
+    text = f"{what}: {kind}: {exc}"
+    return ServiceUnavailable(text, kind) if not write or isinstance(exc, _NEVER_SENT) else OutcomeUnknown(text, kind)
 
 
 class Threads:

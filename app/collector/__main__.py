@@ -19,6 +19,8 @@ from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.clock import SystemClock
 from app.collector.batcher import CollectorPorts
+from app.collector.descriptors import connection_limit
+from app.collector.malloc import give_memory_back
 from app.collector.server import COLLECTOR, EVENTS_PATH, create_app, new_runner
 from app.collector.standby import SPARE_FLAG, await_turn
 from app.crash.points import crash_points
@@ -55,7 +57,10 @@ async def serve(settings: Settings, spare_of: int | None = None) -> None:
         points.is_awake = spare_of is None
     ops_app = web.Application()
     ops_app.add_routes(ops_routes(app[COLLECTOR].waits_for))
-    ops, collector = web.AppRunner(ops_app, access_log=None), new_runner(app, settings)
+    ops, collector = (
+        web.AppRunner(ops_app, access_log=None),
+        new_runner(app, settings, connection_limit(settings.max_connections)),
+    )
     try:
         await ops.setup()
         await collector.setup()
@@ -101,6 +106,7 @@ def main() -> int:
         sys.stderr.write(f"collector cannot start: {exc}\n")  # the settings decide how to log
         return 2
     configure_logging(settings, "collector")
+    give_memory_back()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, spare_of))

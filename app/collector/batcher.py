@@ -1,8 +1,9 @@
 """Gathers the lines of many requests into one batch and makes it durable before any of them is answered."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -13,6 +14,7 @@ from app.collector import metrics
 from app.collector.budget import MemoryBudget, Reservation
 from app.collector.clock_guard import ClockGuard
 from app.collector.resender import Resender, put_blocks
+from app.collector.storage_health import NAMES
 from app.core.backoff import Backoff
 from app.core.formats.batch import ID_RANDOM_BYTES, MAX_BATCH_LINES, SealedBatch, new_batch_id, seal
 from app.core.formats.stored_line import StoredLine
@@ -114,6 +116,7 @@ class Batcher:
         batch.lines.extend(lines)
         batch.bytes += sum(len(line.data) + 1 for line in lines)
         batch.held.append(held)
+        del lines  # this frame lives until the answer, the lines only until they are sealed
         answer = batch.wait()
         if self._is_draining or batch.bytes >= self._settings.batch_bytes:
             self.flush()
@@ -162,18 +165,21 @@ class Batcher:
         kept". When 3 takes longer than the timeout, 4 does not wait for it: the batch is durable.
         """
         held = self._budget.reserve()
+        service = ""
         try:
             async with asyncio.timeout_at(batch.deadline_s):
                 sealed = await self._seal(batch)
                 batch.release()
                 held.become(2 * len(sealed.raw))
-                await self._insist("s3", lambda: self._ports.store.put(sealed.item.raw_key, sealed.raw))  # 1
+                service = "s3"
+                await self._insist("s3", held, lambda: self._ports.store.put(sealed.item.raw_key, sealed.raw))  # 1
                 self._guard.check()  # the PUT's answer may be the first to show that the id's time is wrong
-                await self._insist("registry", lambda: self._ports.registry.register(sealed.item))  # 2
+                service = "registry"
+                await self._insist("registry", held, lambda: self._ports.registry.register(sealed.item))  # 2
         except Exception as exc:
             batch.release()
             held.release()
-            batch.refuse(_refusal(exc))
+            batch.refuse(self._refusal(exc, service))
             metrics.BATCHES.labels("refused").inc()
             return
         _count(sealed)
@@ -188,19 +194,44 @@ class Batcher:
             return seal(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._threads, seal, *arguments)
 
-    async def _insist(self, service: str, call: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a harmless call with backoff until it succeeds; the caller's timeout ends it."""
+    async def _insist(self, service: str, held: Reservation, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Repeat a harmless call with backoff until it succeeds; the caller's timeout ends it.
+
+        A call that has begun in a thread goes on behind the timeout, and its bytes stay in memory and in `held`.
+        """
         failures = 0
         while True:
+            self._guard.health.asks(service, "write")
+            calling = asyncio.create_task(call())
             try:
-                return await call()
+                await asyncio.shield(calling)
+            except asyncio.CancelledError:
+                calling.add_done_callback(partial(_end_late, held.hand_over()))
+                raise
             except OutsideError as exc:
                 failures += 1
+                self._guard.health.failed(service, "write", exc.kind)
                 metrics.PUT_FAILURES.labels(service).inc()
                 log.warning("batch not stored yet", service=service, error=str(exc), retriable=exc.retriable)
                 if not exc.retriable:
                     raise
+            else:
+                self._guard.health.succeeded(service, "write")
+                return
             await asyncio.sleep(BACKOFF.pause_s(failures, self._ports.random_bytes(1)[0] / 255))
+
+    def _refusal(self, exc: Exception, service: str) -> RequestRejected:
+        """The answer to the waiting requests when their batch could not be made durable; it names the kind of failure."""
+        if isinstance(exc, RequestRejected):
+            return exc
+        if isinstance(exc, TimeoutError | OutsideError):
+            kind = exc.kind if isinstance(exc, OutsideError) else self._guard.health.gives_up(service)
+            log.warning("batch refused", service=service, kind=kind, error=str(exc) or "timeout")
+            detail = f"{NAMES[service]} fails: {kind}; send the same events again"
+            return RequestRejected(503, "storage_unavailable", detail, RETRY_AFTER_S)
+        log.error("batch failed", exc_info=exc)
+        self._guard.health.failed(service, "write", type(exc).__name__)
+        return RequestRejected(503, "internal", "the batch could not be stored; send the same events again", RETRY_AFTER_S)
 
     async def _put(self, batch: _Gathering, sealed: SealedBatch, held: Reservation) -> None:
         """Put the blocks to Kinesis and answer when the put has ended, well or badly.
@@ -218,16 +249,11 @@ class Batcher:
             self.resender.add([sealed.blocks[number] for number in failed])
 
 
-def _refusal(exc: Exception) -> RequestRejected:
-    """The answer to the waiting requests when their batch could not be made durable."""
-    if isinstance(exc, RequestRejected):
-        return exc
-    if isinstance(exc, TimeoutError | OutsideError):
-        log.warning("batch refused", error=str(exc) or "timeout")
-        detail = "storage did not answer in time" if isinstance(exc, TimeoutError) else str(exc)
-        return RequestRejected(503, "storage_unavailable", f"{detail}; send the same events again", RETRY_AFTER_S)
-    log.error("batch failed", exc_info=exc)
-    return RequestRejected(503, "internal", "the batch could not be stored; send the same events again", RETRY_AFTER_S)
+def _end_late(held: Reservation, calling: "asyncio.Task[None]") -> None:
+    """The call has ended, after its batch was given up: its memory is free. Its outcome no longer matters."""
+    held.release()
+    if not calling.cancelled():
+        calling.exception()
 
 
 def _count(sealed: SealedBatch) -> None:

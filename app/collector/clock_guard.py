@@ -7,6 +7,7 @@ import structlog
 
 from app.adapters.ports import ObjectStore
 from app.collector.metrics import CLOCK_SKEW_S
+from app.collector.storage_health import StorageHealth
 from app.errors import OutsideError, RequestRejected
 
 log = structlog.get_logger(__name__)
@@ -19,7 +20,8 @@ MEASURE_INTERVAL_S: Final = 5.0
 class ClockGuard:
     """Decides from the store's last answer whether requests may be taken."""
 
-    def __init__(self, store: ObjectStore, max_skew_s: float) -> None:
+    def __init__(self, store: ObjectStore, max_skew_s: float, health: StorageHealth) -> None:
+        self.health = health
         self._store = store
         self._max_skew_s = max_skew_s
 
@@ -43,11 +45,15 @@ class ClockGuard:
             raise RequestRejected(503, "clock_skew", fault, retry_after_s=int(MEASURE_INTERVAL_S))
 
     async def measure(self) -> None:
-        """Ask the store for anything, so that its Date header is seen."""
+        """Ask the store for anything, so that its Date header is seen, and note its answer."""
+        self.health.asks("s3", "read")
         try:
             await self._store.head(PROBE_KEY)
         except OutsideError as exc:
+            self.health.failed("s3", "read", exc.kind)
             log.warning("clock not measured", error=str(exc))
+        else:
+            self.health.succeeded("s3", "read")
 
     async def watch(self) -> None:
         """Measure again and again, so that no answer, good or bad, is used for too long."""

@@ -24,3 +24,13 @@ ACK_SECONDS: Final = Histogram(
     buckets=(0.01, 0.03, 0.1, 0.3, 0.5, 1, 1.5, 2, 3, 5, 10, 30),
 )
 CLOCK_SKEW_S: Final = Gauge("instream_collector_clock_skew_seconds", "This clock less S3's, as far as it is proven")
+CONNECTIONS: Final = Gauge("instream_collector_connections", "Open connections of clients")
+CONNECTIONS_CLOSED: Final = Counter(
+    "instream_collector_connections_closed", "Connections that the collector ended, by reason", ["reason"]
+)
+CLIENT_FAULTS: Final = Counter("instream_collector_client_faults", "Faults of clients, by kind", ["kind"])
+REFUSALS: Final = Counter("instream_collector_refusals", "Refused requests, by the code of the answer", ["code"])
+PARSING: Final = Gauge("instream_collector_parsing", "Requests that wait for the parser or are parsed")
+STORAGE_FAULT: Final = Gauge("instream_collector_storage_fault", "1 while S3 or the registry fails; /ready says why")
+WRITE_KEYS: Final = Gauge("instream_collector_write_keys", "Write keys in force")
+WRITE_KEYS_FAULT: Final = Gauge("instream_collector_write_keys_fault", "1 while WRITE_KEYS_FILE does not fit")

@@ -1,40 +1,29 @@
 """One request: its key is checked, its body is read within bounds, its lines are parsed."""
 
 import asyncio
-import hmac
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import aiohttp
 from aiohttp import web
 
 from app.collector.budget import Reservation
+from app.collector.write_keys import KEY_HEADER
 from app.core.events.fields import KeyKind
 from app.core.events.parse import parse_line
-from app.core.events.request_body import gunzip, split_body
+from app.core.events.request_body import WorkLimit, gunzip, split_body
 from app.core.formats.stored_line import StoredLine
 from app.errors import RequestRejected
 
-KEY_HEADER: Final = "X-Write-Key"
 LINE_OVERHEAD_BYTES: Final = 256
 """Memory that Python needs for a line beside its bytes."""
+_COUNT_EVERY_BYTES: Final = 32 * 1024
 _RETRY_AFTER_S: Final = 1
 
 
-def key_kind(request: web.Request, write_keys: Mapping[str, KeyKind]) -> KeyKind:
-    """The kind of the request's key; each known key is compared, in constant time.
-
-    Raises:
-        RequestRejected: 401, none or an unknown one.
-    """
-    shown = request.headers.get(KEY_HEADER) or request.query.get("key") or ""
-    found: KeyKind | None = None
-    for key, kind in write_keys.items():
-        if hmac.compare_digest(key.encode(), shown.encode(errors="surrogatepass")):
-            found = kind
-    if found is None:
-        raise RequestRejected(401, "unauthorized", f"give a write key in {KEY_HEADER} or ?key=")
-    return found
+def shown_key(request: web.Request) -> str:
+    """The write key that a client shows, or an empty text."""
+    return request.headers.get(KEY_HEADER) or request.query.get("key") or ""
 
 
 def is_gzip(request: web.Request) -> bool:
@@ -66,13 +55,16 @@ async def read_body(request: web.Request, held: Reservation, max_bytes: int, tim
                 size += len(piece)
                 if size > max_bytes:
                     raise too_large
-                held.grow(len(piece))
+                held.grow(2 * len(piece))  # the pieces, and the whole that they are joined to
                 pieces.append(piece)
     except TimeoutError as exc:
         raise RequestRejected(503, "slow_body", f"the body took longer than {timeout_s:g} s", _RETRY_AFTER_S) from exc
     except (web.RequestPayloadError, aiohttp.ClientError, ConnectionError) as exc:
         raise RequestRejected(400, "incomplete_body", f"the body broke off: {exc}") from exc
-    return b"".join(pieces)
+    body = b"".join(pieces)
+    pieces.clear()
+    held.become(size)
+    return body
 
 
 class RequestBody(NamedTuple):
@@ -87,18 +79,47 @@ class RequestBody(NamedTuple):
     user_agent: str | None
 
 
-def read_lines(sent: RequestBody, held: Reservation, max_bytes: int, max_lines: int) -> list[StoredLine]:
-    """The request's lines in their stored form; afterwards `held` counts the lines and no longer the body.
+class BodyLimits(NamedTuple):
+    """The operator's limits of one request."""
+
+    content_bytes: int
+    lines: int
+
+
+def read_lines(
+    sent: RequestBody, held: Reservation, limits: BodyLimits, check: Callable[[], None] = lambda: None
+) -> list[StoredLine]:
+    """The request's lines in their stored form.
+
+    While it works, `held` counts the body, its content, the cut lines and the stored lines, as all of them are in memory;
+    afterwards it counts the stored lines alone.
+
+    Args:
+        sent: the request.
+        held: the memory of the request.
+        limits: the operator's limits; those of `WorkLimit` hold too.
+        check: called again and again; it raises to stop.
 
     Raises:
-        RequestRejected: 400, 413, 415 as `gunzip` and `split_body`; 503, no room.
+        RequestRejected: 400, 413, 415 as `gunzip` and `split_body`; 503, no room; and as `check`.
     """
-    body = gunzip(sent.body, max_bytes, held.grow) if sent.is_gzip else sent.body
-    if len(body) > max_bytes:
-        raise RequestRejected(413, "too_large", f"the body is longer than {max_bytes} bytes")
-    lines = [
-        parse_line(line, sent.kind, sent.received_at_ms, sent.ip, sent.user_agent)
-        for line in split_body(sent.content_type, body, max_lines)
-    ]
-    held.become(sum(len(line.data) + len(line.key) + LINE_OVERHEAD_BYTES for line in lines))
+    check()
+    limit = WorkLimit.of(len(sent.body), limits.content_bytes)
+    body = gunzip(sent.body, limit.content_bytes, lambda size: held.grow(2 * size)) if sent.is_gzip else sent.body
+    if len(body) > limits.content_bytes:
+        raise RequestRejected(413, "too_large", f"the body is longer than {limits.content_bytes} bytes")
+    if not sent.is_gzip:
+        held.grow(len(body))
+    check()
+    lines: list[StoredLine] = []
+    stored_bytes = uncounted_bytes = 0
+    for line in split_body(sent.content_type, body, limits.lines, limit.units):
+        stored = parse_line(line, sent.kind, sent.received_at_ms, sent.ip, sent.user_agent)
+        lines.append(stored)
+        uncounted_bytes += len(stored.data) + len(stored.key) + LINE_OVERHEAD_BYTES
+        if uncounted_bytes > _COUNT_EVERY_BYTES:
+            check()
+            held.grow(uncounted_bytes)
+            stored_bytes, uncounted_bytes = stored_bytes + uncounted_bytes, 0
+    held.become(stored_bytes + uncounted_bytes)
     return lines

@@ -13,28 +13,30 @@ import structlog
 from aiohttp import web
 
 from app.collector import metrics
+from app.collector.answers import error_answer
 from app.collector.batcher import Batcher, CollectorPorts
 from app.collector.budget import MemoryBudget
 from app.collector.client_address import client_address, read_networks
+from app.collector.client_connection import CollectorRunner
 from app.collector.clock_guard import ClockGuard
-from app.collector.requests import KEY_HEADER, RequestBody, is_gzip, key_kind, read_body, read_lines
+from app.collector.connections import Connections, bounds_of
+from app.collector.cors import PREFLIGHT, cors_headers
+from app.collector.parsing import Parsing
+from app.collector.rate_limits import RateLimits
+from app.collector.requests import RequestBody, is_gzip, read_body, shown_key
+from app.collector.sparse_log import SparseLog
+from app.collector.storage_health import PROBE_ID, StorageHealth, probe
+from app.collector.write_keys import WriteKeys
 from app.core.events.request_body import media_type
-from app.errors import ConfigurationError, RequestRejected
+from app.errors import RequestRejected
 from app.settings import Settings
 from app.telemetry import ops_routes
 
 log = structlog.get_logger(__name__)
 
 EVENTS_PATH: Final = "/v1/events"
-PARSE_INLINE_BYTES: Final = 16 * 1024
-"""A longer or compressed body is read in a thread, so that other requests go on."""
-WORKER_THREADS: Final = 2
+SEAL_THREADS: Final = 2
 LINGERING_S: Final = 3.0
-_PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "POST, OPTIONS",
-    "Access-Control-Allow-Headers": f"Content-Type, {KEY_HEADER}, Content-Encoding",
-    "Access-Control-Max-Age": "86400",
-}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,21 +45,26 @@ def create_app(settings: Settings, ports: CollectorPorts) -> web.Application:
     """The application; serve it with `new_runner`, so that the application decompresses bodies itself.
 
     Raises:
-        ConfigurationError: no write key is set.
+        ConfigurationError: there is no write key, or their file does not fit.
     """
-    if not settings.write_keys:
-        raise ConfigurationError(
-            "INSTREAM_WRITE_KEYS is empty: no client could post; set e.g. demo:browser,demo-server:server"
-        )
     return Collector(settings, ports).new_app()
 
 
-def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
-    """Runs `app`: bodies reach it as sent (it bounds decompression itself), and shutdown waits for requests under way."""
-    return web.AppRunner(
+def new_runner(app: web.Application, settings: Settings, connections: int | None = None) -> CollectorRunner:
+    """Runs `app`: bodies reach it as sent (it bounds decompression itself), and shutdown waits for requests under way.
+
+    Args:
+        app: of `create_app`.
+        settings: its settings.
+        connections: most connections; None for MAX_CONNECTIONS.
+    """
+    bounds = bounds_of(settings, settings.max_connections if connections is None else connections)
+    return CollectorRunner(
         app,
+        Connections(bounds, app[COLLECTOR].faults),
         auto_decompress=False,
         access_log=None,
+        keepalive_timeout=settings.keepalive_timeout_s,
         lingering_time=LINGERING_S,
         shutdown_timeout=settings.request_timeout_s,
     )
@@ -71,14 +78,19 @@ class Collector:
         self._clock = ports.clock
         self._trusted = read_networks(settings.trusted_proxies)
         self._budget = MemoryBudget(settings.max_buffered_bytes)
-        self._guard = ClockGuard(ports.store, settings.max_clock_skew_s)
-        self._threads = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="collector")
+        self._health = StorageHealth(ports.clock.monotonic_s)
+        self._guard = ClockGuard(ports.store, settings.max_clock_skew_s, self._health)
+        self._keys = WriteKeys(settings)
+        self._limits = RateLimits(settings)
+        self._parsing = Parsing(settings, ports.clock)
+        self._threads = ThreadPoolExecutor(SEAL_THREADS, thread_name_prefix="seal")
+        self.faults = SparseLog(ports.clock.monotonic_s)
         self._ports = ports
         self._batcher: Batcher | None = None
 
     def new_app(self) -> web.Application:
         """The application with its routes; /metrics is not among them, as this port is the public's."""
-        app = web.Application(middlewares=[_answer_errors])
+        app = web.Application(middlewares=[self._answer_errors])
         app.add_routes([web.post(EVENTS_PATH, self.collect), web.options(EVENTS_PATH, _preflight)])
         app.add_routes([route for route in ops_routes(self.waits_for) if route.path != "/metrics"])
         app.on_response_prepare.append(self._allow_origin)
@@ -103,7 +115,7 @@ class Collector:
             return "starting"
         if self._ports.store.clock_skew_ms is None:
             return "the object store has not answered yet"
-        return self._guard.fault()
+        return self._guard.fault() or self._health.fault()
 
     async def collect(self, request: web.Request) -> web.Response:
         """`POST /v1/events`: keep the request's lines, then answer with their number and their batch."""
@@ -111,32 +123,66 @@ class Collector:
         if self._batcher is None:
             raise RequestRejected(503, "starting", "the collector is starting", retry_after_s=1)
         arrived_ms, arrived_s = clock.now_ms(), clock.monotonic_s()
-        kind = key_kind(request, settings.write_keys)
+        ip = client_address(request.remote, request.headers.getall("X-Forwarded-For", ()), self._trusted)
+        self._limits.check_address(ip, arrived_s)
+        key, kind = self._keys.find(shown_key(request))
+        self._limits.check_key(key, arrived_s)
         content_type = media_type(request.headers.get("Content-Type", ""))
         compressed = is_gzip(request)
         self._guard.check()
         with self._budget.reserve() as held:
             body = await read_body(request, held, settings.max_body_bytes, settings.request_timeout_s)
-            ip = client_address(request.remote, request.headers.getall("X-Forwarded-For", ()), self._trusted)
             sent = RequestBody(body, content_type, compressed, kind, arrived_ms, ip, request.headers.get("User-Agent"))
-            limits = (settings.max_decompressed_bytes, settings.max_lines)
-            if compressed or len(body) > PARSE_INLINE_BYTES:
-                loop = asyncio.get_running_loop()
-                lines = await loop.run_in_executor(self._threads, read_lines, sent, held, *limits)
-            else:
-                lines = read_lines(sent, held, *limits)
-            del body, sent
-            batch_id = await self._batcher.add(lines, held.hand_over())
-        valid = sum(line.valid for line in lines)
+            del body
+            lines = await self._parsing.read(sent, held)
+            del sent
+            accepted, valid = len(lines), sum(line.valid for line in lines)
+            adding = self._batcher.add(lines, held.hand_over())
+            del lines  # the batch alone keeps them, and counts them, until they are sealed
+            batch_id = await adding
         metrics.LINES.labels("valid").inc(valid)
-        metrics.LINES.labels("malformed").inc(len(lines) - valid)
+        metrics.LINES.labels("malformed").inc(accepted - valid)
         metrics.ACK_SECONDS.observe(clock.monotonic_s() - arrived_s)
-        return web.json_response({"accepted": len(lines), "batch_id": batch_id})
+        return web.json_response({"accepted": accepted, "batch_id": batch_id})
+
+    @web.middleware
+    async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every refusal, ours or aiohttp's, as `{"error": code, "detail": text}`; and every answer counted."""
+        try:
+            response = await handler(request)
+        except RequestRejected as exc:
+            response = self._error(request, exc.status, exc.code, exc.detail, exc.retry_after_s)
+        except web.HTTPException as exc:
+            code = exc.reason.lower().replace(" ", "_")
+            response = self._error(request, exc.status, code, f"{exc.reason}: POST events to {EVENTS_PATH}")
+            if "Allow" in exc.headers:
+                response.headers["Allow"] = exc.headers["Allow"]
+        except Exception:
+            log.exception("request failed")
+            response = self._error(request, 503, "internal", "the request could not be handled; send the same events again")
+        known_method = request.method if request.method in {"POST", "OPTIONS", "GET"} else "other"
+        metrics.REQUESTS.labels(known_method, response.status).inc()
+        return response
+
+    def _error(
+        self, request: web.Request, status: int, code: str, detail: str, retry_after_s: int | None = None
+    ) -> web.Response:
+        metrics.REFUSALS.labels(code).inc()
+        cors = cors_headers(self._settings.allowed_origins, request.headers.get("Origin"))
+        return error_answer(status, code, detail, cors, retry_after_s)
 
     async def _run(self, _: web.Application) -> AsyncIterator[None]:
         """Start the background loops; at the end store the open batch, then stop the loops."""
         batcher = Batcher(self._settings, self._ports, self._budget, self._guard, self._threads)
-        background = [asyncio.create_task(self._guard.watch()), asyncio.create_task(batcher.resender.run())]
+        registry = self._ports.registry
+        loops = [
+            self._guard.watch(),
+            batcher.resender.run(),
+            probe(self._health, "registry", lambda: registry.get(PROBE_ID)),
+        ]
+        if self._settings.write_keys_file is not None:
+            loops.append(self._keys.watch())
+        background = [asyncio.create_task(loop) for loop in loops]
         for task in background:
             task.add_done_callback(_report_end)
         self._batcher = batcher
@@ -145,6 +191,7 @@ class Collector:
         for task in background:
             task.cancel()
         await asyncio.wait(background)
+        self._parsing.close()
         self._threads.shutdown(wait=False)
 
     async def _drain(self, _: web.Application) -> None:
@@ -152,16 +199,7 @@ class Collector:
             self._batcher.drain()
 
     async def _allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
-        """CORS headers on every answer: without them a page cannot see the status."""
-        allowed = self._settings.allowed_origins
-        origin = request.headers.get("Origin")
-        if "*" in allowed:
-            response.headers["Access-Control-Allow-Origin"] = "*"
-        else:
-            response.headers.add("Vary", "Origin")
-            if origin in allowed:
-                response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+        response.headers.update(cors_headers(self._settings.allowed_origins, request.headers.get("Origin")))
 
 
 COLLECTOR: Final = web.AppKey("collector", Collector)
@@ -174,30 +212,4 @@ def _report_end(task: "asyncio.Task[None]") -> None:
 
 
 async def _preflight(_: web.Request) -> web.Response:
-    return web.Response(status=204, headers=_PREFLIGHT)
-
-
-@web.middleware
-async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal, ours or aiohttp's, as `{"error": code, "detail": text}`; and every answer counted."""
-    try:
-        response = await handler(request)
-    except RequestRejected as exc:
-        response = _error(exc.status, exc.code, exc.detail)
-        if exc.retry_after_s is not None:
-            response.headers["Retry-After"] = str(exc.retry_after_s)
-    except web.HTTPException as exc:
-        response = _error(exc.status, exc.reason.lower().replace(" ", "_"), f"{request.method} {request.path}: {exc.reason}")
-        if "Allow" in exc.headers:
-            response.headers["Allow"] = exc.headers["Allow"]
-    except Exception:
-        log.exception("request failed", path=request.path)
-        response = _error(503, "internal", "the request could not be handled; send the same events again")
-        response.headers["Retry-After"] = "2"
-    known_method = request.method if request.method in {"POST", "OPTIONS", "GET"} else "other"
-    metrics.REQUESTS.labels(known_method, response.status).inc()
-    return response
-
-
-def _error(status: int, code: str, detail: str) -> web.Response:
-    return web.json_response({"error": code, "detail": detail}, status=status)
+    return web.Response(status=204, headers=PREFLIGHT)

@@ -26,6 +26,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
     "collector": (
         "s3.head.raw",  # the clock's probe
         "s3.put.raw",
+        "registry.get",  # the probe of /ready
         "registry.register",
         "kinesis.put",
         "http.answer",
@@ -141,7 +142,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 COMMANDS_ONLY: Final = frozenset({
-    "registry.get", "registry.all_batches", "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
+    "registry.all_batches", "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
 })  # fmt: skip
 """Calls that only commands make. A command that died is not started again, so it needs no points."""
 

@@ -31,7 +31,8 @@ def parse(line: bytes, kind: Any = "browser", received_at_ms: int = NOW_MS) -> S
 
 def stored(fields: object, kind: Any = "browser") -> dict[str, Any]:
     """The stored form of the fields."""
-    return json.loads(parse(text(fields), kind).data)
+    found: dict[str, Any] = json.loads(parse(text(fields), kind).data)
+    return found
 
 
 def reason(fields: object, kind: Any = "browser") -> str | None:

@@ -3,7 +3,8 @@
 from app.collector.batcher import Batcher, CollectorPorts
 from app.collector.budget import MemoryBudget
 from app.collector.clock_guard import ClockGuard
-from app.collector.requests import RequestBody, read_lines
+from app.collector.requests import BodyLimits, RequestBody, read_lines
+from app.collector.storage_health import StorageHealth
 from tests.simulation.process import Process
 from tests.simulation.services import ports_of
 
@@ -16,7 +17,8 @@ class Collector:
         self.process, self._ports = process, ports_of(process)
         settings = world.settings
         self._budget = MemoryBudget(settings.max_buffered_bytes)
-        self._guard = ClockGuard(self._ports.objects, settings.max_clock_skew_s)
+        health = StorageHealth(process.clock.monotonic_s)
+        self._guard = ClockGuard(self._ports.objects, settings.max_clock_skew_s, health)
         ports = CollectorPorts(
             self._ports.objects, self._ports.registry, self._ports.blocks, process.clock, process.random.randbytes
         )
@@ -31,7 +33,7 @@ class Collector:
         settings = self.process.world.settings
         with self._budget.reserve() as held:
             sent = RequestBody(body, "application/x-ndjson", False, "server", self.process.clock.now_ms(), ip, user_agent)
-            lines = read_lines(sent, held, settings.max_decompressed_bytes, settings.max_lines)
+            lines = read_lines(sent, held, BodyLimits(settings.max_decompressed_bytes, settings.max_lines))
             return await self._batcher.add(lines, held.hand_over())
 
     async def stop(self) -> None:

@@ -62,7 +62,7 @@ def test_what_a_history_held_can_be_freed_when_it_is_over() -> None:
     play(1)
     spared = gc.get_freeze_count()
     play(2)
-    assert gc.get_freeze_count() == spared
+    assert gc.get_freeze_count() <= spared, "what was spared may be freed, and nothing of a history is added"
 
 
 def test_a_seed_is_the_same_history_in_another_process() -> None:

@@ -13,7 +13,10 @@ from aiohttp import web
 
 from app.clock import Clock, SystemClock
 from app.collector.batcher import CollectorPorts
+from app.collector.connections import Connections
 from app.collector.server import COLLECTOR, create_app, new_runner
+from app.collector.sparse_log import SparseLog
+from app.collector.storage_health import StorageHealth
 from app.core.formats.block import decode_header, frame_of, open_frame
 from app.core.formats.registry_item import RegistryItem
 from app.settings import Settings
@@ -68,6 +71,23 @@ class CollectorWorld:
                 await self.runner.cleanup()
 
     @property
+    def connections(self) -> Connections:
+        return self.runner.connections
+
+    @property
+    def health(self) -> StorageHealth:
+        return self.app[COLLECTOR]._health
+
+    @property
+    def app_faults(self) -> SparseLog:
+        return self.app[COLLECTOR].faults
+
+    @property
+    def parsing(self) -> int:
+        """Requests that wait for the parser or are parsed."""
+        return self.app[COLLECTOR]._parsing._waiting
+
+    @property
     def buffered_bytes(self) -> int:
         return self.app[COLLECTOR].buffered_bytes
 
@@ -82,7 +102,7 @@ class CollectorWorld:
         return len(batcher._open.lines) if batcher and batcher._open else 0
 
     async def call(self, method: str, path: str, data: Any = None, headers: Any = NDJSON) -> Answer:
-        options = {"skip_auto_headers": ["Content-Type"]}
+        options: Any = {"skip_auto_headers": ["Content-Type"]}
         async with self.session.request(method, self.url + path, data=data, headers=headers, **options) as answer:
             text = await answer.text()
             return Answer(answer.status, json.loads(text) if text else {}, answer.headers)

@@ -24,6 +24,8 @@ MAX_DIGITS: Final = 1000
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _ESCAPED_NUL: Final = b"\\u0000"
+_UNSTORABLE_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+"""Only an escape makes such a character: strict JSON holds no U+0000 as it is, and UTF-8 holds no surrogate."""
 _decoder: Final = msgspec.json.Decoder()
 
 
@@ -69,7 +71,7 @@ def decode(text: bytes) -> Any:
 
 def decode_fast(text: bytes) -> Any:
     """The answer of `decode_exact`, or None if only `decode_exact` can give it (`null` is such a text)."""
-    if _ESCAPED_NUL in text or text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+    if _ESCAPED_NUL in text or _may_be_deep(text):
         return None
     try:
         return _decoder.decode(text)
@@ -91,9 +93,9 @@ def decode_exact(text: bytes) -> Any:
         raise FormatInvalid("not JSON") from exc
     except RecursionError as exc:
         raise FormatInvalid(f"nested deeper than {MAX_DEPTH}") from exc
-    if _is_deeper(value, MAX_DEPTH):
+    if _may_be_deep(text) and _is_deeper(value, MAX_DEPTH):
         raise FormatInvalid(f"nested deeper than {MAX_DEPTH}")
-    return _storable(value)
+    return value if _UNSTORABLE_ESCAPE.search(text) is None else _storable(value)
 
 
 def _read_integer(digits: str) -> int | Number:
@@ -107,6 +109,11 @@ def _read_float(text: str) -> float | Number:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _may_be_deep(text: bytes) -> bool:
+    """Whether `text` has enough brackets; far cheaper than to look."""
+    return text.count(b"{") + text.count(b"[") > MAX_DEPTH
 
 
 def _is_deeper(value: object, limit: int) -> bool:

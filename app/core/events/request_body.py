@@ -2,12 +2,15 @@
 
 `application/json` is one object or an array; each element is a line, in its own text. `application/x-ndjson` and
 `text/plain` are always NDJSON: LF separates lines, one trailing CR is dropped, empty lines are skipped.
+
+The work of a request is bounded by the bytes that the client sent (`WorkLimit`): 16 KB of gzip may hold 16 MiB, and the
+public write key is enough to send them.
 """
 
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,6 +26,18 @@ _COMMAS_PER_LINE: Final = 32
 """If an array has more commas than this for each permitted line, the scanner cuts it, and stops at the limit."""
 _GUNZIP_STEP_BYTES: Final = 256 * 1024
 
+_GUNZIP_INPUT_BYTES: Final = 64 * 1024
+"""zlib copies the rest of its input at the end of each member and of each step. A small input keeps the copies small."""
+MAX_GZIP_MEMBERS: Final = 10_000
+"""An empty member is 20 bytes and costs as much as an event."""
+LEAST_CONTENT_BYTES: Final = 1024 * 1024
+MOST_EXPANSION: Final = 64
+"""JSON of events shrinks 5 to 30 times."""
+LEAST_WORK: Final = 30_000
+WORK_PER_TWO_BYTES: Final = 5
+"""Ten thousand short events with ids in sequence shrink to 5 bytes each: a program that was cut off sends such bodies."""
+WORK_PER_LINE: Final = 10
+"""A line costs as much as ten values, even if it is one byte: it becomes an event, or a malformed line with its reason."""
 _TOKENS_PER_LINE: Final = 200
 """The scanner reads only so many tokens for each permitted line: it is a hundred times slower than the parser."""
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -30,6 +45,30 @@ _NEUTRAL: Final = rb"\\u0020"
 
 _array: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _value: Final = msgspec.json.Decoder(msgspec.Raw)
+
+
+class WorkLimit(NamedTuple):
+    """The most work that a request may cause, by the bytes that its client sent.
+
+    A unit is one value of JSON, a microsecond or two with all that follows; so 16 KB cost at most some 0.1 s. An event of 20
+    values is 30 units.
+    """
+
+    content_bytes: int
+    """Longest content after decompression."""
+    units: int
+    """Most values, with `WORK_PER_LINE` for each line."""
+
+    @classmethod
+    def of(cls, sent_bytes: int, max_content_bytes: int) -> "WorkLimit":
+        """The limit of a body of `sent_bytes`."""
+        content_bytes = max(LEAST_CONTENT_BYTES, MOST_EXPANSION * sent_bytes)
+        return cls(min(max_content_bytes, content_bytes), LEAST_WORK + WORK_PER_TWO_BYTES * sent_bytes // 2)
+
+
+def count_values(content: bytes) -> int:
+    """An upper bound of the values in JSON texts: it also counts commas and brackets inside strings."""
+    return content.count(b",") + content.count(b"[") + content.count(b"{")
 
 
 def media_type(content_type: str) -> str:
@@ -45,16 +84,34 @@ def media_type(content_type: str) -> str:
     return name
 
 
-def split_body(content_type: str, body: bytes, max_lines: int = 10_000) -> list[bytes]:
+def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_units: int | None = None) -> list[bytes]:
     """The lines of a decompressed body, in order, without LF.
+
+    Args:
+        content_type: the header's value.
+        body: the content.
+        max_lines: most lines.
+        max_units: `WorkLimit.units`; None for no such limit.
 
     Raises:
         RequestRejected: 415 for another content type; 400 for a JSON document that cannot be parsed or is neither object
-            nor array, or for no line at all; 413 for more than `max_lines`, or for more tokens than the scanner reads.
+            nor array, or for no line at all; 413 for more than `max_lines`, for more work than `max_units`, or for more
+            tokens than the scanner reads.
     """
+    is_json = media_type(content_type) == JSON_TYPE
+    max_tokens = max_lines * _TOKENS_PER_LINE
+    affordable = max_lines
+    if max_units is not None:
+        affordable = (max_units - count_values(body)) // WORK_PER_LINE
+        max_tokens = min(max_tokens, max_units // 2)
+        if affordable <= 0:
+            raise _too_complex()
+    limit = min(max_lines, affordable)
     lines: list[bytes] = []
-    for line in _elements(body, max_lines) if media_type(content_type) == JSON_TYPE else _ndjson(body):
-        if len(lines) == max_lines:
+    for line in _elements(body, limit, max_tokens) if is_json else _ndjson(body):
+        if len(lines) == limit:
+            if limit < max_lines:
+                raise _too_complex()
             raise RequestRejected(413, "too_many_lines", f"more than {max_lines} events in one request")
         lines.append(line)
     if not lines:
@@ -66,7 +123,13 @@ def _ndjson(body: bytes) -> Iterator[bytes]:
     return (match[0].removesuffix(b"\r") for match in _LINE.finditer(body))
 
 
-def _elements(body: bytes, max_lines: int) -> Iterator[bytes]:
+def _too_complex() -> RequestRejected:
+    return RequestRejected(
+        413, "too_complex", "the body holds too many values or lines for its length; send fewer events in one request"
+    )
+
+
+def _elements(body: bytes, max_lines: int, max_tokens: int) -> Iterator[bytes]:
     """The text of each element of a JSON array, or of the one object."""
     text = body.strip(_WHITESPACE)
     if not _is_utf8(text):
@@ -82,7 +145,7 @@ def _elements(body: bytes, max_lines: int) -> Iterator[bytes]:
     elif text.count(b",") <= max_lines * _COMMAS_PER_LINE and (elements := _cut_fast(text)) is not None:
         yield from elements
     else:
-        yield from _cut_exact(text, max_lines * _TOKENS_PER_LINE)
+        yield from _cut_exact(text, max_tokens)
 
 
 def _cut_fast(text: bytes) -> list[bytes] | None:
@@ -115,7 +178,7 @@ def _cut_exact(text: bytes, max_tokens: int) -> Iterator[bytes]:
         if mark == b'"':
             raise _unparseable("a string has no end")
         if count == max_tokens:
-            raise RequestRejected(413, "too_complex", "the array holds too many values; send fewer events in one request")
+            raise _too_complex()
         if mark in b"[{":
             depth += 1
         elif mark in b"]}":
@@ -165,25 +228,31 @@ def gunzip(body: bytes, max_bytes: int, take: Callable[[int], None] = lambda _: 
         take: called with the size of each piece before the next piece is made; it may raise to stop.
 
     Raises:
-        RequestRejected: 413 for more than `max_bytes`, 400 for a corrupt or truncated stream.
+        RequestRejected: 413 for more than `max_bytes` or too many members, 400 for a corrupt or truncated stream.
     """
     pieces: list[bytes] = []
-    size = 0
-    rest = body
-    while rest:
+    size = at = members = 0
+    view = memoryview(body)
+    while at < len(body):
+        members += 1
+        if members > MAX_GZIP_MEMBERS:
+            raise RequestRejected(
+                413, "too_complex", f"the body has more than {MAX_GZIP_MEMBERS} gzip members; compress it as one"
+            )
         member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         while not member.eof:
+            chunk = view[at : at + _GUNZIP_INPUT_BYTES]
             try:
-                piece = member.decompress(rest, _GUNZIP_STEP_BYTES)
+                piece = member.decompress(chunk, _GUNZIP_STEP_BYTES)
             except zlib.error as exc:
                 raise RequestRejected(400, "invalid_gzip", f"the body is not gzip: {exc}") from exc
-            if not piece and not member.eof and not member.unconsumed_tail:
+            at += len(chunk) - len(member.unused_data if member.eof else member.unconsumed_tail)
+            if not piece and not member.eof and not chunk:
                 raise RequestRejected(400, "invalid_gzip", "the gzip body is truncated")
             size += len(piece)
             if size > max_bytes:
                 raise RequestRejected(413, "too_large", f"the body decompresses to more than {max_bytes} bytes")
-            take(len(piece))
-            pieces.append(piece)
-            rest = member.unconsumed_tail
-        rest = member.unused_data
+            if piece:
+                take(len(piece))
+                pieces.append(piece)
     return b"".join(pieces)

@@ -114,21 +114,42 @@ async def test_health_and_readiness(world):
 async def test_preflight_needs_no_key(world):
     answer = await world.call("OPTIONS", "/v1/events", headers={"Origin": "https://a.example"})
     assert answer.status == 204
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
+    assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+    assert answer.headers["Vary"] == "Origin"
     assert {"Content-Type", "X-Write-Key", "Content-Encoding"} <= set(
         answer.headers["Access-Control-Allow-Headers"].split(", ")
     )
     assert "POST" in answer.headers["Access-Control-Allow-Methods"]
 
 
+@pytest.mark.parametrize("origin", ["https://a.example", "http://[::1]:8000", "null", "https://xn--bcher-kva.example:8443"])
+async def test_any_origin_may_send_with_credentials(world, origin):
+    for status, payload in ((200, ONE), (400, b"")):
+        answer = await world.post(payload, {**NDJSON, "Origin": origin})
+        assert answer.status == status
+        assert answer.headers.getall("Access-Control-Allow-Origin") == [origin]
+        assert answer.headers.getall("Access-Control-Allow-Credentials") == ["true"]
+        assert answer.headers.getall("Vary") == ["Origin"]
+
+
+@pytest.mark.parametrize("origin", ["", "*", "https://a.example/path", "https://" + "a" * 300, "no origin", "https://\xe9"])
+async def test_a_text_that_is_no_origin_is_not_answered(world, origin):
+    answer = await world.post(ONE, {**NDJSON, "Origin": origin})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+    assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
 async def test_only_allowed_origins_are_named():
     async with CollectorWorld(allowed_origins=("https://a.example",)).running() as world:
         named = await world.post(ONE, {**NDJSON, "Origin": "https://a.example"})
         assert named.headers["Access-Control-Allow-Origin"] == "https://a.example"
+        assert named.headers["Access-Control-Allow-Credentials"] == "true"
         assert named.headers["Vary"] == "Origin"
         other = await world.post(b"", {**NDJSON, "Origin": "https://b.example"})
         assert other.status == 400
         assert "Access-Control-Allow-Origin" not in other.headers
+        assert "Access-Control-Allow-Credentials" not in other.headers
 
 
 @pytest.mark.parametrize(

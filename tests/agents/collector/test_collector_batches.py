@@ -135,7 +135,7 @@ async def test_a_wrong_clock_that_only_the_put_shows_is_never_registered():
 
 
 async def test_more_than_fits_in_memory_is_503_until_there_is_room():
-    world = CollectorWorld(max_buffered_bytes=20_000, linger_ms=0)
+    world = CollectorWorld(max_buffered_bytes=60_000, linger_ms=0)
     gate = asyncio.Event()
     reached = asyncio.Event()
 
@@ -149,7 +149,7 @@ async def test_more_than_fits_in_memory_is_503_until_there_is_room():
         heavy = body("x" * 20) + b"\n" + json.dumps({"noise": [hash(str(n)) for n in range(500)]}).encode()
         first = asyncio.create_task(world.post(heavy))
         await reached.wait()
-        refused = await world.post(b"y" * 15_000)
+        refused = await world.post(b"y" * 40_000)
         assert (refused.status, refused.body["error"]) == (503, "overloaded")
         assert "Retry-After" in refused.headers
         gate.set()

@@ -52,6 +52,7 @@ async def test_a_lasting_failure_of_storage_is_503_to_every_waiting_request(serv
         loop_time.pass_s(0.05)
         for tries in range(1, 4):
             await until(lambda: failed == tries)  # noqa: B023
+            await turns()  # to the pause before the next try
             loop_time.pass_s(1)
         assert not any(post.done() for post in posts)
         loop_time.pass_s(30)

@@ -21,14 +21,16 @@ def bounds_mib(settings: Settings, partitions: int) -> dict[str, int]:
     """Role -> most resident memory (MiB) of one of its processes that owns `partitions` partitions.
 
     The collector holds at most MAX_BUFFERED_BYTES of events, once more while it seals and compresses them, and a quarter of
-    it in blocks that Kinesis has not taken. A bridge holds one answer of GetRecords a shard (10 MiB) and the blocks that it
-    sends. The ETL holds STATE_CACHE_BYTES for RocksDB and its filters (1.4 bytes an id: nothing yet in an outage's some
-    600,000), and of each partition the messages that wait (16 MiB in the inbox, 32 in hand), the step in flight and the open
-    window. The sink holds COMMIT_BYTES of row messages a partition, or the files made of them, and 32 MiB that wait or were
-    just taken; one partition at a time encodes, in five times its messages. Delivery and audit hold no rows.
+    it in blocks that Kinesis has not taken; a connection is 64 KiB at most, with its head.
+
+    A bridge holds one answer of GetRecords a shard (10 MiB) and the blocks that it sends. The ETL holds STATE_CACHE_BYTES
+    for RocksDB and its filters (1.4 bytes an id: nothing yet in an outage's some 600,000), and of each partition the
+    messages that wait (16 MiB in the inbox, 32 in hand), the step in flight and the open window. The sink holds
+    COMMIT_BYTES of row messages a partition, or the files made of them, and 32 MiB that wait or were just taken; one
+    partition at a time encodes, in five times its messages. Delivery and audit hold no rows.
     """
     extra = {
-        "collector": settings.max_buffered_bytes * 9 // 4,
+        "collector": settings.max_buffered_bytes * 9 // 4 + settings.max_connections * MIB // 16,
         "bridge": 64 * MIB,
         "etl": settings.state_cache_bytes + partitions * 64 * MIB,
         "sink": partitions * (settings.commit_bytes + 32 * MIB) + 5 * settings.commit_bytes,

@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from app.core.events.request_body import gunzip, split_body
+from app.core.events.request_body import MAX_GZIP_MEMBERS, WorkLimit, count_values, gunzip, split_body
 from app.errors import RequestRejected
 
 JSON = "application/json"
@@ -91,7 +91,7 @@ def test_an_array_with_more_commas_than_its_lines_could_need_stops_at_the_limit(
 def test_an_array_that_only_the_scanner_could_cut_has_a_bound():
     deep = b"[" * 3000 + b"]" * 3000
     assert split_body(JSON, b"[" + deep + b"," + deep + b"]", 100) == [deep, deep]
-    assert refused(JSON, b"[" + deep + b",[" + b"[]," * 30_000 + b"0]]", 100) == (413, "too_complex")
+    assert refused(JSON, b"[" + deep + b",[" + b"[]," * 40_000 + b"0]]", 100) == (413, "too_complex")
 
 
 def test_elements_around_lone_surrogates_keep_their_places():
@@ -129,3 +129,67 @@ def test_a_bomb_is_413_before_it_is_whole_in_memory():
         gunzip(gzip.compress(bytes(50_000_000)), 1_000_000, taken.append)
     assert (caught.value.status, caught.value.code) == (413, "too_large")
     assert sum(taken) <= 1_000_000
+
+
+MIB = 1024**2
+
+
+@pytest.mark.parametrize(
+    ("sent_bytes", "content_bytes", "units"),
+    [(0, MIB, 30_000), (16 * 1024, MIB, 70_960), (100_000, 6_400_000, 280_000), (4 * MIB, 16 * MIB, 10_515_760)],
+)
+def test_the_work_of_a_request_grows_with_the_bytes_that_were_sent(sent_bytes, content_bytes, units):
+    assert WorkLimit.of(sent_bytes, 16 * MIB) == (content_bytes, units)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        (JSON, b"[" * MIB),
+        (JSON, b"[" + b"[]," * 40_000 + b"0]"),
+        (JSON, b'{"a":[' + b"1," * 80_000 + b"1]}"),
+        ("text/plain", b"x\n" * 8_000),
+        ("text/plain", b'{"a":[' + b"1," * 80_000 + b"1]}"),
+    ],
+)
+def test_more_work_than_the_sent_bytes_allow_is_413(content_type, body):
+    with pytest.raises(RequestRejected) as caught:
+        split_body(content_type, body, max_units=WorkLimit.of(16 * 1024, MIB).units)
+    assert (caught.value.status, caught.value.code) == (413, "too_complex")
+
+
+def test_the_scanner_reads_no_more_tokens_than_the_work_allows():
+    strings = b"[" * 3000 + b'"",' * 100 + b'""' * 60_000
+    with pytest.raises(RequestRejected) as caught:
+        split_body(JSON, strings, max_units=42_768)
+    assert (caught.value.status, caught.value.code) == (413, "too_complex")
+
+
+def test_an_uncompressed_body_of_events_is_far_below_its_limit():
+    line = b'{"event_id":"1","event_type":"redirect","occurred_at":1}'
+    body = b"\n".join([line] * 10_000)
+    assert count_values(body) + 10 * 10_000 < WorkLimit.of(len(body), 16 * MIB).units / 6
+    assert len(split_body("text/plain", body, max_units=WorkLimit.of(len(body), 16 * MIB).units)) == 10_000
+
+
+def test_gzip_members_are_bounded_and_each_is_read_once():
+    empty = gzip.compress(b"")
+    assert gunzip(empty * MAX_GZIP_MEMBERS, 100) == b""
+    with pytest.raises(RequestRejected) as caught:
+        gunzip(empty * (MAX_GZIP_MEMBERS + 1), 100)
+    assert (caught.value.status, caught.value.code) == (413, "too_complex")
+    incompressible = gzip.compress(b"".join(n.to_bytes(8, "big") for n in range(100_000)), 0)
+    assert gunzip(incompressible + gzip.compress(b"tail"), 10 * MIB)[-4:] == b"tail"
+
+
+@pytest.mark.parametrize("count", [1000, 3000, 10_000])
+def test_a_backlog_of_short_events_that_compresses_well_is_within_the_limit(count: int) -> None:
+    """A program that was cut off sends its events in one gzip body; their ids are in sequence."""
+    events = [
+        {"event_id": f"e-{n}", "event_type": "ad_click", "page_view_id": f"v-{n}", "occurred_at": 1_767_225_600_000}
+        for n in range(count)
+    ]
+    content = "\n".join(map(json.dumps, events)).encode()
+    limit = WorkLimit.of(len(gzip.compress(content)), 16 * 1024 * 1024)
+    assert len(content) <= limit.content_bytes
+    assert len(split_body("application/x-ndjson", content, max_units=limit.units)) == count

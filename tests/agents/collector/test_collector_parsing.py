@@ -1,0 +1,122 @@
+"""Bodies that take time to read: a short queue, a deadline, and batches that do not wait for either."""
+
+import asyncio
+import gzip
+import threading
+import uuid
+
+import pytest
+
+from app.collector import parsing
+from app.collector.budget import MemoryBudget
+from app.collector.requests import BodyLimits, RequestBody, read_lines
+from app.errors import RequestRejected
+from tests.builders.events import event, text
+from tests.worlds.collector import NDJSON, CollectorWorld, body
+from tests.worlds.inbox import StandingClock
+from tests.worlds.waiting import until
+
+GZIP = {**NDJSON, "Content-Encoding": "gzip"}
+PACKED = gzip.compress(body("packed"))
+MANY = body(*(str(uuid.UUID(int=n * 0x9E3779B97F4A7C15F39CC0605CEDC834 % 2**128)) for n in range(5000)))
+"""Ids that hardly compress, as real ones."""
+LIMITS = BodyLimits(16 * 1024**2, 10_000)
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch):
+    """The parser's thread stands until the event is set."""
+    release, read = threading.Event(), parsing.read_lines
+
+    def wait(*arguments):
+        release.wait()
+        return read(*arguments)
+
+    monkeypatch.setattr(parsing, "_is_small", lambda sent: not sent.is_gzip)
+    monkeypatch.setattr(parsing, "read_lines", lambda *given: wait(*given) if given[0].is_gzip else read(*given))
+    yield release
+    release.set()
+
+
+async def test_while_the_parser_stands_other_requests_are_stored_and_the_queue_is_short(stuck):
+    async with CollectorWorld(batch_bytes=1, linger_ms=0).running() as world:
+        waiting = [asyncio.create_task(world.post(PACKED, GZIP)) for _ in range(parsing.MOST_WAITING + 1)]
+        await until(lambda: world.parsing == parsing.MOST_WAITING + 1)
+        refused = await world.post(PACKED, GZIP)
+        assert (refused.status, refused.body["error"]) == (503, "overloaded")
+        assert int(refused.headers["Retry-After"]) > 0
+        large = b"\n".join(text(event(event_id=f"e{n}", section="s" * 100)) for n in range(500))
+        assert len(large) > 64 * 1024, "a batch of this size is sealed in a thread"
+        assert (await world.post(large)).status == 200
+        stuck.set()
+        assert {(await each).status for each in waiting} == {200}
+        assert world.buffered_bytes == 0
+
+
+async def test_a_request_that_is_not_parsed_in_time_is_503_and_leaves_nothing(stuck):
+    clock = StandingClock()
+    async with CollectorWorld(clock, parse_timeout_s=10).running() as world:
+        late = asyncio.create_task(world.post(PACKED, GZIP))
+        await until(lambda: world.parsing == 1)
+        clock.now_s += 10.1
+        stuck.set()
+        answer = await late
+        assert (answer.status, answer.body["error"]) == (503, "overloaded")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert await world.items() == []
+        assert world.buffered_bytes == 0
+        assert (await world.post(PACKED, GZIP)).status == 200
+
+
+def sent(content: bytes, *, is_gzip: bool = False) -> RequestBody:
+    packed = gzip.compress(content) if is_gzip else content
+    return RequestBody(packed, "text/plain", is_gzip, "browser", 1_700_000_000_000, None, None)
+
+
+def test_a_body_with_many_lines_is_not_read_on_the_event_loop():
+    assert parsing._is_small(sent(body(*map(str, range(50)))))
+    assert not parsing._is_small(sent(b"x\n" * 1000))
+    assert not parsing._is_small(sent(b"[" * 10_000))
+    assert not parsing._is_small(sent(b"x" * 20_000))
+    assert not parsing._is_small(sent(b"x", is_gzip=True))
+
+
+@pytest.mark.parametrize("is_gzip", [False, True])
+def test_the_deadline_is_looked_at_all_the_time(is_gzip):
+    many = sent(MANY, is_gzip=is_gzip)
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 10:
+            raise RequestRejected(503, "overloaded", "late")
+
+    with pytest.raises(RequestRejected, match="late"):
+        read_lines(many, MemoryBudget(1 << 30).reserve(), LIMITS, look)
+    assert looks == 10
+
+
+@pytest.mark.parametrize("is_gzip", [False, True])
+def test_a_request_is_counted_as_often_as_it_is_in_memory(is_gzip):
+    budget = MemoryBudget(1 << 30)
+    most = 0
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, budget.used_bytes)
+
+    with budget.reserve() as held:
+        lines = read_lines(sent(MANY, is_gzip=is_gzip), held, LIMITS, look)
+        stored = sum(len(line.data) for line in lines)
+        assert stored + 200 * len(lines) < held.held_bytes < stored + 400 * len(lines)
+        assert most > held.held_bytes + len(MANY) * (1.8 if is_gzip else 0.8)
+    assert budget.used_bytes == 0
+
+
+def test_a_request_for_which_there_is_no_room_stops_while_it_is_read():
+    budget = MemoryBudget(2_000_000)
+    with budget.reserve() as held, pytest.raises(RequestRejected) as caught:
+        read_lines(sent(MANY, is_gzip=True), held, LIMITS)
+    assert (caught.value.status, caught.value.code) == (503, "overloaded")
+    assert budget.used_bytes == 0

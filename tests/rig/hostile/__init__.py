@@ -1,0 +1,1 @@
+"""Plays hostile and clumsy clients against a real collector."""
