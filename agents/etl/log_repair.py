@@ -215,7 +215,7 @@ class _Walk:
     async def _replace_before(self, step: StepMessage, offset: int) -> None:
         """Decide the damaged steps before `step` again, and follow them."""
         try:
-            damaged = damaged_between(self._accepted, step, [each.offset for each in self._between])
+            damaged = damaged_between(self._accepted, step, [each.offset for each in self._between], self._named)
             first, last = source_range(self._store.position.source_last, step)
             waiting = await self._sources(first, last)
         except RepairRefused as exc:

@@ -14,6 +14,8 @@ MOST_RATE: Final = 1_000_000
 LONGEST_WAIT_S: Final = 7 * 86_400
 LONGEST_MINUTES: Final = 7 * 1440
 OLDEST_S: Final = 365 * 86_400
+LAST_PARTITION: Final = 1023
+"""Of the most partitions that the settings allow; the settings themselves load more than a help text needs."""
 SEEDS: Final = (-(2**63), 2**63 - 1)
 
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import whole
+from app.cli.options import LAST_PARTITION, whole
 from app.cli.show import Exit, JsonOption, print_json
-from app.settings import MOST_PARTITIONS
 
 if TYPE_CHECKING:
     from agents.etl.log_repair import Findings, RepairPorts
@@ -109,7 +108,7 @@ def exit_code_of(found: "list[Findings]", *, apply: bool) -> Exit:
 
 def repair_log(
     partition: Annotated[
-        int | None, whole("Partition of `rows` to look at; all if it is not given.", 0, MOST_PARTITIONS - 1)
+        int | None, whole("Partition of `rows` to look at; all if it is not given.", 0, LAST_PARTITION)
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Store the replacements; without it nothing is written.")] = False,
     etl_is_stopped: Annotated[

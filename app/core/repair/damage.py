@@ -39,20 +39,26 @@ class Decided(NamedTuple):
     """Number of source messages."""
 
 
-def damaged_between(accepted: Accepted, step: StepMessage, unreadable: Collection[int]) -> list[int]:
+def damaged_between(
+    accepted: Accepted, step: StepMessage, unreadable: Collection[int], named: Collection[int] = ()
+) -> list[int]:
     """The offsets of the damaged steps between the last step that counts and `step`, whose number shows a gap.
 
     Args:
         accepted: the last step that counts.
         step: a readable step with a number beyond the next one.
         unreadable: offsets of messages that are no step.
+        named: offsets that a readable step names: they were steps for certain. The others among the unreadable messages may
+            be another program's; if the log does not say which, the last ones are taken.
 
     Raises:
         RepairRefused: messages are gone, so nothing can be replaced.
     """
     missing = step.number - accepted.number - 1
     before = {offset for offset in unreadable if accepted.offset < offset < step.predecessor}
-    found = sorted(before | {step.predecessor})[-missing:]
+    certain = {step.predecessor} | (before & set(named))
+    others = sorted(before - certain)
+    found = sorted([*certain, *others[len(others) - max(0, missing - len(certain)) :]])[-missing:]
     if len(found) < missing or step.predecessor <= accepted.offset:
         raise RepairRefused(
             f"steps {accepted.number + 1} to {step.number - 1} are missing, and the log has no messages at their places"

@@ -12,7 +12,7 @@ from app.cli.show import Exit
 from app.core.formats.object_keys import repair_key
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import decode_step, digest_of, encode_step
-from app.core.repair.damage import refuse_shared_out
+from app.core.repair.damage import damaged_between, refuse_shared_out
 from app.core.repair.replacements import Replacements
 from app.core.sink.chain import ChainEnd
 from app.errors import NewerFormat, RepairRefused
@@ -160,6 +160,16 @@ async def test_a_trimmed_log_is_followed_from_its_first_named_step() -> None:
     found = await run(made, objects)
     assert found.refused is None
     assert {each.offset: each.message for each in found.repairs} == made.lost
+
+
+def test_an_offset_that_a_step_names_is_damaged_before_any_other() -> None:
+    made = world()
+    step = msgspec.structs.replace(decode_step(made.messages[made.steps[-1]]), number=8, predecessor=20)
+    assert damaged_between(Accepted(5, 10), step, [9, 12, 14, 21], named={12}) == [12, 20]
+    assert damaged_between(Accepted(5, 10), step, [9, 12, 14, 21]) == [14, 20]
+    assert damaged_between(Accepted(4, 10), step, [9, 12, 14, 21], named={12}) == [12, 14, 20]
+    with pytest.raises(RepairRefused, match="no messages at their places"):
+        damaged_between(Accepted(3, 10), step, [9, 12, 14, 21])
 
 
 def test_a_chain_that_ends_inside_a_run_of_damaged_steps_must_have_the_replacements_lines() -> None:
