@@ -163,9 +163,7 @@ class Auditor:
         replays = await self._ports.warehouse.replayed_blocks(batch_ids)
         dead_letters = await self._ports.warehouse.dead_letters(batch_ids)
         entries = await self._ports.warehouse.entries(batch_ids)
-        quarantined: dict[str, BatchLines] = {}
-        for transaction in delivery.quarantined:
-            quarantined |= await self._stored.of(transaction.partition, transaction.number)
+        quarantined = await self._stored.of_quarantined(delivery)
         return {
             batch_id: Evidence(
                 entries.get(batch_id, []),

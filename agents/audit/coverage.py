@@ -67,11 +67,7 @@ class Uncovered:
         Raises:
             ServiceUnavailable: the warehouse, or S3 where transactions are quarantined, does not answer.
         """
-        quarantined = [
-            lines
-            for transaction in delivery.quarantined
-            for lines in (await stored.of(transaction.partition, transaction.number)).values()
-        ]
+        quarantined = list((await stored.of_quarantined(delivery)).values())
         self._dead_letters = await warehouse.dead_letters(list(self._open))
         entries = await warehouse.entries(list(self._open))
         self._held.clear()

@@ -13,7 +13,7 @@ import structlog
 from agents.audit.auditor import audit_rules
 from agents.audit.ports import AuditPorts
 from agents.audit.registry_items import readable
-from agents.audit.stored_ledger import BatchLines, StoredLedger
+from agents.audit.stored_ledger import StoredLedger
 from app.core.audit.reconcile import pause_ms
 from app.core.backoff import Backoff
 from app.core.formats.batch import cut_again
@@ -95,10 +95,7 @@ async def _holders(ports: AuditPorts, epoch: int) -> dict[str, str]:
     except OutsideError as exc:
         log.warning("the warehouse does not say which batches quarantined transactions hold", reason=str(exc))
         return {}
-    stored = StoredLedger(ports.store, epoch)
-    lines: dict[str, BatchLines] = {}
-    for transaction in delivery.quarantined:
-        lines |= await stored.of(transaction.partition, transaction.number)
+    lines = await StoredLedger(ports.store, epoch).of_quarantined(delivery)
     return {batch_id: txn_id for txn_id, of_batches in lines.items() for batch_id in of_batches}
 
 

@@ -56,6 +56,13 @@ class StoredLedger:
         """txn_id -> lines, for one committed transaction."""
         return await self._read(partition, [number])
 
+    async def of_quarantined(self, delivery: Delivery) -> dict[str, BatchLines]:
+        """txn_id -> lines, for every transaction that delivery has set aside."""
+        found: dict[str, BatchLines] = {}
+        for transaction in delivery.quarantined:
+            found |= await self.of(transaction.partition, transaction.number)
+        return found
+
     async def numbers_behind(self, partition: int, number: int, most: int) -> list[int]:
         """The numbers committed behind `number`, the first `most` of them."""
         place = ChainId(self._epoch, partition)
