@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session
-from app.core.formats.registry_item import BatchState, RegistryItem, decode_item, encode_item, move
-from app.errors import FormatInvalid, IllegalMove, NewerFormat, RegistryItemsInvalid
+from app.core.formats.registry_item import BatchState, ItemReader, RegistryItem, decode_item, encode_item, move
+from app.errors import IllegalMove
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -164,8 +164,7 @@ class DynamoRegistry:
 
         An error about unreadable items is raised after all other items.
         """
-        newer: NewerFormat | None = None
-        invalid: list[str] = []
+        reader = ItemReader()
         for call in calls:
             start: dict[str, Any] | None = {}
             while start is not None:
@@ -174,21 +173,11 @@ class DynamoRegistry:
                 except BOTO_ERRORS as exc:
                     raise failure(f"{what} {self._table}", exc) from exc
                 for stored in answer.get("Items", []):
-                    try:
-                        item = decode_item(stored)
-                    except NewerFormat as exc:
-                        newer = exc
-                        continue
-                    except FormatInvalid as exc:
-                        invalid.append(str(exc))
-                        continue
-                    yield item
+                    if (item := reader.read(stored)) is not None:
+                        yield item
                 last = answer.get("LastEvaluatedKey")
                 start = {"ExclusiveStartKey": last} if last else None
-        if newer is not None:
-            raise newer
-        if invalid:
-            raise RegistryItemsInvalid(invalid)
+        reader.finish()
 
     def _create(self) -> None:
         try:

@@ -18,7 +18,7 @@ import msgspec
 
 from app.core.formats.decoding import LATEST_MS, reading, refuse_newer
 from app.core.whole_table import whole_table
-from app.errors import FormatInvalid, IllegalMove
+from app.errors import FormatInvalid, IllegalMove, NewerFormat, RegistryItemsInvalid
 
 ITEM_VERSION: Final = 1
 _MOST: Final = 2**63
@@ -129,6 +129,36 @@ def decode_item(stored: Mapping[str, Any]) -> RegistryItem:
             attempts=_read_number(stored["attempts"]),
             next_attempt_at_ms=_read_number(stored["next_attempt_at"]),
         ))  # fmt: skip
+
+
+class ItemReader:
+    """Reads the items of a listing, and keeps the errors of those that are no batch: they come behind all others."""
+
+    def __init__(self) -> None:
+        self._newer: NewerFormat | None = None
+        self._invalid: list[str] = []
+
+    def read(self, stored: Mapping[str, Any]) -> RegistryItem | None:
+        """The item with these attributes; None if it cannot be read."""
+        try:
+            return decode_item(stored)
+        except NewerFormat as exc:
+            self._newer = exc
+        except FormatInvalid as exc:
+            self._invalid.append(str(exc))
+        return None
+
+    def finish(self) -> None:
+        """End the listing.
+
+        Raises:
+            NewerFormat: a newer version registered one of the items.
+            RegistryItemsInvalid: some of them are no batch; the error names each.
+        """
+        if self._newer is not None:
+            raise self._newer
+        if self._invalid:
+            raise RegistryItemsInvalid(self._invalid)
 
 
 def _whole(item: RegistryItem) -> RegistryItem:

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from app.core.formats.registry_item import BatchState, RegistryItem, decode_item, move
-from app.errors import FormatInvalid, IllegalMove, NewerFormat, RegistryItemsInvalid
+from app.core.formats.registry_item import BatchState, ItemReader, RegistryItem, move
+from app.errors import IllegalMove
 from app.testing.memory.hooks import Hooked
 
 
@@ -34,23 +34,23 @@ class MemoryRegistry(Hooked):
     async def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
         """Open batches received before the bound, oldest first; their state is that of the first read."""
         await self._enter("open_batches")
-        items, error = self._all()
+        reader = ItemReader()
+        items = self._all(reader)
         waiting = [i for i in items if i.state is BatchState.OPEN and i.received_at_ms < received_before_ms]
         for item in sorted(waiting, key=lambda item: (item.epoch, item.received_at_ms)):
             yield item
         await self._leave("open_batches")
-        if error is not None:
-            raise error
+        reader.finish()
 
     async def all_batches(self) -> AsyncIterator[RegistryItem]:
         """Every batch."""
         await self._enter("all_batches")
-        items, error = self._all()
+        reader = ItemReader()
+        items = self._all(reader)
         for item in items:
             yield item
         await self._leave("all_batches")
-        if error is not None:
-            raise error
+        reader.finish()
 
     async def complete(self, batch_id: str) -> BatchState:
         """Move open -> complete; the state found before.
@@ -76,19 +76,10 @@ class MemoryRegistry(Hooked):
             self._items[batch_id] = msgspec.structs.replace(item, attempts=attempt, next_attempt_at_ms=next_at_ms)
         await self._leave("record_attempt", batch_id)
 
-    def _all(self) -> tuple[list[RegistryItem], RegistryItemsInvalid | NewerFormat | None]:
-        """Every readable item, and the error that names the others."""
-        items = list(self._items.values())
-        newer: NewerFormat | None = None
-        invalid: list[str] = []
-        for attributes in self.stored:
-            try:
-                items.append(decode_item(attributes))
-            except NewerFormat as exc:
-                newer = exc
-            except FormatInvalid as exc:
-                invalid.append(str(exc))
-        return items, newer or (RegistryItemsInvalid(invalid) if invalid else None)
+    def _all(self, reader: ItemReader) -> list[RegistryItem]:
+        """Every readable item; the reader keeps the errors of the others."""
+        found = map(reader.read, self.stored)
+        return [*self._items.values(), *(item for item in found if item is not None)]
 
     def _registered(self, batch_id: str) -> RegistryItem:
         if batch_id not in self._items:
