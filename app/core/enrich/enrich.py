@@ -59,8 +59,8 @@ class Origin(NamedTuple):
     city: str | None
 
 
-AGENT_COLUMNS: Final = Agent._fields[1:]
-"""The columns of a row that come from its user agent."""
+AGENT_COLUMNS: Final = ("browser", "os", "device")
+"""The columns of every event's row that come from its user agent."""
 ORIGIN_COLUMNS: Final = Origin._fields[1:]
 """The columns of a row that come from its address."""
 NO_ORIGIN: Final = Origin(None, None, None, None)

@@ -39,6 +39,12 @@ def _page_url(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
     return ids, [c.name for c in campaigns], [c.network for c in campaigns], host, path, *tags
 
 
+def _versions(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
+    """The versions of browser and system."""
+    agents = list(map(enricher.agent, read[0]))
+    return [a.browser_version for a in agents], [a.os_version for a in agents]
+
+
 def _currency(_: Enricher, read: Sequence[Values]) -> Sequence[Values]:
     """The code in upper case, as ISO 4217 writes it."""
     codes = {code: code and code.upper() for code in set(read[0])}
@@ -71,6 +77,7 @@ ENRICHMENTS: Final = (
     ),
     Enrichment(("referrer_medium", "referrer_source"), ("referrer", "url"), _referrer),
     Enrichment(("author_id", "section", "article_title"), ("article_id", "author_id", "section"), _article),
+    Enrichment(("browser_version", "os_version"), ("user_agent",), _versions),
     Enrichment(("currency",), ("currency",), _currency),
 )
 
