@@ -18,7 +18,6 @@ from tests.e2e.content_cases import (
     IPAD,
     IPHONE,
     NO_EVENTS,
-    READ,
     Case,
     Event,
     engagements,
@@ -29,6 +28,7 @@ from tests.e2e.content_cases import (
     nothings,
     numbers,
     rejected,
+    seen_by,
     sources,
 )
 from tests.e2e.content_found import Answered, are_grouped, compare, raw_lines, rows_of
@@ -97,16 +97,14 @@ async def post(url: str, request: Request) -> Answered:
 
 def from_a_browser(cases: Iterable[Case], user_agent: str = CHROME) -> list[Case]:
     """Events that name an address and a user agent, which a browser's key has no say in."""
-    read = dict(zip(("browser", "os", "device"), READ[user_agent], strict=True))
     named = {"ip": "no address", "user_agent": 5}
-    return [case._replace(sent=_with(case.sent, named), row=case.row and case.row | read) for case in cases]
+    return [case._replace(sent=_with(case.sent, named), row=case.row and seen_by(case.row, user_agent)) for case in cases]
 
 
 def from_a_server(cases: Iterable[Case], user_agent: str = FIREFOX) -> list[Case]:
     """Events whose address and user agent a server names."""
-    read = dict(zip(("browser", "os", "device"), READ[user_agent], strict=True))
     named = {"ip": "203.0.113.77", "user_agent": user_agent}
-    return [case._replace(sent=_with(case.sent, named), row=case.row and case.row | read) for case in cases]
+    return [case._replace(sent=_with(case.sent, named), row=case.row and seen_by(case.row, user_agent)) for case in cases]
 
 
 def _with(sent: Event | bytes, named: Event) -> Event:
