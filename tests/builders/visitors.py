@@ -23,6 +23,10 @@ ENRICHER = enricher(
 
 
 def visitor_of(fields: dict[str, Any]) -> Visitor:
+    """The visitor of a stored line. A server that names no agent is no bot for it; lines of version 1 name no key."""
+    ip = fields.get("ip")
     bot, *agent = AGENTS[fields.get("user_agent", "")]
-    bot = bot or ("network:crawlers" if fields["ip"] == CRAWLER_IP else None)
-    return Visitor("webdriver" if fields.get("webdriver") else bot, *agent, GEO.get(fields["ip"]))
+    if "user_agent" not in fields and fields.get("key_kind") == "server":
+        bot = None
+    bot = bot or ("network:crawlers" if ip == CRAWLER_IP else None)
+    return Visitor("webdriver" if fields.get("webdriver") else bot, *agent, GEO.get(ip or ""))
