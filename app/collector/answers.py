@@ -14,7 +14,7 @@ MOST_REASONS: Final = 10
 
 
 def found_in(lines: Sequence[StoredLine]) -> dict[str, Any]:
-    """The part of an answer 200 that tells about a request's lines: `accepted`, `malformed`, `reasons`.
+    """An answer 200: `accepted`, `batch_id`, `malformed`, `reasons`; without a batch yet.
 
     `reasons` has the first ten malformed lines, `{"line": position in the request, from 0, "reason": text}`: the reasons
     with which these lines become rows of flow `rejected`.
@@ -22,7 +22,7 @@ def found_in(lines: Sequence[StoredLine]) -> dict[str, Any]:
     valid = sum(line.valid for line in lines)
     faults = ({"line": n, "reason": line.reason} for n, line in enumerate(lines) if not line.valid)
     reasons = list(islice(faults, MOST_REASONS)) if valid < len(lines) else []
-    return {"accepted": len(lines), "malformed": len(lines) - valid, "reasons": reasons}
+    return {"accepted": len(lines), "batch_id": None, "malformed": len(lines) - valid, "reasons": reasons}
 
 
 def error_answer(

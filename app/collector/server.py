@@ -139,14 +139,14 @@ class Collector:
             del sent
             found = found_in(lines)
             if validates:
-                return web.json_response({**found, "batch_id": None})
+                return web.json_response(found)
             adding = self._batcher.add(lines, held.hand_over())
             del lines  # the batch alone keeps them, and counts them, until they are sealed
             batch_id = await adding
         metrics.LINES.labels("valid").inc(found["accepted"] - found["malformed"])
         metrics.LINES.labels("malformed").inc(found["malformed"])
         metrics.ACK_SECONDS.observe(clock.monotonic_s() - arrived_s)
-        return web.json_response({**found, "batch_id": batch_id})
+        return web.json_response(found | {"batch_id": batch_id})
 
     @web.middleware
     async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:

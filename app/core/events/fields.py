@@ -2,7 +2,7 @@
 
 Lengths are UTF-8 bytes of the text as stored. A check is asked only about a value that is present. JSON null counts as
 absent in every field, the empty string in every field of text. A value that breaks its rule is mended where its meaning is
-plain (`app.core.events.mends`); `app.core.events.parse` says what becomes of it otherwise.
+plain (`app.core.events.mends`, rule J6); `app.core.events.parse` says what becomes of it otherwise.
 """
 
 import re

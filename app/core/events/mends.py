@@ -1,4 +1,4 @@
-"""How a value that breaks its field's rule is read all the same.
+"""How a value that breaks its field's rule is read all the same (rule J6).
 
 A client sends `performance.now()` (90123.4) as a time, 103 as a percentage, 17 as an id. Each of these says what was meant.
 A mend answers with the value that is stored; the field's check judges that value again.

@@ -1,10 +1,10 @@
 """One line of a request, checked and in its stored form.
 
-`parse_line` takes any bytes as one line and never fails. Only a text that is no object of JSON, and a broken rule of a field
-that the event's type requires, make the line malformed, with the reason `field: rule`. Any other field that breaks its rule
-is mended where its meaning is plain; else it goes, as it came, into `properties`, and `invalid_fields` names `field: rule`,
-joined by `; `. The stored form is canonical JSON with only the fields of `STORED_FIELDS`. Each field has its type or is
-absent, so that frames of lines can be read by column with a fixed schema:
+`parse_line` takes any bytes as one line and never fails. Only a text that is no object of JSON, and a broken rule of a
+field that the event's type requires, make the line malformed, with the reason `field: rule`. Any other field that breaks
+its rule is mended where its meaning is plain; else it goes, as it came, into `properties`, and `invalid_fields` names
+`field: rule`, joined by `; ` (rule J6). The stored form is canonical JSON with only the fields of `STORED_FIELDS`. Each
+field has its type or is absent, so that frames of lines can be read by column with a fixed schema:
 
     valid       the fields that the event's type uses, `properties` (a JSON object as text) holding everything else,
                 received_at, ip, user_agent, key_kind, invalid_fields

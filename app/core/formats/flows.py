@@ -106,10 +106,17 @@ _WHO: Final = (*_text(64, "event_id", "page_view_id", "visitor_id"), *_times("oc
 _WHERE: Final = (*_text(128, "country", "region", "city"), *_text(64, "browser", "os", "device"))
 _COMMON: Final = (*_WHO, *_WHERE, *_text(MAX_PROPERTIES_BYTES, "properties"), *_PLACE)
 _KEY: Final = Column("key_kind", ColumnKind.STRING, 16, since=2)
-_KEPT: Final = (Column("invalid_fields", ColumnKind.STRING, MAX_INVALID_FIELDS_BYTES, since=2), _KEY)
+_INVALID: Final = Column("invalid_fields", ColumnKind.STRING, MAX_INVALID_FIELDS_BYTES, since=2)
+
+
+def _kept(since: int) -> tuple[Column, ...]:
+    """The last columns that all flows of events have, with the version of the flow that brought them."""
+    return _INVALID._replace(since=since), _KEY._replace(since=since)
+
+
 _AD: Final = (
     *_COMMON, *_text(128, "article_id", "campaign_id"), *_integers("ad_slot", size=2),
-    *_text(128, "creative_id"), *_integers("revenue_micros"), *_KEPT,
+    *_text(128, "creative_id"), *_integers("revenue_micros"), *_kept(2),
 )  # fmt: skip
 _ENGAGED: Final = (*_integers("dwell_ms", "visible_ms"), *_integers("scroll_pct", size=2))
 
@@ -118,19 +125,17 @@ PAGE_VIEWS: Final = Flow("page_views", Format.TSV_ZSTD, (
     *_text(128, "article_id", "author_id", "section", "campaign_id"), Column("joined", ColumnKind.BOOLEAN),
     *_of_second("event_id", *_text(64, "engagement_id")), *_of_second("occurred_at", *_times("engaged_at")),
     *_of_second("", *_ENGAGED), *_of_second("properties", *_text(MAX_PROPERTIES_BYTES, "engagement_properties")),
-    *_text(1024, "article_title", "campaign_name"), *_text(128, "campaign_network"), *_KEPT,
-    Column(
-        "engagement_invalid_fields", ColumnKind.STRING, MAX_INVALID_FIELDS_BYTES, since=2, of_second="invalid_fields"
-    ),
+    *_text(1024, "article_title", "campaign_name"), *_text(128, "campaign_network"),
+    *_kept(2), _INVALID._replace(name="engagement_invalid_fields", of_second="invalid_fields"),
 ), about="a first event with all fields of its second, where one joined")  # fmt: skip
 AD_IMPRESSIONS: Final = Flow("ad_impressions", Format.TSV_GZIP, _AD, about="an ad was shown on a page view")
 AD_CLICKS: Final = Flow("ad_clicks", Format.AVRO_DEFLATE, _AD, about="an ad was clicked on a page view")
 REDIRECTS: Final = Flow("redirects", Format.AVRO_DEFLATE, (
     *_COMMON, *_text(4096, "url", "referrer"), *_text(128, "article_id", "campaign_id"), *_integers("cost_micros"),
-    *_text(1024, "campaign_name"), *_text(128, "campaign_network"), *_KEPT,
+    *_text(1024, "campaign_name"), *_text(128, "campaign_network"), *_kept(2),
 ), about="a paid redirect brought a visitor, and what it cost", distributed_by="campaign_id")  # fmt: skip
 ENGAGEMENTS: Final = Flow(
-    "engagements", Format.TSV_BZIP2, (*_COMMON, *_ENGAGED, *_text(16, "reason"), *_KEPT),
+    "engagements", Format.TSV_BZIP2, (*_COMMON, *_ENGAGED, *_text(16, "reason"), *_kept(2)),
     about="a second event that met no first event, with the reason: no_first, late or extra",
 )  # fmt: skip
 REJECTED: Final = Flow("rejected", Format.AVRO_NULL, (
