@@ -82,7 +82,7 @@ class Traffic:
             case "redirect":
                 said.append((at_s, self._event("redirect", at_s, cost_micros=chance.randrange(1000), user_agent=agent)))
             case "malformed":
-                return [(at_s, chance.choice([b'{"event_id": 7}', b"{oops", b'"\xff"']))]
+                return [(at_s, chance.choice([b'{"event_id": true}', b"{oops", b'"\xff"']))]
             case "orphan":
                 said.append((at_s, self._event("engagement", at_s, dwell_ms=5, **common)))
             case _:
