@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -59,9 +60,8 @@ def init(
     planned, 1 refused or failed.
     """
     from app.adapters.warehouse_schema import read_plan  # noqa: PLC0415
-    from app.settings import read_settings  # noqa: PLC0415
 
-    settings = read_settings()
+    settings = settings_to_ask(*Asks)
     planned = asyncio.run(read_plan(settings.warehouse_url))
     if plan or planned.refused:
         _show_plan(planned, as_json=as_json)
