@@ -85,7 +85,7 @@ async def test_ready_says_what_to_upgrade_and_the_process_lives(tmp_path: Any, m
 def widened(monkeypatch: pytest.MonkeyPatch) -> flows.Flow:
     """`engagements` as it will be once a column has come to it, in the middle."""
     old = BY_NAME["engagements"]
-    column = Column("attention", ColumnKind.INTEGER, since=2)
+    column = Column("attention", ColumnKind.INTEGER, since=old.version + 1)
     new = old._replace(columns=(*old.columns[:4], column, *old.columns[4:]))
     monkeypatch.setitem(BY_NAME, "engagements", new)
     monkeypatch.setattr("app.core.delivery.load_plan.OUTPUTS", tuple(BY_NAME.values()))
@@ -101,12 +101,13 @@ async def test_a_file_is_read_and_copied_by_the_columns_that_it_has(request: pyt
     widened = request.getfixturevalue("widened")
     newer = file_of("engagements", event_id="new", attention=5)
     assert flow_files.frame_schema("engagements")["attention"] == pl.Int64()
-    found = decode_output("engagements", older, 1)
+    today, later = widened.version - 1, widened.version
+    found = decode_output("engagements", older, today)
     assert found.columns == list(widened.names)
     assert found.select("event_id", "attention", "reason").row(0) == ("old", None, "late")
-    assert decode_output("engagements", newer, 2).select("event_id", "attention").row(0) == ("new", 5)
-    with pytest.raises(NewerFormat, match="columns of engagements of version 3"):
-        decode_output("engagements", newer, 3)
+    assert decode_output("engagements", newer, later).select("event_id", "attention").row(0) == ("new", 5)
+    with pytest.raises(NewerFormat, match=f"columns of engagements of version {later + 1}"):
+        decode_output("engagements", newer, later + 1)
 
     def transaction(number: int, **more: int) -> Ready:
         name = f"1-0-{number}-aa"
@@ -115,9 +116,10 @@ async def test_a_file_is_read_and_copied_by_the_columns_that_it_has(request: pyt
             txn_id=name, epoch=1, partition=0, number=number, stream_time_ms=1, committed_at_ms=1, outputs=[out]
         )  # fmt: skip
 
-    first, second = output_loads([transaction(1), transaction(2, version=2), transaction(4, version=2)], "load", "lake")
+    written = [transaction(1), transaction(2, version=later), transaction(4, version=later)]
+    first, second = output_loads(written, "load", "lake")
     assert (first.manifest_key, first.rows) == ("loads/load/engagements.manifest", 1)
-    assert (second.manifest_key, second.rows) == ("loads/load/engagements.v2.manifest", 6)
+    assert (second.manifest_key, second.rows) == (f"loads/load/engagements.v{later}.manifest", 6)
     texts = [copy(load.flow, "s3://lake/key", "default").text for load in (first, second)]
     assert ["attention" in text for text in texts] == [False, True]
     assert [b"1-0-1-aa" in load.manifest for load in (first, second)] == [True, False]
