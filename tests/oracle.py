@@ -13,7 +13,9 @@ from urllib.parse import parse_qsl, urlsplit
 from app.core.formats.block import End, decode_control, decode_header, frame_of, is_control, open_frame
 from app.errors import FrameInvalid
 
-COMMON = ("event_id", "page_view_id", "visitor_id", "occurred_at", "received_at", "properties")
+COMMON = (
+    "event_id", "page_view_id", "visitor_id", "occurred_at", "received_at", "properties", "invalid_fields", "key_kind",
+)  # fmt: skip
 AD = ("article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros", "currency")
 PAGE = ("url", "referrer", "article_id", "author_id", "section", "campaign_id")
 SCREEN = ("title", "language", "time_zone", "session_id", "screen_width", "viewport_width", "user_agent")
@@ -123,6 +125,7 @@ class Oracle:
 
     bounds: Bounds
     visitor_of: Callable[[dict[str, Any]], Visitor]
+    """Of a stored line."""
     truncate: Callable[[str], str]
     now: int = 0
     watermarks: dict[str, int] = field(default_factory=dict)
@@ -292,12 +295,15 @@ class Oracle:
                 if taken is not None:
                     self.engage(taken, "extra")
                 taken = event
-        extra: dict[str, Any] = dict.fromkeys(("engagement_id", "engaged_at", *STAY, "engagement_properties"))
+        of_second = ("engagement_id", "engaged_at", *STAY, "engagement_properties", "engagement_invalid_fields")
+        extra: dict[str, Any] = dict.fromkeys(of_second)
         if taken is not None:
             self.ledger[taken.batch, taken.line, "joined"] += 1
             extra = {
                 "engagement_id": taken.fields["event_id"], "engaged_at": taken.fields["occurred_at"],
-                "engagement_properties": taken.fields.get("properties"), **{name: taken.fields.get(name) for name in STAY},
+                "engagement_properties": taken.fields.get("properties"),
+                "engagement_invalid_fields": taken.fields.get("invalid_fields"),
+                **{name: taken.fields.get(name) for name in STAY},
             }  # fmt: skip
         enriched = {name: expected(first.fields) for name, expected in ENRICHED.items()}
         seen = self.visitor_of(first.fields)
@@ -316,11 +322,13 @@ class Oracle:
         self.put(flow, event, {**own, **place, "city": None, **more})
 
     def reject(self, event: Event, kind: str, reason: str, payload: str) -> None:
-        ip = event.fields["ip"]
+        ip = event.fields.get("ip")
+        truncated = ip and self.truncate(ip)
         self.put("rejected", event, {
             "event_id": event.fields.get("event_id"), "event_type": event.fields.get("event_type"), "kind": kind,
-            "reason": reason, "user_agent": event.fields.get("user_agent"), "ip": self.truncate(ip),
-            "payload": payload.replace(ip, self.truncate(ip)), "received_at": event.fields["received_at"],
+            "reason": reason, "user_agent": event.fields.get("user_agent"), "ip": truncated,
+            "payload": payload.replace(ip, truncated) if ip else payload, "received_at": event.fields["received_at"],
+            "key_kind": event.fields.get("key_kind"),
         })  # fmt: skip
 
     def put(self, flow: str, event: Event, row: dict[str, Any]) -> None:

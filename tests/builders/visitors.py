@@ -23,6 +23,9 @@ ENRICHER = enricher(
 
 
 def visitor_of(fields: dict[str, Any]) -> Visitor:
+    """The visitor of a stored line. A server that names no agent is no bot for it; lines of version 1 name no key."""
+    ip = fields.get("ip")
     agent = AGENTS[fields.get("user_agent", "")]
-    bot = agent.bot or ("network:crawlers" if fields["ip"] == CRAWLER_IP else None)
-    return agent._replace(bot="webdriver" if fields.get("webdriver") else bot, country=GEO.get(fields["ip"]))
+    bot = None if "user_agent" not in fields and fields.get("key_kind") == "server" else agent.bot
+    bot = bot or ("network:crawlers" if ip == CRAWLER_IP else None)
+    return agent._replace(bot="webdriver" if fields.get("webdriver") else bot, country=GEO.get(ip or ""))

@@ -13,7 +13,7 @@ Event = dict[str, Any]
 
 COMMON = (
     "event_id", "page_view_id", "visitor_id", "occurred_at", "received_at", "country", "region", "city", "browser", "os",
-    "device", "properties",
+    "device", "properties", "invalid_fields", "key_kind",
 )  # fmt: skip
 AD = ("article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros", "currency")
 STAY = ("dwell_ms", "visible_ms", "scroll_pct", "engaged_ms")
@@ -26,7 +26,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *COMMON, "url", "referrer", "referrer_medium", "referrer_source", "article_id", "author_id", "section",
         "campaign_id", "joined", "engagement_id", "engaged_at", *STAY, "engagement_properties", "article_title",
         "campaign_name", "campaign_network", *OF_URL, "title", "language", "time_zone", "session_id", "screen_width",
-        "viewport_width", *VERSIONS,
+        "viewport_width", *VERSIONS, "engagement_invalid_fields",
     ),
     "ad_impressions": (*COMMON, *AD),
     "ad_clicks": (*COMMON, *AD),
@@ -35,7 +35,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "currency", "referrer_medium", "referrer_source", *OF_URL,
     ),
     "engagements": (*COMMON, *STAY, "reason"),
-    "rejected": ("event_id", "event_type", "kind", "reason", "user_agent", "ip", "payload", "received_at"),
+    "rejected": ("event_id", "event_type", "kind", "reason", "user_agent", "ip", "payload", "received_at", "key_kind"),
 }  # fmt: skip
 """Every column but batch_id, line, txn_id and loaded_at."""
 FLOW_OF = {
@@ -44,7 +44,8 @@ FLOW_OF = {
 }  # fmt: skip
 ENRICHED = frozenset({"country", "region", "city", "browser", "os", "device", "referrer_medium", "referrer_source",
                       "joined", "engagement_id", "engaged_at", "engagement_properties", "article_title", "campaign_name",
-                      "campaign_network", "received_at", "reason", *OF_URL, *VERSIONS})  # fmt: skip
+                      "campaign_network", "received_at", "reason", "invalid_fields", "engagement_invalid_fields",
+                      "key_kind", *OF_URL, *VERSIONS})  # fmt: skip
 """Columns that no client fills: a field of such a name is an unknown one."""
 TYPES = tuple(FLOW_OF)
 
@@ -82,7 +83,7 @@ class Case(NamedTuple):
     outcome: str
     """A flow's name, `joined` or `duplicate`."""
     row: Event | None = None
-    """Every column of `COLUMNS` but received_at; None where the line has no row of its own."""
+    """Every column of `COLUMNS` but received_at and key_kind; None where the line has no row of its own."""
 
 
 RUN = uuid.uuid4().hex[:8]
@@ -216,7 +217,7 @@ def numbers() -> Iterator[Case]:
         first = event("page_view", screen_width=high, viewport_width=0)
         second = event("engagement", dwell_ms=high, visible_ms=high, scroll_pct=0, engaged_ms=0)
         yield from joined_pair(first, second | {"page_view_id": first["page_view_id"]})
-    for occurred_at in (946_684_800_000, 4_133_980_799_999, 1_709_164_800_001):
+    for occurred_at in (946_684_800_000, 1_709_164_800_001):
         yield case_of(event("ad_click", occurred_at=occurred_at))
     kinds = {"big": 2**70, "small": -(2**63), "float": 0.1, "whole": 5.0, "tiny": 1e-300, "t": True, "f": False, "n": None}
     deep: Any = "end"
@@ -297,29 +298,13 @@ def sources() -> Iterator[Case]:
 
 
 BROKEN: tuple[tuple[str, Event, str], ...] = (
-    ("page_view", {"url": "\u00e9" * 2048 + "x"}, "url"), ("page_view", {"referrer": "r" * 4097}, "referrer"),
-    ("redirect", {"url": "\ud800" * 1366}, "url"), ("engagement", {"url": "u" * 4097}, "url"),
-    ("page_view", {"visitor_id": "v" * 65}, "visitor_id"), ("ad_click", {"creative_id": "\u00e9" * 65}, "creative_id"),
-    ("page_view", {"section": 5}, "section"), ("page_view", {"article_id": ["a"]}, "article_id"),
-    ("engagement", {"dwell_ms": 2**63}, "dwell_ms"), ("engagement", {"visible_ms": -1}, "visible_ms"),
-    ("engagement", {"dwell_ms": 5.0}, "dwell_ms"), ("engagement", {"scroll_pct": 101}, "scroll_pct"),
-    ("engagement", {"scroll_pct": ""}, "scroll_pct"), ("engagement", {"dwell_ms": True}, "dwell_ms"),
-    ("ad_click", {"currency": "EURO"}, "currency"), ("redirect", {"currency": 978}, "currency"),
-    ("page_view", {"title": "t" * 513}, "title"), ("page_view", {"screen_width": -1}, "screen_width"),
-    ("engagement", {"engaged_ms": -1}, "engaged_ms"), ("page_view", {"session_id": 5}, "session_id"),
-    ("ad_click", {"ad_slot": 0}, "ad_slot"), ("ad_impression", {"ad_slot": 4}, "ad_slot"),
-    ("ad_click", {"revenue_micros": 2**63}, "revenue_micros"),
-    ("ad_click", {"revenue_micros": -(2**63) - 1}, "revenue_micros"),
-    ("redirect", {"cost_micros": 2**64}, "cost_micros"), ("redirect", {"cost_micros": "5"}, "cost_micros"),
-    ("page_view", {"ad_slot": "1"}, "ad_slot"), ("page_view", {"webdriver": "no"}, "webdriver"),
-    ("page_view", {"properties": []}, "properties"), ("page_view", {"properties": {"k": "x" * 32 * 1024}}, "properties"),
     ("page_view", {"occurred_at": 946_684_799_999}, "occurred_at"),
     ("page_view", {"occurred_at": 4_133_980_800_000}, "occurred_at"),
     ("page_view", {"occurred_at": None}, "occurred_at"), ("page_view", {"occurred_at": "1700000000000"}, "occurred_at"),
     ("page_view", {"page_view_id": ""}, "page_view_id"), ("engagement", {"page_view_id": None}, "page_view_id"),
-    ("redirect", {"page_view_id": "a b"}, "page_view_id"), ("page_view", {"page_view_id": "p" * 65}, "page_view_id"),
+    ("page_view", {"page_view_id": "p" * 65}, "page_view_id"),
     ("page_view", {"event_id": ""}, "event_id"), ("page_view", {"event_id": "a\0b"}, "event_id"),
-    ("page_view", {"event_id": 7}, "event_id"), ("page_view", {"event_id": "e" * 65}, "event_id"),
+    ("page_view", {"event_id": 7.5}, "event_id"), ("page_view", {"event_id": "e" * 65}, "event_id"),
     ("Page_View", {}, "event_type"), ("", {}, "event_type"),
 )  # fmt: skip
 """Type, what breaks it, the field that the reason names."""

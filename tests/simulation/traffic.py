@@ -21,6 +21,15 @@ class Sent(NamedTuple):
     lines: tuple[bytes, ...]
 
 
+def _as_some_send_it(event: dict[str, Any], number: int) -> dict[str, Any]:
+    """Some servers do not know the visitor; some clients break the rule of an optional field."""
+    if number % 11 == 0 and event["user_agent"] != GOOGLEBOT:
+        del event["user_agent"], event["ip"]
+    if number % 7 == 0:
+        event |= {"section": 17, "scroll_pct": 103, "occurred_at": event["occurred_at"] + 0.5}
+    return event
+
+
 class Traffic:
     """Everything that clients send in one history."""
 
@@ -58,8 +67,9 @@ class Traffic:
         self._ids += 1
         event_id = f"e{self._ids}"
         self.event_ids.add(event_id)
-        return {"event_id": event_id, "event_type": kind, "occurred_at": self._world.base_ms + round(at_s * 1000),
-                "ip": IP, "user_agent": CHROME, **fields}  # fmt: skip
+        event = {"event_id": event_id, "event_type": kind, "occurred_at": self._world.base_ms + round(at_s * 1000),
+                 "ip": IP, "user_agent": CHROME, **fields}  # fmt: skip
+        return _as_some_send_it(event, self._ids)
 
     def _visit(self, at_s: float) -> list[tuple[float, bytes]]:
         """One visitor's lines and when they are sent."""
@@ -78,7 +88,7 @@ class Traffic:
                     )
                 )
             case "malformed":
-                return [(at_s, chance.choice([b'{"event_id": 7}', b"{oops", b'"\xff"']))]
+                return [(at_s, chance.choice([b'{"event_id": true}', b"{oops", b'"\xff"']))]
             case "orphan":
                 said.append((at_s, self._event("engagement", at_s, dwell_ms=5, **common)))
             case _:

@@ -176,7 +176,10 @@ class Author:
         yield self._line(visitor, follow, at_s + rng.random())
 
     def _malformed(self, at_s: float) -> Line:
-        """A line that is no valid event, with a mark in its text by which its row is found again."""
+        """A line that is no valid event, with a mark in its text by which its row is found again.
+
+        Only faults that every version rejects: while a stack is upgraded, collectors of two versions take these lines.
+        """
         rng, visitor = self.rng, self._visitor()
         mark = self._id("m")
         occurred_at = self._started_at_ms + int(at_s * 1000)
@@ -185,11 +188,7 @@ class Author:
             "event_id": (f"{mark} with spaces", "event_id"),
             "event_type": ("pageview", "event_type"),
             "occurred_at": (rng.choice((1e3, "today", 5, -1, True)), "occurred_at"),
-            "url": ("https://example.com/" + "y" * 4096, "url"),
-            "page_view_id": ("", "page_view_id"),
-            "webdriver": ("no", "webdriver"),
-            "properties": ([1, 2], "properties"),
-            "section": (17, "section"),
+            "page_view_id": (rng.choice(("", "p q", "p" * 65, None)), "page_view_id"),
         }
         field = rng.choice((*broken, "cut", "text", "bytes", "list", "huge"))
         if field in broken:
