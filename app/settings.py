@@ -14,7 +14,19 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from app.core.rules import JoinRules
-from app.setting_types import BucketName, Host, IamRole, Networks, Origins, Servers, StreamName, TableName, WriteKeys
+from app.setting_types import (
+    BucketName,
+    Host,
+    IamRole,
+    Networks,
+    Origins,
+    Region,
+    Servers,
+    StreamName,
+    TableName,
+    WarehouseName,
+    WriteKeys,
+)
 from app.variables import MOST_PORT, Variables, read
 from app.warehouse_url import WarehouseUrl
 
@@ -141,8 +153,14 @@ class Settings(Variables):
     # --- warehouse
     warehouse_url: WarehouseUrl = Field(default="postgresql://instream@127.0.0.1:5439/instream", repr=False)
     """Redshift, or its stand-in, as a libpq URL. It may hold a password: `app.warehouse_url.redacted_url` shows it."""
+    warehouse_cluster: WarehouseName | None = None
+    """A provisioned cluster's name: IAM gives the password of WAREHOUSE_URL's user (`redshift:GetClusterCredentials`)."""
+    warehouse_workgroup: WarehouseName | None = None
+    """A serverless workgroup's name: IAM gives user and password (`redshift-serverless:GetCredentials`)."""
     copy_iam_role: IamRole = "default"
     """ARN of the role with which Redshift reads the bucket, or `default`."""
+    copy_region: Region | None = None
+    """The bucket's region, where it is not the warehouse's."""
 
     # --- enrichment
     geo_database: Path | None = None
@@ -170,6 +188,11 @@ class Settings(Variables):
             raise ValueError(
                 f"INSTREAM_DEDUP_WINDOW_S: {self.dedup_window_s:g} s must exceed the {longest:g} s in which a page view may "
                 "still be joined (INSTREAM_JOIN_WINDOW_S + JOIN_GRACE_S + JOIN_REORDER_S)"
+            )
+        if self.warehouse_cluster is not None and self.warehouse_workgroup is not None:
+            raise ValueError(
+                "INSTREAM_WAREHOUSE_CLUSTER and INSTREAM_WAREHOUSE_WORKGROUP: a warehouse is either provisioned or "
+                "serverless, unset one of them"
             )
         if self.min_insync_replicas > self.replication_factor:
             raise ValueError(

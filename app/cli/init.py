@@ -30,6 +30,7 @@ async def make_all(settings: "Settings", told: "Callable[[SchemaStep], None]") -
     from app.adapters.kinesis import KinesisBlockStream  # noqa: PLC0415
     from app.adapters.registry import DynamoRegistry  # noqa: PLC0415
     from app.adapters.s3 import S3ObjectStore  # noqa: PLC0415
+    from app.adapters.warehouse_login import login_of  # noqa: PLC0415
     from app.adapters.warehouse_schema import migrate  # noqa: PLC0415
     from app.topics import topics_of  # noqa: PLC0415
 
@@ -37,7 +38,7 @@ async def make_all(settings: "Settings", told: "Callable[[SchemaStep], None]") -
         await adapter.ensure()
         await adapter.close()
     await ensure_topics(settings)
-    changed = await migrate(settings.warehouse_url, told)
+    changed = await migrate(settings.warehouse_url, told, login_of(settings))
     topics = [f"topic {topic.name}" for topic in topics_of(settings)]
     present = [
         f"bucket {settings.bucket}", f"stream {settings.stream}", f"table {settings.registry_table}", *topics,
@@ -58,11 +59,12 @@ def init(
     data is refused: then nothing at all is made. `instream up` does it for the local stack by itself. Exit codes: 0 done or
     planned, 1 refused or failed.
     """
+    from app.adapters.warehouse_login import login_of  # noqa: PLC0415
     from app.adapters.warehouse_schema import read_plan  # noqa: PLC0415
     from app.settings import read_settings  # noqa: PLC0415
 
     settings = read_settings()
-    planned = asyncio.run(read_plan(settings.warehouse_url))
+    planned = asyncio.run(read_plan(settings.warehouse_url, login_of(settings)))
     if plan or planned.refused:
         _show_plan(planned, as_json=as_json)
         if planned.refused:
