@@ -15,7 +15,7 @@ from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, fa
 from app.adapters.ports import ObjectInfo, PutResult
 from app.clock import Clock, SystemClock
 from app.core.backoff import Backoff
-from app.errors import ObjectMissing, OutsideError, ServiceUnavailable
+from app.errors import AccessDenied, ObjectMissing, OutsideError, ServiceUnavailable
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,6 +30,13 @@ CONFLICT_TRIES: Final = 6
 """How often a conditional PUT that met another one in flight (409) is tried."""
 CONFLICT_BACKOFF: Final = Backoff(first_s=0.05)
 _GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
+_DENIED: Final = frozenset({"AccessDenied", "403"})
+"""Not among them: wrong signatures, expired credentials, a clock that is off. Those may be over with the next call."""
+_PERMISSIONS: Final = (
+    "allow s3:GetObject on the bucket's objects and s3:ListBucket on the bucket; without s3:ListBucket S3 answers 403 and not "
+    "404 where a key is missing"
+)
+"""Source: S3 API, GetObject and HeadObject, "Permissions"."""
 _EXISTS: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 
 
@@ -151,7 +158,7 @@ class S3ObjectStore:
             try:
                 infos, token = await self._threads.run(self._page, prefix, start_after, page_keys, token)
             except BOTO_ERRORS as exc:
-                raise failure(f"ListObjectsV2 {prefix}", exc) from exc
+                raise _missing_or(f"ListObjectsV2 {prefix}", exc) from exc
             for info in infos:
                 yield info
             if not token:
@@ -225,8 +232,11 @@ def _new_client() -> "S3Client":
 
 
 def _missing_or(what: str, exc: Exception) -> OutsideError:
+    """Our name for a failed read."""
     if isinstance(exc, ClientError) and error_code(exc) in _GONE:
         return ObjectMissing(what)
+    if isinstance(exc, ClientError) and status_of(exc) == 403 and error_code(exc) in _DENIED:
+        return AccessDenied(f"{what}: S3 answers 403: {_PERMISSIONS}", f"403: {_PERMISSIONS}")
     return failure(what, exc)
 
 
