@@ -33,8 +33,8 @@ _GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _DENIED: Final = frozenset({"AccessDenied", "403"})
 """Not among them: wrong signatures, expired credentials, a clock that is off. Those may be over with the next call."""
 _PERMISSIONS: Final = (
-    "allow s3:GetObject on the bucket's objects and s3:ListBucket on the bucket; without s3:ListBucket S3 answers 403 and not "
-    "404 where a key is missing"
+    "allow s3:GetObject on the bucket's objects and s3:ListBucket on the bucket; without s3:ListBucket S3 answers 403 where "
+    "a key is missing"
 )
 """Source: S3 API, GetObject and HeadObject, "Permissions"."""
 _EXISTS: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
