@@ -104,6 +104,9 @@ TableName = Annotated[
 ]
 IamRole = Annotated[str, AfterValidator(_named(SAFE_ROLE.pattern, "give the ARN of an IAM role, or default"))]
 Region = Annotated[str, AfterValidator(_named(SAFE_REGION.pattern, "give a region's name, as eu-central-1"))]
+TokenUrl = Annotated[
+    str, AfterValidator(_named(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", "give https://host/path, without user and password"))
+]
 WarehouseName = Annotated[
     str,
     AfterValidator(_named(r"[a-z0-9-]{1,64}", "give the name of a Redshift cluster or workgroup: 1 to 64 of a-z 0-9 -")),

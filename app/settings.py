@@ -14,6 +14,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from app.core.rules import JoinRules
+from app.kafka_access import KafkaAccess
 from app.setting_types import (
     BucketName,
     Host,
@@ -27,7 +28,7 @@ from app.setting_types import (
     WarehouseName,
     WriteKeys,
 )
-from app.variables import MOST_PORT, Variables, read
+from app.variables import MOST_PORT, read
 from app.warehouse_url import WarehouseUrl
 
 MIB: Final = 1024**2
@@ -40,7 +41,7 @@ MOST_PARTITIONS: Final = 1024
 MINUTE_MS: Final = 60_000
 
 
-class Settings(Variables):
+class Settings(KafkaAccess):
     """The pipeline's settings; each is documented where it is declared."""
 
     # --- where this installation keeps its run state; HOME is declared in `app.variables`
@@ -55,7 +56,7 @@ class Settings(Variables):
     checkpoint_partitions: int = Field(8, ge=1, le=256)
     """Partitions of topic `checkpoints`: how many bridge workers can share the shards."""
     kafka: Servers = "127.0.0.1:9092"
-    """Bootstrap servers, `host:port`, comma separated."""
+    """Bootstrap servers, `host:port`, comma separated; `app.kafka_access` has the settings of TLS and passwords."""
     replication_factor: int = Field(3, ge=1, le=15)
     """Replicas of each topic; 1 on the local stack."""
     min_insync_replicas: int = Field(2, ge=1, le=15)

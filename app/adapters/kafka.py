@@ -47,7 +47,7 @@ async def _admin(settings: Settings, patience_s: float = START_PATIENCE_S) -> As
         except KafkaConnectionError as exc:
             await client.close()
             if asyncio.get_running_loop().time() > deadline_s:
-                raise ServiceUnavailable(f"no Kafka broker answers at {settings.kafka} (INSTREAM_KAFKA)") from exc
+                raise ServiceUnavailable(_no_broker(settings)) from exc
             await asyncio.sleep(0.5)
     try:
         yield client
@@ -55,6 +55,12 @@ async def _admin(settings: Settings, patience_s: float = START_PATIENCE_S) -> As
         raise ServiceUnavailable(f"Kafka at {settings.kafka} does not answer: {exc!r}") from exc
     finally:
         await client.close()
+
+
+def _no_broker(settings: Settings) -> str:
+    """The client does not tell a broker that is away from one that refuses us; its log has the reason."""
+    way = f"{settings.kafka_security_protocol} {settings.kafka_sasl_mechanism or ''}".strip()
+    return f"no Kafka broker answers at {settings.kafka} (INSTREAM_KAFKA), or none lets us in by {way}"
 
 
 async def _described(client: Any) -> dict[str, list[dict[str, Any]]]:
@@ -201,7 +207,7 @@ class LogReader:
             await self._consumer.start()
         except KafkaError as exc:
             await self._consumer.stop()
-            raise ServiceUnavailable(f"no Kafka broker answers at {self._settings.kafka}") from exc
+            raise ServiceUnavailable(_no_broker(self._settings)) from exc
 
     async def stop(self) -> None:
         """Disconnect."""
