@@ -13,7 +13,7 @@ LAYERS = (
     "app.core",
     "app.variables", "app.warehouse_url", "app.setting_types", "app.kafka_access", "app.settings",
     "app.console_log", "app.telemetry",
-    "app.progress", "app.topics", "app.sql",
+    "app.progress", "app.topics", "app.topic_checks", "app.sql",
     "app.adapters",
     "app.crash",
     "app.shell", "app.collector",
