@@ -104,6 +104,13 @@ TableName = Annotated[
 ]
 IamRole = Annotated[str, AfterValidator(_named(SAFE_ROLE.pattern, "give the ARN of an IAM role, or default"))]
 Region = Annotated[str, AfterValidator(_named(SAFE_REGION.pattern, "give a region's name, as eu-central-1"))]
+AccountId = Annotated[str, AfterValidator(_named(r"\d{12}", "give an AWS account: 12 digits"))]
+KmsKey = Annotated[
+    str,
+    AfterValidator(
+        _named(r"(arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:(key|alias)/|alias/)?[A-Za-z0-9/_-]{1,256}", "give a KMS key")
+    ),
+]
 TokenUrl = Annotated[
     str, AfterValidator(_named(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", "give https://host/path, without user and password"))
 ]

@@ -16,9 +16,11 @@ from pydantic import Field, model_validator
 from app.core.rules import JoinRules
 from app.kafka_access import KafkaAccess
 from app.setting_types import (
+    AccountId,
     BucketName,
     Host,
     IamRole,
+    KmsKey,
     Networks,
     Origins,
     Region,
@@ -67,10 +69,22 @@ class Settings(KafkaAccess):
     # --- AWS names
     bucket: BucketName = "instream"
     """S3 bucket of raw files, staged and final data, transactions and manifests."""
+    bucket_owner: AccountId | None = None
+    """AWS account that owns the bucket, 12 digits: S3 then refuses every call to a bucket of that name elsewhere."""
+    bucket_versioning: bool = True
+    """`init` turns on versions, and expires old ones of staged files after a week if the bucket has no lifecycle."""
+    bucket_kms_key: KmsKey | None = None
+    """KMS key with which `init` lets the bucket encrypt: an ARN, an id or an alias. Default: S3's own keys."""
     stream: StreamName = "instream"
     """Kinesis stream that carries the blocks."""
+    stream_shards: int = Field(0, ge=0, le=10_000)
+    """Shards of a stream that `init` makes; 0 makes it on-demand, so that Kinesis adds shards by itself."""
+    stream_retention_h: int = Field(24, ge=24, le=8760)
+    """How long Kinesis keeps records, in hours; `init` raises it and never lowers it. Bounds: Kinesis quotas."""
     registry_table: TableName = "instream-registry"
     """DynamoDB table of batches."""
+    registry_protected: bool = True
+    """`init` turns on the registry's deletion protection and point-in-time recovery."""
 
     # --- time (seconds)
     join_window_s: float = Field(90, ge=LEAST_S, le=DAY_S)

@@ -61,8 +61,8 @@ def faults_of(spec: TopicSpec, found: Mapping[str, str], replicas: int, settings
         faults.append(f"topic {spec.name} has {values}: {_alter(spec, settings)} --add-config {more}")
     if replicas < settings.replication_factor:
         faults.append(
-            f"topic {spec.name} has {replicas} replicas in place of {settings.replication_factor}: add some with "
-            f"kafka-reassign-partitions.sh --bootstrap-server {settings.kafka}, or set INSTREAM_REPLICATION_FACTOR={replicas}"
+            f"topic {spec.name} has {replicas} replicas in place of {settings.replication_factor}: "
+            f"add some (kafka-reassign-partitions.sh), or set INSTREAM_REPLICATION_FACTOR={replicas}"
         )
     if (least := int(found.get("min.insync.replicas", "1"))) > replicas:
         faults.append(

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session, status_of
 from app.adapters.ports import ObjectInfo, PutResult
+from app.adapters.s3_bucket import expected_owner, make_bucket
 from app.clock import Clock, SystemClock
 from app.core.backoff import Backoff
 from app.errors import AccessDenied, ObjectMissing, OutsideError, ServiceUnavailable
@@ -37,7 +38,6 @@ _PERMISSIONS: Final = (
     "a key is missing"
 )
 """Source: S3 API, GetObject and HeadObject, "Permissions"."""
-_EXISTS: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 
 
 def skew_ms(sent_ms: int, received_ms: int, date_ms: int) -> int:
@@ -56,7 +56,9 @@ class S3ObjectStore:
     """The bucket named in the settings. Endpoints other than AWS are addressed by path."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self._settings = settings
         self._bucket = settings.bucket
+        self._place: dict[str, Any] = {"Bucket": settings.bucket} | expected_owner(settings)
         self._clock = clock or SystemClock()
         self._threads = Threads("s3", THREADS)
         self._client = _new_client()
@@ -73,14 +75,15 @@ class S3ObjectStore:
         return self._skew_ms
 
     async def ensure(self) -> None:
-        """Create the bucket if it is not there."""
-        region = self._client.meta.region_name
-        where: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        """Create the bucket if it is not there (`app.adapters.s3_bucket`).
+
+        Raises:
+            ConfigurationError: the bucket belongs to another account.
+        """
         try:
-            await self._threads.run(self._client.create_bucket, Bucket=self._bucket, **where)
+            await self._threads.run(make_bucket, self._client, self._settings)
         except BOTO_ERRORS as exc:
-            if not (isinstance(exc, ClientError) and error_code(exc) in _EXISTS):
-                raise failure(f"CreateBucket {self._bucket}", exc) from exc
+            raise failure(f"making bucket {self._bucket}", exc) from exc
 
     async def put(self, key: str, body: bytes) -> None:
         """Store `body`, replacing what is there."""
@@ -174,31 +177,32 @@ class S3ObjectStore:
     # --- calls that run in a thread
 
     def _put(self, key: str, body: bytes, condition: dict[str, Any]) -> None:
-        self._timed(partial(self._client.put_object, Bucket=self._bucket, Key=key, Body=body, **condition))
+        self._timed(partial(self._client.put_object, **self._place, Key=key, Body=body, **condition))
 
     def _get(self, key: str) -> bytes:
-        answer = self._timed(partial(self._client.get_object, Bucket=self._bucket, Key=key))
+        answer = self._timed(partial(self._client.get_object, **self._place, Key=key))
         with answer["Body"] as body:
             content: bytes = body.read()
             return content
 
     def _head(self, key: str) -> Mapping[str, Any]:
-        return self._timed(partial(self._client.head_object, Bucket=self._bucket, Key=key))
+        return self._timed(partial(self._client.head_object, **self._place, Key=key))
 
     def _copy(self, source: str, target: str) -> None:
         place: CopySourceTypeDef = {"Bucket": self._bucket, "Key": source}
-        self._timed(partial(self._client.copy_object, Bucket=self._bucket, Key=target, CopySource=place))
+        owner: Any = {"ExpectedSourceBucketOwner": self._settings.bucket_owner} if self._settings.bucket_owner else {}
+        self._timed(partial(self._client.copy_object, **self._place, **owner, Key=target, CopySource=place))
 
     def _delete(self, keys: Sequence[str]) -> Sequence[str]:
         what: DeleteTypeDef = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        answer = self._timed(partial(self._client.delete_objects, Bucket=self._bucket, Delete=what))
+        answer = self._timed(partial(self._client.delete_objects, **self._place, Delete=what))
         return [f"{fault.get('Key')} ({fault.get('Code')})" for fault in answer.get("Errors", [])]
 
     def _page(self, prefix: str, start_after: str, page_keys: int, token: str) -> tuple[Sequence[ObjectInfo], str]:
         where: dict[str, Any] = {"ContinuationToken": token} if token else {"StartAfter": start_after}
         if not where.get("StartAfter", "-"):
             where = {}
-        call = partial(self._client.list_objects_v2, Bucket=self._bucket, Prefix=prefix, MaxKeys=page_keys, **where)
+        call = partial(self._client.list_objects_v2, **self._place, Prefix=prefix, MaxKeys=page_keys, **where)
         answer = self._timed(call)
         infos = [ObjectInfo(o["Key"], o["Size"], _ms(o["LastModified"])) for o in answer.get("Contents", [])]
         return infos, answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""

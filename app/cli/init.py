@@ -16,7 +16,7 @@ NOTHING_TO_DO = "the warehouse's schema is the catalogue's: nothing is to be don
 
 
 async def make_all(settings: "Settings", told: "Callable[[SchemaStep], None]") -> "tuple[list[str], list[SchemaStep]]":
-    """Make bucket, stream, registry table, topics and schema; existing ones stay as they are.
+    """Make bucket, stream, registry table, topics and schema; what exists stays, and protection is turned on.
 
     Returns: their names, and the changes to the schema; `told` gets each change as soon as it is made.
 
