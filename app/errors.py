@@ -52,6 +52,10 @@ class ConfigurationError(InstreamError):
     """A setting, a file or a topic does not fit; the text names which and the remedy."""
 
 
+class SettingsRefused(ConfigurationError):
+    """A variable's value is refused, or a variable is no setting; a command ends as after a wrong use."""
+
+
 class WrongPartitionCount(ConfigurationError):
     """A topic has another number of partitions than PARTITIONS says."""
 

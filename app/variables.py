@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.errors import ConfigurationError
+from app.errors import SettingsRefused
 
 PREFIX: Final = "INSTREAM_"
 MOST_PORT: Final = 65_535
@@ -45,7 +45,7 @@ class Variables(BaseSettings):
         """Read the variables; each of `values` takes the place of the variable of its name.
 
         Raises:
-            ConfigurationError: a value is refused; the text names each variable, its value unless that is a secret, and
+            SettingsRefused: a value is refused; the text names each variable, its value unless that is a secret, and
                 what it must be.
         """
         try:
@@ -78,13 +78,13 @@ def read(settings: type[Read], known: Collection[str]) -> Read:
         known: every name that anything reads, in lower case without the prefix.
 
     Raises:
-        ConfigurationError: a value is refused, or a variable has a name that nothing reads or that is spelled in two ways.
+        SettingsRefused: a value is refused, or a variable has a name that nothing reads or that is spelled in two ways.
     """
     faults = misnamed(os.environ, known)
     try:
         found = settings()
-    except ConfigurationError as exc:
-        raise ConfigurationError("; ".join([str(exc), *faults])) from None
+    except SettingsRefused as exc:
+        raise SettingsRefused("; ".join([str(exc), *faults])) from None
     if faults:
         raise _refusal(faults)
     return found
@@ -154,8 +154,8 @@ def _remedy(field: str, known: Collection[str]) -> str:
     return ": unset it, or see app/settings.py for the names"
 
 
-def _refusal(faults: Iterable[str]) -> ConfigurationError:
-    return ConfigurationError("settings do not fit: " + "; ".join(faults))
+def _refusal(faults: Iterable[str]) -> SettingsRefused:
+    return SettingsRefused("settings do not fit: " + "; ".join(faults))
 
 
 def _fault(settings: type[Variables], error: ErrorDetails) -> str:

@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from app.cli.options import OLDEST_S, number
+from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ def audit(
     The audit's worker does the same every minute. Exit codes: 0 none of the batches judged is open, 3 some are (they wait,
     were sent again or are held), 1 an alarm: lines are lost, damaged, or in the ledger more than once.
     """
-    from app.settings import read_settings  # noqa: PLC0415
-
-    settings = read_settings()
+    settings = settings_to_ask(*Asks)
     report = asyncio.run(run_round(settings, grace))
     if as_json:
         print_json(report)

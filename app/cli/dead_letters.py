@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from app.cli.options import folder, whole
+from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ def dead_letters(
 
     Their lines stay missing until the audit's copy of the batch can be read. Exit codes: 0 there are none, 3 there are some.
     """
-    from app.settings import read_settings  # noqa: PLC0415
-
-    letters, unread = asyncio.run(read_letters(read_settings(), last))
+    letters, unread = asyncio.run(read_letters(settings_to_ask(Asks.KAFKA), last))
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
         for head, body in letters:

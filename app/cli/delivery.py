@@ -11,11 +11,12 @@ from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect, run, to_warehouse
 from app.adapters.warehouse_login import login_of
 from app.cli.options import given
+from app.cli.services import Asks, settings_to_ask
 from app.cli.show import say_why
 from app.clock import SystemClock
 from app.core.delivery import statements
 from app.errors import InstreamError
-from app.settings import Settings, read_settings
+from app.settings import Settings
 
 app = typer.Typer(
     help="Transactions that delivery set aside.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -37,8 +38,9 @@ def quarantined(as_json: Annotated[bool, typer.Option("--json", help="Print as J
 
     Exit codes: 0 there is none, 3 there are some, 1 the warehouse does not answer.
     """
+    settings = settings_to_ask(Asks.WAREHOUSE)
     try:
-        found = asyncio.run(_quarantined(read_settings()))
+        found = asyncio.run(_quarantined(settings))
     except InstreamError as exc:
         raise _failed(exc) from exc
     if as_json:
@@ -60,8 +62,9 @@ def release_transaction(
 
     The release is refused if the ledger already has lines of the transaction. Exit codes: 0 it is loaded, 1 it is not.
     """
+    settings = settings_to_ask(Asks.WAREHOUSE, Asks.AWS)
     try:
-        answer = asyncio.run(_release(read_settings(), txn_id))
+        answer = asyncio.run(_release(settings, txn_id))
     except InstreamError as exc:
         raise _failed(exc) from exc
     if as_json:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -61,9 +62,8 @@ def init(
     """
     from app.adapters.warehouse_login import login_of  # noqa: PLC0415
     from app.adapters.warehouse_schema import read_plan  # noqa: PLC0415
-    from app.settings import read_settings  # noqa: PLC0415
 
-    settings = read_settings()
+    settings = settings_to_ask(*Asks)
     planned = asyncio.run(read_plan(settings.warehouse_url, login_of(settings)))
     if plan or planned.refused:
         _show_plan(planned, as_json=as_json)

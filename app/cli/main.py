@@ -16,7 +16,7 @@ from app.cli.replay import replay
 from app.cli.show import Exit, log_to_stderr, say_why
 from app.cli.up import down, status, up
 from app.cli.wait import wait
-from app.errors import InstreamError
+from app.errors import InstreamError, SettingsRefused
 
 app = typer.Typer(
     help="Browser events in the data warehouse in under five minutes, none lost, none twice.",
@@ -66,7 +66,8 @@ def _run(commands: typer.Typer, words: list[str], name: str) -> None:
 def main() -> None:
     """Run the command line.
 
-    An error is one line on stderr; exit code 1, or 2 after a wrong use, or 130 after an interruption.
+    An error is one line on stderr. The exit code is 1; 2 after a wrong use or with a setting that is refused; 130 after an
+    interruption.
     """
     try:
         sys.exit(app(prog_name="instream", standalone_mode=False))
@@ -75,6 +76,9 @@ def main() -> None:
             context = getattr(exc, "ctx", None)
             command = context.command_path if context else "instream"
             print(f"{command}: {reason} (see `{command} --help`)", file=sys.stderr)
+        sys.exit(Exit.USAGE)
+    except SettingsRefused as exc:
+        say_why(exc)
         sys.exit(Exit.USAGE)
     except InstreamError as exc:
         say_why(exc)

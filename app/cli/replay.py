@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from app.cli.options import given
+from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ def replay(
     """
     if bool(batch) == every:
         raise typer.BadParameter("name batches, or say --all")
-    from app.settings import read_settings  # noqa: PLC0415
-
-    report = asyncio.run(send_again(read_settings(), None if every else batch))
+    settings = settings_to_ask(Asks.WAREHOUSE, Asks.AWS)
+    report = asyncio.run(send_again(settings, None if every else batch))
     if as_json:
         print_json(report)
     else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from app.cli.options import LONGEST_WAIT_S, number
+from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json
 from app.progress import Bar, ProgressLines
 
@@ -31,10 +32,10 @@ def wait(
     lines than were sent.
     """
     from agents.audit.coverage import await_coverage  # noqa: PLC0415 - commands load what they need
-    from app.settings import read_settings  # noqa: PLC0415
 
+    settings = settings_to_ask(Asks.WAREHOUSE, Asks.AWS)
     with Bar(ProgressLines(), "batches are covered", TELL_EVERY_S) as bar:
-        result = asyncio.run(await_coverage(read_settings(), timeout, bar))
+        result = asyncio.run(await_coverage(settings, timeout, bar))
     if as_json:
         print_json(result)
     else:

@@ -60,6 +60,14 @@ def test_up_again_leaves_everything_as_it_is(stack):
     assert "the stack is up" in done.stderr
 
 
+def test_only_its_user_may_read_the_files_of_a_stack(stack):
+    home = stack.home.path
+    files = [home, *(path for path in home.rglob("*") if path.exists(follow_symlinks=False) and not path.is_symlink())]
+    open_to_others = [str(path) for path in files if path.lstat().st_mode & 0o077 and not path.is_socket()]
+    assert open_to_others == []
+    assert len(files) > 100
+
+
 def test_status_says_that_everything_runs(stack):
     done = stack.instream("status", "--json")
     assert done.returncode == 0

@@ -1,7 +1,8 @@
 """Failures on demand (rule D4): the next failures of the warehouse, and their number.
 
 Over HTTP on the control port: POST /faults {"kind": ..., "times": n, "statement": regular expression}, GET /faults (failures
-still to come), DELETE /faults; GET /faults/struck (kind -> number of times), /faults/unreadable (URLs).
+still to come), DELETE /faults; GET /faults/struck (kind -> number of times), /faults/unreadable (URLs). Only programs of
+this machine may send them (`app.local.callers`).
 """
 
 import re
@@ -11,6 +12,9 @@ from typing import Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from app.local.callers import refusal
 
 
 class WarehouseFault(StrEnum):
@@ -131,7 +135,7 @@ class Faults:
 
     def application(self) -> web.Application:
         """The HTTP control."""
-        app = web.Application()
+        app = web.Application(middlewares=[_only_programs])
         app.add_routes([
             web.post("/faults", self._post), web.get("/faults", self._get), web.delete("/faults", self._delete),
             web.get("/faults/struck", self._get_struck), web.get("/faults/unreadable", self._get_unreadable),
@@ -160,3 +164,10 @@ class Faults:
         self._coming.clear()
         self._unreadable.clear()
         return web.json_response({"faults": 0})
+
+
+@web.middleware
+async def _only_programs(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if why := refusal(request.headers):
+        return web.json_response({"error": why}, status=403)
+    return await handler(request)

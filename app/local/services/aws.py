@@ -3,7 +3,7 @@
 It adds to moto's own server: HTTP/1.1 connections that stay open (a call takes a tenth of the time); one call at a time for
 each service, so that of fifty conditional PUTs of one key exactly one wins; the right Date header in each answer; and
 objects that stay in memory. It has no disk: when it ends, all its data is gone. It can fail on demand
-(`app.local.services.aws_faults`).
+(`app.local.services.aws_faults`). It serves programs only, no web pages (`app.local.callers`).
 """
 
 import argparse
@@ -32,10 +32,15 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from app.errors import LocalStackError
+from app.local.callers import refusal
 from app.local.services import aws_behaviour
 from app.local.services.aws_faults import FAULTS_PATH, AwsFaults, FaultAnswer, operation_of
+from app.local.stack.aws_state import BUCKETS_PATH
 
+CONTROL_PATHS: Final = "/moto-api/"
+"""Requests below this path change or show the stand-in itself: only programs of this machine may send them."""
 HEALTH_PATH: Final = "/moto-api/health"
+_PLAIN: Final = [("Content-Type", "text/plain")]
 _OWN_HEADERS: Final = frozenset({"date", "server", "connection", "content-length", "transfer-encoding"})
 
 
@@ -78,11 +83,18 @@ class StandinHandler(MotoRequestHandler):
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         app: Any = self.server.app
         faults: AwsFaults = app.faults
-        if environ["PATH_INFO"] == FAULTS_PATH:
+        path = environ["PATH_INFO"]
+        if why := refusal(self.headers, any_host=not path.startswith(CONTROL_PATHS)):
+            self._answer(403, _PLAIN, why.encode())
+            return
+        if path == FAULTS_PATH:
             self._answer(*faults.control(self.command, body))
             return
-        if environ["PATH_INFO"] == HEALTH_PATH:
-            self._answer(200, [("Content-Type", "text/plain")], b"ok")
+        if path == HEALTH_PATH:
+            self._answer(200, _PLAIN, b"ok")
+            return
+        if path == BUCKETS_PATH:
+            self._answer(200, _PLAIN, "\n".join(aws_behaviour.bucket_names()).encode())
             return
         operation = operation_of(self.command, self.headers.get("X-Amz-Target") or "")
         answer = faults.serve(operation, body, lambda content: _called(app, environ, content))

@@ -170,6 +170,12 @@ def _wire(value: Any) -> dict[str, Any]:
     return {kind: inner}
 
 
+def bucket_names() -> list[str]:
+    """All buckets."""
+    accounts = list(s3.s3_backends.values())
+    return sorted(name for regions in accounts for backend in list(regions.values()) for name in list(backend.buckets))
+
+
 def install() -> None:
     """Install the corrections in this process."""
     backend: Any = kinesis.KinesisBackend

@@ -18,7 +18,7 @@ import psutil
 from app.errors import LocalStackError
 from app.local.services.java import java_binary, kafka_jars
 from app.local.stack.environment import SERVICES
-from app.local.stack.life import Home, Life, Started, State, end_leftovers, find, started
+from app.local.stack.life import Home, Life, Started, State, end_leftovers, find, private_file, started
 from app.local.stack.spare import SPARE
 from app.local.stack.stack_file import Stack, read_stack
 from app.settings import read_settings
@@ -72,7 +72,7 @@ def up(home: Home, say: Say) -> Stack:
     read_settings()
     java_binary()
     kafka_jars()
-    home.check_disk()
+    home.prepare()
     lock = home.acquire()
     shown = 0
     while lock is None:  # a running stack, another `up` at work, or a stack that stops
@@ -167,13 +167,17 @@ def status(home: Home) -> Status:
 
 
 def _spawn_supervisor(home: Home, lock_fd: int) -> Started:
-    """Start the daemon: a session of its own, no open descriptor but the lock, its output in files of HOME."""
+    """Start the daemon: a session of its own, no open descriptor but the lock, its output in files of HOME.
+
+    It and its processes make files for their user alone.
+    """
     environment = in_capitals(os.environ) | {"INSTREAM_HOME": str(home.path)}
     environment.pop("INSTREAM_LOG_FORMAT", None)
-    with (home.path / "supervisor.log").open("wb") as log_file:
+    with private_file(home.path / "supervisor.log") as log_file:
         process = subprocess.Popen(
             [sys.executable, "-m", "app.local.stack.supervisor", str(lock_fd)], stdin=subprocess.DEVNULL, stdout=log_file,
             stderr=subprocess.STDOUT, cwd=home.path, env=environment, start_new_session=True, pass_fds=(lock_fd,),
+            umask=0o077,
         )  # fmt: skip
     return started("supervisor", process.pid)
 

@@ -6,6 +6,8 @@
     logs/       a file a process; the finished life's are kept as logs.old/
     data/       Kafka, PostgreSQL, each worker's RocksDB
 
+Only its user may read it: stack.json has the write keys, the logs have addresses of visitors.
+
 The stand-in for S3, Kinesis and DynamoDB has no disk: when it ends, Kafka and the warehouse have only half of the data. So a
 life begins with an empty `data/`: the next `up` removes the data of the last life.
 """
@@ -69,13 +71,20 @@ class Home:
         self.life_file = self.path / "life.json"
         self.lock_file = self.path / "lock"
 
-    def check_disk(self) -> None:
-        """Refuse a disk that is almost full.
+    def prepare(self) -> None:
+        """Make the folder, for its user alone; refuse a disk that is almost full.
+
+        A folder that is not empty and not of a stack keeps its mode: it may be `/tmp`.
 
         Raises:
-            LocalStackError: less than 2 GiB are free on HOME's disk.
+            LocalStackError: less than 2 GiB are free on HOME's disk, or the folder is somebody else's.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            if self.life_file.exists() or not any(self.path.iterdir()):
+                self.path.chmod(0o700)
+        except PermissionError as exc:
+            raise LocalStackError(f"{self.path} is another user's: set INSTREAM_HOME to a folder of your own") from exc
         free = shutil.disk_usage(self.path).free
         if free < LEAST_FREE_BYTES:
             raise LocalStackError(
@@ -86,7 +95,7 @@ class Home:
     def acquire(self) -> IO[bytes] | None:
         """The open file that holds the lock; None while a supervisor has it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        file = self.lock_file.open("ab")
+        file = os.fdopen(os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -141,10 +150,17 @@ class Home:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a reader sees the old or the new content, never a part."""
+    """Put `content` at `path`, readable for its user alone. A reader sees the old or the new content, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
+    with private_file(beside) as file:
+        file.write(content)
     beside.replace(path)
+
+
+def private_file(path: Path) -> IO[bytes]:
+    """A new empty file, which only its user may read, open for writing."""
+    path.unlink(missing_ok=True)  # the mode of an old file would stay
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def started(name: str, pid: int) -> Started:

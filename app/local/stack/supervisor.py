@@ -4,9 +4,9 @@
 
 `app.local.stack.control` starts it, detached, with HOME's lock in that descriptor.
 
-`app.local.stack.start_order` has the order of the start. The AWS stand-in has no disk: its death ends the life. Everything
-else is started again, on the same data and port, each role from the code tree that trees.json names
-(`app.local.stack.trees`); the collector by a spare that is warm (`app.local.stack.spare`).
+`app.local.stack.start_order` has the order of the start. The AWS stand-in has no disk: its death or its reset
+ends the life. Everything else is started again, on the same data and port, each role from the code tree that trees.json
+names (`app.local.stack.trees`); the collector by a spare that is warm (`app.local.stack.spare`).
 """
 
 import asyncio
@@ -24,6 +24,7 @@ import structlog
 
 from app.clock import Clock, SystemClock
 from app.local.services.aws_faults import FAULTS_PATH
+from app.local.stack.aws_state import until_gone
 from app.local.stack.environment import (
     ROLES,
     SERVICES,
@@ -67,6 +68,7 @@ class Supervisor:
         self._spare: Spare | None = None
         self._trees = Trees(home.path)
         self._end = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
         self._environment: dict[str, str] = {}
         self._variables: dict[str, str] = {}
 
@@ -114,6 +116,7 @@ class Supervisor:
         self._life.state = State.READY
         self._write_stack()
         self._keep_spare()
+        self._watch = asyncio.create_task(self._watch_aws(settings.bucket))
         self._say(f"ready: events go to http://{HOST}:{ports['collector']}/v1/events")
 
     async def _begin_life(self) -> None:
@@ -159,6 +162,11 @@ class Supervisor:
         self._spare.variables = collector.variables
         collector.successor = self._spare.take
         self._spare.start()
+
+    async def _watch_aws(self, bucket: str) -> None:
+        """End this life if the AWS stand-in was reset: Kafka and the warehouse would go on with half of the data."""
+        await until_gone(self._endpoint, bucket)
+        self._fail(f"the AWS stand-in was reset: its bucket {bucket} is gone; `instream up` begins anew")
 
     # --- record
 
@@ -232,6 +240,8 @@ class Supervisor:
         self._life.state = State.STOPPING
         self._home.stack_file.unlink(missing_ok=True)
         self._say("stopping what was started" if self._life.failure else "stopping")
+        if self._watch:
+            self._watch.cancel()
         if self._spare:
             await self._spare.stop()
         for group in (("collector",), WORKERS, ("warehouse",), INFRASTRUCTURE):

@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch):
     return lambda *words: CliRunner().invoke(app, list(words))
 
 
-def instream(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def instream(home: Path | str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [Path(sys.executable).with_name("instream"), *words], capture_output=True, text=True, check=False,
         env=os.environ | {"INSTREAM_HOME": str(home)},
@@ -61,7 +61,19 @@ def test_groups_of_commands_are_mounted(tmp_path, group):
     assert f"Usage: instream {group}" in result.stdout
 
 
-@pytest.mark.parametrize("words", [["fly"], ["load", "--events", "none"], ["load", "--events", "0"], ["up", "now"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fly"],
+        ["load", "--events", "none"],
+        ["load", "--events", "0"],
+        ["load", "--events", "1" + 20 * "0"],
+        ["up", "now"],
+        ["audit", "--grace", "inf"],
+        ["replay", ""],
+        ["wait", "--timeout", "nan"],
+    ],
+)
 def test_a_wrong_use_is_exit_code_2(run, words):
     assert run(*words).exit_code == Exit.USAGE
 
@@ -86,9 +98,16 @@ def test_an_error_is_one_line_without_a_traceback(tmp_path):
 def test_a_setting_that_does_not_fit_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("INSTREAM_PARTITIONS", "many")
     result = instream(tmp_path / "home", "up")
-    assert result.returncode == Exit.FAILURE
+    assert result.returncode == Exit.USAGE
     assert result.stderr.startswith("instream: settings do not fit: INSTREAM_PARTITIONS")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["up"], ["down"], ["status"], ["audit"], ["delivery", "quarantined"]], ids=" ".join)
+def test_an_empty_home_is_a_wrong_use(words):
+    result = instream("", *words)
+    assert result.returncode == Exit.USAGE
+    assert result.stderr == "instream: settings do not fit: INSTREAM_HOME='': give a value, or unset it for the default\n"
 
 
 def test_up_without_jars_names_the_remedy(tmp_path, monkeypatch):
@@ -118,12 +137,38 @@ def test_a_home_that_is_no_folder_is_one_line(tmp_path, words):
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["wait", "--timeout", "1"], ["audit"], ["init"]])
-def test_a_command_without_a_stack_says_how_to_get_one(tmp_path, monkeypatch, words):
-    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_PROFILE"):
+KAFKA, WAREHOUSE, AWS = "INSTREAM_KAFKA", "INSTREAM_WAREHOUSE_URL", "INSTREAM_BUCKET"
+ASKED = {
+    ("wait", "--timeout", "1"): {WAREHOUSE, AWS},
+    ("audit",): {KAFKA, WAREHOUSE, AWS},
+    ("init",): {KAFKA, WAREHOUSE, AWS},
+    ("init", "--plan"): {KAFKA, WAREHOUSE, AWS},
+    ("replay", "--all"): {WAREHOUSE, AWS},
+    ("dead-letters",): {KAFKA},
+    ("repair-log",): {KAFKA, AWS},
+    ("delivery", "quarantined"): {WAREHOUSE},
+    ("delivery", "release", "a"): {WAREHOUSE, AWS},
+    ("sink", "accept-gap", "--partition", "0", "--reason", "me"): {KAFKA, AWS},
+}
+"""Command -> the settings that name the services that it asks."""
+
+
+@pytest.mark.parametrize("words", ASKED, ids=" ".join)
+def test_a_command_without_a_stack_asks_no_service_that_nobody_named(tmp_path, monkeypatch, words):
+    """A stranger's stack may listen on the usual ports."""
+    for name in (KAFKA, WAREHOUSE, AWS):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     result = instream(tmp_path, *words)
+    assert result.returncode == Exit.FAILURE
+    assert f"no stack is up in {tmp_path}" in result.stderr
+    assert "run `instream up`" in result.stderr
+    assert {name for name in (KAFKA, WAREHOUSE, AWS) if name in result.stderr} == ASKED[words]
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_service_that_is_named_is_asked_and_a_failure_says_how_to_get_a_stack(tmp_path, monkeypatch, unused_tcp_port):
+    monkeypatch.setenv(WAREHOUSE, f"postgresql://instream@127.0.0.1:{unused_tcp_port}/instream")
+    result = instream(tmp_path, "delivery", "quarantined")
     assert result.returncode == Exit.FAILURE
     assert f"None is up in {tmp_path}: run `instream up`" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -145,12 +145,23 @@ def test_a_folder_with_foreign_data_is_not_wiped(tmp_path):
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1024**3}))
     with pytest.raises(LocalStackError, match=r"only 1\.0 GiB are free"):
-        Home(tmp_path).check_disk()
+        Home(tmp_path).prepare()
+
+
+@pytest.mark.parametrize(("content", "mode"), [(None, 0o700), ("life.json", 0o700), ("thesis.txt", 0o755)])
+def test_a_home_is_for_its_user_alone_unless_it_has_foreign_files(tmp_path, content, mode):
+    tmp_path.chmod(0o755)
+    if content:
+        (tmp_path / content).touch()
+    Home(tmp_path).prepare()
+    assert tmp_path.stat().st_mode & 0o777 == mode
 
 
 def test_a_replaced_file_is_never_seen_in_part(tmp_path):
     target = tmp_path / "stack.json"
+    target.touch(0o644)
     replace_file(target, b"old")
+    assert target.stat().st_mode & 0o777 == 0o600
     with target.open("rb") as before:
         replace_file(target, b"new")
         assert before.read() == b"old"
