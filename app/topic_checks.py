@@ -1,4 +1,4 @@
-"""Whether a topic that is there is as the pipeline needs it, whoever made it.
+"""Whether a topic that is there is as the pipeline needs it, whoever made it (rules T4, E5, S5).
 
 A value that is safer than asked for fits: a longer retention, a larger message, more replicas. A setting that the cluster
 does not know (Redpanda has no min.insync.replicas) is passed over.

@@ -245,6 +245,8 @@ class Auditor:
             for partition in sorted(partitions):
                 waiting += len(await self._stored.numbers_behind(partition, delivery.number(partition), COUNTED))
             behind = {"delivery": waiting, **await self._ports.lags(partitions)}
+        except AccessDenied:
+            raise
         except (OutsideError, ChainBroken) as exc:
             report.wait_for(f"{type(exc).__name__}: {exc}")
         except NewerFormat as exc:
