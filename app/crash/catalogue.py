@@ -135,6 +135,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.get.jobdata",  # committed, and not moved yet
         "kafka.lags",
         "kafka.commit",  # of a foreign message: its topic has none of ours
+        "logs.committed",  # the watchdog's question: did that commit reach the broker?
     ),
 }
 """Role -> the calls that it makes."""

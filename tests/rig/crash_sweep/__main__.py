@@ -126,7 +126,7 @@ async def _rounds(
         say("checking everything that the stack promises")
         faults = await sweep.check(replays=replays)
         result.at_the_end += faults
-        say(f"{len(faults)} violations of {'I1 to I5' if replays else 'I1 to I4'}")
+        say("; ".join([f"{len(faults)} violations of {'I1 to I5' if replays else 'I1 to I4'}", *faults]))
 
     if armed is None:
         await sweep.warm_up()

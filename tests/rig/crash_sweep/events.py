@@ -30,7 +30,8 @@ from app.core.formats.batch import new_batch_id, seal
 from app.core.formats.flows import LEDGER
 from app.core.formats.object_keys import record_key, repair_key
 from app.core.formats.step_message import StepLog, decode_step
-from app.core.sink.chain import ChainId, decode_record
+from app.core.formats.transaction_record import TransactionRecord
+from app.core.sink.chain import ChainId, decode_record, effects_of
 from app.errors import ObjectMissing, StepMessageInvalid
 from app.settings import Settings
 from app.shell.ports import Ports
@@ -170,31 +171,43 @@ async def spoil_file(settings: Settings, pid: int) -> Spoilt:
         await store.close()
 
 
-async def lose_ready(settings: Settings, warehouse_control: str) -> None:
-    """Delete ready.json of a transaction that is not loaded yet and has a successor.
+async def lose_ready(settings: Settings, warehouse_control: str, *, is_staged: bool) -> None:
+    """Delete ready.json of a transaction that is not loaded yet and has a successor; return when it is there again.
 
-    The warehouse's disk is full meanwhile, so that transactions wait.
+    The warehouse's disk is full meanwhile, so that transactions wait. If delivery had read the file before, it loads the
+    transaction without it, and nobody misses the file: then it is put back here.
 
     Args:
         settings: of the stack.
         warehouse_control: URL at which the warehouse's stand-in takes faults.
+        is_staged: put the transaction's staged files back, too.
     """
     store = S3ObjectStore(settings)
-    async with aiohttp.ClientSession() as session:
-        await session.post(warehouse_control, json={"kind": "disk_full", "times": 1_000_000})
-        try:
-            await store.delete([await _ready_key_before_another(settings, store)])
-        finally:
-            await session.delete(warehouse_control)
-            await store.close()
+    try:
+        async with aiohttp.ClientSession() as session:
+            await session.post(warehouse_control, json={"kind": "disk_full", "times": 1_000_000})
+            try:
+                place, record = await _waiting_before_another(settings, store)
+                effects = effects_of(record, settings.bucket)
+                for move in effects.moves if is_staged else ():
+                    await store.copy(move.target, move.source)
+                await store.delete([record.ready_key])
+            finally:
+                await session.delete(warehouse_control)
+        while await store.head(record.ready_key) is None:
+            if dict(await _next_to_load(settings))[place] > record.number:
+                await store.put(effects.ready.key, effects.ready.body)
+            await asyncio.sleep(POLL_S)
+    finally:
+        await store.close()
 
 
-async def _ready_key_before_another(settings: Settings, store: S3ObjectStore) -> str:
-    """The key of a ready.json right behind delivery's position, once its transaction has a successor."""
+async def _waiting_before_another(settings: Settings, store: S3ObjectStore) -> tuple[ChainId, TransactionRecord]:
+    """A finished transaction right behind delivery's position, once it has a successor."""
     while True:
         for place, number in await _next_to_load(settings):
             if await store.head(record_key(*place, number + 1)) is not None:
-                return decode_record(await store.get(record_key(*place, number)), place, number).ready_key
+                return place, decode_record(await store.get(record_key(*place, number)), place, number)
         await asyncio.sleep(POLL_S)
 
 

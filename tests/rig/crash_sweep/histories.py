@@ -21,6 +21,7 @@ class Event(Enum):
     BAD_FILE = "a file of a transaction that is not loaded yet is spoilt, and mended afterwards"
     REPAIRED = "steps of the log have replacements in S3, equal to them, and then the worker is told to stop"
     LOST_READY = "ready.json of a transaction that is not loaded yet is deleted; a later transaction exists"
+    LOST_READY_STAGED = "so it is, and the sink died before it cleared that transaction's staged files"
     FOREIGN = "another program writes to topic audit, which has no messages of ours"
     SHORT_MEMORY = "the stack has a dedup window of seconds, so that what is remembered expires"
     STALE_STORE = "an older copy of the ETL's store is put back, and the log is cut behind what it had read"
@@ -43,6 +44,8 @@ _ORPHAN: Final = History((Event.ORPHAN,))
 _UNREADABLE: Final = History((Event.UNREADABLE,))
 _REPAIRED: Final = History((Event.REPAIRED,))
 _LOST_READY: Final = History((Event.LOST_READY,))
+_LOST_READY_STAGED: Final = History((Event.LOST_READY_STAGED,))
+_FOREIGN: Final = History((Event.FOREIGN,))
 _BEHIND: Final = History(companions=("etl.kafka.send.rows.after",))
 """The ETL dies when its step is in the log and not in its store."""
 _NOT_LOADED: Final = History((Event.ORPHAN,), ("delivery.s3.list.transactions.before",))
@@ -85,7 +88,7 @@ _HISTORIES: Final = {
     "delivery.warehouse.copy.replays": History((Event.REPLAY,)),
     "delivery.warehouse.copy.dead_letters": _UNREADABLE,
     "delivery.warehouse.load_error": History((Event.BAD_FILE,)),
-    "delivery.s3.copy.data": _LOST_READY,
+    "delivery.s3.copy.data": _LOST_READY_STAGED,
     "delivery.s3.get.data": _LOST_READY,
     "delivery.s3.put.manifests": _LOST_READY,
     "delivery.s3.put.ready": _LOST_READY,
@@ -97,7 +100,8 @@ _HISTORIES: Final = {
     "audit.s3.get.data": _NOT_LOADED,
     "audit.s3.get.jobdata": History((Event.ORPHAN,), ("sink.s3.copy.data.before",)),
     "audit.kafka.lags": _NOT_LOADED,
-    "audit.kafka.commit": History((Event.FOREIGN,)),
+    "audit.kafka.commit": _FOREIGN,
+    "audit.logs.committed": _FOREIGN,
 }
 
 

@@ -197,8 +197,9 @@ class Sweep:
                         await self._until_died(armed, None)
                     finally:
                         await mend_file(settings, spoilt)
-                case Event.LOST_READY:
-                    await self._until_died(armed, lambda: lose_ready(settings, self.stack.controls["warehouse"]))
+                case Event.LOST_READY | Event.LOST_READY_STAGED:
+                    is_staged, control = event is Event.LOST_READY_STAGED, self.stack.controls["warehouse"]
+                    await self._until_died(armed, partial(lose_ready, settings, control, is_staged=is_staged))
                 case Event.FOREIGN:
                     await self._until_died(armed, lambda: put_foreign(settings))
                 case Event.RESHARD:
