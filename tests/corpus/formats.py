@@ -174,7 +174,7 @@ def _told_of_frame(packed: bytes) -> Any:
     return dict(frame.schema), frame.to_dict(as_series=False)
 
 
-def _window(schema: dict[str, pl.DataType], columns: tuple[str, ...]) -> bytes:
+def _window(schema: dict[str, pl.DataType], columns: frozenset[str]) -> bytes:
     events = values.window_events(schema, "e1", "e2")
     assert set(events.columns) == set(columns)
     return pack_frame(events)

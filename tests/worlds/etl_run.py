@@ -8,6 +8,7 @@ import polars as pl
 from pyroaring import BitMap
 
 from app.core.enrich.enrich import Enricher
+from app.core.etl.flow_rows import ROW_SCHEMAS
 from app.core.etl.step import PartitionEtl
 from app.core.formats.source import SourceMessage
 from app.core.formats.step_message import NO_PREDECESSOR, StepMessage, decode_step, encode_step
@@ -68,7 +69,8 @@ def rows_of(steps: Iterable[StepMessage], flow: str) -> list[dict[str, Any]]:
         if flow in step.rows:
             frame = pl.read_ipc_stream(step.rows[flow])
             assert frame.height == step.row_counts[flow]
-            out += frame.to_dicts()
+            # A column without a value is left out of the frame.
+            out += [dict.fromkeys(ROW_SCHEMAS[flow]) | row for row in frame.to_dicts()]
     return out
 
 

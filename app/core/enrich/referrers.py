@@ -20,6 +20,8 @@ from app.errors import ConfigurationError
 
 MAX_SOURCE_BYTES: Final = 256
 CACHED_VISITS: Final = 65_536
+CACHED_HOSTS: Final = 8192
+"""The hosts of URLs and referrers, each of which may have 4 KB."""
 MEDIA: Final = ("search", "social", "email", "ai", "paid", "other")
 """The media that a list may name; `internal` is a visit from the same site."""
 
@@ -77,18 +79,19 @@ class ReferrerList:
         self._sites = sites
         self._site_of = site_of
         self._is_public = is_public
+        self._host_of: Callable[[str], str] = Memo(host_of, CACHED_HOSTS).__getitem__
         self._came: Callable[[tuple[str, str]], Referrer] = Memo(self._classify, CACHED_VISITS).__getitem__
 
     def __call__(self, referrer: str | None, url: str | None) -> Referrer:
         """The medium and source of a visit to `url` that came from `referrer`."""
         if not referrer:
             return NO_REFERRER
-        host = host_of(referrer)
+        host = self._host_of(referrer)
         if not host or host == _AMP_HOST:
             if referrer in _NO_PAGES:
                 return NO_REFERRER
             host = self._odd_host(referrer) or host
-        return self._came((host, host_of(url) if url else ""))
+        return self._came((host, self._host_of(url) if url else ""))
 
     def _odd_host(self, referrer: str) -> str:
         """The host of a page in the AMP cache, or of a referrer without scheme; empty if the text is something else."""

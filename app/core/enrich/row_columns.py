@@ -11,7 +11,7 @@ import polars as pl
 
 from app.core.enrich.enrich import Enricher
 from app.core.enrich.page_urls import PageUrl
-from app.core.formats.columns import DTYPES
+from app.core.formats.columns import DTYPES, column
 from app.core.formats.flows import FLOWS, Flow
 
 Values = Sequence[Any]
@@ -25,7 +25,7 @@ class Enrichment(NamedTuple):
     reads: tuple[str, ...]
     """Columns of the same row, in the order in which the function gets them."""
     make: Callable[[Enricher, Sequence[Values]], Sequence[Values]]
-    """The columns of `makes`, in order."""
+    """The columns of `makes`, in order. Of a row without any of `reads` it makes NULLs: it is not asked about those."""
 
 
 def _page_url(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
@@ -93,15 +93,18 @@ _DTYPES: Final = {flow.name: {column.name: DTYPES[column.kind] for column in flo
 
 
 def enrich_rows(flow: Flow, rows: pl.DataFrame, enricher: Enricher) -> list[pl.Series]:
-    """The columns of `flow` that enrichment makes of `rows`; empty if the flow names none (rule J5)."""
+    """The columns of `flow` that enrichment makes of `rows`, less those without a value (rule J5)."""
+    held = frozenset(rows.columns)
     read: dict[str, Values] = {}
-    made: list[pl.Series] = []
+    made: list[pl.Series | None] = []
     dtypes = _DTYPES[flow.name]
     for enrichment in _OF_FLOW[flow.name]:
+        if held.isdisjoint(enrichment.reads):
+            continue
         for name in enrichment.reads:
             if name not in read:
-                read[name] = rows[name].to_list()
+                read[name] = rows[name].to_list() if name in held else [None] * rows.height
         columns = enrichment.make(enricher, [read[name] for name in enrichment.reads])
         named = zip(enrichment.makes, columns, strict=True)
-        made += [pl.Series(name, values, dtype=dtypes[name]) for name, values in named if name in dtypes]
-    return made
+        made += [column(name, values, dtypes[name]) for name, values in named if name in dtypes]
+    return [made_column for made_column in made if made_column is not None]

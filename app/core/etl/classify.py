@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from app.core.enrich.bot_agents import EMPTY_USER_AGENT
 from app.core.enrich.bots import WEBDRIVER
-from app.core.enrich.enrich import NO_ORIGIN, Enricher
+from app.core.enrich.enrich import NO_ORIGIN, Agent, Enricher
 from app.core.etl.decode import Decoded
 from app.core.events.fields import TYPES, JoinPart
 from app.core.state.encoding import digests_of
@@ -50,14 +50,24 @@ class Rejection(NamedTuple):
     ip: str | None
     payload: str | None
     """None for a bot: its payload is the stored line itself."""
+    event_type: str | None
+
+
+class LineAgents(NamedTuple):
+    """The user agents of some lines, each once: the lines are many, and the agents are few."""
+
+    texts: Sequence[str | None]
+    facts: Sequence[Agent]
+    """For each text, the facts in it."""
+    places: Sequence[int]
+    """For each line, the place of its user agent in `texts`."""
 
 
 class ClassifiedLines(NamedTuple):
     """The kinds of some lines, from each line alone; duplicates are found later."""
 
     codes: list[int]
-    agents: Sequence[Sequence[str | None]]
-    """Browser, os and device of each line."""
+    agents: "LineAgents"
     places: Sequence[Sequence[str | None]]
     """Country, region and city of each line; empty if no address has any."""
     rejections: dict[int, Rejection]
@@ -69,7 +79,9 @@ class ClassifiedLines(NamedTuple):
 def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
     """Tell malformed lines and bots from events."""
     columns = lines.columns
-    agent_rules, *agents, _, _ = zip(*map(enricher.agent, columns["user_agent"]), strict=True)
+    agents = _agents_of(columns["user_agent"], enricher)
+    rules = [agent.bot_rule for agent in agents.facts]
+    agent_rules = list(map(rules.__getitem__, agents.places))
     origins = list(map(enricher.origin, columns["ip"]))
     networks: Sequence[str | None] = ()
     places: Sequence[Sequence[str | None]] = ()
@@ -85,17 +97,25 @@ def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
         if rule is None:
             continue
         codes[n] = LineKind.BOT
-        rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None)
+        rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None, columns["event_type"][n])
     if columns["malformed"].count(None) < len(codes):
         for n, reason in enumerate(columns["malformed"]):
             if reason is not None:
                 codes[n] = LineKind.MALFORMED
                 payload = columns["payload"][n] or ""
-                rejections[n] = Rejection(reason, columns["user_agent"][n], columns["ip"][n], payload)
+                rejections[n] = Rejection(
+                    reason, columns["user_agent"][n], columns["ip"][n], payload, columns["event_type"][n]
+                )
     event_ids = columns["event_id"]
     if None in event_ids:
         event_ids = [event_id or "" for event_id in event_ids]
     return ClassifiedLines(codes, agents, places, rejections, digests_of(event_ids))
+
+
+def _agents_of(user_agents: Sequence[str | None], enricher: Enricher) -> LineAgents:
+    texts = list(dict.fromkeys(user_agents))
+    place_of = dict(zip(texts, range(len(texts)), strict=True))
+    return LineAgents(texts, list(map(enricher.agent, texts)), list(map(place_of.__getitem__, user_agents)))
 
 
 def _where(conditions: Sequence[object]) -> Iterator[int]:

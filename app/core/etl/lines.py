@@ -8,17 +8,17 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from app.core.enrich.enrich import AGENT_COLUMNS, ORIGIN_COLUMNS, Enricher
-from app.core.etl.classify import CODES, ClassifiedLines, LineKind, Rejection, classify_lines
+from app.core.etl.classify import CODES, ClassifiedLines, LineAgents, LineKind, Rejection, classify_lines
 from app.core.etl.decode import Decoded
 from app.core.etl.dedup import ValidLines, find_duplicates
 from app.core.events.fields import STORED_FIELDS
-from app.core.formats.columns import DTYPES, nothing, stack
+from app.core.formats.columns import DTYPES, column, stack
 from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
 from app.core.state.tables import StateReader
 
-_JUDGED: Final = frozenset({"ip", "webdriver", "malformed", "payload", "payload_b64"})
-"""Fields that only the classification of lines reads."""
+_JUDGED: Final = frozenset({"event_type", "ip", "user_agent", "webdriver", "malformed", "payload", "payload_b64"})
+"""Fields that the classification of lines reads; no frame gets them from here."""
 _SCHEMA: Final = {name: DTYPES[kind] for name, kind in STORED_FIELDS.items() if name not in _JUDGED}
 _TEXT: Final = pl.String()
 
@@ -27,7 +27,7 @@ class StepLines(NamedTuple):
     """Every line of a step's blocks, in log order; a line's place is its position in the step."""
 
     frame: pl.DataFrame
-    """The fields that rows have, and the columns that come from the user agent and the address."""
+    """The fields that rows have, and the columns that come from the user agent and the address; those with a value."""
     blocks: Sequence[AcceptedBlock]
     ends: Sequence[int]
     """For each block, the position behind its last line."""
@@ -75,17 +75,29 @@ def sort_lines(read: Iterable[Decoded], state: StateReader, dedup_window_ms: int
 
 
 def _frame(decoded: Decoded, classified: ClassifiedLines) -> pl.DataFrame:
-    columns = [pl.Series(name, decoded.columns[name], dtype=dtype) for name, dtype in _SCHEMA.items()]
-    columns += _texts(AGENT_COLUMNS, classified.agents)
+    columns = [column(name, decoded.columns[name], dtype) for name, dtype in _SCHEMA.items()]
+    columns += _agent_columns(classified.agents, decoded.columns["key_kind"])
     if classified.places:
-        columns += _texts(ORIGIN_COLUMNS, classified.places)
-    else:
-        columns += [nothing(name, _TEXT, len(classified.codes)) for name in ORIGIN_COLUMNS]
-    return pl.DataFrame(columns)
+        columns += [column(name, texts, _TEXT) for name, texts in zip(ORIGIN_COLUMNS, classified.places, strict=True)]
+    return pl.DataFrame([made for made in columns if made is not None])
 
 
-def _texts(names: Sequence[str], columns: Sequence[Sequence[str | None]]) -> list[pl.Series]:
-    return [pl.Series(name, values, dtype=_TEXT) for name, values in zip(names, columns, strict=True)]
+def _agent_columns(agents: LineAgents, key_kinds: Sequence[str | None]) -> list[pl.Series]:
+    """The columns that come from the user agent, and the user agent itself.
+
+    A line of a collector that knows no `key_kind` keeps no user agent: the etl that was made with that collector has no
+    column for it, and could not take the window over (rule E10).
+    """
+    rows = pl.Series(agents.places, dtype=pl.UInt32)
+    columns = [
+        pl.Series(name, [getattr(agent, name) for agent in agents.facts], dtype=_TEXT)[rows] for name in AGENT_COLUMNS
+    ]
+    if None in key_kinds:
+        if key_kinds.count(None) == len(key_kinds):
+            return columns
+        kept = [n if kind else None for n, kind in zip(agents.places, key_kinds, strict=True)]
+        rows = pl.Series(kept, dtype=pl.UInt32)
+    return [*columns, pl.Series("user_agent", agents.texts, dtype=_TEXT)[rows]]
 
 
 class Part:
@@ -126,35 +138,24 @@ class Part:
         """The stored text of each line."""
         start_of_block = 0
         for block, span, end in zip(self.blocks, self.spans, self._lines.ends, strict=True):
-            at, start = start_of_block, 0
-            for n in self.positions[span.start : span.stop]:
-                for _ in range(n - at):
-                    start = block.text.index(b"\n", start) + 1
-                at = n
-                yield block.text[start : block.text.index(b"\n", start)]
+            if span:
+                lines = block.text.split(b"\n")
+                for n in self.positions[span.start : span.stop]:
+                    yield lines[n - start_of_block]
             start_of_block = end
 
     def frame(self, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
-        """DataFrame[one row a line] with the columns of `schema`; a column that no event has is NULL."""
-        held, rows = self._lines.frame, pl.Series(self.positions, dtype=pl.UInt32)
-        names = frozenset(held.columns)
-        columns = []
-        for name, dtype in schema.items():
-            if name in names:
-                columns.append(held[name][rows])
-            elif name == "batch_id":
-                columns.append(pl.Series(name, self._batch_ids(), dtype=dtype))
-            elif name == "line":
-                columns.append(pl.Series(name, self.numbers, dtype=dtype))
-            else:
-                columns.append(nothing(name, dtype, len(self)))
-        return pl.DataFrame(columns)
+        """DataFrame[one row a line] with the columns of `schema`, less those that no line of the step has."""
+        held = self._lines.frame
+        rows = pl.Series(self.positions, dtype=pl.UInt32)
+        return held[[name for name in held.columns if name in schema]][rows].hstack(
+            [self._batch_ids(), pl.Series("line", self.numbers, dtype=schema["line"])]
+        )
 
-    def _batch_ids(self) -> list[str]:
-        batch_ids: list[str] = []
-        for block, span in zip(self.blocks, self.spans, strict=True):
-            batch_ids += [block.header.batch_id] * len(span)
-        return batch_ids
+    def _batch_ids(self) -> pl.Series:
+        batch_ids = pl.Series("batch_id", [block.header.batch_id for block in self.blocks], dtype=_TEXT)
+        numbers = [number for number, span in enumerate(self.spans) for _ in span]
+        return batch_ids[pl.Series(numbers, dtype=pl.UInt32)]
 
 
 def _spans(positions: Sequence[int], ends: Sequence[int]) -> list[range]:

@@ -11,10 +11,16 @@ from app.core.etl.flow_rows import ROW_SCHEMAS, flow_rows
 from app.core.etl.lines import Part
 from app.core.events.addresses import without_households
 from app.core.events.canonical_json import cut_text, storable_text
+from app.core.formats.columns import column
 from app.core.formats.flows import MAX_PAYLOAD_BYTES, REJECTED
 
 BOT: Final = "bot"
 MALFORMED: Final = "malformed"
+_TEXT: Final = pl.String()
+_OF_LINES: Final = {
+    name: dtype for name, dtype in ROW_SCHEMAS[REJECTED.name].items() if name not in {"user_agent", "ip", "event_type"}
+}
+"""The columns that come from the lines as they are."""
 _IP_FIELD: Final = re.compile(r'("ip"\s*:\s*")([^"\\]*)(")')
 
 
@@ -43,6 +49,7 @@ def without_address(payload: str, ip: str | None) -> str:
 def _rows(part: Part, kind: str, payloads: Sequence[str]) -> pl.DataFrame:
     rejections = part.rejections
     made: dict[str, list[str | None]] = {
+        "event_type": [rejection.event_type for rejection in rejections],
         "kind": [kind] * len(part),
         "reason": [cut_text(storable_text(rejection.reason), 256) for rejection in rejections],
         "user_agent": [rejection.user_agent and cut_text(rejection.user_agent, 1024) for rejection in rejections],
@@ -52,5 +59,5 @@ def _rows(part: Part, kind: str, payloads: Sequence[str]) -> pl.DataFrame:
             for payload, rejection in zip(payloads, rejections, strict=True)
         ],
     }
-    columns = [pl.Series(name, values, dtype=pl.String) for name, values in made.items()]
-    return flow_rows(REJECTED, part.frame(ROW_SCHEMAS[REJECTED.name]), columns)
+    columns = [made_column for name, values in made.items() if (made_column := column(name, values, _TEXT)) is not None]
+    return flow_rows(REJECTED, part.frame(_OF_LINES), columns)

@@ -94,13 +94,16 @@ class _Matcher:
             waiting = [*waiting, *self._arrived[digest]]
         return waiting
 
-    def match(self, frame: Frame, at: int, found: Sequence[Waiting]) -> tuple[Waiting | None, list[tuple[Waiting, str]]]:
+    def match(
+        self, frame: Frame, at: int, joining_key: bytes | None, found: Sequence[Waiting]
+    ) -> tuple[Waiting | None, list[tuple[Waiting, str]]]:
         """The last second event in time of those `found`, which a closing first event takes; the others with their reasons.
 
         Pages report when they are hidden, after 90 seconds, and when they are left: the last report says most (rule J2).
+        Another first event may join for the page view: its `joining_key` says.
         """
         join_key = frame.join_keys[at]
-        if self.joining_key(frame.digests[at]) != join_key:
+        if joining_key != join_key:
             return None, []
         received = time_in(join_key)
         upper, lower = received + frame.span_ms, received - self._reorder
@@ -175,9 +178,11 @@ class _Whole:
         at, cost, matcher = frame.at, 0, self._matcher
         out.first_events.extend(zip(repeat(frame.number), frame.rows[at:upto]))
         taken: list[FrameRow | None] = [None] * (upto - at)
-        found = matcher.all_undecided(frame.digests[at:upto])
+        digests = frame.digests[at:upto]
+        found = matcher.all_undecided(digests)
+        joining_keys = matcher.joining_keys(digests)
         for n in compress(range(upto - at), found):
-            joined, others = matcher.match(frame, at + n, found[n])
+            joined, others = matcher.match(frame, at + n, joining_keys[n], found[n])
             if joined:
                 taken[n] = (joined.frame, joined.row)
                 cost += joined.size
@@ -251,7 +256,8 @@ class _Closer:
     def _close_first(self, frame: Frame, at: int, *, forced: bool) -> bool:
         """Emit a first event with its second, after the second events that it leaves over; False if the budget ends."""
         found = self._matcher.undecided(frame.digests[at])
-        joined, others = self._matcher.match(frame, at, found) if found else (None, [])
+        joining_key = self._matcher.joining_key(frame.digests[at])
+        joined, others = self._matcher.match(frame, at, joining_key, found) if found else (None, [])
         for second, reason in others:
             if not self._emit_second((second.frame, second.row), second.size, reason, forced=forced):
                 return False
