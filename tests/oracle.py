@@ -18,7 +18,7 @@ COMMON = (
 )  # fmt: skip
 AD = ("article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros", "currency")
 PAGE = ("url", "referrer", "article_id", "author_id", "section", "campaign_id")
-SCREEN = ("title", "language", "time_zone", "session_id", "screen_width", "viewport_width", "user_agent")
+SCREEN = ("title", "language", "time_zone", "session_id", "screen_width", "viewport_width")
 STAY = ("dwell_ms", "visible_ms", "scroll_pct", "engaged_ms")
 OF_URL = (
     "host", "path", "utm_source", "utm_medium", "utm_term", "utm_content", "click_id", "click_id_source",
@@ -102,6 +102,9 @@ class Visitor(NamedTuple):
     country: str | None
     browser_version: str | None = None
     os_version: str | None = None
+
+
+NOBODY = Visitor(None, None, None, None, None)
 
 
 @dataclass(eq=False)
@@ -306,9 +309,13 @@ class Oracle:
                 **{name: taken.fields.get(name) for name in STAY},
             }  # fmt: skip
         enriched = {name: expected(first.fields) for name, expected in ENRICHED.items()}
-        seen = self.visitor_of(first.fields)
-        versions = {"browser_version": seen.browser_version, "os_version": seen.os_version}
-        self.emit("page_views", first, (*PAGE, *SCREEN), joined=taken is not None, **extra, **enriched, **versions)
+        is_new = first.fields.get("key_kind") is not None  # only lines of such collectors keep their agent
+        seen = self.visitor_of(first.fields) if is_new else NOBODY
+        agent = {
+            "user_agent": first.fields.get("user_agent") if is_new else None,
+            "browser_version": seen.browser_version, "os_version": seen.os_version,
+        }  # fmt: skip
+        self.emit("page_views", first, (*PAGE, *SCREEN), joined=taken is not None, **extra, **enriched, **agent)
 
     # --- rows
 

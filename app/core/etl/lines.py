@@ -138,10 +138,12 @@ class Part:
         """The stored text of each line."""
         start_of_block = 0
         for block, span, end in zip(self.blocks, self.spans, self._lines.ends, strict=True):
-            if span:
-                lines = block.text.split(b"\n")
-                for n in self.positions[span.start : span.stop]:
-                    yield lines[n - start_of_block]
+            at, start = start_of_block, 0
+            for n in self.positions[span.start : span.stop]:
+                for _ in range(n - at):
+                    start = block.text.index(b"\n", start) + 1
+                at = n
+                yield block.text[start : block.text.index(b"\n", start)]
             start_of_block = end
 
     def frame(self, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
