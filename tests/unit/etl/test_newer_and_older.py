@@ -8,11 +8,11 @@ import pytest
 
 from app.core.etl.flow_rows import PENDING_COLUMNS, PENDING_SCHEMA
 from app.core.formats.columns import pack_frame, unpack_frame
-from app.core.formats.flows import MAX_PROPERTIES_BYTES
+from app.core.formats.flows import MAX_PROPERTIES_BYTES, PAGE_VIEWS
 from app.core.formats.step_message import Changes
 from app.core.state.tables import KEY_BYTES
 from app.errors import NewerFormat
-from tests.builders.source_log import as_line, block, enricher, etl_rules, event, log_of, second, tick
+from tests.builders.source_log import CHROME, as_line, block, enricher, etl_rules, event, log_of, second, tick
 from tests.worlds.etl_run import Run, ledger_of
 
 
@@ -83,6 +83,20 @@ def test_a_column_of_nulls_that_only_a_newer_version_knows_is_passed_over() -> N
     run.feed(log_of(CLOSES, first=2))
     [row] = run.rows("page_views")
     assert (row["event_id"], row["url"], row["joined"], "mood" in row) == ("f", "https://a.example/", True, False)
+
+
+def test_the_window_holds_no_new_column_of_a_line_of_an_older_collector() -> None:
+    """So an older etl takes the window over while page views are open, if the collectors went back before it."""
+    run = new_run().feed(log_of([tick(s=0), block(event("f", user_agent=CHROME))]))
+    [(_, value)] = run.state.scan("pending")
+    assert set(unpack_frame(value).columns) <= {*PAGE_VIEWS.at(1).names, "digest", "size"}
+
+
+def test_a_user_agent_stays_with_its_line_if_the_collector_knows_the_kind_of_key() -> None:
+    lines = [event("old", user_agent=CHROME), event("new", view="v2", user_agent=CHROME, key_kind="browser")]
+    run = new_run().feed(log_of([tick(s=0), block(*lines), tick(s=300)]))
+    kept = {row["event_id"]: (row["user_agent"], row["browser_version"], row["browser"]) for row in run.rows("page_views")}
+    assert kept == {"old": (None, None, "Chrome"), "new": (CHROME, "126", "Chrome")}
 
 
 def test_the_window_holds_what_a_first_event_brings_and_no_more() -> None:
