@@ -96,7 +96,7 @@ def test_a_user_agent_stays_with_its_line_if_the_collector_knows_the_kind_of_key
     lines = [event("old", user_agent=CHROME), event("new", view="v2", user_agent=CHROME, key_kind="browser")]
     run = new_run().feed(log_of([tick(s=0), block(*lines), tick(s=300)]))
     kept = {row["event_id"]: (row["user_agent"], row["browser_version"], row["browser"]) for row in run.rows("page_views")}
-    assert kept == {"old": (None, None, "Chrome"), "new": (CHROME, "126", "Chrome")}
+    assert kept == {"old": (None, None, "Chrome"), "new": (CHROME, "126.0.0.0", "Chrome")}
 
 
 def test_the_window_holds_what_a_first_event_brings_and_no_more() -> None:
