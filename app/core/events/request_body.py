@@ -28,6 +28,7 @@ _LINE: Final = re.compile(rb"[^\r\n][^\n]*|\r[^\n]+")
 """A line that is not empty; the regular expression itself skips "\\r\\n" alone."""
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},"]', re.DOTALL)
 _WHITESPACE: Final = b" \t\n\r"
+_OPENING: Final = re.compile(rb"[ \t\n\r]*+[{\[]")
 _COMMAS_PER_LINE: Final = 32
 """If an array has more commas than this for each permitted line, the scanner cuts it, and stops at the limit."""
 _GUNZIP_STEP_BYTES: Final = 256 * 1024
@@ -135,15 +136,17 @@ def _is_document(body: bytes) -> bool:
 
     A body of many lines costs no more than its first line: if that is a value, the body is no single one.
     """
-    text = body.strip(_WHITESPACE)
-    if not text.startswith((b"{", b"[")):
+    opening = _OPENING.match(body)
+    if opening is None:
         return False
-    end = text.find(b"\n")
-    if end < 0 and text.startswith(b"{"):
-        return False  # one line is the same event either way
-    if end >= 0 and _is_value(text[:end]):
-        return False
-    return _is_value(text)
+    start = opening.end() - 1
+    end = body.find(b"\n", start)
+    is_object = body.startswith(b"{", start)
+    if end < 0:
+        return not is_object and _is_value(body)  # an object on one line is the same event either way
+    if _is_value(body[start:end]):
+        return not is_object and not body[end:].strip(_WHITESPACE)
+    return _is_value(body)
 
 
 def _is_value(text: bytes) -> bool:
