@@ -5,31 +5,34 @@ it takes those that fit a double or 64 bits, and of texts those that need no rep
 """
 
 import json
+import re
 from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, Decimal
 from ipaddress import ip_address
 from typing import Any
 
-from tests.oracle import AD, PAGE, STAY
+from tests.oracle import AD, PAGE, SCREEN, STAY
 
 ID = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 COLUMNS = {
-    "page_view": PAGE, "engagement": STAY, "ad_impression": AD, "ad_click": AD,
-    "redirect": ("url", "referrer", "article_id", "campaign_id", "cost_micros"),
+    "page_view": (*PAGE, *SCREEN), "engagement": STAY, "ad_impression": AD, "ad_click": AD,
+    "redirect": ("url", "referrer", "article_id", "campaign_id", "cost_micros", "currency"),
 }  # fmt: skip
 EVERYWHERE = ("event_id", "page_view_id", "occurred_at", "visitor_id")
 TEXTS = {
     "visitor_id": 64, "url": 4096, "referrer": 4096, "article_id": 128, "author_id": 128, "section": 128,
-    "campaign_id": 128, "creative_id": 128,
+    "campaign_id": 128, "creative_id": 128, "title": 512, "language": 35, "time_zone": 64, "session_id": 64,
 }  # fmt: skip
 NUMBERS = {
-    "dwell_ms": (0, 2**63 - 1), "visible_ms": (0, 2**63 - 1), "scroll_pct": (0, 100), "ad_slot": (1, 3),
+    "dwell_ms": (0, 2**63 - 1), "visible_ms": (0, 2**63 - 1), "engaged_ms": (0, 2**63 - 1),
+    "screen_width": (0, 2**63 - 1), "viewport_width": (0, 2**63 - 1), "scroll_pct": (0, 100), "ad_slot": (1, 3),
     "revenue_micros": (-(2**63), 2**63 - 1), "cost_micros": (-(2**63), 2**63 - 1),
 }  # fmt: skip
 ORDER = (
     "event_id", "event_type", "page_view_id", "occurred_at", "visitor_id", "url", "referrer", "article_id", "author_id",
-    "section", "campaign_id", "dwell_ms", "visible_ms", "scroll_pct", "ad_slot", "creative_id", "revenue_micros",
-    "cost_micros", "webdriver", "properties", "ip", "user_agent",
+    "section", "campaign_id", "title", "language", "time_zone", "session_id", "screen_width", "viewport_width", "dwell_ms",
+    "visible_ms", "engaged_ms", "scroll_pct", "ad_slot", "creative_id", "revenue_micros", "cost_micros", "currency",
+    "webdriver", "properties", "ip", "user_agent",
 )  # fmt: skip
 """In this order faults are named."""
 DAY_MS = 24 * 60 * 60 * 1000
@@ -106,6 +109,8 @@ def meaning(name: str, value: Any) -> tuple[Any, bool]:  # noqa: PLR0911  (one a
         return cut, cut != value
     if name in TEXTS:
         return expect(value, isinstance(value, str) and len(value.encode()) <= TEXTS[name]), False
+    if name == "currency":
+        return expect(value, isinstance(value, str) and re.fullmatch("[a-zA-Z]{3}", value) is not None), False
     if name in NUMBERS:
         low, high = NUMBERS[name]
         if number is None or not (is_whole or name in STAY):

@@ -23,6 +23,11 @@ COSTLY: tuple[tuple[str, Event, str], ...] = (
     ("page_view", {"ad_slot": "1"}, "ad_slot: not an integer"),
     ("page_view", {"webdriver": "no"}, "webdriver: not a boolean"),
     ("page_view", {"properties": []}, "properties: not an object"),
+    ("ad_click", {"currency": "EURO"}, "currency: not three letters"),
+    ("redirect", {"currency": 978}, "currency: not a string"),
+    ("page_view", {"title": "t" * 513}, "title: longer than 512 bytes"),
+    ("page_view", {"screen_width": -1}, f"screen_width: not from 0 to {2**63 - 1}"),
+    ("engagement", {"engaged_ms": -1}, f"engaged_ms: not from 0 to {2**63 - 1}"),
     ("redirect", {"page_view_id": "a b"}, "page_view_id: characters other than A-Za-z0-9_-"),
 )  # fmt: skip
 """Type, the value that breaks a rule, the fault that the row names."""
@@ -30,7 +35,8 @@ MENDED: tuple[tuple[str, Event, Event, str | None], ...] = (
     ("page_view", {"url": "x" + "\u00e9" * 2048}, {"url": "x" + "\u00e9" * 2047}, "url: longer than 4096 bytes"),
     ("page_view", {"referrer": "r" * 4097}, {"referrer": "r" * 4096}, "referrer: longer than 4096 bytes"),
     ("redirect", {"url": "\ud800" * 1366}, {"url": "\ufffd" * 1365}, "url: longer than 4096 bytes"),
-    ("engagement", {"dwell_ms": 5.0, "visible_ms": 2.5}, {"dwell_ms": 5, "visible_ms": 3}, None),
+    ("engagement", {"dwell_ms": 5.0, "visible_ms": 2.5, "engaged_ms": 1.2},
+     {"dwell_ms": 5, "visible_ms": 3, "engaged_ms": 1}, None),
     ("engagement", {"scroll_pct": 101}, {"scroll_pct": 100}, None),
     ("ad_click", {"revenue_micros": 1e3, "creative_id": 7}, {"revenue_micros": 1000, "creative_id": "7"}, None),
     ("ad_click", {"occurred_at": 1_700_000_000}, {"occurred_at": 1_700_000_000_000},

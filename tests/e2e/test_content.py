@@ -18,7 +18,6 @@ from tests.e2e.content_cases import (
     IPAD,
     IPHONE,
     NO_EVENTS,
-    READ,
     Case,
     Event,
     case_of,
@@ -30,6 +29,7 @@ from tests.e2e.content_cases import (
     nothings,
     numbers,
     rejected,
+    seen_by,
     sources,
 )
 from tests.e2e.content_faults import costly_cases, mended_cases
@@ -111,16 +111,14 @@ def is_malformed(case: Case) -> bool:
 
 def from_a_browser(cases: Iterable[Case], user_agent: str = CHROME) -> list[Case]:
     """Events that name an address and a user agent, which a browser's key has no say in."""
-    read = dict(zip(("browser", "os", "device"), READ[user_agent], strict=True))
     named = {"ip": "no address", "user_agent": 5}
-    return [case._replace(sent=_with(case.sent, named), row=case.row and case.row | read) for case in cases]
+    return [case._replace(sent=_with(case.sent, named), row=case.row and seen_by(case.row, user_agent)) for case in cases]
 
 
 def from_a_server(cases: Iterable[Case], user_agent: str = FIREFOX) -> list[Case]:
     """Events whose address and user agent a server names."""
-    read = dict(zip(("browser", "os", "device"), READ[user_agent], strict=True))
     named = {"ip": "203.0.113.77", "user_agent": user_agent}
-    return [case._replace(sent=_with(case.sent, named), row=case.row and case.row | read) for case in cases]
+    return [case._replace(sent=_with(case.sent, named), row=case.row and seen_by(case.row, user_agent)) for case in cases]
 
 
 def _with(sent: Event | bytes, named: Event) -> Event:

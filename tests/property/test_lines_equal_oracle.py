@@ -51,6 +51,7 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
         **{name: text_of(longest) for name, longest in TEXTS.items()},
         **dict.fromkeys(NUMBERS, numbers),
         "webdriver": st.booleans(),
+        "currency": st.sampled_from(["EUR", "usd", "E1R", "EURO", "EUR\n"]),
         "properties": st.dictionaries(st.sampled_from(["url", "occurred_at", "own"]), wrong, max_size=2),
         "unknown": wrong, "ip": addresses, "user_agent": agents,
     }  # fmt: skip

@@ -30,12 +30,16 @@ agents = st.sampled_from([CHROME] * 8 + [IPHONE] * 3 + [GOOGLEBOT, "HeadlessChro
 key_kinds = st.sampled_from([None, "browser", "server"])
 addresses = st.sampled_from(["203.0.113.77"] * 8 + ["2001:db8:1:2::3"] * 4 + [CRAWLER_IP])
 OWN = {
-    "page_view": {"url": "https://news.example/a?b=1", "article_id": "a1", "properties": '{"x":1}'},
-    "engagement": {"dwell_ms": 7, "scroll_pct": 50, "properties": '{"y":2}'},
-    "ad_impression": {"ad_slot": 1, "revenue_micros": -5},
-    "ad_click": {"creative_id": "c1"},
-    "redirect": {"cost_micros": 9},
-}
+    "page_view": {
+        "url": "https://news.example/a?b=1&UTM_Source=mail%20&utm_medium=m&utm_term=&utm_content=c&gclid=g1&utm_source=no",
+        "article_id": "a1", "properties": '{"x":1}', "title": "T", "language": "de-CH", "time_zone": "Europe/Zurich",
+        "session_id": "s1", "screen_width": 1920, "viewport_width": 0,
+    },
+    "engagement": {"dwell_ms": 7, "scroll_pct": 50, "engaged_ms": 6, "properties": '{"y":2}'},
+    "ad_impression": {"ad_slot": 1, "revenue_micros": -5, "currency": "eur"},
+    "ad_click": {"creative_id": "c1", "currency": "USD"},
+    "redirect": {"cost_micros": 9, "currency": "gBp", "url": "https://News.Example:443?fbclid=f1&utm_term=t"},
+}  # fmt: skip
 
 
 @st.composite

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 IP = "203.0.113.77"
+_PAGE = "https://news.example/a?utm_source=mail&utm_term=t&fbclid=f1"
 REQUEST_TIMEOUT_S = 15.0
 
 
@@ -80,7 +81,12 @@ class Traffic:
         common = {"page_view_id": view, "user_agent": agent}
         match chance.choices(["view", "redirect", "malformed", "orphan"], [12, 2, 1, 1])[0]:
             case "redirect":
-                said.append((at_s, self._event("redirect", at_s, cost_micros=chance.randrange(1000), user_agent=agent)))
+                said.append(
+                    (
+                        at_s,
+                        self._event("redirect", at_s, cost_micros=chance.randrange(1000), currency="EUR", user_agent=agent),
+                    )
+                )
             case "malformed":
                 return [(at_s, chance.choice([b'{"event_id": true}', b"{oops", b'"\xff"']))]
             case "orphan":
@@ -88,7 +94,7 @@ class Traffic:
             case _:
                 firsts = chance.choice([1] * 9 + [2])
                 for n in range(firsts):
-                    said.append((at_s + n * 0.3, self._event("page_view", at_s, url="https://news.example/a", **common)))
+                    said.append((at_s + n * 0.3, self._event("page_view", at_s, url=_PAGE, **common)))
                 for n in range(chance.choice([0, 1, 3])):
                     said.append((at_s + 0.1, self._event("ad_impression", at_s, ad_slot=n + 1, revenue_micros=n, **common)))
                 if chance.random() < 0.2:
@@ -97,7 +103,12 @@ class Traffic:
                     after_s = chance.choice(
                         [window_s] * 8 + [1.0, window_s + grace_s - 0.3, window_s + grace_s + 3, -0.6 * reorder_s]
                     )
-                    said.append((max(0.0, at_s + after_s), self._event("engagement", at_s + after_s, dwell_ms=9, **common)))
+                    said.append(
+                        (
+                            max(0.0, at_s + after_s),
+                            self._event("engagement", at_s + after_s, dwell_ms=9, engaged_ms=8, **common),
+                        )
+                    )
         out = [(moment_s, json.dumps(event).encode()) for moment_s, event in said]
         again = [(moment_s + chance.choice([0.0, 0.2, 5.0]), line) for moment_s, line in out if chance.random() < 0.06]
         return out + again

@@ -69,7 +69,7 @@ class ClassifiedLines(NamedTuple):
 def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
     """Tell malformed lines and bots from events."""
     columns = lines.columns
-    agent_rules, *agents = zip(*map(enricher.agent, columns["user_agent"]), strict=True)
+    agent_rules, *agents, _, _ = zip(*map(enricher.agent, columns["user_agent"]), strict=True)
     origins = list(map(enricher.origin, columns["ip"]))
     networks: Sequence[str | None] = ()
     places: Sequence[Sequence[str | None]] = ()

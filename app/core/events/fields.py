@@ -97,6 +97,16 @@ def integer_check(low: int, high: int) -> Check:
     return check
 
 
+_CURRENCY: Final = re.compile("[A-Za-z]{3}")
+
+
+def _currency(value: object) -> str | None:
+    """A code of ISO 4217 by its form: a list of codes would refuse money that is new."""
+    if not isinstance(value, str):
+        return "not a string"
+    return None if _CURRENCY.fullmatch(value) else "not three letters"
+
+
 def _boolean(value: object) -> str | None:
     return None if isinstance(value, bool) else "not a boolean"
 
@@ -138,6 +148,7 @@ class Field(NamedTuple):
 
 
 _AD: Final = ("ad_impression", "ad_click")
+_PAGE: Final = ("page_view",)
 _LANDING: Final = ("page_view", "redirect")
 _CONTENT: Final = ("page_view", *_AD, "redirect")
 _JOINED: Final = ("page_view", "engagement", *_AD)
@@ -157,13 +168,21 @@ FIELDS: Final[dict[str, Field]] = {
     "author_id": Field(string_check(128), _CONTENT, mend=number_as_text),
     "section": Field(string_check(128), _CONTENT),
     "campaign_id": Field(string_check(128), _CONTENT, mend=number_as_text),
+    "title": Field(string_check(512), _PAGE),
+    "language": Field(string_check(35), _PAGE),
+    "time_zone": Field(string_check(64), _PAGE),
+    "session_id": Field(string_check(64), _PAGE, mend=number_as_text),
+    "screen_width": Field(integer_check(0, INT64[1]), _PAGE, (), ColumnKind.INTEGER),
+    "viewport_width": Field(integer_check(0, INT64[1]), _PAGE, (), ColumnKind.INTEGER),
     "dwell_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER, rounded),
     "visible_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER, rounded),
+    "engaged_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER, rounded),
     "scroll_pct": Field(integer_check(0, 100), _SECOND, (), ColumnKind.INTEGER, percentage),
     "ad_slot": Field(integer_check(1, 3), _AD, (), ColumnKind.INTEGER),
     "creative_id": Field(string_check(128), _AD, mend=number_as_text),
     "revenue_micros": Field(integer_check(*INT64), _AD, (), ColumnKind.INTEGER),
     "cost_micros": Field(integer_check(*INT64), ("redirect",), (), ColumnKind.INTEGER),
+    "currency": Field(_currency, (*_AD, "redirect")),
     "webdriver": Field(_boolean, EVENT_TYPES, (), ColumnKind.BOOLEAN),
     "properties": Field(_object, EVENT_TYPES),
 }

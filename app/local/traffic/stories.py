@@ -157,6 +157,7 @@ class Author:
         url, _ = content.page_url(rng)
         event = self._event("redirect", self._id("p") if rng.random() < 0.5 else None) | {
             "url": url, "referrer": content.referrer(rng), "cost_micros": rng.randrange(150_000),
+            **self._currency(),
         }  # fmt: skip
         if rng.random() < 0.8:
             event["campaign_id"] = rng.choice(content.CAMPAIGNS)
@@ -230,7 +231,8 @@ class Author:
     def _first(self, page_view: str) -> dict[str, Any]:
         rng = self.rng
         url, _ = content.page_url(rng)
-        event = self._event("page_view", page_view) | content.article(rng) | {"url": url, "referrer": content.referrer(rng)}
+        event = self._event("page_view", page_view) | content.article(rng) | content.screen(rng)
+        event |= {"url": url, "referrer": content.referrer(rng)}
         if rng.random() < 0.1:
             event["campaign_id"] = content.text_or_nasty(rng, rng.choice(content.CAMPAIGNS), 0.1)
         if rng.random() < 0.01:
@@ -242,14 +244,20 @@ class Author:
         event = self._event("engagement", page_view) | {"dwell_ms": rng.randrange(600_000), "scroll_pct": rng.randrange(101)}
         if rng.random() < 0.9:
             event["visible_ms"] = rng.randrange(event["dwell_ms"] + 1)
+            event["engaged_ms"] = rng.randrange(event["visible_ms"] + 1)
         return event
 
     def _ad(self, event_type: str, page_view: str, article_id: Any, slot: int) -> dict[str, Any]:
         rng = self.rng
-        return self._event(event_type, page_view) | {
+        event = self._event(event_type, page_view) | self._currency()
+        return event | {
             "article_id": article_id, "ad_slot": slot, "creative_id": content.text_or_nasty(rng, f"cr-{rng.randrange(400)}"),
             "revenue_micros": rng.choice((rng.randrange(50_000), rng.randrange(50_000), rng.randrange(50_000), 0, -3)),
         }  # fmt: skip
+
+    def _currency(self) -> dict[str, Any]:
+        """The currency of an event's money; some clients name none."""
+        return {"currency": self.rng.choice(content.CURRENCIES)} if self.rng.random() < 0.9 else {}
 
     def _line(self, visitor: Visitor, event: dict[str, Any], at_s: float) -> Line:
         sent = event | {

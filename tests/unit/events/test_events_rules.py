@@ -10,6 +10,7 @@ from app.core.events.parse import MAX_LINE_BYTES
 from tests.builders.events import AGENT, IP, NOW_MS, event, parse, reason, stored, text
 
 LONG = 2**63
+OF_PAGES = {"title", "language", "time_zone", "session_id", "screen_width", "viewport_width"}
 
 
 @pytest.mark.parametrize(
@@ -114,11 +115,11 @@ def test_a_malformed_event_keeps_the_id_and_type_that_are_valid():
 @pytest.mark.parametrize(
     ("event_type", "own"),
     [
-        ("page_view", {"url", "referrer", "article_id", "author_id", "section", "campaign_id"}),
-        ("engagement", {"dwell_ms", "visible_ms", "scroll_pct"}),
-        ("ad_impression", {"article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros"}),
-        ("ad_click", {"article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros"}),
-        ("redirect", {"url", "referrer", "article_id", "campaign_id", "cost_micros"}),
+        ("page_view", {"url", "referrer", "article_id", "author_id", "section", "campaign_id"} | OF_PAGES),
+        ("engagement", {"dwell_ms", "visible_ms", "scroll_pct", "engaged_ms"}),
+        ("ad_impression", {"article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros", "currency"}),
+        ("ad_click", {"article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros", "currency"}),
+        ("redirect", {"url", "referrer", "article_id", "campaign_id", "cost_micros", "currency"}),
     ],
 )
 def test_a_field_without_a_place_in_its_type_goes_into_properties(event_type, own):
@@ -126,6 +127,8 @@ def test_a_field_without_a_place_in_its_type_goes_into_properties(event_type, ow
         "visitor_id": "v", "url": "u", "referrer": "r", "article_id": "a", "author_id": "au", "section": "s",
         "campaign_id": "c", "dwell_ms": 1, "visible_ms": 0, "scroll_pct": 100, "ad_slot": 3, "creative_id": "cr",
         "revenue_micros": -5, "cost_micros": 0, "webdriver": False,
+        "title": "t", "language": "de", "time_zone": "UTC", "session_id": "se", "screen_width": 9, "viewport_width": 0,
+        "engaged_ms": 1, "currency": "eur",
     }  # fmt: skip
     assert {*everything, *event(), "properties"} == set(FIELDS)
     kept = stored(event(event_type, **everything))
