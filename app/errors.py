@@ -26,6 +26,7 @@ InstreamError
 │   ├── ServiceUnavailable        nothing happened, or nothing that a retry would double
 │   ├── OutcomeUnknown            it may have happened
 │   ├── ObjectMissing
+│   ├── AccessDenied              a permission is missing: no retry helps
 │   ├── IteratorExpired
 │   ├── WarehouseError
 │   ├── LoadDeferred
@@ -190,6 +191,10 @@ class OutcomeUnknown(OutsideError):
 
 class ObjectMissing(OutsideError):
     """S3 has no object under this key."""
+
+
+class AccessDenied(OutsideError):
+    """S3 refuses to read, or to say that a key is missing; the text names the permissions. Only an operator can mend it."""
 
 
 class IteratorExpired(OutsideError):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
-from app.core.delivery.statements import SAFE_ROLE
+from app.core.delivery.statements import SAFE_REGION, SAFE_ROLE
 from app.core.events.fields import KeyKind
 from app.variables import MOST_PORT, bad_part
 
@@ -103,6 +103,21 @@ TableName = Annotated[
     str, AfterValidator(_named(r"[A-Za-z0-9._-]{3,255}", "give a DynamoDB table's name: 3 to 255 of A-Z a-z 0-9 . _ -"))
 ]
 IamRole = Annotated[str, AfterValidator(_named(SAFE_ROLE.pattern, "give the ARN of an IAM role, or default"))]
+Region = Annotated[str, AfterValidator(_named(SAFE_REGION.pattern, "give a region's name, as eu-central-1"))]
+AccountId = Annotated[str, AfterValidator(_named(r"\d{12}", "give an AWS account: 12 digits"))]
+KmsKey = Annotated[
+    str,
+    AfterValidator(
+        _named(r"(arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:(key|alias)/|alias/)?[A-Za-z0-9/_-]{1,256}", "give a KMS key")
+    ),
+]
+TokenUrl = Annotated[
+    str, AfterValidator(_named(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", "give https://host/path, without user and password"))
+]
+WarehouseName = Annotated[
+    str,
+    AfterValidator(_named(r"[a-z0-9-]{1,64}", "give the name of a Redshift cluster or workgroup: 1 to 64 of a-z 0-9 -")),
+]
 Host = Annotated[str, AfterValidator(_named(r"[A-Za-z0-9._:%-]+", "give an address or a host's name"))]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_networks)]

@@ -14,8 +14,23 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from app.core.rules import JoinRules
-from app.setting_types import BucketName, Host, IamRole, Networks, Origins, Servers, StreamName, TableName, WriteKeys
-from app.variables import MOST_PORT, Variables, read
+from app.kafka_access import KafkaAccess
+from app.setting_types import (
+    AccountId,
+    BucketName,
+    Host,
+    IamRole,
+    KmsKey,
+    Networks,
+    Origins,
+    Region,
+    Servers,
+    StreamName,
+    TableName,
+    WarehouseName,
+    WriteKeys,
+)
+from app.variables import MOST_PORT, read
 from app.warehouse_url import WarehouseUrl
 
 MIB: Final = 1024**2
@@ -28,7 +43,7 @@ MOST_PARTITIONS: Final = 1024
 MINUTE_MS: Final = 60_000
 
 
-class Settings(Variables):
+class Settings(KafkaAccess):
     """The pipeline's settings; each is documented where it is declared."""
 
     # --- where this installation keeps its run state; HOME is declared in `app.variables`
@@ -43,7 +58,7 @@ class Settings(Variables):
     checkpoint_partitions: int = Field(8, ge=1, le=256)
     """Partitions of topic `checkpoints`: how many bridge workers can share the shards."""
     kafka: Servers = "127.0.0.1:9092"
-    """Bootstrap servers, `host:port`, comma separated."""
+    """Bootstrap servers, `host:port`, comma separated; `app.kafka_access` has the settings of TLS and passwords."""
     replication_factor: int = Field(3, ge=1, le=15)
     """Replicas of each topic; 1 on the local stack."""
     min_insync_replicas: int = Field(2, ge=1, le=15)
@@ -54,10 +69,22 @@ class Settings(Variables):
     # --- AWS names
     bucket: BucketName = "instream"
     """S3 bucket of raw files, staged and final data, transactions and manifests."""
+    bucket_owner: AccountId | None = None
+    """AWS account that owns the bucket, 12 digits: S3 then refuses every call to a bucket of that name elsewhere."""
+    bucket_versioning: bool = True
+    """`init` turns on versions, and expires old ones of staged files after a week if the bucket has no lifecycle."""
+    bucket_kms_key: KmsKey | None = None
+    """KMS key with which `init` lets the bucket encrypt: an ARN, an id or an alias. Default: S3's own keys."""
     stream: StreamName = "instream"
     """Kinesis stream that carries the blocks."""
+    stream_shards: int = Field(0, ge=0, le=10_000)
+    """Shards of a stream that `init` makes; 0 makes it on-demand, so that Kinesis adds shards by itself."""
+    stream_retention_h: int = Field(24, ge=24, le=8760)
+    """How long Kinesis keeps records, in hours; `init` raises it and never lowers it. Bounds: Kinesis quotas."""
     registry_table: TableName = "instream-registry"
     """DynamoDB table of batches."""
+    registry_protected: bool = True
+    """`init` turns on the registry's deletion protection and point-in-time recovery."""
 
     # --- time (seconds)
     join_window_s: float = Field(90, ge=LEAST_S, le=DAY_S)
@@ -141,8 +168,14 @@ class Settings(Variables):
     # --- warehouse
     warehouse_url: WarehouseUrl = Field(default="postgresql://instream@127.0.0.1:5439/instream", repr=False)
     """Redshift, or its stand-in, as a libpq URL. It may hold a password: `app.warehouse_url.redacted_url` shows it."""
+    warehouse_cluster: WarehouseName | None = None
+    """A provisioned cluster's name: IAM gives the password of WAREHOUSE_URL's user (`redshift:GetClusterCredentials`)."""
+    warehouse_workgroup: WarehouseName | None = None
+    """A serverless workgroup's name: IAM gives user and password (`redshift-serverless:GetCredentials`)."""
     copy_iam_role: IamRole = "default"
     """ARN of the role with which Redshift reads the bucket, or `default`."""
+    copy_region: Region | None = None
+    """The bucket's region, where it is not the warehouse's."""
 
     # --- enrichment
     geo_database: Path | None = None
@@ -170,6 +203,11 @@ class Settings(Variables):
             raise ValueError(
                 f"INSTREAM_DEDUP_WINDOW_S: {self.dedup_window_s:g} s must exceed the {longest:g} s in which a page view may "
                 "still be joined (INSTREAM_JOIN_WINDOW_S + JOIN_GRACE_S + JOIN_REORDER_S)"
+            )
+        if self.warehouse_cluster is not None and self.warehouse_workgroup is not None:
+            raise ValueError(
+                "INSTREAM_WAREHOUSE_CLUSTER and INSTREAM_WAREHOUSE_WORKGROUP: a warehouse is either provisioned or "
+                "serverless, unset one of them"
             )
         if self.min_insync_replicas > self.replication_factor:
             raise ValueError(

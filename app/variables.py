@@ -171,6 +171,8 @@ def _fault(settings: type[Variables], error: ErrorDetails) -> str:
         return f"{PREFIX}{name.upper()}: {message}"
     if (bounds := bounds_of(field)) is not None:
         message = range_words(*bounds, is_whole=int in {field.annotation, *get_args(field.annotation)})
+    elif error["type"] == "bool_parsing":
+        message = "give true or false"
     elif error["type"] == "literal_error":
         message = f"give {error['ctx']['expected']}"
     return f"{PREFIX}{name.upper()}={shown(error['input'])}: {message}"

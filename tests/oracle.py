@@ -8,24 +8,72 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 from app.core.formats.block import End, decode_control, decode_header, frame_of, is_control, open_frame
 from app.errors import FrameInvalid
 
-COMMON = ("event_id", "page_view_id", "visitor_id", "occurred_at", "received_at", "properties")
-AD = ("article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros")
+COMMON = (
+    "event_id", "page_view_id", "visitor_id", "occurred_at", "received_at", "properties", "invalid_fields", "key_kind",
+)  # fmt: skip
+AD = ("article_id", "campaign_id", "ad_slot", "creative_id", "revenue_micros", "currency")
 PAGE = ("url", "referrer", "article_id", "author_id", "section", "campaign_id")
-STAY = ("dwell_ms", "visible_ms", "scroll_pct")
+SCREEN = ("title", "language", "time_zone", "session_id", "screen_width", "viewport_width", "user_agent")
+STAY = ("dwell_ms", "visible_ms", "scroll_pct", "engaged_ms")
+OF_URL = (
+    "host", "path", "utm_source", "utm_medium", "utm_term", "utm_content", "click_id", "click_id_source",
+)  # fmt: skip
 AT_ONCE = {
     "ad_impression": ("ad_impressions", AD),
     "ad_click": ("ad_clicks", AD),
     "redirect": (
         "redirects",
-        ("url", "referrer", "article_id", "campaign_id", "cost_micros", "campaign_name", "campaign_network"),
+        (
+            *(
+                "url",
+                "referrer",
+                "article_id",
+                "campaign_id",
+                "cost_micros",
+                "campaign_name",
+                "campaign_network",
+                "currency",
+            ),
+            *("referrer_medium", "referrer_source", *OF_URL),
+        ),
     ),
 }
 """Event type -> the flow and the columns of its row, of types that wait for no other event."""
+CLICKS = {"gclid": "google", "fbclid": "facebook"}
+"""The click ids in the tests' traffic."""
+
+
+def parameters(fields: dict[str, Any]) -> dict[str, str]:
+    """The first value of each parameter of a URL in the tests' traffic, the names in lower case."""
+    found = parse_qsl(urlsplit(fields.get("url", "")).query)
+    return {name.lower(): value.strip() for name, value in reversed(found) if value.strip()}
+
+
+def click_of(fields: dict[str, Any]) -> tuple[str | None, str | None]:
+    """A click id and its source; no URL of the tests' traffic has two."""
+    named = [(value, CLICKS[name]) for name, value in parameters(fields).items() if name in CLICKS]
+    return named[0] if named else (None, None)
+
+
+def currency_of(fields: dict[str, Any]) -> str | None:
+    """The currency of an event that names money."""
+    return fields["currency"].upper() if "currency" in fields else None
+
+
 ENRICHED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "host": lambda fields: urlsplit(fields.get("url", "")).hostname,
+    "path": lambda fields: (urlsplit(fields["url"]).path or "/") if "url" in fields else None,
+    "utm_source": lambda fields: parameters(fields).get("utm_source"),
+    "utm_medium": lambda fields: parameters(fields).get("utm_medium"),
+    "utm_term": lambda fields: parameters(fields).get("utm_term"),
+    "utm_content": lambda fields: parameters(fields).get("utm_content"),
+    "click_id": lambda fields: click_of(fields)[0],
+    "click_id_source": lambda fields: click_of(fields)[1],
     "referrer_medium": lambda _: None,
     "referrer_source": lambda _: None,
     "article_title": lambda _: None,
@@ -52,6 +100,8 @@ class Visitor(NamedTuple):
     os: str | None
     device: str | None
     country: str | None
+    browser_version: str | None = None
+    os_version: str | None = None
 
 
 @dataclass(eq=False)
@@ -75,6 +125,7 @@ class Oracle:
 
     bounds: Bounds
     visitor_of: Callable[[dict[str, Any]], Visitor]
+    """Of a stored line."""
     truncate: Callable[[str], str]
     now: int = 0
     watermarks: dict[str, int] = field(default_factory=dict)
@@ -173,7 +224,10 @@ class Oracle:
             elif fields["event_type"] == "engagement":
                 seconds.append(event)
             else:
-                self.emit(AT_ONCE[fields["event_type"]][0], event, AT_ONCE[fields["event_type"]][1])
+                flow, names = AT_ONCE[fields["event_type"]]
+                made = {"currency": currency_of(fields)}
+                made |= {name: expected(fields) for name, expected in ENRICHED.items() if name in names}
+                self.emit(flow, event, names, **made)
         for event in firsts:
             self.meet_first(event, stored)
         for event in seconds:
@@ -241,15 +295,20 @@ class Oracle:
                 if taken is not None:
                     self.engage(taken, "extra")
                 taken = event
-        extra: dict[str, Any] = dict.fromkeys(("engagement_id", "engaged_at", *STAY, "engagement_properties"))
+        of_second = ("engagement_id", "engaged_at", *STAY, "engagement_properties", "engagement_invalid_fields")
+        extra: dict[str, Any] = dict.fromkeys(of_second)
         if taken is not None:
             self.ledger[taken.batch, taken.line, "joined"] += 1
             extra = {
                 "engagement_id": taken.fields["event_id"], "engaged_at": taken.fields["occurred_at"],
-                "engagement_properties": taken.fields.get("properties"), **{name: taken.fields.get(name) for name in STAY},
+                "engagement_properties": taken.fields.get("properties"),
+                "engagement_invalid_fields": taken.fields.get("invalid_fields"),
+                **{name: taken.fields.get(name) for name in STAY},
             }  # fmt: skip
         enriched = {name: expected(first.fields) for name, expected in ENRICHED.items()}
-        self.emit("page_views", first, PAGE, joined=taken is not None, **extra, **enriched)
+        seen = self.visitor_of(first.fields)
+        versions = {"browser_version": seen.browser_version, "os_version": seen.os_version}
+        self.emit("page_views", first, (*PAGE, *SCREEN), joined=taken is not None, **extra, **enriched, **versions)
 
     # --- rows
 
@@ -263,11 +322,13 @@ class Oracle:
         self.put(flow, event, {**own, **place, "city": None, **more})
 
     def reject(self, event: Event, kind: str, reason: str, payload: str) -> None:
-        ip = event.fields["ip"]
+        ip = event.fields.get("ip")
+        truncated = ip and self.truncate(ip)
         self.put("rejected", event, {
             "event_id": event.fields.get("event_id"), "event_type": event.fields.get("event_type"), "kind": kind,
-            "reason": reason, "user_agent": event.fields.get("user_agent"), "ip": self.truncate(ip),
-            "payload": payload.replace(ip, self.truncate(ip)), "received_at": event.fields["received_at"],
+            "reason": reason, "user_agent": event.fields.get("user_agent"), "ip": truncated,
+            "payload": payload.replace(ip, truncated) if ip else payload, "received_at": event.fields["received_at"],
+            "key_kind": event.fields.get("key_kind"),
         })  # fmt: skip
 
     def put(self, flow: str, event: Event, row: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from app.core.audit.reconcile import (
 )
 from app.core.formats.batch import cut_again
 from app.core.formats.registry_item import RegistryItem
-from app.errors import ChainBroken, FormatInvalid, NewerFormat, ObjectMissing, OutsideError
+from app.errors import AccessDenied, ChainBroken, FormatInvalid, NewerFormat, ObjectMissing, OutsideError
 from app.settings import Settings
 from app.shell.upgrade import UpgradeWaits, remedy
 
@@ -77,6 +77,9 @@ class Auditor:
         behind delivery. A change in between can only make a batch more complete than its judgement says. If a service does
         not answer, the round ends and the report names it. Data of a newer version ends the round too; but a newer registry
         item makes only its own batch wait.
+
+        Raises:
+            AccessDenied: a permission is missing, so the worker ends with the reason.
         """
         rules = audit_rules(self._settings, grace_s)
         report = AuditReport()
@@ -84,6 +87,8 @@ class Auditor:
         try:
             async for some in self._open_batches(self._ports.clock.now_ms() - rules.grace_ms, report):
                 lagging |= await self._judge_some(some, rules, report)
+        except AccessDenied:
+            raise
         except (OutsideError, ChainBroken) as exc:
             report.wait_for(f"{type(exc).__name__}: {exc}")
         except NewerFormat as exc:
@@ -240,6 +245,8 @@ class Auditor:
             for partition in sorted(partitions):
                 waiting += len(await self._stored.numbers_behind(partition, delivery.number(partition), COUNTED))
             behind = {"delivery": waiting, **await self._ports.lags(partitions)}
+        except AccessDenied:
+            raise
         except (OutsideError, ChainBroken) as exc:
             report.wait_for(f"{type(exc).__name__}: {exc}")
         except NewerFormat as exc:

@@ -12,6 +12,7 @@ from agents.audit.stored_ledger import StoredLedger
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
+from app.adapters.warehouse_login import login_of
 from app.adapters.warehouse_port import Delivery
 from app.core.audit.reconcile import coverage
 from app.core.formats.registry_item import RegistryItem
@@ -123,7 +124,7 @@ async def await_coverage(
     start = since = time.monotonic()
     most = 0
     registry, objects = DynamoRegistry(settings), S3ObjectStore(settings)
-    warehouse, stored = WarehouseLedger(settings.warehouse_url), StoredLedger(objects, settings.epoch)
+    warehouse, stored = WarehouseLedger(settings.warehouse_url, login_of(settings)), StoredLedger(objects, settings.epoch)
     try:
         unreadable: list[str] = []
         items = [item async for item in readable(registry.all_batches(), unreadable) if item.epoch == settings.epoch]

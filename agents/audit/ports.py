@@ -7,6 +7,7 @@ from typing import NamedTuple
 from app.adapters.kafka import lag
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.ports import BlockStream, ObjectStore, Registry
+from app.adapters.warehouse_login import login_of
 from app.adapters.warehouse_port import LoadedLedger
 from app.clock import Clock
 from app.crash.proxies import around, between
@@ -42,7 +43,7 @@ async def open_ports(ports: Ports) -> AsyncIterator[AuditPorts]:
             behind[role] = sum(count for partition, count in of_role.items() if partition in partitions)
         return behind
 
-    warehouse = around(ports.points, "ledger", WarehouseLedger(settings.warehouse_url))
+    warehouse = around(ports.points, "ledger", WarehouseLedger(settings.warehouse_url, login_of(settings)))
     try:
         yield AuditPorts(ports.objects, ports.registry, ports.blocks, warehouse, lags, ports.clock)
     finally:

@@ -4,13 +4,12 @@ One loop a worker, over the partitions of `manifests` that it owns: every DELIVE
 comes. A message says only "look"; the chains in S3 and delivery_log decide what is loaded.
 """
 
-from functools import partial
 from typing import Any, Final
 
 from agents.delivery.deliverer import Deliverer
 from agents.delivery.load import WarehouseLoad
 from agents.delivery.owner import DeliveryOwner
-from app.adapters.warehouse import open_session
+from app.adapters.warehouse import to_warehouse
 from app.apps import delivery as app
 from app.crash.proxies import connecting
 from app.topics import topics_of
@@ -22,8 +21,7 @@ manifests = app.source_topic(topics.manifests.name, topics.manifests.partitions)
 def new_deliverer() -> Deliverer:
     """The deliverer of a loop."""
     settings, store, clock = app.settings, app.ports.objects, app.ports.clock
-    to_warehouse = partial(open_session, settings.warehouse_url, settings.copy_iam_role)
-    connect = connecting(app.ports.points, "warehouse", to_warehouse)
+    connect = connecting(app.ports.points, "warehouse", to_warehouse(settings))
     return Deliverer(store, WarehouseLoad(store, connect, settings, clock), settings, clock)
 
 

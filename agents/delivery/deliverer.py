@@ -24,7 +24,7 @@ from app.core.delivery.load_plan import (
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
 from app.core.sink.chain import ChainId, decode_loadable, numbers_behind
-from app.errors import ChainBroken, NewerFormat, OutsideError, ServiceUnavailable
+from app.errors import AccessDenied, ChainBroken, NewerFormat, OutsideError, ServiceUnavailable
 from app.settings import Settings
 from app.shell.upgrade import UpgradeWaits, remedy
 
@@ -100,7 +100,10 @@ class Deliverer:
     async def round(self, partitions: Iterable[int]) -> DeliveryReport:
         """Load everything that is ready in `partitions`.
 
-        Never raises because of the outside: failures of S3 or of the warehouse are deferrals, for ever.
+        Failures of S3 or of the warehouse are deferrals, for ever.
+
+        Raises:
+            AccessDenied: a permission is missing, so the worker ends with the reason.
         """
         report = DeliveryReport()
         try:
@@ -109,6 +112,8 @@ class Deliverer:
             ready, broken = await self._walk(partitions, self._positions)
         except LoadStopped as stopped:
             return self._judged(report, stopped.failure)
+        except AccessDenied:
+            raise
         except OutsideError as exc:
             return self._judged(report, Failure(FailureClass.DEFER, "storage", str(exc)))
         failure: Failure | None = None

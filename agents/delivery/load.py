@@ -221,33 +221,32 @@ class WarehouseLoad:
             await self._store.put(each.manifest_key, each.manifest)
         if not loads:
             return
-        seen = await session.last_load_error()
         for each in loads:
-            await self._copy(session, each, seen)
+            await self._copy(session, each)
 
-    async def _copy(self, session: WarehouseSession, load: OutputLoad, seen: int) -> None:
+    async def _copy(self, session: WarehouseSession, load: OutputLoad) -> None:
         try:
             await session.copy(load.flow, f"s3://{self._store.bucket}/{load.manifest_key}")
         except WarehouseError as exc:
-            raise LoadStopped(await _copy_failure(session, exc, load, seen), exc.sqlstate) from exc
+            raise LoadStopped(await _copy_failure(session, exc, load), exc.sqlstate) from exc
         copied = await session.copied()
         if copied != load.rows:
             detail = f"COPY counted {copied} rows of {load.flow.name}, the transactions say {load.rows}"
             raise LoadStopped(Failure(FailureClass.DATA, "count", detail, load.flow.name))
 
 
-async def _copy_failure(session: WarehouseSession, exc: WarehouseError, load: OutputLoad, seen: int) -> Failure:
+async def _copy_failure(session: WarehouseSession, exc: WarehouseError, load: OutputLoad) -> Failure:
     """The meaning of a failed COPY, from the load-error table and not from the message (rule D2)."""
     output = load.flow.name
     failure = classify(exc.sqlstate, exc.message, named_file=False, output=output)
     if exc.sqlstate is None or session.closed:
         return failure
     await session.rollback()
-    found = await session.load_error_since(seen)
+    found = await session.load_error()
     if found is None:
         return failure
     place = f"{found.filename} line {found.line}, column {found.column or '?'}"
-    text = f"{place}: {found.reason} (code {found.code}), value {found.value[:200]!r}"
+    text = f"{place}: {found.reason} (code {found.code})" + (f", value {found.value[:200]!r}" if found.value else "")
     return classify(exc.sqlstate, text, named_file=True, output=output)
 
 

@@ -1,6 +1,7 @@
 """Shared by the three AWS adapters: clients with short timeouts, threads to run them in, and names for their failures."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,12 +29,18 @@ CONNECT_TIMEOUT_S: Final = 3
 READ_TIMEOUT_S: Final = 10
 _NEVER_SENT: Final = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError)
 _DID_IT_HAPPEN: Final = frozenset({500, 502, 504})
-_SESSION_MISSES: Final = "set AWS_DEFAULT_REGION (and, off AWS, AWS_ENDPOINT_URL)"
+_SESSION_MISSES: Final = "set AWS_REGION or AWS_DEFAULT_REGION (and, off AWS, AWS_ENDPOINT_URL)"
+REGION_VARIABLES: Final = ("AWS_DEFAULT_REGION", "AWS_REGION")
+"""The first that is set counts."""
 
 
 def new_session() -> boto3.session.Session:
-    """A session of the caller's own: boto3's default one must not be shared between threads while clients are made."""
-    return boto3.session.Session()
+    """A session of the caller's own: boto3's default one must not be shared between threads while clients are made.
+
+    boto3 itself reads AWS_DEFAULT_REGION only; AWS's containers, functions and other SDKs set AWS_REGION. Either counts.
+    """
+    region = next((found for name in REGION_VARIABLES if (found := os.environ.get(name))), None)
+    return boto3.session.Session(region_name=region)
 
 
 def client_config(threads: int, attempts: int) -> Config:

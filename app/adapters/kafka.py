@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self
@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
@@ -23,6 +24,7 @@ from app.adapters.kafka_clients import REQUEST_TIMEOUT_S
 from app.adapters.ports import LoggedMessage, Logs
 from app.errors import ConfigurationError, ServiceUnavailable, WrongPartitionCount
 from app.settings import Settings
+from app.topic_checks import faults_of
 from app.topics import TopicSpec, topics_of
 
 log = structlog.get_logger(__name__)
@@ -47,7 +49,7 @@ async def _admin(settings: Settings, patience_s: float = START_PATIENCE_S) -> As
         except KafkaConnectionError as exc:
             await client.close()
             if asyncio.get_running_loop().time() > deadline_s:
-                raise ServiceUnavailable(f"no Kafka broker answers at {settings.kafka} (INSTREAM_KAFKA)") from exc
+                raise ServiceUnavailable(_no_broker(settings)) from exc
             await asyncio.sleep(0.5)
     try:
         yield client
@@ -55,6 +57,12 @@ async def _admin(settings: Settings, patience_s: float = START_PATIENCE_S) -> As
         raise ServiceUnavailable(f"Kafka at {settings.kafka} does not answer: {exc!r}") from exc
     finally:
         await client.close()
+
+
+def _no_broker(settings: Settings) -> str:
+    """The client does not tell a broker that is away from one that refuses us; its log has the reason."""
+    way = f"{settings.kafka_security_protocol} {settings.kafka_sasl_mechanism or ''}".strip()
+    return f"no Kafka broker answers at {settings.kafka} (INSTREAM_KAFKA), or none lets us in by {way}"
 
 
 async def _described(client: Any) -> dict[str, list[dict[str, Any]]]:
@@ -70,7 +78,8 @@ async def ensure_topics(settings: Settings) -> None:
 
     Raises:
         WrongPartitionCount: a topic exists with another number of partitions.
-        ConfigurationError: the cluster already has a later epoch, or refuses to create a topic.
+        ConfigurationError: the cluster already has a later epoch, or refuses to create a topic; or a topic that somebody
+            else made is not as it must be. The text has the command that mends it.
         ServiceUnavailable: no broker answers.
     """
     wanted = topics_of(settings)
@@ -83,6 +92,36 @@ async def ensure_topics(settings: Settings) -> None:
         present = await _wait_for_leaders(client, wanted)
         for spec in wanted:
             _verify_partitions(spec, len(present[spec.name]), settings)
+        # our own values are not asked for: a broker may not know yet a topic that another one has just made
+        await _verify_configs(client, [spec for spec in wanted if spec not in missing], present, settings)
+
+
+async def _verify_configs(
+    client: Any, specs: Sequence[TopicSpec], present: Mapping[str, list[dict[str, Any]]], settings: Settings
+) -> None:
+    """Refuse topics that are not as the pipeline needs them."""
+    configs = await _configs(client, [spec.name for spec in specs])
+    faults = []
+    for spec in specs:
+        replicas = min(len(partition["replicas"]) for partition in present[spec.name])
+        faults += faults_of(spec, configs.get(spec.name, {}), replicas, settings)
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+
+
+async def _configs(client: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Topic -> its configuration; a topic whose configuration we may not see is left out, with a warning."""
+    if not names:
+        return {}
+    found = {}
+    answers = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+    for code, reason, _, name, entries in (resource for answer in answers for resource in answer.resources):
+        if code:
+            why = reason or for_code(code).__name__
+            log.warning("topic is not checked: its configuration cannot be seen", topic=name, reason=why)
+        else:
+            found[name] = {entry[0]: entry[1] for entry in entries if entry[1] is not None}
+    return found
 
 
 def _verify_epoch(present: Iterable[str], epoch: int) -> None:
@@ -201,7 +240,7 @@ class LogReader:
             await self._consumer.start()
         except KafkaError as exc:
             await self._consumer.stop()
-            raise ServiceUnavailable(f"no Kafka broker answers at {self._settings.kafka}") from exc
+            raise ServiceUnavailable(_no_broker(self._settings)) from exc
 
     async def stop(self) -> None:
         """Disconnect."""

@@ -12,6 +12,7 @@ All clients share `every_client`: a new setting of all clients is a line there, 
 
 from typing import Any, Final
 
+from app.adapters import kafka_security
 from app.settings import Settings
 
 CLIENT_ID: Final = "instream"
@@ -40,7 +41,7 @@ Every topic allows batches of 1 MiB: a broker's default."""
 
 def every_client(settings: Settings) -> dict[str, Any]:
     """The settings of every client."""
-    return {"bootstrap_servers": settings.kafka, "client_id": CLIENT_ID}
+    return {"bootstrap_servers": settings.kafka, "client_id": CLIENT_ID, **kafka_security.access(settings)}
 
 
 def producer(settings: Settings) -> dict[str, Any]:

@@ -29,6 +29,7 @@ TOO_LARGE: Final = "RecordTooLarge"
 _EXISTS: Final = "ResourceInUseException"
 _EXPIRED: Final = "ExpiredIteratorException"
 _KEY_BYTES: Final = 32
+_ON_DEMAND: Final = {"StreamMode": "ON_DEMAND"}
 
 
 def hash_key(block: bytes) -> int:
@@ -66,15 +67,17 @@ class KinesisBlockStream:
 
     def __init__(self, settings: Settings) -> None:
         self._stream = settings.stream
+        self._shard_count = settings.stream_shards
+        self._retention_h = settings.stream_retention_h
         self._threads = Threads("kinesis", THREADS)
         session = new_session()
         config = client_config(THREADS, attempts=1)
         self._client: KinesisClient = made(lambda: session.client("kinesis", config=config))
 
-    async def ensure(self, shards: int = 2) -> None:
-        """Create the stream with `shards` shards if it is not there, and wait until it is active."""
+    async def ensure(self) -> None:
+        """Create the stream if it is not there, wait until it is active, and raise its retention to the setting."""
         try:
-            await self._threads.run(self._create, shards)
+            await self._threads.run(self._create)
         except BOTO_ERRORS as exc:
             raise failure(f"CreateStream {self._stream}", exc) from exc
 
@@ -128,14 +131,20 @@ class KinesisBlockStream:
 
     # --- calls that run in a thread
 
-    def _create(self, shards: int) -> None:
+    def _create(self) -> None:
+        size: Any = {"ShardCount": self._shard_count} if self._shard_count else {"StreamModeDetails": _ON_DEMAND}
         try:
-            self._client.create_stream(StreamName=self._stream, ShardCount=shards)
+            self._client.create_stream(StreamName=self._stream, **size)
         except ClientError as exc:
             if error_code(exc) != _EXISTS:
                 raise
         waiter = self._client.get_waiter("stream_exists")
         waiter.wait(StreamName=self._stream, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+        found = self._client.describe_stream_summary(StreamName=self._stream)["StreamDescriptionSummary"]
+        if found["RetentionPeriodHours"] < self._retention_h:
+            self._client.increase_stream_retention_period(
+                StreamName=self._stream, RetentionPeriodHours=self._retention_h
+            )  # fmt: skip
 
     def _put(self, blocks: Sequence[bytes]) -> list[str | None]:
         """The error code of each block, None where it was taken."""

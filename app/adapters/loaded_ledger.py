@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 
 import psycopg
-from psycopg import AsyncClientCursor
 
 from app.adapters.warehouse import Connection, connect
+from app.adapters.warehouse_login import Login
 from app.adapters.warehouse_port import QUERY_TIMEOUT_S, Delivered, Delivery, Quarantined, moment_ms
 from app.core.audit.reconcile import LedgerLines
 from app.errors import ServiceUnavailable
@@ -29,8 +29,9 @@ _DEAD_LETTERS: Final = "SELECT batch_id, block, reason FROM analytics.dead_lette
 class WarehouseLedger:
     """The real one: plain queries with their values in the text, each a transaction of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, login: Login | None = None) -> None:
         self._url = url
+        self._login = login
         self._connection: Connection | None = None
 
     async def delivery(self, epoch: int) -> Delivery:
@@ -80,8 +81,7 @@ class WarehouseLedger:
         try:
             async with asyncio.timeout(QUERY_TIMEOUT_S):
                 connection = await self._connected()
-                cursor = AsyncClientCursor(connection)
-                await cursor.execute(query, values)
+                cursor = await connection.execute(query, values)
                 return await cursor.fetchall()
         except (psycopg.Error, TimeoutError) as exc:
             await self.close()
@@ -90,6 +90,6 @@ class WarehouseLedger:
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._url)
+            self._connection = await connect(self._url, self._login)
             await self._connection.set_autocommit(True)
         return self._connection

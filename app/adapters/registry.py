@@ -5,6 +5,7 @@ Its items are those of `app.core.formats.registry_item`, with partition key batc
 Index `open-by-time`: partition key open_epoch, sort key received_at. Removing open_epoch takes a batch out of it.
 """
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session
 from app.core.formats.registry_item import BatchState, ItemReader, RegistryItem, decode_item, encode_item, move
-from app.errors import IllegalMove
+from app.errors import ConfigurationError, IllegalMove
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ ATTEMPTS: Final = 3
 OPEN_INDEX: Final = "open-by-time"
 _MET: Final = "ConditionalCheckFailedException"
 _EXISTS: Final = "ResourceInUseException"
+_BACKUPS_NOT_YET: Final = "ContinuousBackupsUnavailableException"
+RECOVERY_TRIES: Final = 30
+RECOVERY_PAUSE_S: Final = 2
+"""For about a minute a new table takes no point-in-time recovery. Source: DynamoDB API, UpdateContinuousBackups."""
 
 
 class DynamoRegistry:
@@ -32,6 +37,7 @@ class DynamoRegistry:
 
     def __init__(self, settings: Settings) -> None:
         self._table = settings.registry_table
+        self._is_protected = settings.registry_protected
         self._epoch = settings.epoch
         self._threads = Threads("registry", THREADS)
         session = new_session()
@@ -39,7 +45,11 @@ class DynamoRegistry:
         self._client: DynamoDBClient = made(lambda: session.client("dynamodb", config=config))
 
     async def ensure(self) -> None:
-        """Create the table and its index if they are not there, and wait until they are active."""
+        """Create the table and its index if they are not there, wait until they are active, and protect them.
+
+        Protection is only ever turned on: against deletion of the table, and against that of items (recovery to any
+        second of the last 35 days).
+        """
         try:
             await self._threads.run(self._create)
         except BOTO_ERRORS as exc:
@@ -184,6 +194,7 @@ class DynamoRegistry:
             self._client.create_table(
                 TableName=self._table,
                 BillingMode="PAY_PER_REQUEST",
+                DeletionProtectionEnabled=self._is_protected,
                 AttributeDefinitions=[
                     {"AttributeName": "batch_id", "AttributeType": "S"},
                     {"AttributeName": "open_epoch", "AttributeType": "N"},
@@ -203,3 +214,28 @@ class DynamoRegistry:
             if error_code(exc) != _EXISTS:
                 raise
         self._client.get_waiter("table_exists").wait(TableName=self._table, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+        if self._is_protected:
+            self._protect()
+
+    def _protect(self) -> None:
+        table = self._client.describe_table(TableName=self._table)["Table"]
+        if not table.get("DeletionProtectionEnabled"):
+            self._client.update_table(TableName=self._table, DeletionProtectionEnabled=True)
+            self._client.get_waiter("table_exists").wait(
+                TableName=self._table, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+            )
+        for _ in range(RECOVERY_TRIES):
+            backups = self._client.describe_continuous_backups(TableName=self._table)["ContinuousBackupsDescription"]
+            if backups.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus") == "ENABLED":
+                return
+            try:
+                self._client.update_continuous_backups(
+                    TableName=self._table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+                )
+            except ClientError as exc:
+                if error_code(exc) != _BACKUPS_NOT_YET:
+                    raise
+                time.sleep(RECOVERY_PAUSE_S)  # of a thread of this adapter
+        raise ConfigurationError(
+            f"point-in-time recovery of table {self._table} cannot be turned on yet: run `instream init`"
+        )

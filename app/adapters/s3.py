@@ -13,9 +13,10 @@ from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session, status_of
 from app.adapters.ports import ObjectInfo, PutResult
+from app.adapters.s3_bucket import expected_owner, make_bucket
 from app.clock import Clock, SystemClock
 from app.core.backoff import Backoff
-from app.errors import ObjectMissing, OutsideError, ServiceUnavailable
+from app.errors import AccessDenied, ObjectMissing, OutsideError, ServiceUnavailable
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ CONFLICT_TRIES: Final = 6
 """How often a conditional PUT that met another one in flight (409) is tried."""
 CONFLICT_BACKOFF: Final = Backoff(first_s=0.05)
 _GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
-_EXISTS: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+_DENIED: Final = frozenset({"AccessDenied", "403"})
+"""Not among them: wrong signatures, expired credentials, a clock that is off. Those may be over with the next call."""
+_PERMISSIONS: Final = (
+    "allow s3:GetObject on the bucket's objects and s3:ListBucket on the bucket; without s3:ListBucket S3 answers 403 where "
+    "a key is missing"
+)
+"""Source: S3 API, GetObject and HeadObject, "Permissions"."""
 
 
 def skew_ms(sent_ms: int, received_ms: int, date_ms: int) -> int:
@@ -49,7 +56,9 @@ class S3ObjectStore:
     """The bucket named in the settings. Endpoints other than AWS are addressed by path."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self._settings = settings
         self._bucket = settings.bucket
+        self._place: dict[str, Any] = {"Bucket": settings.bucket} | expected_owner(settings)
         self._clock = clock or SystemClock()
         self._threads = Threads("s3", THREADS)
         self._client = _new_client()
@@ -66,14 +75,15 @@ class S3ObjectStore:
         return self._skew_ms
 
     async def ensure(self) -> None:
-        """Create the bucket if it is not there."""
-        region = self._client.meta.region_name
-        where: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        """Create the bucket if it is not there (`app.adapters.s3_bucket`).
+
+        Raises:
+            ConfigurationError: the bucket belongs to another account.
+        """
         try:
-            await self._threads.run(self._client.create_bucket, Bucket=self._bucket, **where)
+            await self._threads.run(make_bucket, self._client, self._settings)
         except BOTO_ERRORS as exc:
-            if not (isinstance(exc, ClientError) and error_code(exc) in _EXISTS):
-                raise failure(f"CreateBucket {self._bucket}", exc) from exc
+            raise failure(f"making bucket {self._bucket}", exc) from exc
 
     async def put(self, key: str, body: bytes) -> None:
         """Store `body`, replacing what is there."""
@@ -151,7 +161,7 @@ class S3ObjectStore:
             try:
                 infos, token = await self._threads.run(self._page, prefix, start_after, page_keys, token)
             except BOTO_ERRORS as exc:
-                raise failure(f"ListObjectsV2 {prefix}", exc) from exc
+                raise _missing_or(f"ListObjectsV2 {prefix}", exc) from exc
             for info in infos:
                 yield info
             if not token:
@@ -167,31 +177,32 @@ class S3ObjectStore:
     # --- calls that run in a thread
 
     def _put(self, key: str, body: bytes, condition: dict[str, Any]) -> None:
-        self._timed(partial(self._client.put_object, Bucket=self._bucket, Key=key, Body=body, **condition))
+        self._timed(partial(self._client.put_object, **self._place, Key=key, Body=body, **condition))
 
     def _get(self, key: str) -> bytes:
-        answer = self._timed(partial(self._client.get_object, Bucket=self._bucket, Key=key))
+        answer = self._timed(partial(self._client.get_object, **self._place, Key=key))
         with answer["Body"] as body:
             content: bytes = body.read()
             return content
 
     def _head(self, key: str) -> Mapping[str, Any]:
-        return self._timed(partial(self._client.head_object, Bucket=self._bucket, Key=key))
+        return self._timed(partial(self._client.head_object, **self._place, Key=key))
 
     def _copy(self, source: str, target: str) -> None:
         place: CopySourceTypeDef = {"Bucket": self._bucket, "Key": source}
-        self._timed(partial(self._client.copy_object, Bucket=self._bucket, Key=target, CopySource=place))
+        owner: Any = {"ExpectedSourceBucketOwner": self._settings.bucket_owner} if self._settings.bucket_owner else {}
+        self._timed(partial(self._client.copy_object, **self._place, **owner, Key=target, CopySource=place))
 
     def _delete(self, keys: Sequence[str]) -> Sequence[str]:
         what: DeleteTypeDef = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        answer = self._timed(partial(self._client.delete_objects, Bucket=self._bucket, Delete=what))
+        answer = self._timed(partial(self._client.delete_objects, **self._place, Delete=what))
         return [f"{fault.get('Key')} ({fault.get('Code')})" for fault in answer.get("Errors", [])]
 
     def _page(self, prefix: str, start_after: str, page_keys: int, token: str) -> tuple[Sequence[ObjectInfo], str]:
         where: dict[str, Any] = {"ContinuationToken": token} if token else {"StartAfter": start_after}
         if not where.get("StartAfter", "-"):
             where = {}
-        call = partial(self._client.list_objects_v2, Bucket=self._bucket, Prefix=prefix, MaxKeys=page_keys, **where)
+        call = partial(self._client.list_objects_v2, **self._place, Prefix=prefix, MaxKeys=page_keys, **where)
         answer = self._timed(call)
         infos = [ObjectInfo(o["Key"], o["Size"], _ms(o["LastModified"])) for o in answer.get("Contents", [])]
         return infos, answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""
@@ -225,8 +236,11 @@ def _new_client() -> "S3Client":
 
 
 def _missing_or(what: str, exc: Exception) -> OutsideError:
+    """Our name for a failed read."""
     if isinstance(exc, ClientError) and error_code(exc) in _GONE:
         return ObjectMissing(what)
+    if isinstance(exc, ClientError) and status_of(exc) == 403 and error_code(exc) in _DENIED:
+        return AccessDenied(f"{what}: S3 answers 403: {_PERMISSIONS}", f"403: {_PERMISSIONS}")
     return failure(what, exc)
 
 

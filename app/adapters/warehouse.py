@@ -1,17 +1,22 @@
 """Redshift (or its stand-in) through psycopg: connections, and the session that loads."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import psycopg
+from psycopg import AsyncClientCursor
 
+from app.adapters.warehouse_login import Login, login_of
 from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerRow, LoadError
 from app.core.delivery import statements
 from app.core.delivery.schema_found import FoundTables, tables_of
 from app.core.delivery.statements import LogRow, Statement
 from app.core.formats.flows import Flow
 from app.errors import ConfigurationError, OutcomeUnknown, ServiceUnavailable, WarehouseError
+from app.settings import Settings
 from app.warehouse_url import REMEDY, is_warehouse_url, redacted_url
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -24,13 +29,20 @@ _KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives_count": 3,
 }
 """A COPY may be silent for minutes; these settings notice a lost peer within one minute."""
+_NO_SUCH_TABLE: Final = frozenset({"42P01", "42501"})
+"""Undefined table, insufficient privilege: the SQLSTATEs of a system table that this kind of warehouse does not offer."""
 
 
-async def connect(url: str) -> Connection:
+async def connect(url: str, login: Login | None = None) -> Connection:
     """A new connection, not in autocommit: the first statement opens a transaction.
 
     `client_encoding` is set because Redshift names it in a way that psycopg does not know; statements are never prepared,
-    because Redshift's sessions do not keep them as psycopg expects (rule D3).
+    because Redshift's sessions do not keep them as psycopg expects; and every cursor writes its values into the text, so
+    that the warehouse never has to guess the type of a parameter (rule D3).
+
+    Args:
+        url: the warehouse's.
+        login: gives the user and the password; None where the URL has them.
 
     Raises:
         ConfigurationError: the URL is malformed.
@@ -38,10 +50,11 @@ async def connect(url: str) -> Connection:
     """
     if not is_warehouse_url(url):  # psycopg's error would show it
         raise ConfigurationError(f"INSTREAM_WAREHOUSE_URL: {REMEDY}")
+    credentials = {} if login is None else (await login())._asdict()
     try:
         return await psycopg.AsyncConnection.connect(
             url, autocommit=False, prepare_threshold=None, client_encoding="utf8", connect_timeout=CONNECT_TIMEOUT_S,
-            application_name="instream", **_KEEPALIVE,
+            application_name="instream", cursor_factory=AsyncClientCursor, **_KEEPALIVE, **credentials,
         )  # fmt: skip
     except psycopg.OperationalError as exc:
         reason = " ".join(str(exc).split())
@@ -85,9 +98,14 @@ async def ask(connection: Connection, statement: Statement, timeout_s: float | N
 class PsycopgSession:
     """`WarehouseSession` on one connection: each call is one statement of `app.core.delivery.statements`, as it is."""
 
-    def __init__(self, connection: Connection, copy_iam_role: str) -> None:
+    def __init__(self, connection: Connection, copy_iam_role: str, copy_region: str | None = None) -> None:
         self._connection = connection
         self._copy_iam_role = copy_iam_role
+        self._copy_region = copy_region
+        self._began: tuple[int, datetime] | None = None
+        """The session's process id, and a time before its first COPY."""
+        self._known_error = -1
+        """The newest query of this session whose load error has been told."""
 
     @property
     def closed(self) -> bool:
@@ -106,25 +124,47 @@ class PsycopgSession:
         """Partition -> highest number in delivery_log."""
         return {int(partition): int(number) for partition, number in await self._run(statements.positions(epoch))}
 
-    async def last_load_error(self) -> int:
-        """The end of this session's load errors now."""
-        return int((await self._run(statements.LAST_LOAD_ERROR_ID))[0][0])
-
     async def copy(self, flow: Flow, manifest_url: str) -> None:
         """Append the files that a manifest names."""
-        await self._run(statements.copy(flow, manifest_url, self._copy_iam_role), COPY_TIMEOUT_S)
+        statement = statements.copy(flow, manifest_url, self._copy_iam_role, self._copy_region)
+        if self._began is None:
+            ((pid, now),) = await self._run(statements.SESSION)
+            self._began = int(pid), now
+        await self._run(statement, COPY_TIMEOUT_S)
 
     async def copied(self) -> int:
         """The number of rows that the last `copy` appended."""
         return int((await self._run(statements.COPIED))[0][0])
 
-    async def load_error_since(self, seen: int) -> LoadError | None:
-        """The newest load error of this session behind `seen`."""
-        found = await self._run(statements.load_errors_since(seen))
+    async def load_error(self) -> LoadError | None:
+        """The load error of the COPY that failed just now.
+
+        Without an answer the session is closed: in the next session no old error can be taken for a new one (rule D3).
+        """
+        if self._began is None:
+            return None
+        try:
+            found = await self._newest_error(*self._began)
+        except (WarehouseError, ServiceUnavailable):
+            await self.close()
+            raise
         if not found:
             return None
-        filename, line, column, code, reason, value = (str(part).strip() for part in found[0])
+        query, filename, line, column, code, reason, value = (str(part).strip() for part in found[0])
+        self._known_error = int(query)
         return LoadError(filename, int(line), column, int(code), reason, value)
+
+    async def _newest_error(self, pid: int, since: datetime) -> list[tuple[Any, ...]]:
+        """The answer of the first system table that this warehouse has."""
+        *better, last = statements.LOAD_ERROR_TABLES
+        for table in better:
+            try:
+                return await self._run(statements.load_error(table, pid, since, self._known_error))
+            except WarehouseError as exc:
+                if exc.sqlstate not in _NO_SUCH_TABLE:
+                    raise
+                await self.rollback()
+        return await self._run(statements.load_error(last, pid, since, self._known_error))
 
     async def insert_log(self, rows: Sequence[LogRow]) -> None:
         """Add transactions to delivery_log."""
@@ -174,13 +214,22 @@ class PsycopgSession:
         return await ask(self._connection, statement, timeout_s)
 
 
-async def open_session(url: str, copy_iam_role: str = "default") -> PsycopgSession:
-    """A new session; COPY reads S3 by `copy_iam_role`.
+async def open_session(
+    url: str, copy_iam_role: str = "default", copy_region: str | None = None, login: Login | None = None
+) -> PsycopgSession:
+    """A new session; COPY reads S3 by `copy_iam_role`, in `copy_region` where that is not the warehouse's.
 
     Raises:
-        ServiceUnavailable: the warehouse does not answer; nothing happened.
+        ServiceUnavailable: the warehouse does not answer, or AWS gives no credentials; nothing happened.
     """
-    return PsycopgSession(await connect(url), copy_iam_role)
+    return PsycopgSession(await connect(url, login), copy_iam_role, copy_region)
+
+
+def to_warehouse(settings: Settings) -> Callable[[], Awaitable[PsycopgSession]]:
+    """How a process with these settings opens its sessions."""
+    return partial(
+        open_session, settings.warehouse_url, settings.copy_iam_role, settings.copy_region, login_of(settings)
+    )  # fmt: skip
 
 
 def _message(exc: psycopg.Error) -> str:

@@ -33,6 +33,7 @@ class LoadError(NamedTuple):
     code: int
     reason: str
     value: str
+    """Empty where the warehouse does not tell it."""
 
 
 class LedgerRow(NamedTuple):
@@ -68,17 +69,17 @@ class WarehouseSession(Protocol):
     async def positions(self, epoch: int) -> dict[int, int]:
         """Partition -> its highest number in delivery_log, loaded or quarantined."""
 
-    async def last_load_error(self) -> int:
-        """The end of this session's load errors now; an argument of `load_error_since`."""
-
     async def copy(self, flow: Flow, manifest_url: str) -> None:
         """Append the rows of the files that a manifest names to the table of `flow`: all of them or none."""
 
     async def copied(self) -> int:
         """The number of rows that the last `copy` appended."""
 
-    async def load_error_since(self, seen: int) -> LoadError | None:
-        """The newest load error of this session behind `seen`; None if the warehouse blames no file."""
+    async def load_error(self) -> LoadError | None:
+        """The load error of the COPY that failed just now, after its rollback; None if the warehouse blames no file.
+
+        Ask after every failed COPY: an error that nobody asked for would be taken for the next COPY's.
+        """
 
     async def insert_log(self, rows: Sequence[LogRow]) -> None:
         """Add transactions to delivery_log."""

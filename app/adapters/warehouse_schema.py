@@ -5,12 +5,14 @@ delivery_log (rule D1): when two processes change a schema at once, only one of 
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
 import psycopg
 
 from app.adapters.warehouse import Connection, ask, connect
+from app.adapters.warehouse_login import Login
 from app.adapters.warehouse_port import COPY_TIMEOUT_S
 from app.core.delivery import schema, statements
 from app.core.delivery.load_plan import is_serialization
@@ -21,6 +23,8 @@ from app.core.formats.tables import SCHEMA, SCHEMA_LOG
 from app.errors import SchemaRefused, WarehouseError
 from app.sql import views
 
+_Open = Callable[[], Awaitable[Connection]]
+
 CHANGE_TIMEOUT_S: Final = COPY_TIMEOUT_S
 """A change waits for queries that read the table; Redshift takes minutes to resize a column of a large one."""
 _CONFLICTS: Final = 10
@@ -29,18 +33,20 @@ _RACED: Final = frozenset({"23505", "42P06", "42P07", "40P01", "40001"})
 """Another process has just made the same schema or table; deadlock; serialization."""
 
 
-async def read_plan(url: str) -> SchemaPlan:
+async def read_plan(url: str, login: Login | None = None) -> SchemaPlan:
     """The changes that the warehouse needs; this call changes nothing.
 
     Raises:
         ServiceUnavailable: the warehouse does not answer.
         WarehouseError: it refused a question.
     """
-    async with await connect(url) as connection:
+    async with await connect(url, login) as connection:
         return plan_schema(await _read(connection), views())
 
 
-async def migrate(url: str, told: Callable[[SchemaStep], None] = lambda _: None) -> list[SchemaStep]:
+async def migrate(
+    url: str, told: Callable[[SchemaStep], None] = lambda _: None, login: Login | None = None
+) -> list[SchemaStep]:
     """Change the schema into the catalogue's and return the steps that were done; `told` gets each step at once.
 
     Runs again without effect, and goes on where an earlier run was cut short. Effects of a step, in order, and what a crash
@@ -61,10 +67,11 @@ async def migrate(url: str, told: Callable[[SchemaStep], None] = lambda _: None)
     """
     done: list[SchemaStep] = []
     conflicts = 0
-    async with await connect(url) as connection:
+    open_one = partial(connect, url, login)
+    async with await open_one() as connection:
         while True:
             try:
-                steps = await _go_on(connection, url)
+                steps = await _go_on(connection, open_one)
             except WarehouseError as exc:
                 conflicts += 1
                 if not _is_conflict(exc) or conflicts == _CONFLICTS:
@@ -79,7 +86,7 @@ async def migrate(url: str, told: Callable[[SchemaStep], None] = lambda _: None)
             done += steps
 
 
-async def _go_on(connection: Connection, url: str) -> Sequence[SchemaStep]:
+async def _go_on(connection: Connection, open_one: _Open) -> Sequence[SchemaStep]:
     """Do the next step, in a transaction of its own; do nothing if there is none."""
     if SCHEMA_LOG.name not in tables_of(await ask(connection, statements.COLUMNS)):
         steps = _first(await _plan(connection))
@@ -89,7 +96,7 @@ async def _go_on(connection: Connection, url: str) -> Sequence[SchemaStep]:
         steps = (await _plan(connection)).steps[:1]  # 2
     for step in steps:
         if step.alone:
-            await _run_alone(url, step)  # 3
+            await _run_alone(open_one, step)  # 3
         else:
             await _change(connection, step)  # 3
     for step in steps:
@@ -120,9 +127,9 @@ async def _change(connection: Connection, step: SchemaStep) -> None:
         raise WarehouseError(exc.sqlstate, f"{exc.message} (in: {step.statement})") from exc
 
 
-async def _run_alone(url: str, step: SchemaStep) -> None:
+async def _run_alone(open_one: _Open, step: SchemaStep) -> None:
     """Run a step outside of transactions, while the lock is held by another connection."""
-    async with await connect(url) as connection:
+    async with await open_one() as connection:
         await connection.set_autocommit(True)
         await _change(connection, step)
 

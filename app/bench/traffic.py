@@ -35,6 +35,8 @@ _REFERRERS: Final = (
     "",
 )
 _ADDRESSES: Final = 30_000
+_OF_KEY: Final = '"key_kind":"browser"}\n'
+"""The end of a stored line."""
 _OUTCOME_OF: Final = {
     "page_view": PAGE_VIEWS.name, "engagement": JOINED, "ad_impression": AD_IMPRESSIONS.name, "ad_click": AD_CLICKS.name,
     "redirect": REDIRECTS.name, "copy": DUPLICATE, "bot": REJECTED.name,
@@ -135,7 +137,7 @@ class PartitionTraffic:
         """The end of a stored line: its sender."""
         octets = ".".join(str(self._random.randrange(1, 255)) for _ in range(2))
         agent = self._random.choice(HUMANS).text
-        return f'"ip":"198.{18 + self._random.randrange(2)}.{octets}","user_agent":"{agent}"}}\n'
+        return f'"ip":"198.{18 + self._random.randrange(2)}.{octets}","user_agent":"{agent}",{_OF_KEY}'
 
     def _id(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128)))
@@ -187,5 +189,5 @@ class PartitionTraffic:
                 self._seconds.append((at_ms + SECOND_AFTER_MS, view, person))
         if kind == "bot":
             ip = person.partition(',"user_agent"')[0]
-            person = f'{ip},"user_agent":"{rng.choice(BOTS).text}"}}\n'
+            person = f'{ip},"user_agent":"{rng.choice(BOTS).text}",{_OF_KEY}'
         return ("".join(fields) + person).encode()

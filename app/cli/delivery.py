@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
 
 from agents.delivery.release import Release, Released, release
 from app.adapters.s3 import S3ObjectStore
-from app.adapters.warehouse import connect, open_session, run
+from app.adapters.warehouse import connect, run, to_warehouse
+from app.adapters.warehouse_login import login_of
 from app.cli.options import given
 from app.cli.services import Asks, settings_to_ask
 from app.cli.show import say_why
@@ -79,7 +79,7 @@ def release_transaction(
 
 async def _quarantined(settings: Settings) -> list[dict[str, Any]]:
     """A dictionary a transaction."""
-    async with await connect(settings.warehouse_url) as connection:
+    async with await connect(settings.warehouse_url, login_of(settings)) as connection:
         rows = await run(connection, statements.QUARANTINE)
     return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
 
@@ -87,8 +87,7 @@ async def _quarantined(settings: Settings) -> list[dict[str, Any]]:
 async def _release(settings: Settings, txn_id: str) -> Release:
     """Release on the real ports."""
     store = S3ObjectStore(settings)
-    open_one = partial(open_session, settings.warehouse_url, settings.copy_iam_role)
-    return await release(store, open_one, settings, SystemClock(), txn_id)
+    return await release(store, to_warehouse(settings), settings, SystemClock(), txn_id)
 
 
 def _failed(exc: InstreamError) -> typer.Exit:

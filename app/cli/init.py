@@ -17,7 +17,7 @@ NOTHING_TO_DO = "the warehouse's schema is the catalogue's: nothing is to be don
 
 
 async def make_all(settings: "Settings", told: "Callable[[SchemaStep], None]") -> "tuple[list[str], list[SchemaStep]]":
-    """Make bucket, stream, registry table, topics and schema; existing ones stay as they are.
+    """Make bucket, stream, registry table, topics and schema; what exists stays, and protection is turned on.
 
     Returns: their names, and the changes to the schema; `told` gets each change as soon as it is made.
 
@@ -31,6 +31,7 @@ async def make_all(settings: "Settings", told: "Callable[[SchemaStep], None]") -
     from app.adapters.kinesis import KinesisBlockStream  # noqa: PLC0415
     from app.adapters.registry import DynamoRegistry  # noqa: PLC0415
     from app.adapters.s3 import S3ObjectStore  # noqa: PLC0415
+    from app.adapters.warehouse_login import login_of  # noqa: PLC0415
     from app.adapters.warehouse_schema import migrate  # noqa: PLC0415
     from app.topics import topics_of  # noqa: PLC0415
 
@@ -38,7 +39,7 @@ async def make_all(settings: "Settings", told: "Callable[[SchemaStep], None]") -
         await adapter.ensure()
         await adapter.close()
     await ensure_topics(settings)
-    changed = await migrate(settings.warehouse_url, told)
+    changed = await migrate(settings.warehouse_url, told, login_of(settings))
     topics = [f"topic {topic.name}" for topic in topics_of(settings)]
     present = [
         f"bucket {settings.bucket}", f"stream {settings.stream}", f"table {settings.registry_table}", *topics,
@@ -59,10 +60,11 @@ def init(
     data is refused: then nothing at all is made. `instream up` does it for the local stack by itself. Exit codes: 0 done or
     planned, 1 refused or failed.
     """
+    from app.adapters.warehouse_login import login_of  # noqa: PLC0415
     from app.adapters.warehouse_schema import read_plan  # noqa: PLC0415
 
     settings = settings_to_ask(*Asks)
-    planned = asyncio.run(read_plan(settings.warehouse_url))
+    planned = asyncio.run(read_plan(settings.warehouse_url, login_of(settings)))
     if plan or planned.refused:
         _show_plan(planned, as_json=as_json)
         if planned.refused:

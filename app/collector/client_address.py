@@ -1,14 +1,11 @@
 """The client's address of a request that came through proxies that we trust."""
 
 import ipaddress
-import re
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from app.core.events.fields import normal_address
+from app.core.events.addresses import normal_address, without_port
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-_WITH_PORT: Final = re.compile(r"\[(?P<six>[^]]+)\](?::\d+)?|(?P<four>\d+\.\d+\.\d+\.\d+):\d+")
 
 
 def read_networks(texts: Iterable[str]) -> tuple[IpNetwork, ...]:
@@ -30,7 +27,7 @@ def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequen
     if nearest is None or not _is_trusted(nearest, trusted):
         return nearest
     for hop in reversed([part.strip() for header in forwarded for part in header.split(",")]):
-        address = normal_address(_without_port(hop))
+        address = normal_address(without_port(hop))
         if address is None:
             return nearest
         nearest = address
@@ -42,8 +39,3 @@ def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequen
 def _is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
     parsed = ipaddress.ip_address(address)
     return any(parsed in network for network in trusted)
-
-
-def _without_port(hop: str) -> str:
-    match = _WITH_PORT.fullmatch(hop)
-    return (match["six"] or match["four"]) if match else hop

@@ -11,7 +11,7 @@ from app.collector.budget import Reservation
 from app.collector.write_keys import KEY_HEADER
 from app.core.events.fields import KeyKind
 from app.core.events.parse import parse_line
-from app.core.events.request_body import WorkLimit, gunzip, split_body
+from app.core.events.request_body import WorkLimit, gunzip, is_gzip, split_body
 from app.core.formats.stored_line import StoredLine
 from app.errors import RequestRejected
 
@@ -26,16 +26,27 @@ def shown_key(request: web.Request) -> str:
     return request.headers.get(KEY_HEADER) or request.query.get("key") or ""
 
 
-def is_gzip(request: web.Request) -> bool:
-    """Whether the body is compressed.
+def check_encoding(request: web.Request) -> None:
+    """See that a body is not compressed by anything but gzip; its first bytes say whether it is.
 
     Raises:
-        RequestRejected: 415, by anything but gzip.
+        RequestRejected: 415.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("gzip", "x-gzip", "identity", ""):
         raise RequestRejected(415, "unsupported_encoding", f"Content-Encoding {encoding!r}; send gzip or none")
-    return encoding.endswith("gzip")
+
+
+def is_validation(request: web.Request) -> bool:
+    """Whether the client asks for the answer alone, with `?validate=1`.
+
+    Raises:
+        RequestRejected: 400 for another value: the client may believe that nothing is kept.
+    """
+    value = request.query.get("validate", "0")
+    if value not in ("0", "1"):
+        raise RequestRejected(400, "invalid_query", "validate must be 1, or 0 for a request that is kept")
+    return value == "1"
 
 
 async def read_body(request: web.Request, held: Reservation, max_bytes: int, timeout_s: float) -> bytes:
@@ -72,11 +83,15 @@ class RequestBody(NamedTuple):
 
     body: bytes
     content_type: str
-    is_gzip: bool
     kind: KeyKind
     received_at_ms: int
     ip: str | None
     user_agent: str | None
+
+    @property
+    def is_gzip(self) -> bool:
+        """Whether the body is compressed, whatever its header says."""
+        return is_gzip(self.body)
 
 
 class BodyLimits(NamedTuple):

@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from app.collector import metrics
-from app.collector.answers import error_answer
+from app.collector.answers import error_answer, found_in
 from app.collector.batcher import Batcher, CollectorPorts
 from app.collector.budget import MemoryBudget
 from app.collector.client_address import client_address, read_networks
@@ -23,7 +23,7 @@ from app.collector.connections import Connections, bounds_of
 from app.collector.cors import PREFLIGHT, cors_headers
 from app.collector.parsing import Parsing
 from app.collector.rate_limits import RateLimits
-from app.collector.requests import RequestBody, is_gzip, read_body, shown_key
+from app.collector.requests import RequestBody, check_encoding, is_validation, read_body, shown_key
 from app.collector.sparse_log import SparseLog
 from app.collector.storage_health import PROBE_ID, StorageHealth, probe
 from app.collector.write_keys import WriteKeys
@@ -118,7 +118,7 @@ class Collector:
         return self._guard.fault() or self._health.fault()
 
     async def collect(self, request: web.Request) -> web.Response:
-        """`POST /v1/events`: keep the request's lines, then answer with their number and their batch."""
+        """`POST /v1/events`: keep the request's lines, then answer with their number, their faults and their batch."""
         settings, clock = self._settings, self._clock
         if self._batcher is None:
             raise RequestRejected(503, "starting", "the collector is starting", retry_after_s=1)
@@ -128,22 +128,25 @@ class Collector:
         key, kind = self._keys.find(shown_key(request))
         self._limits.check_key(key, arrived_s)
         content_type = media_type(request.headers.get("Content-Type", ""))
-        compressed = is_gzip(request)
+        check_encoding(request)
+        validates = is_validation(request)
         self._guard.check()
         with self._budget.reserve() as held:
             body = await read_body(request, held, settings.max_body_bytes, settings.request_timeout_s)
-            sent = RequestBody(body, content_type, compressed, kind, arrived_ms, ip, request.headers.get("User-Agent"))
+            sent = RequestBody(body, content_type, kind, arrived_ms, ip, request.headers.get("User-Agent"))
             del body
             lines = await self._parsing.read(sent, held)
             del sent
-            accepted, valid = len(lines), sum(line.valid for line in lines)
+            found = found_in(lines)
+            if validates:
+                return web.json_response(found)
             adding = self._batcher.add(lines, held.hand_over())
             del lines  # the batch alone keeps them, and counts them, until they are sealed
             batch_id = await adding
-        metrics.LINES.labels("valid").inc(valid)
-        metrics.LINES.labels("malformed").inc(accepted - valid)
+        metrics.LINES.labels("valid").inc(found["accepted"] - found["malformed"])
+        metrics.LINES.labels("malformed").inc(found["malformed"])
         metrics.ACK_SECONDS.observe(clock.monotonic_s() - arrived_s)
-        return web.json_response({"accepted": accepted, "batch_id": batch_id})
+        return web.json_response(found | {"batch_id": batch_id})
 
     @web.middleware
     async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -51,7 +51,8 @@ class WriteKeys:
             if hmac.compare_digest(key.encode(), shown_bytes):
                 found = key, kind
         if found is None:
-            raise RequestRejected(401, "unauthorized", f"give a write key in {KEY_HEADER} or ?key=")
+            fault = "the write key is not one of ours" if shown else "the request has no write key"
+            raise RequestRejected(401, "unauthorized", f"{fault}; give a write key in {KEY_HEADER} or ?key=")
         return found
 
     async def watch(self) -> None:

@@ -107,10 +107,9 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "warehouse.positions",
         "warehouse.lock",
         "s3.put.loads",
-        "warehouse.last_load_error",
         *(f"warehouse.copy.{output}" for output in BY_NAME),
         "warehouse.copied",
-        "warehouse.load_error_since",  # a COPY failed
+        "warehouse.load_error",  # a COPY failed
         "warehouse.insert_log",
         "warehouse.commit",
         "warehouse.rollback",

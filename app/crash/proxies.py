@@ -78,7 +78,7 @@ PORTS: Final[Mapping[str, Port]] = {
         {"copy": _output}
         | dict.fromkeys(
             (
-                "lock", "columns", "positions", "last_load_error", "copied", "load_error_since", "insert_log", "log_status",
+                "lock", "columns", "positions", "copied", "load_error", "insert_log", "log_status",
                 "ledger_of", "mark_released", "commit", "rollback",
             ),
             _nothing,

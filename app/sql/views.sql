@@ -5,6 +5,9 @@
 -- Does a campaign earn what it costs? Income is the revenue of every ad impression and click on a page view that belongs to
 -- the campaign; cost is the price of its paid redirects. A page view with several campaigns belongs to the one of its earliest event.
 -- roi is profit / cost: 0.25 means that 1.00 spent came back as 1.25; NULL where nothing was spent.
+-- Amounts of two currencies are never added: a campaign has one row for each currency of its money (NULL: the events name none).
+-- page_views counts all of the campaign's page views, so it is the same in each of its rows; the other figures are of the
+-- row's currency alone.
 CREATE OR REPLACE VIEW analytics.campaign_profit AS
 WITH firsts AS (
     SELECT page_view_id, campaign_id, campaign_name,
@@ -12,37 +15,40 @@ WITH firsts AS (
     FROM analytics.page_views
 ), views AS (
     SELECT page_view_id, campaign_id, campaign_name FROM firsts WHERE place = 1 AND campaign_id IS NOT NULL
+), visits AS (
+    SELECT campaign_id, MAX(campaign_name) AS campaign_name, COUNT(*) AS page_views FROM views GROUP BY campaign_id
 ), ads AS (
-    SELECT page_view_id, revenue_micros FROM analytics.ad_impressions
+    SELECT page_view_id, revenue_micros, currency FROM analytics.ad_impressions
     UNION ALL
-    SELECT page_view_id, revenue_micros FROM analytics.ad_clicks
-), revenue AS (
-    SELECT page_view_id, SUM(COALESCE(revenue_micros, 0)) AS income_micros FROM ads GROUP BY page_view_id
-), income AS (
-    SELECT v.campaign_id, MAX(v.campaign_name) AS campaign_name, COUNT(*) AS page_views,
-           SUM(COALESCE(r.income_micros, 0)) AS income_micros
-    FROM views v LEFT JOIN revenue r ON r.page_view_id = v.page_view_id
-    GROUP BY v.campaign_id
-), spent AS (
-    SELECT campaign_id, MAX(campaign_name) AS campaign_name, COUNT(*) AS redirects,
-           SUM(COALESCE(cost_micros, 0)) AS cost_micros
+    SELECT page_view_id, revenue_micros, currency FROM analytics.ad_clicks
+), amounts AS (
+    SELECT v.campaign_id, CAST(NULL AS VARCHAR(1024)) AS campaign_name, a.currency, 0 AS redirects,
+           COALESCE(a.revenue_micros, 0) AS income_micros, 0 AS cost_micros
+    FROM views v JOIN ads a ON a.page_view_id = v.page_view_id
+    UNION ALL
+    SELECT campaign_id, campaign_name, currency, 1, 0, COALESCE(cost_micros, 0)
     FROM analytics.redirects WHERE campaign_id IS NOT NULL
-    GROUP BY campaign_id
+), summed AS (
+    SELECT campaign_id, currency, MAX(campaign_name) AS campaign_name, SUM(redirects) AS redirects,
+           SUM(income_micros) AS income_micros, SUM(cost_micros) AS cost_micros
+    FROM amounts GROUP BY campaign_id, currency
 )
-SELECT COALESCE(i.campaign_id, s.campaign_id) AS campaign_id,
-       COALESCE(i.campaign_name, s.campaign_name) AS campaign_name,
-       COALESCE(i.page_views, 0) AS page_views,
+SELECT COALESCE(r.campaign_id, s.campaign_id) AS campaign_id,
+       COALESCE(r.campaign_name, s.campaign_name) AS campaign_name,
+       COALESCE(r.page_views, 0) AS page_views,
        COALESCE(s.redirects, 0) AS redirects,
-       COALESCE(i.income_micros, 0) AS income_micros,
+       COALESCE(s.income_micros, 0) AS income_micros,
        COALESCE(s.cost_micros, 0) AS cost_micros,
-       COALESCE(i.income_micros, 0) - COALESCE(s.cost_micros, 0) AS profit_micros,
-       CAST(COALESCE(i.income_micros, 0) - COALESCE(s.cost_micros, 0) AS DOUBLE PRECISION)
-           / NULLIF(CAST(COALESCE(s.cost_micros, 0) AS DOUBLE PRECISION), 0) AS roi
-FROM income i FULL OUTER JOIN spent s ON s.campaign_id = i.campaign_id;
+       COALESCE(s.income_micros, 0) - COALESCE(s.cost_micros, 0) AS profit_micros,
+       CAST(COALESCE(s.income_micros, 0) - COALESCE(s.cost_micros, 0) AS DOUBLE PRECISION)
+           / NULLIF(CAST(COALESCE(s.cost_micros, 0) AS DOUBLE PRECISION), 0) AS roi,
+       s.currency AS currency
+FROM visits r FULL OUTER JOIN summed s ON s.campaign_id = r.campaign_id;
 
 -- Which articles are read, and how? The last 7 days, one row an article. joined_share is the share of views whose engagement
 -- arrived; the means are over those views that have the figure; revenue is of the ads on the article's page views: an ad that
--- names no article counts for the article of its page view.
+-- names no article counts for the article of its page view. revenue_micros is NULL if the ads are of more than one currency,
+-- because their amounts cannot be added; currency is theirs if they have one.
 CREATE OR REPLACE VIEW analytics.popular_articles AS
 WITH firsts AS (
     SELECT page_view_id, article_id,
@@ -50,13 +56,14 @@ WITH firsts AS (
     FROM analytics.page_views
     WHERE received_at >= GETDATE() - INTERVAL '7 days'
 ), ads AS (
-    SELECT page_view_id, article_id, revenue_micros FROM analytics.ad_impressions
+    SELECT page_view_id, article_id, revenue_micros, currency FROM analytics.ad_impressions
     WHERE received_at >= GETDATE() - INTERVAL '7 days'
     UNION ALL
-    SELECT page_view_id, article_id, revenue_micros FROM analytics.ad_clicks
+    SELECT page_view_id, article_id, revenue_micros, currency FROM analytics.ad_clicks
     WHERE received_at >= GETDATE() - INTERVAL '7 days'
 ), revenue AS (
-    SELECT COALESCE(a.article_id, f.article_id) AS article_id, SUM(COALESCE(a.revenue_micros, 0)) AS revenue_micros
+    SELECT COALESCE(a.article_id, f.article_id) AS article_id, SUM(COALESCE(a.revenue_micros, 0)) AS revenue_micros,
+           MAX(a.currency) AS currency, COUNT(DISTINCT COALESCE(a.currency, '')) AS currencies
     FROM ads a LEFT JOIN firsts f ON f.page_view_id = a.page_view_id AND f.place = 1
     GROUP BY COALESCE(a.article_id, f.article_id)
 ), reading AS (
@@ -71,12 +78,15 @@ WITH firsts AS (
     GROUP BY article_id
 )
 SELECT r.article_id, r.article_title, r.author_id, r.section, r.page_views, r.visitors, r.joined_share, r.mean_dwell_ms,
-       r.mean_visible_ms, r.mean_scroll_pct, COALESCE(m.revenue_micros, 0) AS revenue_micros,
-       RANK() OVER (ORDER BY r.page_views DESC) AS place
+       r.mean_visible_ms, r.mean_scroll_pct,
+       CASE WHEN m.currencies > 1 THEN NULL ELSE COALESCE(m.revenue_micros, 0) END AS revenue_micros,
+       RANK() OVER (ORDER BY r.page_views DESC) AS place,
+       CASE WHEN m.currencies > 1 THEN NULL ELSE m.currency END AS currency
 FROM reading r LEFT JOIN revenue m ON m.article_id = r.article_id;
 
 -- Whose articles are read? The last 30 days, one row an author. revenue is of the ads on page views of the author's
--- articles, found by page view, so an article that changed hands counts for the author whom the page named.
+-- articles, found by page view, so an article that changed hands counts for the author whom the page named. revenue_micros
+-- and currency are like those of popular_articles.
 CREATE OR REPLACE VIEW analytics.popular_authors AS
 WITH firsts AS (
     SELECT page_view_id, author_id,
@@ -84,11 +94,14 @@ WITH firsts AS (
     FROM analytics.page_views
     WHERE received_at >= GETDATE() - INTERVAL '30 days'
 ), ads AS (
-    SELECT page_view_id, revenue_micros FROM analytics.ad_impressions WHERE received_at >= GETDATE() - INTERVAL '30 days'
+    SELECT page_view_id, revenue_micros, currency FROM analytics.ad_impressions
+    WHERE received_at >= GETDATE() - INTERVAL '30 days'
     UNION ALL
-    SELECT page_view_id, revenue_micros FROM analytics.ad_clicks WHERE received_at >= GETDATE() - INTERVAL '30 days'
+    SELECT page_view_id, revenue_micros, currency FROM analytics.ad_clicks
+    WHERE received_at >= GETDATE() - INTERVAL '30 days'
 ), revenue AS (
-    SELECT f.author_id, SUM(COALESCE(a.revenue_micros, 0)) AS revenue_micros
+    SELECT f.author_id, SUM(COALESCE(a.revenue_micros, 0)) AS revenue_micros,
+           MAX(a.currency) AS currency, COUNT(DISTINCT COALESCE(a.currency, '')) AS currencies
     FROM firsts f JOIN ads a ON a.page_view_id = f.page_view_id
     WHERE f.place = 1 AND f.author_id IS NOT NULL
     GROUP BY f.author_id
@@ -104,8 +117,9 @@ WITH firsts AS (
     GROUP BY author_id
 )
 SELECT r.author_id, r.articles, r.page_views, r.visitors, r.joined_share, r.mean_dwell_ms, r.mean_visible_ms,
-       r.mean_scroll_pct, COALESCE(m.revenue_micros, 0) AS revenue_micros,
-       RANK() OVER (ORDER BY r.page_views DESC) AS place
+       r.mean_scroll_pct, CASE WHEN m.currencies > 1 THEN NULL ELSE COALESCE(m.revenue_micros, 0) END AS revenue_micros,
+       RANK() OVER (ORDER BY r.page_views DESC) AS place,
+       CASE WHEN m.currencies > 1 THEN NULL ELSE m.currency END AS currency
 FROM reading r LEFT JOIN revenue m ON m.author_id = r.author_id;
 
 -- What rises now? One row an article read in the last hour: its views of the last 15 minutes, of the last hour, and what an

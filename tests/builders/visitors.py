@@ -8,11 +8,11 @@ from tests.builders.source_log import CHROME, GOOGLEBOT, IPHONE, enricher
 from tests.oracle import Visitor
 
 AGENTS = {
-    CHROME: (None, "Chrome", "Windows", "desktop"),
-    IPHONE: (None, "Mobile Safari", "iOS", "mobile"),
-    GOOGLEBOT: ("user_agent:Googlebot", None, None, None),
-    "HeadlessChrome/1.0": ("user_agent:Headless", None, None, None),
-    "": ("empty_user_agent", None, None, None),
+    CHROME: Visitor(None, "Chrome", "Windows", "desktop", None, "126.0.0.0", "10"),
+    IPHONE: Visitor(None, "Mobile Safari", "iOS", "mobile", None, "17.5", "17.5"),
+    GOOGLEBOT: Visitor("user_agent:Googlebot", None, None, None, None),
+    "HeadlessChrome/1.0": Visitor("user_agent:Headless", None, None, None, None),
+    "": Visitor("empty_user_agent", None, None, None, None),
 }
 ADDRESSES = {"203.0.113.77": "203.0.113.0", "198.51.100.9": "198.51.100.0", "2001:db8:1:2::3": "2001:db8:1::"}
 CRAWLER_IP = "198.51.100.9"
@@ -23,6 +23,9 @@ ENRICHER = enricher(
 
 
 def visitor_of(fields: dict[str, Any]) -> Visitor:
-    bot, *agent = AGENTS[fields.get("user_agent", "")]
-    bot = bot or ("network:crawlers" if fields["ip"] == CRAWLER_IP else None)
-    return Visitor("webdriver" if fields.get("webdriver") else bot, *agent, GEO.get(fields["ip"]))
+    """The visitor of a stored line. A server that names no agent is no bot for it; lines of version 1 name no key."""
+    ip = fields.get("ip")
+    agent = AGENTS[fields.get("user_agent", "")]
+    bot = None if "user_agent" not in fields and fields.get("key_kind") == "server" else agent.bot
+    bot = bot or ("network:crawlers" if ip == CRAWLER_IP else None)
+    return agent._replace(bot="webdriver" if fields.get("webdriver") else bot, country=GEO.get(ip or ""))

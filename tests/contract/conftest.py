@@ -55,7 +55,7 @@ def aws_settings(aws_stand_in: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> S
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "stand-in")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     name = f"t-{uuid.uuid4().hex[:12]}"
-    return Settings(bucket=name, stream=name, registry_table=name)
+    return Settings(bucket=name, stream=name, registry_table=name, stream_shards=2)
 
 
 @pytest.fixture

@@ -1,20 +1,25 @@
 """A real server that asks for a password: a wrong one is refused, and no message shows it."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
 
 from app.adapters.loaded_ledger import WarehouseLedger
-from app.adapters.warehouse import connect, open_session
-from app.errors import ServiceUnavailable
+from app.adapters.warehouse import connect, open_session, to_warehouse
+from app.adapters.warehouse_login import login_of
+from app.errors import ConfigurationError, ServiceUnavailable
+from app.settings import Settings
 from tests.e2e.live_stack import eventually
 from tests.worlds.warehouse import Warehouse
 
@@ -86,3 +91,71 @@ async def test_a_command_with_a_wrong_password_fails_in_one_line(guarded: str, t
     assert 'password authentication failed for user "guarded"' in done.stderr
     assert done.stderr.count("\n") == 1
     assert WRONG not in done.stdout + done.stderr
+
+
+class Iam(BaseHTTPRequestHandler):
+    """AWS in the place of which it answers: the credentials of user `guarded`, for whom asks as the settings say."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.asked.append(body)
+        if "Action=GetClusterCredentials" in body:
+            answer = (
+                "<GetClusterCredentialsResponse><GetClusterCredentialsResult><DbUser>guarded</DbUser>"
+                f"<DbPassword>{RIGHT}</DbPassword></GetClusterCredentialsResult></GetClusterCredentialsResponse>"
+            )
+        else:
+            answer = json.dumps({"dbUser": "guarded", "dbPassword": RIGHT})
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(answer.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def iam(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The bodies of the requests that AWS got."""
+    Iam.asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Iam)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    yield Iam.asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("user", "setting", "asked"),
+    [
+        ("guarded@", "warehouse_cluster", "DbUser=guarded"), ("", "warehouse_workgroup", '"workgroupName": "house"'),
+    ],
+)  # fmt: skip
+async def test_iam_gives_the_password_where_the_url_has_none(
+    guarded: str, iam: list[str], user: str, setting: str, asked: str
+) -> None:
+    settings = Settings(warehouse_url=f"postgresql://{user}{guarded}", **{setting: "house"})
+    session = await to_warehouse(settings)()
+    assert await session.log_status("none") is None
+    await session.close()
+    ledger = WarehouseLedger(settings.warehouse_url, login_of(settings))
+    assert (await ledger.delivery(1)).quarantined == []
+    await ledger.close()
+    assert len(iam) == 2, "each connection asks for its own"
+    assert all(asked in body and guarded.rpartition("/")[2] in body for body in iam)
+
+
+@pytest.mark.parametrize(("url", "missing"), [("postgresql://guarded@h", "database"), ("postgresql://h/db", "user")])
+def test_credentials_are_asked_for_a_user_and_a_database(url: str, missing: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"names no {missing}"):
+        login_of(Settings(warehouse_url=url, warehouse_cluster="house"))
+
+
+def test_a_warehouse_is_a_cluster_or_a_workgroup() -> None:
+    with pytest.raises(ConfigurationError, match="unset one of them"):
+        Settings(warehouse_cluster="one", warehouse_workgroup="two")

@@ -13,7 +13,8 @@ from app.core.delivery.load_plan import Failure, FailureClass, log_row, output_l
 from app.core.delivery.statements import LogRow
 from app.core.etl.flow_rows import PENDING_COLUMNS, PENDING_SCHEMA, SECONDS_COLUMNS, SECONDS_SCHEMA
 from app.core.etl.meta import META_VERSION, decode_meta, encode_meta
-from app.core.events.parse import parse_line, read_stored_line
+from app.core.events.parse import parse_line
+from app.core.events.read_stored import read_stored_line
 from app.core.formats.batch import cut_again, seal
 from app.core.formats.block import (
     BLOCK_VERSION,
@@ -110,7 +111,7 @@ def _read_item(text: bytes) -> RegistryItem:
 
 
 OF_BLOCKS = (
-    Format("stored_line", 1, _read_line, _line),
+    Format("stored_line", 2, _read_line, _line),
     Format("raw_file", ITEM_VERSION, _read_raw, _raw, told=open_frame),
     Format(
         "block", BLOCK_VERSION, _read_block, lambda: encode_block(values.HEADER, _raw()),
@@ -139,7 +140,9 @@ def _json(value: object) -> bytes:
 
 
 def _step() -> bytes:
-    return encode_step(values.step({"ad_clicks": _rows("ad_clicks")}))
+    """A step with rows of their first version: rows have versions of their own."""
+    names = [name for name in BY_NAME["ad_clicks"].at(1).names if name != "txn_id"]
+    return encode_step(values.step({"ad_clicks": pack_frame(values.rows_of("ad_clicks", of_file=False)[names])}))
 
 
 def _rows(flow: str) -> bytes:

@@ -33,7 +33,7 @@ LINES = (
 )
 EVENT = (
     b'{"event_id":"e1","event_type":"page_view","page_view_id":"v1","occurred_at":1749999999000,"visitor_id":"u1",'
-    b'"url":"https://example.com/a?b=1","referrer":"","article_id":"a1","properties":{"k":[1,"\\u00e9"]},"unknown":true}'
+    b'"url":"https://example.com/a?b=1","referrer":"","article_id":"a1","properties":{"k":[1,"\\u00e9"]},"unknown":true,"section":17}'
 )
 
 HEADER = BlockHeader(

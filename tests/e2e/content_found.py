@@ -17,6 +17,7 @@ import zstandard
 from pyroaring import BitMap
 
 from tests.e2e.content_cases import COLUMNS, Case, Event, moment
+from tests.e2e.content_faults import AS_RECEIVED
 
 
 class Answered(NamedTuple):
@@ -25,6 +26,7 @@ class Answered(NamedTuple):
     batch_id: str
     sent_ms: int
     answered_ms: int
+    key_kind: str
 
 
 Rows = list[tuple[str, Event]]
@@ -81,7 +83,9 @@ def compare(cases: list[Case], answered: Answered, rows: Rows, ledger: dict[str,
     for flow, row in rows:
         case = expected[identity(row)]
         stored = raw[row["line"]]
-        wanted = dict(case.row or {}) | {"received_at": moment(stored["received_at"])}
+        wanted = dict(case.row or {}) | {"received_at": moment(stored["received_at"]), "key_kind": answered.key_kind}
+        if wanted.get("occurred_at") == AS_RECEIVED:
+            wanted["occurred_at"] = wanted["received_at"]
         found = {name: row[name] for name in COLUMNS[flow]}
         assert answered.sent_ms <= stored["received_at"] <= answered.answered_ms
         assert row["loaded_at"] is not None

@@ -18,9 +18,9 @@ from tests.e2e.content_cases import (
     IPAD,
     IPHONE,
     NO_EVENTS,
-    READ,
     Case,
     Event,
+    case_of,
     engagements,
     event,
     joined_pair,
@@ -29,8 +29,10 @@ from tests.e2e.content_cases import (
     nothings,
     numbers,
     rejected,
+    seen_by,
     sources,
 )
+from tests.e2e.content_faults import costly_cases, mended_cases
 from tests.e2e.content_found import Answered, are_grouped, compare, raw_lines, rows_of
 from tests.e2e.live_stack import LiveStack
 
@@ -89,7 +91,19 @@ async def post(url: str, request: Request) -> Answered:
     ):
         found = await answer.json()
         assert (answer.status, found.get("accepted")) == (200, len(request.cases)), found
-        return Answered(found["batch_id"], sent_ms, time.time_ns() // 10**6)
+        reasons = {n: case.row["reason"] for n, case in enumerate(request.cases) if is_malformed(case) and case.row}
+        assert found["malformed"] == len(reasons)
+        for told, (line, reason) in zip(found["reasons"], reasons.items(), strict=False):
+            assert told["line"] == line
+            assert told["reason"].startswith(reason)
+        assert len(found["reasons"]) == min(10, len(reasons))
+        kind = "server" if request.key == "demo-server" else "browser"
+        return Answered(found["batch_id"], sent_ms, time.time_ns() // 10**6, kind)
+
+
+def is_malformed(case: Case) -> bool:
+    """Whether the answer must name the line."""
+    return case.row is not None and case.row.get("kind") == "malformed"
 
 
 # --- what is sent
@@ -97,16 +111,14 @@ async def post(url: str, request: Request) -> Answered:
 
 def from_a_browser(cases: Iterable[Case], user_agent: str = CHROME) -> list[Case]:
     """Events that name an address and a user agent, which a browser's key has no say in."""
-    read = dict(zip(("browser", "os", "device"), READ[user_agent], strict=True))
     named = {"ip": "no address", "user_agent": 5}
-    return [case._replace(sent=_with(case.sent, named), row=case.row and case.row | read) for case in cases]
+    return [case._replace(sent=_with(case.sent, named), row=case.row and seen_by(case.row, user_agent)) for case in cases]
 
 
 def from_a_server(cases: Iterable[Case], user_agent: str = FIREFOX) -> list[Case]:
     """Events whose address and user agent a server names."""
-    read = dict(zip(("browser", "os", "device"), READ[user_agent], strict=True))
     named = {"ip": "203.0.113.77", "user_agent": user_agent}
-    return [case._replace(sent=_with(case.sent, named), row=case.row and case.row | read) for case in cases]
+    return [case._replace(sent=_with(case.sent, named), row=case.row and seen_by(case.row, user_agent)) for case in cases]
 
 
 def _with(sent: Event | bytes, named: Event) -> Event:
@@ -128,14 +140,22 @@ def broken_events(*, in_array: bool) -> list[Case]:
 
 def broken_from_servers() -> list[Case]:
     """Malformed lines that name an address: it is truncated in its column and in the payload."""
-    sent = event("page_view", ip="no address: 7", user_agent=IPHONE)
-    valid = {name: sent[name] for name in ("event_id", "event_type")}
-    cases = [rejected(sent, "ip: ", line_of(sent).decode(), user_agent=IPHONE, **valid)]
+    cases = []
     for ip, truncated in SERVER_IPS.items():
-        sent = event("page_view", ip=ip, user_agent=IPHONE, url=5, visitor_id=f"at {ip}")
+        sent = event("page_view", ip=ip, user_agent=IPHONE, occurred_at="never", visitor_id=f"at {ip}")
         text = line_of(sent).decode().replace(ip, truncated)
         valid = {name: sent[name] for name in ("event_id", "event_type")}
-        cases.append(rejected(sent, "url: ", text, user_agent=IPHONE, ip=truncated, **valid))
+        cases.append(rejected(sent, "occurred_at: ", text, user_agent=IPHONE, ip=truncated, **valid))
+    return cases
+
+
+def from_unknown_visitors() -> list[Case]:
+    """A server names no visitor, or names one that is none: nothing is taken from the server itself."""
+    nobody = dict.fromkeys(("browser", "os", "device"))
+    cases = [case_of(event(event_type), **nobody) for event_type in ("page_view", "engagement", "ad_click", "redirect")]
+    for ip, kept in (("no address: 7", "no address: 7"), ("at 203.0.113.77", "at 203.0.113.0")):
+        row = case_of(event("redirect"), **nobody, invalid_fields="ip: not an IP address", properties={"ip": kept})
+        cases.append(row._replace(sent=_with(row.sent, {"ip": ip})))
     return cases
 
 
@@ -177,6 +197,8 @@ def all_requests() -> list[Request]:
         Request([*broken_events(in_array=False), *nothing_valid]),
         Request(broken_events(in_array=True), "application/json", is_gzip=True),
         Request(broken_from_servers(), key="demo-server", user_agent=GOOGLEBOT),
+        Request(from_unknown_visitors(), key="demo-server", user_agent=GOOGLEBOT),
+        Request([*costly_cases(), *mended_cases()], "application/json"),
         Request(bots("user_agent:Googlebot", GOOGLEBOT, visitor_id="tab\t\0"), user_agent=GOOGLEBOT),
         Request(bots("webdriver", CHROME, webdriver=True, url="x" * 4096), "application/json"),
         Request(bots("empty_user_agent", None), user_agent=None),

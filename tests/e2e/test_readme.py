@@ -47,7 +47,8 @@ def test_a_command_of_the_readme(command: str, stack: LiveStack) -> None:
     done = run(LESS.get(command, command).replace("http://127.0.0.1:8000", stack.stack.collector_url), stack)
     assert done.returncode == 0, done.stdout + done.stderr
     if command.startswith("curl"):
-        assert re.fullmatch(r'\{"accepted": ?1, ?"batch_id": ?"[0-9a-f-]{36}"\}', done.stdout.strip())
+        answer = r'\{"accepted": ?1, ?"batch_id": ?"[0-9a-f-]{36}", ?"malformed": ?0, ?"reasons": ?\[\]\}'
+        assert re.fullmatch(answer, done.stdout.strip())
 
 
 def test_the_demo(tmp_path: Path) -> None:

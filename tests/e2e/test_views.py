@@ -65,6 +65,45 @@ async def test_campaign_profit(warehouse: Warehouse) -> None:
     ]
 
 
+async def test_campaign_profit_adds_no_two_currencies(warehouse: Warehouse) -> None:
+    story = Story()
+    for view in ("p1", "p2", "p3"):
+        story.view(view, campaign_id="both")
+    story.view("p4", campaign_id="read")
+    for currency, revenue in (("EUR", 100), ("EUR", 20), ("USD", 5), (None, 1)):
+        story.add("ad_clicks", page_view_id="p1", revenue_micros=revenue, currency=currency)
+    story.add("redirects", campaign_id="both", cost_micros=40, currency="EUR", campaign_name="Both")
+    story.add("redirects", campaign_id="both", cost_micros=9, currency="CHF")
+    await story.tell(warehouse)
+
+    found = await warehouse.query(
+        "SELECT campaign_id, currency, page_views, redirects, income_micros, cost_micros, profit_micros, roi "
+        "FROM analytics.campaign_profit ORDER BY campaign_id, currency"
+    )
+
+    assert found == [
+        ("both", "CHF", 3, 1, 0, 9, -9, -1.0), ("both", "EUR", 3, 1, 120, 40, 80, 2.0), ("both", "USD", 3, 0, 5, 0, 5, None),
+        ("both", None, 3, 0, 1, 0, 1, None), ("read", None, 1, 0, 0, 0, 0, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("currencies", "expected"),
+    [(("EUR", "EUR"), (3, "EUR")), (("EUR", "USD"), (None, None)), (("EUR", None), (None, None)), ((None, None), (3, None))],
+)
+async def test_revenue_of_more_than_one_currency_is_null(
+    warehouse: Warehouse, currencies: tuple[str | None, str | None], expected: tuple[int | None, str | None]
+) -> None:
+    story = Story()
+    story.view("p1", article_id="a1", author_id="ann")
+    for table, revenue, currency in zip(("ad_impressions", "ad_clicks"), (1, 2), currencies, strict=True):
+        story.add(table, page_view_id="p1", revenue_micros=revenue, currency=currency)
+    await story.tell(warehouse)
+
+    for view in ("popular_articles", "popular_authors"):
+        assert await warehouse.query(f"SELECT revenue_micros, currency FROM analytics.{view}") == [expected]
+
+
 async def test_popular_articles(warehouse: Warehouse) -> None:
     story = Story()
     common = {"article_id": "a1", "article_title": "Title", "author_id": "au", "section": "news"}

@@ -34,7 +34,7 @@ MUTANTS = (
     Mutant(
         "a field that only a newer collector knows is dropped",
         "E10",
-        "app/core/events/parse.py",
+        "app/core/events/read_stored.py",
         "return known | _with_unknown(known, unknown) if unknown else known",
         "return known",
         NEWER,
@@ -42,7 +42,7 @@ MUTANTS = (
     Mutant(
         "an event of a type that only a newer collector knows is rejected",
         "E10",
-        "app/core/events/parse.py",
+        "app/core/events/read_stored.py",
         "    _refuse_newer_type(stored)\n",
         "",
         NEWER,
@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant(
         "an event of a newer type is taken for a malformed line",
         "E10",
-        "app/core/events/parse.py",
+        "app/core/events/read_stored.py",
         "    if is_name and is_event and event_type not in EVENT_TYPES:\n",
         "    if is_name and is_event and event_type == EVENT_TYPES:\n",
         MIXED,

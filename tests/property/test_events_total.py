@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.core.events import canonical_json
 from app.core.events.fields import EVENT_TYPES, FIELDS, INT64, STORED_FIELDS
-from app.core.events.parse import read_stored_line
+from app.core.events.read_stored import read_stored_line
 from app.errors import FormatInvalid
 from tests.builders.events import event, parse, text
 

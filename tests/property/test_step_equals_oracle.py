@@ -27,14 +27,19 @@ ids = st.integers(0, 30).map(lambda n: f"e{n}")
 kinds = st.sampled_from(["page_view"] * 3 + ["engagement"] * 4 + ["ad_impression", "ad_click", "redirect"])
 rarely = st.sampled_from([False] * 9 + [True])
 agents = st.sampled_from([CHROME] * 8 + [IPHONE] * 3 + [GOOGLEBOT, "HeadlessChrome/1.0", ""])
+key_kinds = st.sampled_from([None, "browser", "server"])
 addresses = st.sampled_from(["203.0.113.77"] * 8 + ["2001:db8:1:2::3"] * 4 + [CRAWLER_IP])
 OWN = {
-    "page_view": {"url": "https://news.example/a?b=1", "article_id": "a1", "properties": '{"x":1}'},
-    "engagement": {"dwell_ms": 7, "scroll_pct": 50, "properties": '{"y":2}'},
-    "ad_impression": {"ad_slot": 1, "revenue_micros": -5},
-    "ad_click": {"creative_id": "c1"},
-    "redirect": {"cost_micros": 9},
-}
+    "page_view": {
+        "url": "https://news.example/a?b=1&UTM_Source=mail%20&utm_medium=m&utm_term=&utm_content=c&gclid=g1&utm_source=no",
+        "article_id": "a1", "properties": '{"x":1}', "title": "T", "language": "de-CH", "time_zone": "Europe/Zurich",
+        "session_id": "s1", "screen_width": 1920, "viewport_width": 0,
+    },
+    "engagement": {"dwell_ms": 7, "scroll_pct": 50, "engaged_ms": 6, "properties": '{"y":2}'},
+    "ad_impression": {"ad_slot": 1, "revenue_micros": -5, "currency": "eur"},
+    "ad_click": {"creative_id": "c1", "currency": "USD"},
+    "redirect": {"cost_micros": 9, "currency": "gBp", "url": "https://News.Example:443?fbclid=f1&utm_term=t"},
+}  # fmt: skip
 
 
 @st.composite
@@ -46,8 +51,14 @@ def lines(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(kinds)
     line = {
         "event_id": draw(ids), "event_type": kind, "page_view_id": f"v{draw(st.integers(0, 3))}",
-        "occurred_at": BASE_MS - draw(st.integers(0, 3)), "received_at": received, "ip": draw(addresses), **OWN[kind],
+        "occurred_at": BASE_MS - draw(st.integers(0, 3)), "received_at": received, **OWN[kind],
     }  # fmt: skip
+    if key_kind := draw(key_kinds):
+        line["key_kind"] = key_kind
+    if not draw(rarely):
+        line["ip"] = draw(addresses)
+    if draw(rarely):
+        line["invalid_fields"] = "section: not a string"
     if agent := draw(agents):
         line["user_agent"] = agent
     if draw(rarely):
@@ -81,8 +92,10 @@ def busy_script(seed: int, size: int) -> list[tuple[str, Any, Any]]:
             return {"malformed": "line: not JSON", "payload": "{", "received_at": received, "ip": "203.0.113.77"}
         kind = rng.choice(["page_view"] * 3 + ["engagement"] * 6 + ["ad_impression", "redirect"])
         agent = rng.choice([CHROME] * 20 + [IPHONE] * 10 + [GOOGLEBOT])
+        fault = {"invalid_fields": f"section: {kind}"} if rng.random() < 0.2 else {}
         return {"event_id": rng.choice(ids), "event_type": kind, "page_view_id": rng.choice(views), "occurred_at": BASE_MS,
-                "received_at": received, "ip": "203.0.113.77", "user_agent": agent, **OWN[kind]}  # fmt: skip
+                "received_at": received, "ip": "203.0.113.77", "user_agent": agent, "key_kind": "server", **OWN[kind],
+                **fault}  # fmt: skip
 
     def op() -> tuple[str, Any, Any]:  # noqa: PLR0911  (one a case)
         match rng.choices(["block", "late", "replay", "old", "tick", "parents", "end", "pass", "jump"],

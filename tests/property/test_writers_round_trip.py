@@ -45,6 +45,12 @@ def frames(flow: Flow) -> st.SearchStrategy[pl.DataFrame]:
     return st.lists(row, max_size=6).map(lambda rows: pl.DataFrame(rows, schema=schema, orient="row"))
 
 
+def without_empty_texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """Avro files have NULL for an empty text, because COPY makes NULL of it in text files only."""
+    rows = [tuple(None if value == "" else value for value in row) for row in frame.iter_rows()]
+    return pl.DataFrame(rows, schema=frame.schema, orient="row")
+
+
 def as_csv_sees_it(kind: ColumnKind, value: object) -> str:
     if value is None:
         return ""
@@ -60,10 +66,11 @@ def as_csv_sees_it(kind: ColumnKind, value: object) -> str:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_files_read_back_as_they_were_and_others_read_the_same(flow: Flow, data: st.DataObject) -> None:
-    frame = data.draw(frames(flow))
-    body = encode_output(flow.name, frame)
+    drawn = data.draw(frames(flow))
+    body = encode_output(flow.name, drawn)
+    frame = drawn if flow.format in OPEN else without_empty_texts(drawn)
     assert decode_output(flow.name, body).equals(frame, null_equal=True)
-    assert encode_output(flow.name, frame) == body
+    assert encode_output(flow.name, drawn) == body
     if flow.format in OPEN:
         text = OPEN[flow.format](body).decode()
         found = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True))

@@ -32,7 +32,7 @@ class Collector:
         self._guard.check()
         settings = self.process.world.settings
         with self._budget.reserve() as held:
-            sent = RequestBody(body, "application/x-ndjson", False, "server", self.process.clock.now_ms(), ip, user_agent)
+            sent = RequestBody(body, "application/x-ndjson", "server", self.process.clock.now_ms(), ip, user_agent)
             lines = read_lines(sent, held, BodyLimits(settings.max_decompressed_bytes, settings.max_lines))
             return await self._batcher.add(lines, held.hand_over())
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 IP = "203.0.113.77"
+_PAGE = "https://news.example/a?utm_source=mail&utm_term=t&fbclid=f1"
 REQUEST_TIMEOUT_S = 15.0
 
 
@@ -18,6 +19,15 @@ class Sent(NamedTuple):
 
     batch_id: str
     lines: tuple[bytes, ...]
+
+
+def _as_some_send_it(event: dict[str, Any], number: int) -> dict[str, Any]:
+    """Some servers do not know the visitor; some clients break the rule of an optional field."""
+    if number % 11 == 0 and event["user_agent"] != GOOGLEBOT:
+        del event["user_agent"], event["ip"]
+    if number % 7 == 0:
+        event |= {"section": 17, "scroll_pct": 103, "occurred_at": event["occurred_at"] + 0.5}
+    return event
 
 
 class Traffic:
@@ -57,8 +67,9 @@ class Traffic:
         self._ids += 1
         event_id = f"e{self._ids}"
         self.event_ids.add(event_id)
-        return {"event_id": event_id, "event_type": kind, "occurred_at": self._world.base_ms + round(at_s * 1000),
-                "ip": IP, "user_agent": CHROME, **fields}  # fmt: skip
+        event = {"event_id": event_id, "event_type": kind, "occurred_at": self._world.base_ms + round(at_s * 1000),
+                 "ip": IP, "user_agent": CHROME, **fields}  # fmt: skip
+        return _as_some_send_it(event, self._ids)
 
     def _visit(self, at_s: float) -> list[tuple[float, bytes]]:
         """One visitor's lines and when they are sent."""
@@ -70,15 +81,20 @@ class Traffic:
         common = {"page_view_id": view, "user_agent": agent}
         match chance.choices(["view", "redirect", "malformed", "orphan"], [12, 2, 1, 1])[0]:
             case "redirect":
-                said.append((at_s, self._event("redirect", at_s, cost_micros=chance.randrange(1000), user_agent=agent)))
+                said.append(
+                    (
+                        at_s,
+                        self._event("redirect", at_s, cost_micros=chance.randrange(1000), currency="EUR", user_agent=agent),
+                    )
+                )
             case "malformed":
-                return [(at_s, chance.choice([b'{"event_id": 7}', b"{oops", b'"\xff"']))]
+                return [(at_s, chance.choice([b'{"event_id": true}', b"{oops", b'"\xff"']))]
             case "orphan":
                 said.append((at_s, self._event("engagement", at_s, dwell_ms=5, **common)))
             case _:
                 firsts = chance.choice([1] * 9 + [2])
                 for n in range(firsts):
-                    said.append((at_s + n * 0.3, self._event("page_view", at_s, url="https://news.example/a", **common)))
+                    said.append((at_s + n * 0.3, self._event("page_view", at_s, url=_PAGE, **common)))
                 for n in range(chance.choice([0, 1, 3])):
                     said.append((at_s + 0.1, self._event("ad_impression", at_s, ad_slot=n + 1, revenue_micros=n, **common)))
                 if chance.random() < 0.2:
@@ -87,7 +103,12 @@ class Traffic:
                     after_s = chance.choice(
                         [window_s] * 8 + [1.0, window_s + grace_s - 0.3, window_s + grace_s + 3, -0.6 * reorder_s]
                     )
-                    said.append((max(0.0, at_s + after_s), self._event("engagement", at_s + after_s, dwell_ms=9, **common)))
+                    said.append(
+                        (
+                            max(0.0, at_s + after_s),
+                            self._event("engagement", at_s + after_s, dwell_ms=9, engaged_ms=8, **common),
+                        )
+                    )
         out = [(moment_s, json.dumps(event).encode()) for moment_s, event in said]
         again = [(moment_s + chance.choice([0.0, 0.2, 5.0]), line) for moment_s, line in out if chance.random() < 0.06]
         return out + again

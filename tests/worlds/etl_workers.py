@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 
 from aiokafka import AIOKafkaProducer
 
+from app.adapters import kafka_clients
 from app.adapters.kafka import LogReader
 from app.adapters.s3 import S3ObjectStore
 from app.core.formats.step_history import Accepted, StepVerdict
@@ -118,16 +119,18 @@ class World:
     numbers: tuple[int, ...] = (1, 2)
     """Of its workers."""
 
-    def __init__(self, home: Path, kafka_port: int, aws_url: str) -> None:
+    def __init__(self, home: Path, kafka_port: int, aws_url: str, access: dict[str, str] | None = None) -> None:
+        """`access` has the settings with which clients get in, where the broker asks for more than its port."""
+        access = access or {"kafka": f"127.0.0.1:{kafka_port}"}
         self.settings = Settings(
-            home=home, kafka=f"127.0.0.1:{kafka_port}", partitions=4, replication_factor=1, min_insync_replicas=1
+            **{"home": home, "partitions": 4, "replication_factor": 1, "min_insync_replicas": 1, **access}
         )
         credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
         self.aws_environment = {"AWS_ENDPOINT_URL": aws_url, **credentials}
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("INSTREAM_", "FAUST_"))},
-            **self.aws_environment, "INSTREAM_KAFKA": self.settings.kafka, "INSTREAM_PARTITIONS": "4",
-            "INSTREAM_REPLICATION_FACTOR": "1", "INSTREAM_MIN_INSYNC_REPLICAS": "1",
+            **self.aws_environment, "INSTREAM_PARTITIONS": "4", "INSTREAM_REPLICATION_FACTOR": "1",
+            "INSTREAM_MIN_INSYNC_REPLICAS": "1", **{f"INSTREAM_{name.upper()}": value for name, value in access.items()},
         }  # fmt: skip
         self.topics = topics_of(self.settings)
         self.workers = [self._worker(n) for n in self.numbers]
@@ -144,7 +147,7 @@ class World:
     async def __aenter__(self) -> "World":
         await S3ObjectStore(self.settings).ensure()
         await self._logs.start()
-        self._producer = AIOKafkaProducer(bootstrap_servers=self.settings.kafka, max_request_size=16 * 1024 * 1024)
+        self._producer = AIOKafkaProducer(**kafka_clients.producer(self.settings))
         await self._producer.start()
         return self
 

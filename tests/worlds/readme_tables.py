@@ -73,6 +73,10 @@ def type_words(name: str, field: Field) -> str:
         return f"object, at most {MAX_PROPERTIES_BYTES // 1024} KiB as JSON"
     if all(_takes(check, event_type) for event_type in EVENT_TYPES) and not _takes(check, "x"):
         return f"one of {_listed(EVENT_TYPES)}"
+    return _text(check) or _integer(name, check)
+
+
+def _text(check: Check) -> str:
     if (longest := _last(lambda length: _takes(check, "a" * length), 0, LONGEST)) > 0:
         if all(_takes(check, character) for character in PRINTABLE):
             return "string" if longest == LONGEST else f"string, at most {longest} bytes"
@@ -80,7 +84,8 @@ def type_words(name: str, field: Field) -> str:
             string.digits + string.ascii_letters + "_-"
         ):
             return f"1 to {longest} of `{ID_CHARACTERS}`"
-    return _integer(name, check)
+    codes = {character for character in PRINTABLE if _takes(check, character * 3)}
+    return "three letters, a code of ISO 4217" if codes == set(string.ascii_letters) else ""
 
 
 def _integer(name: str, check: Check) -> str:

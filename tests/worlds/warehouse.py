@@ -209,6 +209,7 @@ async def put_transaction(
         outputs.append(OutputObject(
             output=flow.name, rows=frame.height, bytes=len(body), sha256=hashlib.sha256(body).hexdigest(),
             staged_key=object_keys.staged_key(txn, flow.name), data_key=data_key, manifest_key=manifest_key,
+            version=msgspec.UNSET if flow.version == 1 else flow.version,
         ))  # fmt: skip
     record = TransactionRecord(
         txn_id=txn, epoch=epoch, partition=partition, number=number, first_offset=number, last_offset=number,

@@ -12,7 +12,6 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from app.cli.main import app
-from app.sql import views
 from tests.worlds.warehouse import Warehouse
 
 VERSION_1 = Path(__file__).parents[1] / "data" / "version_1"
@@ -30,9 +29,12 @@ async def empty_warehouse(warehouse: Warehouse) -> Warehouse:
 
 async def make_version_1(warehouse: Warehouse) -> None:
     """The schema as `instream init` made it from SQL text: tables and views, no log of changes."""
-    lines = [line for line in (VERSION_1 / "tables.sql").read_text().splitlines() if not line.lstrip().startswith("--")]
-    tables = [text for text in "\n".join(lines).split(";\n") if text.strip(" \n;")]
-    await execute(warehouse.settings.warehouse_url, *tables, *(view.statement for view in views()))
+    await execute(warehouse.settings.warehouse_url, *_statements("tables.sql"), *_statements("views.sql"))
+
+
+def _statements(name: str) -> list[str]:
+    lines = [line for line in (VERSION_1 / name).read_text().splitlines() if not line.lstrip().startswith("--")]
+    return [text for text in "\n".join([*lines, ""]).split(";\n") if text.strip(" \n;")]
 
 
 async def older_warehouse(warehouse: Warehouse) -> Warehouse:

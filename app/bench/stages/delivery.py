@@ -21,6 +21,7 @@ def _ready(partition: int, number: int) -> bytes:
         OutputObject(
             output=flow.name, rows=ROWS, bytes=1 << 20, sha256="0" * 64, staged_key=staged_key(txn, flow.name),
             data_key=data_key(flow.name, txn, at_ms), manifest_key=manifest_key(flow.name, txn, at_ms),
+            version=flow.version,
         )
         for flow in OUTPUTS
     ]  # fmt: skip

@@ -26,13 +26,17 @@ SAFE_ROLE: Final = re.compile(
     r"default|arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+(,arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+)*"
 )
 """The allowed form of a COPY's role."""
+SAFE_REGION: Final = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
+"""The allowed form of a region's name."""
+_NULLS: Final = rf" EMPTYASNULL NULL AS '{NULL_TEXT}'"
 _FORMATS: Final = whole_table(Format, {
-    Format.TSV_ZSTD: r"CSV DELIMITER '\t' ZSTD TIMEFORMAT 'auto'",
-    Format.TSV_GZIP: r"CSV DELIMITER '\t' GZIP TIMEFORMAT 'auto'",
-    Format.TSV_BZIP2: r"CSV DELIMITER '\t' BZIP2 TIMEFORMAT 'auto'",
+    Format.TSV_ZSTD: r"CSV DELIMITER '\t' ZSTD TIMEFORMAT 'auto'" + _NULLS,
+    Format.TSV_GZIP: r"CSV DELIMITER '\t' GZIP TIMEFORMAT 'auto'" + _NULLS,
+    Format.TSV_BZIP2: r"CSV DELIMITER '\t' BZIP2 TIMEFORMAT 'auto'" + _NULLS,
     Format.AVRO_DEFLATE: "FORMAT AS AVRO 'auto' TIMEFORMAT 'epochmillisecs'",
     Format.AVRO_NULL: "FORMAT AS AVRO 'auto' TIMEFORMAT 'epochmillisecs'",
 })  # fmt: skip
+"""The options of a file format. Avro has a NULL of its own: COPY refuses the rules for NULL there, which are about text."""
 
 
 class Statement(NamedTuple):
@@ -64,19 +68,28 @@ def table(name: str) -> str:
     return f'"{SCHEMA}"."{name}"'
 
 
-def copy(flow: Flow, manifest_url: str, iam_role: str) -> Statement:
+def copy(flow: Flow, manifest_url: str, iam_role: str, region: str | None = None) -> Statement:
     """The COPY of one output from a manifest.
 
+    Args:
+        flow: the output, with the columns that its files have.
+        manifest_url: the manifest in S3.
+        iam_role: the role with which the warehouse reads S3, or `default`.
+        region: the bucket's region; None where it is the warehouse's.
+
     Raises:
-        ConfigurationError: bucket or role hold characters that do not belong in literal SQL.
+        ConfigurationError: bucket, role or region hold characters that do not belong in literal SQL.
     """
     if not _SAFE_URL.fullmatch(manifest_url) or not SAFE_ROLE.fullmatch(iam_role):
         raise ConfigurationError(f"not fit for a COPY statement: {manifest_url!r}, role {iam_role!r}")
+    if region is not None and not SAFE_REGION.fullmatch(region):
+        raise ConfigurationError(f"not fit for a COPY statement: region {region!r}")
     role = "default" if iam_role == "default" else f"'{iam_role}'"
     columns = ", ".join(f'"{name}"' for name in flow.names)
     return Statement(
-        f"COPY {table(flow.name)} ({columns}) FROM '{manifest_url}' IAM_ROLE {role} MANIFEST {_FORMATS[flow.format]} "
-        f"EMPTYASNULL NULL AS '{NULL_TEXT}' MAXERROR 0 COMPUPDATE OFF STATUPDATE OFF"
+        f"COPY {table(flow.name)} ({columns}) FROM '{manifest_url}' IAM_ROLE {role} MANIFEST {_FORMATS[flow.format]}"
+        + (f" REGION '{region}'" if region else "")
+        + " MAXERROR 0 COMPUPDATE OFF STATUPDATE OFF"
     )
 
 
@@ -128,19 +141,37 @@ def ledger_of(batch_ids: Sequence[str]) -> Statement:
     return Statement(text, tuple(batch_ids))
 
 
-LAST_LOAD_ERROR_ID: Final = Statement(
-    "SELECT COALESCE(MAX(query), -1) FROM stl_load_errors WHERE session = pg_backend_pid()"
-)
-"""The end of this session's load errors, before a load."""
+SESSION: Final = Statement("SELECT pg_backend_pid(), GETDATE()")
+"""The session's process id, and the warehouse's time (UTC, whole seconds)."""
+
+_LOAD_ERRORS: Final = {
+    "sys_load_error_detail": (
+        "SELECT query_id, file_name, line_number, column_name, error_code, error_message, '' FROM sys_load_error_detail "
+        "WHERE session_id = %s AND start_time >= %s AND query_id > %s ORDER BY query_id DESC LIMIT 1"
+    ),
+    "stl_load_errors": (
+        "SELECT query, filename, line_number, colname, err_code, err_reason, raw_field_value FROM stl_load_errors "
+        "WHERE session = %s AND starttime >= %s AND query > %s ORDER BY query DESC LIMIT 1"
+    ),
+}
+LOAD_ERROR_TABLES: Final = tuple(_LOAD_ERRORS)
+"""The warehouse's tables of load errors, the better first.
+
+Redshift Serverless refuses STL tables, and an old cluster has no SYS views. Source: Redshift Database Developer Guide,
+"SYS_LOAD_ERROR_DETAIL" and "STL_LOAD_ERRORS".
+"""
 
 
-def load_errors_since(query_id: int) -> Statement:
-    """Rows (filename, line_number, colname, err_code, err_reason, raw_field_value) that this session's loads added."""
-    text = (
-        "SELECT filename, line_number, colname, err_code, err_reason, raw_field_value FROM stl_load_errors "
-        "WHERE session = pg_backend_pid() AND query > %s ORDER BY query DESC LIMIT 1"
-    )
-    return Statement(text, (query_id,))
+def load_error(system_table: str, pid: int, since: datetime, seen: int) -> Statement:
+    """Rows (query, file, line, column, code, reason, value) of the newest load error of a session, at most one.
+
+    Args:
+        system_table: one of `LOAD_ERROR_TABLES`.
+        pid: the session's process id.
+        since: the session's beginning; the warehouse gives process ids of ended sessions to new ones.
+        seen: the newest query of the session whose error is known already.
+    """
+    return Statement(_LOAD_ERRORS[system_table], (pid, since, seen))
 
 
 COLUMNS: Final = Statement(

@@ -14,12 +14,15 @@ from app.core.enrich.bot_agents import BotAgents
 from app.core.enrich.bots import CrawlerNetworks
 from app.core.enrich.devices import read_device
 from app.core.enrich.memo import Memo
+from app.core.enrich.page_urls import PageUrl, read_url
 from app.core.enrich.referrers import NO_REFERRER, Referrer
 from app.core.enrich.text import clean
 from app.core.events.canonical_json import cut_text
 
 CACHED_AGENTS: Final = 65_536
 CACHED_ADDRESSES: Final = 131_072
+CACHED_URLS: Final = 8192
+"""A URL and its facts may have 9 KB; articles that are read now are few."""
 _IPV6_DROPPED: Final = 80
 
 
@@ -43,6 +46,8 @@ class Agent(NamedTuple):
     os: str | None
     device: str | None
     """`desktop`, `mobile`, `tablet`, `tv` or `console`; None if the user agent does not show it."""
+    browser_version: str | None = None
+    os_version: str | None = None
 
 
 class Origin(NamedTuple):
@@ -54,8 +59,8 @@ class Origin(NamedTuple):
     city: str | None
 
 
-AGENT_COLUMNS: Final = Agent._fields[1:]
-"""The columns of a row that come from its user agent."""
+AGENT_COLUMNS: Final = ("browser", "os", "device")
+"""The columns of every event's row that come from its user agent."""
 ORIGIN_COLUMNS: Final = Origin._fields[1:]
 """The columns of a row that come from its address."""
 NO_ORIGIN: Final = Origin(None, None, None, None)
@@ -122,6 +127,8 @@ class Enricher:
         """User agent -> the facts in it."""
         self.origin: Callable[[str | None], Origin] = Memo(self._read_origin, CACHED_ADDRESSES).__getitem__
         """IP address -> the facts about it."""
+        self.page_url: Callable[[str | None], PageUrl] = Memo(read_url, CACHED_URLS).__getitem__
+        """URL -> the facts in it."""
         self.referrer: Final = lists.referrer
         """Referrer and URL of a visit -> the place that it came from."""
 
@@ -140,8 +147,7 @@ class Enricher:
         return Campaign(_text(fields, "name", 1024), _text(fields, "network", 128))
 
     def _read_agent(self, user_agent: str | None) -> Agent:
-        browser, os, device = read_device(user_agent)
-        return Agent(self._lists.bots.judge(user_agent), browser, os, device)
+        return Agent(self._lists.bots.judge(user_agent), *read_device(user_agent))
 
     def _read_origin(self, ip: str | None) -> Origin:
         address = _address(ip)

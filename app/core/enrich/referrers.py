@@ -171,10 +171,15 @@ def host_of(url: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _host(authority: str) -> str:
+def full_host(authority: str) -> str:
+    """The host in the part of a URL between `//` and the path, in lower case and ASCII, without user and port."""
     host = authority.rpartition("@")[2].lower()
     host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return ascii_host(host.strip(". ")).removeprefix("www.")
+    return ascii_host(host.strip(". "))
+
+
+def _host(authority: str) -> str:
+    return full_host(authority).removeprefix("www.")
 
 
 def ascii_host(host: str) -> str:

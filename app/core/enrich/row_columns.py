@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
-from app.core.enrich.campaigns import campaign_of
 from app.core.enrich.enrich import Enricher
+from app.core.enrich.page_urls import PageUrl
 from app.core.formats.columns import DTYPES
 from app.core.formats.flows import FLOWS, Flow
 
@@ -28,12 +28,27 @@ class Enrichment(NamedTuple):
     """The columns of `makes`, in order."""
 
 
-def _campaign(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
-    """The event's own campaign or that of its URL, and its attributes in the dimension table."""
-    ids = [own or campaign_of(url) for own, url in zip(*read, strict=True)]
+def _page_url(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
+    """The facts in the URL; the event's own campaign goes before the URL's. And the campaign's attributes in the table."""
+    owns, urls = read
+    pages = list(map(enricher.page_url, urls))
+    host, path, campaign, *tags = zip(*pages, strict=True) if pages else [()] * len(PageUrl._fields)
+    ids = [own or named for own, named in zip(owns, campaign, strict=True)]
     known = {campaign_id: enricher.campaign(campaign_id) for campaign_id in set(ids)}
     campaigns = [known[campaign_id] for campaign_id in ids]
-    return ids, [c.name for c in campaigns], [c.network for c in campaigns]
+    return ids, [c.name for c in campaigns], [c.network for c in campaigns], host, path, *tags
+
+
+def _versions(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
+    """The versions of browser and system."""
+    agents = list(map(enricher.agent, read[0]))
+    return [a.browser_version for a in agents], [a.os_version for a in agents]
+
+
+def _currency(_: Enricher, read: Sequence[Values]) -> Sequence[Values]:
+    """The code in upper case, as ISO 4217 writes it."""
+    codes = {code: code and code.upper() for code in set(read[0])}
+    return ([codes[code] for code in read[0]],)
 
 
 def _referrer(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
@@ -55,9 +70,15 @@ def _article(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
 
 
 ENRICHMENTS: Final = (
-    Enrichment(("campaign_id", "campaign_name", "campaign_network"), ("campaign_id", "url"), _campaign),
+    Enrichment(
+        ("campaign_id", "campaign_name", "campaign_network", *PageUrl._fields[:2], *PageUrl._fields[3:]),
+        ("campaign_id", "url"),
+        _page_url,
+    ),
     Enrichment(("referrer_medium", "referrer_source"), ("referrer", "url"), _referrer),
     Enrichment(("author_id", "section", "article_title"), ("article_id", "author_id", "section"), _article),
+    Enrichment(("browser_version", "os_version"), ("user_agent",), _versions),
+    Enrichment(("currency",), ("currency",), _currency),
 )
 
 

@@ -5,6 +5,7 @@ from enum import IntEnum
 from itertools import compress
 from typing import Final, NamedTuple
 
+from app.core.enrich.bot_agents import EMPTY_USER_AGENT
 from app.core.enrich.bots import WEBDRIVER
 from app.core.enrich.enrich import NO_ORIGIN, Enricher
 from app.core.etl.decode import Decoded
@@ -68,7 +69,7 @@ class ClassifiedLines(NamedTuple):
 def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
     """Tell malformed lines and bots from events."""
     columns = lines.columns
-    agent_rules, *agents = zip(*map(enricher.agent, columns["user_agent"]), strict=True)
+    agent_rules, *agents, _, _ = zip(*map(enricher.agent, columns["user_agent"]), strict=True)
     origins = list(map(enricher.origin, columns["ip"]))
     networks: Sequence[str | None] = ()
     places: Sequence[Sequence[str | None]] = ()
@@ -77,8 +78,13 @@ def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
     codes: list[int] = list(map(_CODE_OF_TYPE.__getitem__, columns["event_type"]))
     rejections: dict[int, Rejection] = {}
     for n in sorted({*_where(columns["webdriver"]), *_where(agent_rules), *_where(networks)}):
+        agent_rule = agent_rules[n]
+        if agent_rule == EMPTY_USER_AGENT and columns["key_kind"][n] == "server":
+            agent_rule = None  # the publisher's program does not tell its visitor's agent
+        rule = WEBDRIVER if columns["webdriver"][n] else agent_rule or (networks[n] if networks else None)
+        if rule is None:
+            continue
         codes[n] = LineKind.BOT
-        rule = WEBDRIVER if columns["webdriver"][n] else agent_rules[n] or networks[n] or ""
         rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None)
     if columns["malformed"].count(None) < len(codes):
         for n, reason in enumerate(columns["malformed"]):

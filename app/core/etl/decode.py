@@ -15,7 +15,7 @@ from msgspec.structs import astuple as _astuple
 
 from app.core.events.canonical_json import storable_text
 from app.core.events.fields import EVENT_TYPES, FIELDS, INT64, STORED_FIELDS
-from app.core.events.parse import read_stored_line
+from app.core.events.read_stored import read_stored_line
 from app.core.formats.block import BlockHeader, frame_of, open_frame
 from app.core.formats.flows import ColumnKind
 from app.core.formats.source import AcceptedBlock

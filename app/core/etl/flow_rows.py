@@ -1,6 +1,6 @@
 """The tables inside a step: events that wait (state `pending` and `seconds`) and the rows of each flow.
 
-Frames of the window hold no IP address and no user agent, because both are read on arrival.
+Frames of the window hold no IP address, because it is read on arrival and must not leave the etl.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ from app.core.enrich.enrich import AGENT_COLUMNS, ORIGIN_COLUMNS, Enricher
 from app.core.enrich.row_columns import enrich_rows
 from app.core.etl.lines import Part
 from app.core.events.canonical_json import utf8_length
-from app.core.events.fields import TYPED_FIELDS, TYPES, JoinPart
+from app.core.events.fields import ADDED, TYPED_FIELDS, TYPES, JoinPart
 from app.core.formats.columns import DTYPES, gather, nothing, stack
 from app.core.formats.flows import BY_NAME, ENGAGEMENTS, PAGE_VIEWS, Flow
 
-ROW_BYTES: Final = 400
+ROW_BYTES: Final = 800
 """Rough size of a row without its long texts."""
 LONG_BYTES: Final = 1024
 """A text whose column is longer than this counts with its own length."""
@@ -35,7 +35,7 @@ def _waiting_schema(part: JoinPart) -> dict[str, pl.DataType]:
     """The columns of their flow that events of a part of the join bring themselves."""
     event = next(event for event in TYPES if event.part is part)
     own = {field.name for field in TYPED_FIELDS[event.name]}
-    brought = {*own, "properties", "received_at", *AGENT_COLUMNS, *ORIGIN_COLUMNS, *_OF_BATCH}
+    brought = {*own, "properties", *ADDED, "user_agent", *AGENT_COLUMNS, *ORIGIN_COLUMNS, *_OF_BATCH}
     return {name: dtype for name, dtype in ROW_SCHEMAS[event.flow.name].items() if name in brought}
 
 

@@ -17,7 +17,7 @@ from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
 from app.core.state.tables import StateReader
 
-_JUDGED: Final = frozenset({"ip", "user_agent", "webdriver", "malformed", "payload", "payload_b64"})
+_JUDGED: Final = frozenset({"ip", "webdriver", "malformed", "payload", "payload_b64"})
 """Fields that only the classification of lines reads."""
 _SCHEMA: Final = {name: DTYPES[kind] for name, kind in STORED_FIELDS.items() if name not in _JUDGED}
 _TEXT: Final = pl.String()

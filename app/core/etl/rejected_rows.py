@@ -9,14 +9,13 @@ import polars as pl
 from app.core.enrich.enrich import truncated_ip
 from app.core.etl.flow_rows import ROW_SCHEMAS, flow_rows
 from app.core.etl.lines import Part
+from app.core.events.addresses import without_households
 from app.core.events.canonical_json import cut_text, storable_text
 from app.core.formats.flows import MAX_PAYLOAD_BYTES, REJECTED
 
 BOT: Final = "bot"
 MALFORMED: Final = "malformed"
 _IP_FIELD: Final = re.compile(r'("ip"\s*:\s*")([^"\\]*)(")')
-_ADDRESS: Final = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:]+(?:\.\d{1,3}){0,3}")
-"""An address inside a text, such as a list of addresses or an address with a port."""
 
 
 def malformed_rows(part: Part) -> pl.DataFrame:
@@ -38,11 +37,7 @@ def without_address(payload: str, ip: str | None) -> str:
         payload = payload.replace(ip, truncated)
         if is_only:
             return payload
-    return _IP_FIELD.sub(lambda field: field[1] + _ADDRESS.sub(_truncate, field[2]) + field[3], payload)
-
-
-def _truncate(found: re.Match[str]) -> str:
-    return truncated_ip(found[0]) or found[0]  # a text that is no address names no person; it may be the fault itself
+    return _IP_FIELD.sub(lambda field: field[1] + without_households(field[2]) + field[3], payload)
 
 
 def _rows(part: Part, kind: str, payloads: Sequence[str]) -> pl.DataFrame:

@@ -1,17 +1,18 @@
 """The catalogue of event types and of their fields: rules, users, and how a stored line holds them (a public contract).
 
 Lengths are UTF-8 bytes of the text as stored. A check is asked only about a value that is present. JSON null counts as
-absent in every field, the empty string in every field of text.
+absent in every field, the empty string in every field of text. A value that breaks its rule is mended where its meaning is
+plain (`app.core.events.mends`, rule J6); `app.core.events.parse` says what becomes of it otherwise.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable
 from enum import Enum
-from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
+from app.core.events.addresses import sender_address
 from app.core.events.canonical_json import Number, utf8_length
+from app.core.events.mends import Mend, Mended, cut_at, moment, number_as_text, percentage, rounded, whole_number
 from app.core.formats.flows import AD_CLICKS, AD_IMPRESSIONS, ENGAGEMENTS, PAGE_VIEWS, REDIRECTS, ColumnKind, Flow
 
 KeyKind = Literal["browser", "server"]
@@ -85,7 +86,7 @@ def string_check(max_bytes: int) -> Check:
 
 
 def integer_check(low: int, high: int) -> Check:
-    """A JSON integer (no boolean, no 5.0, no 1e3) from `low` to `high`, both included."""
+    """A JSON integer (no boolean; 5.0 and 1e3 are mended) from `low` to `high`, both included."""
 
     def check(value: object) -> str | None:
         if type(value) is int:  # a boolean is an int to isinstance
@@ -94,6 +95,16 @@ def integer_check(low: int, high: int) -> Check:
         return f"not from {low} to {high}" if is_huge else "not an integer"
 
     return check
+
+
+_CURRENCY: Final = re.compile("[A-Za-z]{3}")
+
+
+def _currency(value: object) -> str | None:
+    """A code of ISO 4217 by its form: a list of codes would refuse money that is new."""
+    if not isinstance(value, str):
+        return "not a string"
+    return None if _CURRENCY.fullmatch(value) else "not three letters"
 
 
 def _boolean(value: object) -> str | None:
@@ -107,61 +118,71 @@ def _object(value: object) -> str | None:
 def _address(value: object) -> str | None:
     if not isinstance(value, str):
         return "not a string"
-    return None if normal_address(value) else "not an IP address"
+    return None if sender_address(value) else "not an IP address"
 
 
 def _any_string(value: object) -> str | None:
     return None if isinstance(value, str) else "not a string"
 
 
-@lru_cache(maxsize=4096)
-def normal_address(text: str) -> str | None:
-    """An IP address in its one spelling (IPv4 inside IPv6 as IPv4, no zone); None for a text that is no address."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None:
-            return None
-        return str(address.ipv4_mapped or address)
-    return str(address)
-
-
 class Field(NamedTuple):
-    """A known field: its check, the event types that use it, those that require it, and its stored kind."""
+    """A known field: its check, the event types that use it, those that require it, its stored kind, and its mend."""
 
     check: Check
     used_by: tuple[str, ...]
     required_by: tuple[str, ...] = ()
     kind: ColumnKind = ColumnKind.STRING
+    mend: Mend | None = None
+    """How a value is read that breaks the rule; None: a whole number is an integer, and nothing else is mended."""
+
+    def read(self, value: object) -> Mended | str:
+        """A present value as it is stored, mended where it must be; or the rule that it breaks, in a few words."""
+        fault = self.check(value)
+        if fault is None:
+            return Mended(value)
+        mend = self.mend or (whole_number if self.kind is ColumnKind.INTEGER else None)
+        mended = mend(value) if mend else None
+        if mended is None:
+            return fault
+        return self.check(mended.value) or mended
 
 
 _AD: Final = ("ad_impression", "ad_click")
+_PAGE: Final = ("page_view",)
 _LANDING: Final = ("page_view", "redirect")
 _CONTENT: Final = ("page_view", *_AD, "redirect")
 _JOINED: Final = ("page_view", "engagement", *_AD)
 _SECOND: Final = ("engagement",)
 
 FIELDS: Final[dict[str, Field]] = {
-    "event_id": Field(_identifier, EVENT_TYPES, EVENT_TYPES),
+    "event_id": Field(_identifier, EVENT_TYPES, EVENT_TYPES, mend=number_as_text),
     "event_type": Field(_event_type, EVENT_TYPES, EVENT_TYPES),
-    "page_view_id": Field(_identifier, EVENT_TYPES, _JOINED),
-    "occurred_at": Field(integer_check(MIN_TIME_MS, MAX_TIME_MS - 1), EVENT_TYPES, EVENT_TYPES, ColumnKind.TIMESTAMP),
-    "visitor_id": Field(string_check(64), EVENT_TYPES),
-    "url": Field(string_check(4096), _LANDING),
-    "referrer": Field(string_check(4096), _LANDING),
-    "article_id": Field(string_check(128), _CONTENT),
-    "author_id": Field(string_check(128), _CONTENT),
+    "page_view_id": Field(_identifier, EVENT_TYPES, _JOINED, mend=number_as_text),
+    "occurred_at": Field(
+        integer_check(MIN_TIME_MS, MAX_TIME_MS - 1), EVENT_TYPES, EVENT_TYPES, ColumnKind.TIMESTAMP, moment
+    ),
+    "visitor_id": Field(string_check(64), EVENT_TYPES, mend=number_as_text),
+    "url": Field(string_check(4096), _LANDING, mend=cut_at(4096)),
+    "referrer": Field(string_check(4096), _LANDING, mend=cut_at(4096)),
+    "article_id": Field(string_check(128), _CONTENT, mend=number_as_text),
+    "author_id": Field(string_check(128), _CONTENT, mend=number_as_text),
     "section": Field(string_check(128), _CONTENT),
-    "campaign_id": Field(string_check(128), _CONTENT),
-    "dwell_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER),
-    "visible_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER),
-    "scroll_pct": Field(integer_check(0, 100), _SECOND, (), ColumnKind.INTEGER),
+    "campaign_id": Field(string_check(128), _CONTENT, mend=number_as_text),
+    "title": Field(string_check(512), _PAGE),
+    "language": Field(string_check(35), _PAGE),
+    "time_zone": Field(string_check(64), _PAGE),
+    "session_id": Field(string_check(64), _PAGE, mend=number_as_text),
+    "screen_width": Field(integer_check(0, INT64[1]), _PAGE, (), ColumnKind.INTEGER),
+    "viewport_width": Field(integer_check(0, INT64[1]), _PAGE, (), ColumnKind.INTEGER),
+    "dwell_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER, rounded),
+    "visible_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER, rounded),
+    "engaged_ms": Field(integer_check(0, INT64[1]), _SECOND, (), ColumnKind.INTEGER, rounded),
+    "scroll_pct": Field(integer_check(0, 100), _SECOND, (), ColumnKind.INTEGER, percentage),
     "ad_slot": Field(integer_check(1, 3), _AD, (), ColumnKind.INTEGER),
-    "creative_id": Field(string_check(128), _AD),
+    "creative_id": Field(string_check(128), _AD, mend=number_as_text),
     "revenue_micros": Field(integer_check(*INT64), _AD, (), ColumnKind.INTEGER),
     "cost_micros": Field(integer_check(*INT64), ("redirect",), (), ColumnKind.INTEGER),
+    "currency": Field(_currency, (*_AD, "redirect")),
     "webdriver": Field(_boolean, EVENT_TYPES, (), ColumnKind.BOOLEAN),
     "properties": Field(_object, EVENT_TYPES),
 }
@@ -179,11 +200,15 @@ STORED_FIELDS: Final[dict[str, ColumnKind]] = {
     "received_at": ColumnKind.TIMESTAMP,
     "ip": ColumnKind.STRING,
     "user_agent": ColumnKind.STRING,
+    "key_kind": ColumnKind.STRING,
+    "invalid_fields": ColumnKind.STRING,
     "malformed": ColumnKind.STRING,
     "payload": ColumnKind.STRING,
     "payload_b64": ColumnKind.STRING,
 }
 """Every field that a stored line can have; timestamps are integers, ms since the epoch."""
+ADDED: Final = ("received_at", "key_kind", "invalid_fields")
+"""Fields that the collector adds to a line and that have columns of their names."""
 
 WITHOUT_COLUMN: Final = frozenset({"webdriver"})
 """Every type uses it, although no flow has its column: the pipeline reads it, and analysts find it in properties."""

@@ -1,7 +1,9 @@
 """From a request's body to its lines: bounded decompression, then one line for each event. No line is lost or checked.
 
-`application/json` is one object or an array; each element is a line, in its own text. `application/x-ndjson` and
-`text/plain` are always NDJSON: LF separates lines, one trailing CR is dropped, empty lines are skipped.
+`application/json` is one object or an array; each element is a line, in its own text. `application/x-ndjson` is NDJSON:
+LF separates lines, one trailing CR is dropped, empty lines are skipped. `text/plain`, which is also the type of a body
+without a Content-Type, is JSON if the whole body is one object or array, else NDJSON: beacons send what `JSON.stringify`
+made. A byte order mark in front of a body is skipped.
 
 The work of a request is bounded by the bytes that the client sent (`WorkLimit`): 16 KB of gzip may hold 16 MiB, and the
 public write key is enough to send them.
@@ -17,11 +19,16 @@ import msgspec
 from app.errors import RequestRejected
 
 JSON_TYPE: Final = "application/json"
-NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "text/plain"})
+NDJSON_TYPE: Final = "application/x-ndjson"
+TEXT_TYPE: Final = "text/plain"
+_TYPES: Final = (JSON_TYPE, NDJSON_TYPE, TEXT_TYPE)
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 _LINE: Final = re.compile(rb"[^\r\n][^\n]*|\r[^\n]+")
 """A line that is not empty; the regular expression itself skips "\\r\\n" alone."""
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},"]', re.DOTALL)
 _WHITESPACE: Final = b" \t\n\r"
+_OPENING: Final = re.compile(rb"[ \t\n\r]*+[{\[]")
 _COMMAS_PER_LINE: Final = 32
 """If an array has more commas than this for each permitted line, the scanner cuts it, and stops at the limit."""
 _GUNZIP_STEP_BYTES: Final = 256 * 1024
@@ -72,15 +79,14 @@ def count_values(content: bytes) -> int:
 
 
 def media_type(content_type: str) -> str:
-    """The type of a Content-Type header without its parameters.
+    """The type of a Content-Type header without its parameters; that of an empty header is `text/plain`.
 
     Raises:
         RequestRejected: 415, it is no type that holds events.
     """
-    name = content_type.partition(";")[0].strip().lower()
-    if name != JSON_TYPE and name not in NDJSON_TYPES:
-        allowed = ", ".join((JSON_TYPE, *sorted(NDJSON_TYPES)))
-        raise RequestRejected(415, "unsupported_media_type", f"Content-Type {name or '(none)'!r}; send one of {allowed}")
+    name = content_type.partition(";")[0].strip().lower() or TEXT_TYPE
+    if name not in _TYPES:
+        raise RequestRejected(415, "unsupported_media_type", f"Content-Type {name!r}; send one of {', '.join(_TYPES)}")
     return name
 
 
@@ -98,7 +104,8 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_unit
             nor array, or for no line at all; 413 for more than `max_lines`, for more work than `max_units`, or for more
             tokens than the scanner reads.
     """
-    is_json = media_type(content_type) == JSON_TYPE
+    name = media_type(content_type)
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     max_tokens = max_lines * _TOKENS_PER_LINE
     affordable = max_lines
     if max_units is not None:
@@ -107,6 +114,7 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_unit
         if affordable <= 0:
             raise _too_complex()
     limit = min(max_lines, affordable)
+    is_json = name == JSON_TYPE or (name == TEXT_TYPE and _is_document(body))
     lines: list[bytes] = []
     for line in _elements(body, limit, max_tokens) if is_json else _ndjson(body):
         if len(lines) == limit:
@@ -121,6 +129,33 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_unit
 
 def _ndjson(body: bytes) -> Iterator[bytes]:
     return (match[0].removesuffix(b"\r") for match in _LINE.finditer(body))
+
+
+def _is_document(body: bytes) -> bool:
+    """Whether the whole body is one JSON object or array; a text that is nested too deep counts as none.
+
+    A body of many lines costs no more than its first line: if that is a value, the body is no single one.
+    """
+    opening = _OPENING.match(body)
+    if opening is None:
+        return False
+    start = opening.end() - 1
+    end = body.find(b"\n", start)
+    is_object = body.startswith(b"{", start)
+    if end < 0:
+        return not is_object and _is_value(body)  # an object on one line is the same event either way
+    if _is_value(body[start:end]):
+        return not is_object and not body[end:].strip(_WHITESPACE)
+    return _is_value(body)
+
+
+def _is_value(text: bytes) -> bool:
+    """Whether `text` is one JSON value."""
+    try:
+        _require_json(text, deep=False)
+    except RequestRejected:
+        return False
+    return _is_utf8(text)
 
 
 def _too_complex() -> RequestRejected:
@@ -197,12 +232,13 @@ def _cut_exact(text: bytes, max_tokens: int) -> Iterator[bytes]:
     raise _unparseable("the array has no end")
 
 
-def _require_json(text: bytes) -> None:
-    """See that `text` is one JSON value. A text that is nested too deep passes; its line says so later."""
+def _require_json(text: bytes, *, deep: bool = True) -> None:
+    """See that `text` is one JSON value. A text that is nested too deep passes if `deep`; its line says so later."""
     try:
         _value.decode(_SURROGATE.sub(_NEUTRAL, text))
-    except RecursionError:
-        return
+    except RecursionError as exc:
+        if not deep:
+            raise _unparseable("nested too deep") from exc
     except msgspec.DecodeError as exc:
         raise _unparseable(str(exc)) from exc
 
@@ -219,8 +255,15 @@ def _unparseable(detail: str) -> RequestRejected:
     return RequestRejected(400, "invalid_json", f"the body cannot be parsed as JSON: {detail}")
 
 
+def is_gzip(body: bytes) -> bool:
+    """Whether a body is compressed: by its first bytes, as proxies unpack bodies and leave the header that says gzip."""
+    return body.startswith(_GZIP_MAGIC)
+
+
 def gunzip(body: bytes, max_bytes: int, take: Callable[[int], None] = lambda _: None) -> bytes:
     """The content of a gzip body (one member or several), never more than `max_bytes` of it in memory.
+
+    Zeros behind the last member are padding, as for gzip(1).
 
     Args:
         body: the whole compressed body.
@@ -234,6 +277,8 @@ def gunzip(body: bytes, max_bytes: int, take: Callable[[int], None] = lambda _: 
     size = at = members = 0
     view = memoryview(body)
     while at < len(body):
+        if members and not body[at] and body.count(0, at) == len(body) - at:
+            break
         members += 1
         if members > MAX_GZIP_MEMBERS:
             raise RequestRejected(

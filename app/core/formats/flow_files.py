@@ -2,7 +2,8 @@ r"""The files of a transaction: a frame of rows to the bytes of its flow's forma
 
 TSV is CSV quoting with a tab between fields and LF behind every row, no header: Redshift's `CSV DELIMITER '\t'` and
 PostgreSQL's csv format read it alike. A field is quoted when it holds a tab, a quote, CR or LF, or is the empty string; NULL
-is the unquoted empty field. Avro files carry the schemas of `app.core.formats.avro_schema`.
+is the unquoted empty field; COPY loads both as NULL. Avro files have NULL for both, and carry the schemas of
+`app.core.formats.avro_schema`.
 
 The same rows give the same bytes for every writer: nothing comes from a clock, a random source or a file name. Only gzip's
 bytes may differ between kinds of processors, because its library uses special instructions; unpacked they are the same.
@@ -263,7 +264,9 @@ _DECOMPRESS: Final[Mapping[Format, Callable[[bytes], bytes] | None]] = whole_tab
 def _avro(flow: Flow, frame: pl.DataFrame, codec: str) -> bytes:
     """An Avro object container file; its sync marker is a digest of the rows; other writers take random bytes."""
     marker = hashlib.blake2b(frame.write_csv(quote_style="always").encode(), digest_size=_AVRO_SYNC_BYTES).digest()
-    slices = frame.iter_slices(_AVRO_ROWS_AT_ONCE)
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+    nulls = frame.with_columns(pl.col(name).replace("", None) for name in texts)  # COPY makes NULL of it only in text files
+    slices = nulls.iter_slices(_AVRO_ROWS_AT_ONCE)
     records = (record for piece in slices for record in piece.iter_rows(named=True))
     file = io.BytesIO()
     fastavro.writer(file, schema_of(flow.name), records, codec=codec, sync_marker=marker)

@@ -98,17 +98,41 @@ def _of_second(field: str, *columns: Column) -> tuple[Column, ...]:
     return tuple(column._replace(of_second=field or column.name) for column in columns)
 
 
+def _since(version: int, *columns: Column) -> tuple[Column, ...]:
+    return tuple(column._replace(since=version) for column in columns)
+
+
 MAX_PROPERTIES_BYTES: Final = 32 * 1024
+MAX_INVALID_FIELDS_BYTES: Final = 1024
 MAX_PAYLOAD_BYTES: Final = 4 * 1024
 _PLACE: Final = _required(*_text(36, "batch_id"), *_integers("line", size=4), *_text(64, "txn_id"))
 _WHO: Final = (*_text(64, "event_id", "page_view_id", "visitor_id"), *_times("occurred_at", "received_at"))
 _WHERE: Final = (*_text(128, "country", "region", "city"), *_text(64, "browser", "os", "device"))
 _COMMON: Final = (*_WHO, *_WHERE, *_text(MAX_PROPERTIES_BYTES, "properties"), *_PLACE)
+_KEY: Final = Column("key_kind", ColumnKind.STRING, 16, since=2)
+_INVALID: Final = Column("invalid_fields", ColumnKind.STRING, MAX_INVALID_FIELDS_BYTES, since=2)
+_CURRENCY: Final = _since(2, *_text(3, "currency"))
+
+
+def _kept(since: int) -> tuple[Column, ...]:
+    """The last columns that all flows of events have, with the version of the flow that brought them."""
+    return _INVALID._replace(since=since), _KEY._replace(since=since)
+
+
 _AD: Final = (
     *_COMMON, *_text(128, "article_id", "campaign_id"), *_integers("ad_slot", size=2),
-    *_text(128, "creative_id"), *_integers("revenue_micros"),
+    *_text(128, "creative_id"), *_integers("revenue_micros"), *_CURRENCY, *_kept(2),
 )  # fmt: skip
 _ENGAGED: Final = (*_integers("dwell_ms", "visible_ms"), *_integers("scroll_pct", size=2))
+_ENGAGED_MS: Final = _since(2, *_integers("engaged_ms"))
+_OF_URL: Final = _since(
+    2, *_text(256, "host"), *_text(4096, "path"), *_text(256, "utm_source", "utm_medium", "utm_term", "utm_content"),
+    *_text(512, "click_id"), *_text(32, "click_id_source"),
+)  # fmt: skip
+_OF_PAGE: Final = _since(
+    2, *_text(512, "title"), *_text(35, "language"), *_text(64, "time_zone", "session_id"),
+    *_integers("screen_width", "viewport_width"), *_text(64, "browser_version", "os_version"), *_text(1024, "user_agent"),
+)  # fmt: skip
 
 PAGE_VIEWS: Final = Flow("page_views", Format.TSV_ZSTD, (
     *_COMMON, *_text(4096, "url", "referrer"), *_text(64, "referrer_medium"), *_text(256, "referrer_source"),
@@ -116,20 +140,24 @@ PAGE_VIEWS: Final = Flow("page_views", Format.TSV_ZSTD, (
     *_of_second("event_id", *_text(64, "engagement_id")), *_of_second("occurred_at", *_times("engaged_at")),
     *_of_second("", *_ENGAGED), *_of_second("properties", *_text(MAX_PROPERTIES_BYTES, "engagement_properties")),
     *_text(1024, "article_title", "campaign_name"), *_text(128, "campaign_network"),
+    *_of_second("", *_ENGAGED_MS), *_OF_URL, *_OF_PAGE,
+    *_kept(2), _INVALID._replace(name="engagement_invalid_fields", of_second="invalid_fields"),
 ), about="a first event with all fields of its second, where one joined")  # fmt: skip
 AD_IMPRESSIONS: Final = Flow("ad_impressions", Format.TSV_GZIP, _AD, about="an ad was shown on a page view")
 AD_CLICKS: Final = Flow("ad_clicks", Format.AVRO_DEFLATE, _AD, about="an ad was clicked on a page view")
 REDIRECTS: Final = Flow("redirects", Format.AVRO_DEFLATE, (
     *_COMMON, *_text(4096, "url", "referrer"), *_text(128, "article_id", "campaign_id"), *_integers("cost_micros"),
-    *_text(1024, "campaign_name"), *_text(128, "campaign_network"),
+    *_text(1024, "campaign_name"), *_text(128, "campaign_network"), *_CURRENCY,
+    *_since(2, *_text(64, "referrer_medium"), *_text(256, "referrer_source")), *_OF_URL, *_kept(2),
 ), about="a paid redirect brought a visitor, and what it cost", distributed_by="campaign_id")  # fmt: skip
 ENGAGEMENTS: Final = Flow(
-    "engagements", Format.TSV_BZIP2, (*_COMMON, *_ENGAGED, *_text(16, "reason")),
+    "engagements", Format.TSV_BZIP2, (*_COMMON, *_ENGAGED, *_text(16, "reason"), *_ENGAGED_MS, *_kept(2)),
     about="a second event that met no first event, with the reason: no_first, late or extra",
 )  # fmt: skip
 REJECTED: Final = Flow("rejected", Format.AVRO_NULL, (
     *_text(64, "event_id"), *_text(32, "event_type"), *_required(*_text(16, "kind")), *_text(256, "reason"),
     *_text(1024, "user_agent"), *_text(64, "ip"), *_text(MAX_PAYLOAD_BYTES, "payload"), *_times("received_at"), *_PLACE,
+    _KEY,
 ), about="a bot or a malformed line, with the rule that caught it", distributed_by="")  # fmt: skip
 LEDGER: Final = Flow("ledger", Format.TSV_ZSTD, _required(
     *_text(64, "txn_id"), *_text(36, "batch_id"), *_text(32, "outcome"), *_integers("lines", size=4),

@@ -231,3 +231,5 @@ def _check(copy: CopyStatement) -> None:
         raise CopyRefused("COPY needs CSV or AVRO: plain delimited text is not supported")
     if copy.format == "avro" and copy.compression is not None:
         raise CopyRefused("AVRO files carry their own codec: GZIP, BZIP2 and ZSTD do not apply")
+    if copy.format == "avro" and (copy.null_as != DEFAULT_NULL or copy.empty_as_null or copy.blanks_as_null):
+        raise CopyRefused("NULL AS, EMPTYASNULL and BLANKSASNULL are about text: AVRO has a NULL of its own")

@@ -35,6 +35,8 @@ class WarehouseFault(StrEnum):
     """The connection is lost after the backend committed and before the client gets the answer."""
     UNREADABLE = "unreadable"
     """A file of a COPY cannot be read, from now until DELETE; `statement` must match its URL."""
+    OLD_CLUSTER = "old_cluster"
+    """The warehouse is a provisioned cluster without SYS views, from now until DELETE: only STL tables tell load errors."""
 
 
 ERRORS: Final = {
@@ -47,6 +49,9 @@ ERRORS: Final = {
     WarehouseFault.SERIALIZATION: ("40001", "serialization failure on demand", ""),
     WarehouseFault.INTERNAL: ("XX000", "S3ServiceException:Please reduce your request rate.,Status 503,Error SlowDown", ""),
 }
+_LASTING: Final = frozenset({WarehouseFault.UNREADABLE, WarehouseFault.OLD_CLUSTER})
+"""The kinds that stay until DELETE and strike no statement."""
+_SYSTEM_TABLE: Final = re.compile(r"\b(?:stl|sys)_load_error\w*", re.IGNORECASE)
 _DEFAULT_STATEMENT: Final = {
     WarehouseFault.DROP_MID_COPY: r"^\s*COPY\b",
     WarehouseFault.DROP_BEFORE_COMMIT: r"^\s*COMMIT\b",
@@ -84,15 +89,13 @@ class Faults:
     def add(self, fault: Fault) -> None:
         """Make `fault` happen `fault.times` times."""
         if fault.instead:
-            self._coming = [other for other in self._coming if other.kind is WarehouseFault.UNREADABLE]
+            self._coming = [other for other in self._coming if other.kind in _LASTING]
         self._coming.append(fault)
 
     def take(self, statement: str, *kinds: WarehouseFault) -> Fault | None:
         """The failure, of these kinds (default all), that hits `statement` now; it is counted."""
         for fault in self._coming:
-            if fault.kind is WarehouseFault.UNREADABLE or (fault.kind is WarehouseFault.REFUSE) != (
-                WarehouseFault.REFUSE in kinds
-            ):
+            if fault.kind in _LASTING or (fault.kind is WarehouseFault.REFUSE) != (WarehouseFault.REFUSE in kinds):
                 continue
             if kinds and fault.kind not in kinds:
                 continue
@@ -100,6 +103,19 @@ class Faults:
                 self._strike(fault)
                 return fault
         return None
+
+    def refusal(self, statement: str) -> tuple[str, str] | None:
+        """SQLSTATE and message if a statement asks a system table that this kind of warehouse does not offer.
+
+        Redshift Serverless, which this is unless OLD_CLUSTER says otherwise, lets nobody read STL tables.
+        """
+        table = _SYSTEM_TABLE.search(statement)
+        if table is None:
+            return None
+        is_stl = table[0].lower().startswith("stl_")
+        if any(fault.kind is WarehouseFault.OLD_CLUSTER for fault in self._coming):
+            return None if is_stl else ("42P01", f'relation "{table[0].lower()}" does not exist')
+        return ("42501", f"permission denied for relation {table[0].lower()}") if is_stl else None
 
     def is_unreadable(self, url: str) -> bool:
         """Whether a file (s3:// URL) cannot be read; a file that a failure to come matches stays unreadable."""

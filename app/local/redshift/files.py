@@ -24,7 +24,7 @@ _ENTRY_KEYS: Final = frozenset({"url", "mandatory", "meta"})
 
 
 class LoadFailed(Exception):
-    """A COPY failed: the error for the client, and the entry for `stl_load_errors` if a file's content is to blame."""
+    """A COPY failed: the error for the client, and the entry for the load errors if a file's content is to blame."""
 
     def __init__(self, fields: wire.Fields, load_error: "FileRejected | None" = None) -> None:
         super().__init__(fields["M"])
@@ -33,7 +33,7 @@ class LoadFailed(Exception):
 
 
 class FileRejected(msgspec.Struct, kw_only=True):
-    """One row of `stl_load_errors`."""
+    """One row of the load errors."""
 
     filename: str
     err_reason: str

@@ -41,7 +41,7 @@ class TargetColumn(NamedTuple):
 
 def failed(copy: CopyStatement, error: FileRejected) -> LoadFailed:
     """The failure of a load because of a file's content."""
-    text = f"Load into table '{copy.table[-1]}' failed.  Check 'stl_load_errors' system table for details."
+    text = f"Load into table '{copy.table[-1]}' failed.  Check 'sys_load_error_detail' system table for details."
     return LoadFailed(error_of("XX000", text), error)
 
 
@@ -87,7 +87,7 @@ def rendered(copy: CopyStatement, columns: Sequence[TargetColumn], pieces: Itera
 
 def _field(copy: CopyStatement, column: TargetColumn, value: object, url: str, number: int) -> str:
     """One value as a CSV field by the statement's NULL and time rules."""
-    if value is None or (isinstance(value, str) and _is_null(copy, column, value)):
+    if value is None or (copy.format == "csv" and isinstance(value, str) and _is_null(copy, column, value)):
         return ""
     if isinstance(value, bool):
         return "t" if value else "f"

@@ -33,6 +33,11 @@ _BOOTSTRAP: Final = (
     "CREATE TABLE IF NOT EXISTS public.stl_load_errors (userid integer, slice integer, tbl integer, starttime timestamp, "
     "session integer, query bigint, filename text, line_number bigint, colname text, type text, col_length text, "
     "position integer, raw_line text, raw_field_value text, err_code integer, err_reason text)",
+    "CREATE OR REPLACE VIEW public.sys_load_error_detail AS SELECT userid AS user_id, query AS query_id, "
+    "0::bigint AS transaction_id, session AS session_id, current_database()::text AS database_name, tbl AS table_id, "
+    "starttime AS start_time, filename AS file_name, line_number, colname AS column_name, type AS column_type, "
+    "col_length AS column_length, position, err_code AS error_code, err_reason AS error_message "
+    "FROM public.stl_load_errors",
 )
 _LOAD_ERROR: Final = (
     "INSERT INTO public.stl_load_errors (userid, slice, tbl, starttime, session, query, filename, line_number, colname, "
@@ -58,7 +63,7 @@ class StandIn:
         return next(self._query_ids)
 
     async def prepare(self, timeout_s: float = 60) -> None:
-        """Wait for the backend; make the database, Redshift's functions and `stl_load_errors` if they are missing."""
+        """Wait for the backend; make the database, Redshift's functions and tables of load errors if they are missing."""
         async with asyncio.timeout(timeout_s):
             while True:
                 try:
@@ -76,7 +81,7 @@ class StandIn:
                 await database.execute(statement.encode())
 
     async def record(self, error: FileRejected, client: ClientWire, query_id: int) -> None:
-        """Add to `stl_load_errors` on a connection of its own: the row outlives the client's rollback."""
+        """Add to the load errors on a connection of its own: the row outlives the client's rollback."""
         values = (
             client.pid, query_id, error.filename, error.line_number, error.colname, error.type, error.col_length,
             error.raw_line, error.raw_field_value, error.err_code, error.err_reason,

@@ -33,10 +33,10 @@ class Surroundings(Protocol):
     files: S3Files
 
     def next_query_id(self) -> int:
-        """The number of a COPY, as `stl_load_errors.query` and `pg_last_copy_id()` give it."""
+        """The number of a COPY, as `sys_load_error_detail.query_id` and `pg_last_copy_id()` give it."""
 
     async def record(self, error: FileRejected, client: "ClientWire", query_id: int) -> None:
-        """Add to `stl_load_errors`, outside every client's transaction."""
+        """Add to the load errors, outside every client's transaction."""
 
 
 class ClientWire(NamedTuple):
@@ -164,6 +164,9 @@ class Session:
         sql = whole[5:-1].decode(errors="replace")
         if await self._struck(sql):
             return
+        if refusal := self._shared.faults.refusal(sql):
+            await self._forward(ddl.raising(*refusal))
+            return
         parts = statements(sql) if _may_differ(sql) else []
         copies = [tokens for tokens in parts if is_copy_from_s3(tokens)]
         if not copies:
@@ -187,6 +190,9 @@ class Session:
         if fault := self._shared.faults.take(text, *ERRORS):
             log.info("fault", kind=fault.kind, statement=text[:80])
             self._next_error = translate(wire.error_of(*ERRORS[fault.kind]))
+            return wire.message(wire.PARSE, name + b"\0refused\0" + rest)
+        if refusal := self._shared.faults.refusal(text):
+            self._next_error = wire.error_of(*refusal)
             return wire.message(wire.PARSE, name + b"\0refused\0" + rest)
         if not _may_differ(text):
             return whole

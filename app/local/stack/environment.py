@@ -30,6 +30,8 @@ LOCAL_VALUES: Final = {
     "INSTREAM_CHECKPOINT_PARTITIONS": "2",
     "INSTREAM_REPLICATION_FACTOR": "1",
     "INSTREAM_MIN_INSYNC_REPLICAS": "1",
+    "INSTREAM_BUCKET_VERSIONING": "false",  # the stand-in keeps every version in memory
+    "INSTREAM_STREAM_SHARDS": "2",
     "INSTREAM_LINGER_MS": "250",
     "INSTREAM_SLACK_S": "2",
     "INSTREAM_WRITE_KEYS": "demo:browser,demo-server:server",

@@ -12,6 +12,8 @@ class Browser(NamedTuple):
     browser: str | None
     """None for a bot."""
     device: str | None
+    version: str | None = None
+    os_version: str | None = None
 
     @property
     def is_bot(self) -> bool:
@@ -24,18 +26,20 @@ _WINDOWS_CHROME: Final = (
 )
 _APPLE: Final = "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.3"
 HUMANS: Final = (
-    Browser(_WINDOWS_CHROME, "Chrome", "desktop"),
-    Browser(f"{_WINDOWS_CHROME} Edg/141.0.0.0", "Edge", "desktop"),
-    Browser(f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {_APPLE} Safari/605.1.15", "Safari", "desktop"),
-    Browser("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox", "desktop"),
+    Browser(_WINDOWS_CHROME, "Chrome", "desktop", "141.0.0.0", "10"),
+    Browser(f"{_WINDOWS_CHROME} Edg/141.0.0.0", "Edge", "desktop", "141.0.0.0", "10"),
+    Browser(
+        f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {_APPLE} Safari/605.1.15", "Safari", "desktop", "18.3", "10.15.7"
+    ),
+    Browser("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox", "desktop", "140.0"),
     Browser(
         f"Mozilla/5.0 (iPhone; CPU iPhone OS 18_3 like Mac OS X) {_APPLE} Mobile/15E148 Safari/604.1",
-        "Mobile Safari", "mobile",
+        "Mobile Safari", "mobile", "18.3", "18.3",
     ),
     Browser(
         "Mozilla/5.0 (Linux; Android 14; SM-S921B) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile"
         " Safari/537.36",
-        "Chrome Mobile", "mobile",
+        "Chrome Mobile", "mobile", "140.0.0.0", "14",
     ),
 )  # fmt: skip
 BOTS: Final = (
@@ -58,6 +62,15 @@ _REFERRERS: Final = (
     "https://www.google.com/", "https://www.bing.com/search?q=news", "https://t.co/Xy12", "https://www.facebook.com/",
     "https://news.ycombinator.com/", "https://duckduckgo.com/", "",
 )  # fmt: skip
+_TAGS: Final = (
+    "utm_source=mail&utm_medium=email", "utm_source=mail&utm_medium=email&utm_content=top%20story",
+    "UTM_SOURCE=News&utm_medium=cpc&utm_term=late+news", "utm_source=social&utm_term=",
+)  # fmt: skip
+_CLICK_IDS: Final = ("gclid", "fbclid", "msclkid", "ttclid")
+_LANGUAGES: Final = ("en-GB", "en-US", "de-CH", "fr", "zh-Hant-TW")
+_TIME_ZONES: Final = ("Europe/London", "America/New_York", "Europe/Zurich", "Asia/Taipei")
+_SCREENS: Final = (390, 412, 820, 1440, 1920, 2560)
+CURRENCIES: Final = ("EUR", "EUR", "EUR", "USD", "gbp")
 CAMPAIGNS: Final = ("autumn-launch", "retarget-eu", "newsletter-43", "video-test", "brand_always_on")
 
 
@@ -88,18 +101,35 @@ def article(rng: random.Random) -> dict[str, object]:
 
 
 def page_url(rng: random.Random) -> tuple[str, str | None]:
-    """A page's URL and the campaign that its utm_campaign names; one in two hundred is as long as a URL may be."""
+    """A page's URL and the campaign that its utm_campaign names; one in two hundred is as long as a URL may be.
+
+    Some links of campaigns have an id of the click, and some have it alone.
+    """
     base = f"https://www.example.com/{rng.choice(_SECTIONS)}/{rng.randrange(100_000)}"
     campaign = rng.choice(CAMPAIGNS) if rng.random() < 0.25 else None
     if campaign:
-        base += f"?utm_source=mail&utm_medium=email&utm_campaign={campaign}"
+        base += f"?{rng.choice(_TAGS)}&utm_campaign={campaign}"
+    if rng.random() < 0.1:
+        base += f"{'&' if campaign else '?'}{rng.choice(_CLICK_IDS)}={rng.getrandbits(120):030x}"
     kind = rng.random()
     if kind < 0.005:
-        base += ("&" if campaign else "?") + "pad="
+        base += ("&" if "?" in base else "?") + "pad="
         base += "x" * (4096 - len(base))
     elif kind < 0.03:
-        base += ("&" if campaign else "?") + "q=" + quote(rng.choice(NASTY).encode(errors="replace"))
+        base += ("&" if "?" in base else "?") + "q=" + quote(rng.choice(NASTY).encode(errors="replace"))
     return base, campaign
+
+
+def screen(rng: random.Random) -> dict[str, object]:
+    """What a page's script knows of the page and of the browser; a script of old sends nothing."""
+    if rng.random() < 0.1:
+        return {}
+    width = rng.choice(_SCREENS)
+    return {
+        "title": text_or_nasty(rng, f"Story {rng.randrange(5000)} \u2013 The Daily Example"),
+        "language": rng.choice(_LANGUAGES), "time_zone": rng.choice(_TIME_ZONES),
+        "session_id": f"s-{rng.randrange(1_000_000)}", "screen_width": width, "viewport_width": rng.randrange(width + 1),
+    }  # fmt: skip
 
 
 def referrer(rng: random.Random) -> str:

@@ -42,7 +42,8 @@ class FileRefused(WarehouseError):
     """A file's content is to blame, and the load-error table says so."""
 
     def __init__(self, output: str, error: LoadError) -> None:
-        super().__init__(_INTERNAL, f"Load into table '{output}' failed.  Check 'stl_load_errors' system table for details.")
+        where = "Check 'sys_load_error_detail' system table for details."
+        super().__init__(_INTERNAL, f"Load into table '{output}' failed.  {where}")
         self.error = error
 
 

@@ -28,6 +28,8 @@ class MemorySession(Hooked):
         self._gone = False
         self._closed = False
         self._copied_last = 0
+        self._known_error = -1
+        """The newest COPY of this session whose load error has been told."""
         self._begin()
 
     def _begin(self) -> None:
@@ -77,12 +79,6 @@ class MemorySession(Hooked):
                     highest[row.partition] = max(highest.get(row.partition, 0), row.number)
         return highest
 
-    async def last_load_error(self) -> int:
-        """The end of this session's load errors now."""
-        async with self._statement("last_load_error"):
-            self._seen()
-            return max((copy for session, copy, _ in self._database.load_errors if session == self._number), default=-1)
-
     async def copy(self, flow: Flow, manifest_url: str) -> None:
         """Append the rows of the files that a manifest names."""
         statements.copy(flow, manifest_url, "default")  # refuses a text that literal SQL cannot hold
@@ -106,13 +102,16 @@ class MemorySession(Hooked):
             self._seen()
         return self._copied_last
 
-    async def load_error_since(self, seen: int) -> LoadError | None:
-        """The newest load error of this session behind `seen`."""
-        async with self._statement("load_error_since"):
+    async def load_error(self) -> LoadError | None:
+        """The load error of the COPY that failed just now."""
+        async with self._statement("load_error"):
             self._seen()
             errors = self._database.load_errors
-            found = [error for session, copy, error in errors if session == self._number and copy > seen]
-        return found[-1] if found else None
+            found = [(copy, e) for session, copy, e in errors if session == self._number and copy > self._known_error]
+        if not found:
+            return None
+        self._known_error, error = found[-1]
+        return error
 
     async def insert_log(self, rows: Sequence[LogRow]) -> None:
         """Add transactions to delivery_log."""

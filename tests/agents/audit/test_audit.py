@@ -6,7 +6,7 @@ import pytest
 
 from app.core.formats.block import decode_header, frame_of
 from app.core.formats.registry_item import BatchState
-from app.errors import ServiceUnavailable
+from app.errors import AccessDenied, ServiceUnavailable
 from tests.worlds.audit import GRACE_MS, START_MS, World, counts
 
 
@@ -240,3 +240,16 @@ async def test_many_batches_are_judged_in_one_round(world: World) -> None:
     assert counts(await world.auditor.round()) == {"judged": 450, "completed": 300, "replayed": 150}
     states = {item.batch_id: item.state async for item in world.registry.all_batches()}
     assert {batch_id for batch_id, state in states.items() if state is BatchState.COMPLETE} == set(covered)
+
+
+async def test_a_missing_permission_ends_the_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = await world.batch()
+    world.ledger(sealed.item, 0)
+    world.later()
+
+    async def denied(key: str) -> bytes:
+        raise AccessDenied(f"GetObject {key}: 403")
+
+    monkeypatch.setattr(world.store, "get", denied)
+    with pytest.raises(AccessDenied):
+        await world.auditor.round()

@@ -40,7 +40,7 @@ class Audit(Member):
         self.rounds = 0
         self.app.ports.objects, self.app.ports.registry = MemoryObjectStore(), self.registry
         self.app.ports.blocks = MemoryBlockStream()
-        monkeypatch.setattr("agents.audit.ports.WarehouseLedger", lambda _: self.ledger)
+        monkeypatch.setattr("agents.audit.ports.WarehouseLedger", lambda *_: self.ledger)
         self.registry.before = self._count
 
     async def _count(self, call: str, _: str) -> None:

@@ -175,8 +175,8 @@ async def test_a_bridge_that_is_joined_stopped_killed_and_split_delivers_every_b
 ) -> None:
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
-    stream = KinesisBlockStream(stack.settings)
-    await stream.ensure(shards=2)
+    stream = KinesisBlockStream(stack.settings.model_copy(update={"stream_shards": 2}))
+    await stream.ensure()
     await ensure_topics(stack.settings)
     wanted = some_blocks(0, 60)
     await stream.put(wanted)

@@ -23,22 +23,41 @@ async def world():
 
 
 @pytest.mark.parametrize(
-    ("content_type", "body", "accepted"),
+    ("content_type", "body", "accepted", "reasons"),
     [
-        ("application/json", ONE, 1),
-        ("application/json; charset=utf-8", b"[" + ONE + b"," + ONE + b"]", 2),
-        ("application/json", b'[{"a":"\\ud800"}]', 1),
-        ("application/x-ndjson", ONE + b"\r\n\n" + ONE + b"\nbroken\xff", 3),
-        ("text/plain;charset=UTF-8", ONE + b"\n[", 2),
+        ("application/json", ONE, 1, {}),
+        ("application/json; charset=utf-8", b"[" + ONE + b"," + ONE + b"]", 2, {}),
+        ("application/json", b'[{"a":"\\ud800"}]', 1, {0: "event_id: required"}),
+        ("application/x-ndjson", ONE + b"\r\n\n" + ONE + b"\nbroken\xff", 3, {2: "line: not UTF-8"}),
+        ("text/plain;charset=UTF-8", ONE + b"\n[", 2, {1: "line: not JSON"}),
+        ("text/plain", b"[" + ONE + b",\n7," + ONE + b"]", 3, {1: "line: not an object"}),
+        ("application/x-ndjson", b"\xef\xbb\xbf" + ONE, 1, {}),
+        (None, b"\xef\xbb\xbf" + json.dumps(event(), indent=1).encode(), 1, {}),
+        ("text/plain", b"\n".join([ONE, *[b"x"] * 12]), 13, dict.fromkeys(range(1, 11), "line: not JSON")),
     ],
 )
-async def test_events_are_accepted_and_malformed_lines_count(world, content_type, body, accepted):
-    answer = await world.post(body, {**KEY, "Content-Type": content_type})
+@pytest.mark.parametrize("validates", [False, True])
+async def test_events_are_accepted_and_malformed_lines_are_named(world, content_type, body, accepted, reasons, *, validates):
+    headers = {**KEY, "Content-Type": content_type} if content_type else KEY
+    answer = await world.post(body, headers, "/v1/events?validate=1" if validates else "/v1/events?validate=0")
     assert answer.status == 200
+    malformed = 12 if accepted == 13 else len(reasons)
+    found = {
+        "accepted": accepted, "malformed": malformed, "reasons": [{"line": n, "reason": why} for n, why in reasons.items()]
+    }  # fmt: skip
+    if validates:
+        assert answer.body == {**found, "batch_id": None}
+        assert await world.items() == []
+        assert world.buffered_bytes == 0
+        return
     item = await world.registry.get(answer.body["batch_id"])
     assert item is not None
-    assert answer.body == {"accepted": accepted, "batch_id": item.batch_id}
-    assert item.line_count == accepted == len(await world.stored_lines())
+    assert answer.body == {**found, "batch_id": item.batch_id}
+    lines = await world.stored_lines()
+    assert item.line_count == accepted == len(lines)
+    told = [line["malformed"] for line in lines if "malformed" in line]
+    assert sorted(told)[:10] == sorted(reasons.values())
+    assert len(told) == malformed
 
 
 @pytest.mark.parametrize(
@@ -47,10 +66,9 @@ async def test_events_are_accepted_and_malformed_lines_count(world, content_type
         ({"Content-Type": "text/plain"}, ONE, 401, "unauthorized"),
         ({**NDJSON, "X-Write-Key": "nobody"}, ONE, 401, "unauthorized"),
         ({**NDJSON, "X-Write-Key": "dém0\u20ac"}, ONE, 401, "unauthorized"),
-        (KEY, ONE, 415, "unsupported_media_type"),
         ({**KEY, "Content-Type": "text/html"}, ONE, 415, "unsupported_media_type"),
         ({**NDJSON, "Content-Encoding": "br"}, ONE, 415, "unsupported_encoding"),
-        ({**NDJSON, "Content-Encoding": "gzip"}, ONE, 400, "invalid_gzip"),
+        (NDJSON, gzip.compress(ONE) + b"x", 400, "invalid_gzip"),
         ({**NDJSON, "Content-Encoding": "gzip"}, gzip.compress(ONE)[:-3], 400, "invalid_gzip"),
         ({**NDJSON, "Content-Encoding": "gzip"}, gzip.compress(bytes(5_000_000)), 413, "too_large"),
         (NDJSON, b"x" * 20_001, 413, "too_large"),
@@ -81,6 +99,30 @@ async def test_the_key_may_be_in_the_query(world):
     headers = {"Content-Type": "text/plain"}
     assert (await world.post(ONE, headers, "/v1/events?key=demo")).status == 200
     assert (await world.post(ONE, headers, "/v1/events?key=demo2")).status == 401
+
+
+async def test_a_wrong_key_is_told_from_a_missing_one(world):
+    missing = await world.post(ONE, {"Content-Type": "text/plain"})
+    wrong = await world.post(ONE, {"Content-Type": "text/plain", "X-Write-Key": "demo2"})
+    assert missing.body["error"] == wrong.body["error"] == "unauthorized"
+    assert missing.body["detail"].startswith("the request has no write key")
+    assert wrong.body["detail"].startswith("the write key is not one of ours")
+    assert "demo2" not in wrong.body["detail"]
+
+
+async def test_a_validation_is_asked_for_in_one_way(world):
+    answer = await world.post(ONE, NDJSON, "/v1/events?validate=true")
+    assert (answer.status, answer.body["error"]) == (400, "invalid_query")
+    assert await world.items() == []
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"), [(None, gzip.compress(ONE)), ("gzip", ONE), ("identity", gzip.compress(ONE) + bytes(32))]
+)
+async def test_the_first_bytes_say_whether_a_body_is_gzip(world, encoding, body):
+    headers = {**NDJSON, "Content-Encoding": encoding} if encoding else NDJSON
+    answer = await world.post(body, headers)
+    assert (answer.status, answer.body["malformed"]) == (200, 0)
 
 
 async def test_gzip_bodies_and_big_bodies_are_read(world):

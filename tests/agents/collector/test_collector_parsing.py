@@ -70,7 +70,7 @@ async def test_a_request_that_is_not_parsed_in_time_is_503_and_leaves_nothing(st
 
 def sent(content: bytes, *, is_gzip: bool = False) -> RequestBody:
     packed = gzip.compress(content) if is_gzip else content
-    return RequestBody(packed, "text/plain", is_gzip, "browser", 1_700_000_000_000, None, None)
+    return RequestBody(packed, "text/plain", "browser", 1_700_000_000_000, None, None)
 
 
 def test_a_body_with_many_lines_is_not_read_on_the_event_loop():

@@ -24,7 +24,7 @@ class Delivery(Member):
         self.warehouse.before = self._wait_at_lock
         self.app.ports.objects = self.sink.store
         self.sink.store.before = self._count
-        self.module.open_session = self._open_session
+        self.module.to_warehouse = lambda _: self._open_session
         self.walks = 0
         self.free = asyncio.Event()
         self.free.set()

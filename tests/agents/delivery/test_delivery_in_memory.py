@@ -12,7 +12,7 @@ from agents.delivery.release import Released, release
 from app.core.formats.flow_files import encode_output, ledger_frame
 from app.core.formats.flows import OUTPUTS
 from app.core.formats.step_message import LedgerEntry
-from app.errors import LoadRejected, WarehouseError
+from app.errors import AccessDenied, LoadRejected, WarehouseError
 from app.settings import Settings
 from app.testing.memory import MemoryObjectStore, MemoryWarehouse
 from tests.worlds.sink import StandingClock
@@ -138,7 +138,7 @@ async def test_a_load_locks_before_it_reads_and_lets_go_of_everything_behind_it(
         "where the walk begins is a transaction of its own"
     )
     assert calls[first:] == [
-        "lock", "positions", "last_load_error", "copy", "copied", "copy", "copied", "insert_log", "commit", "rollback",
+        "lock", "positions", "copy", "copied", "copy", "copied", "insert_log", "commit", "rollback",
     ]  # fmt: skip
 
 
@@ -164,3 +164,18 @@ async def test_release_refuses_lines_that_the_ledger_has() -> None:
     answer = await release(*world.ports, name)
     assert (answer.result, answer.present) == (Released.LINES_PRESENT, {BATCH: 1})
     assert world.lines == [1, 2, 3]
+
+
+async def test_a_missing_permission_ends_the_round_and_is_no_deferral(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    await world.put(1, range(2))
+
+    async def denied(key: str) -> bytes:
+        raise AccessDenied(f"GetObject {key}: 403")
+
+    monkeypatch.setattr(world.place.store, "get", denied)
+    with pytest.raises(AccessDenied):
+        await world.deliver()
+    monkeypatch.undo()
+    await world.deliver()
+    assert world.lines == [0, 1]

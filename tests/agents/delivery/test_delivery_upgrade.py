@@ -85,7 +85,7 @@ async def test_ready_says_what_to_upgrade_and_the_process_lives(tmp_path: Any, m
 def widened(monkeypatch: pytest.MonkeyPatch) -> flows.Flow:
     """`engagements` as it will be once a column has come to it, in the middle."""
     old = BY_NAME["engagements"]
-    column = Column("attention", ColumnKind.INTEGER, since=2)
+    column = Column("attention", ColumnKind.INTEGER, since=old.version + 1)
     new = old._replace(columns=(*old.columns[:4], column, *old.columns[4:]))
     monkeypatch.setitem(BY_NAME, "engagements", new)
     monkeypatch.setattr("app.core.delivery.load_plan.OUTPUTS", tuple(BY_NAME.values()))
@@ -97,16 +97,17 @@ def file_of(output: str, **values: object) -> bytes:
 
 
 async def test_a_file_is_read_and_copied_by_the_columns_that_it_has(request: pytest.FixtureRequest) -> None:
+    before = BY_NAME["engagements"].version
     older = file_of("engagements", event_id="old", reason="late")
     widened = request.getfixturevalue("widened")
     newer = file_of("engagements", event_id="new", attention=5)
     assert flow_files.frame_schema("engagements")["attention"] == pl.Int64()
-    found = decode_output("engagements", older, 1)
+    found = decode_output("engagements", older, before)
     assert found.columns == list(widened.names)
     assert found.select("event_id", "attention", "reason").row(0) == ("old", None, "late")
-    assert decode_output("engagements", newer, 2).select("event_id", "attention").row(0) == ("new", 5)
-    with pytest.raises(NewerFormat, match="columns of engagements of version 3"):
-        decode_output("engagements", newer, 3)
+    assert decode_output("engagements", newer, before + 1).select("event_id", "attention").row(0) == ("new", 5)
+    with pytest.raises(NewerFormat, match=f"columns of engagements of version {before + 2}"):
+        decode_output("engagements", newer, before + 2)
 
     def transaction(number: int, **more: int) -> Ready:
         name = f"1-0-{number}-aa"
@@ -115,9 +116,12 @@ async def test_a_file_is_read_and_copied_by_the_columns_that_it_has(request: pyt
             txn_id=name, epoch=1, partition=0, number=number, stream_time_ms=1, committed_at_ms=1, outputs=[out]
         )  # fmt: skip
 
-    first, second = output_loads([transaction(1), transaction(2, version=2), transaction(4, version=2)], "load", "lake")
-    assert (first.manifest_key, first.rows) == ("loads/load/engagements.manifest", 1)
-    assert (second.manifest_key, second.rows) == ("loads/load/engagements.v2.manifest", 6)
+    told = [transaction(1, version=before), *(transaction(n, version=before + 1) for n in (2, 4))]
+    first, second = output_loads(told, "load", "lake")
+    assert (first.manifest_key, first.rows) == (f"loads/load/engagements.v{before}.manifest", 1)
+    assert (second.manifest_key, second.rows) == (f"loads/load/engagements.v{before + 1}.manifest", 6)
+    (oldest,) = output_loads([transaction(1)], "load", "lake")
+    assert oldest.manifest_key == "loads/load/engagements.manifest"
     texts = [copy(load.flow, "s3://lake/key", "default").text for load in (first, second)]
     assert ["attention" in text for text in texts] == [False, True]
     assert [b"1-0-1-aa" in load.manifest for load in (first, second)] == [True, False]

@@ -87,7 +87,7 @@ _HISTORIES: Final = {
     "delivery.warehouse.columns": _START,
     "delivery.warehouse.copy.replays": History((Event.REPLAY,)),
     "delivery.warehouse.copy.dead_letters": _UNREADABLE,
-    "delivery.warehouse.load_error_since": History((Event.BAD_FILE,)),
+    "delivery.warehouse.load_error": History((Event.BAD_FILE,)),
     "delivery.s3.copy.data": _LOST_READY_STAGED,
     "delivery.s3.get.data": _LOST_READY,
     "delivery.s3.put.manifests": _LOST_READY,

@@ -334,7 +334,7 @@ async def test_a_wait_may_count_its_time_from_the_last_batch_covered(monkeypatch
         await registry.register(batch(f"b{number}", 1))
     monkeypatch.setattr("agents.audit.coverage.DynamoRegistry", lambda _: registry)
     monkeypatch.setattr("agents.audit.coverage.S3ObjectStore", lambda _: Bucket())
-    monkeypatch.setattr("agents.audit.coverage.WarehouseLedger", lambda _: ledger)
+    monkeypatch.setattr("agents.audit.coverage.WarehouseLedger", lambda *_: ledger)
     monkeypatch.setattr("agents.audit.coverage.time", ledger)
     monkeypatch.setattr("agents.audit.coverage.asyncio", ledger)
     result = await await_coverage(Settings(), 10, lambda *_: None, while_it_moves=while_it_moves)

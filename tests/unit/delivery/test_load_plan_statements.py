@@ -5,7 +5,7 @@ import pytest
 from app.core.delivery import statements
 from app.core.formats.flows import BY_NAME, OUTPUTS
 from app.errors import ConfigurationError
-from app.local.redshift.copy_statement import parse
+from app.local.redshift.copy_statement import DEFAULT_NULL, parse
 from app.local.redshift.ddl import rewrite
 from app.local.redshift.sql_tokens import statements as parts_of
 
@@ -26,7 +26,8 @@ def test_every_flows_copy_is_one_that_the_stand_in_knows(flow) -> None:  # type:
     (tokens,) = parts_of(statements.copy(flow, "s3://b/m", "default").text)
     copy = parse(tokens)
     assert (copy.table, copy.columns, copy.iam_role) == (("analytics", flow.name), flow.names, "default")
-    assert (copy.null_as, copy.empty_as_null, copy.manifest) == ("\0", True, True)
+    of_text = ("\0", True) if copy.format == "csv" else (DEFAULT_NULL, False)
+    assert (copy.null_as, copy.empty_as_null, copy.manifest) == (*of_text, True)
     assert (copy.format == "avro") == flow.format.value.endswith("avro")
     assert copy.time_format == ("epochmillisecs" if copy.format == "avro" else "auto")
 

@@ -10,15 +10,22 @@ BLINK = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0"
 
 
 @pytest.mark.parametrize(("user_agent", "expected"), [
-    (CHROME, ("Chrome", "Windows", "desktop")),
-    (IPHONE, ("Mobile Safari", "iOS", "mobile")),
+    (CHROME, ("Chrome", "Windows", "desktop", "126.0.0.0", "10")),
+    (IPHONE, ("Mobile Safari", "iOS", "mobile", "17.5", "17.5")),
     ("Mozilla/5.0 (iPad; CPU OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Version/17.5 Mobile/15E148 Safari/604.1",
-     ("Mobile Safari", "iOS", "tablet")),
-    (f"Mozilla/5.0 (Linux; Android 14; Pixel 8) {BLINK} Mobile Safari/537.36", ("Chrome Mobile", "Android", "mobile")),
-    (f"Mozilla/5.0 (Linux; Android 13; SM-X200) {BLINK} Safari/537.36", ("Chrome", "Android", "tablet")),
-    (f"Mozilla/5.0 (Linux; Android 10; K) {BLINK} Safari/537.36", ("Chrome", "Android", "tablet")),
-    ("no browser at all", (None, None, None)),
-    (None, (None, None, None)),
+     ("Mobile Safari", "iOS", "tablet", "17.5", "17.5")),
+    (f"Mozilla/5.0 (Linux; Android 14; Pixel 8) {BLINK} Mobile Safari/537.36",
+     ("Chrome Mobile", "Android", "mobile", "126.0.0.0", "14")),
+    (f"Mozilla/5.0 (Linux; Android 13; SM-X200) {BLINK} Safari/537.36",
+     ("Chrome", "Android", "tablet", "126.0.0.0", "13")),
+    (f"Mozilla/5.0 (Linux; Android 10; K) {BLINK} Safari/537.36", ("Chrome", "Android", "tablet", "126.0.0.0", "10")),
+    (f"Mozilla/5.0 (Phone; OpenHarmony 5.0) {BLINK} Safari/537.36 ArkWeb/4.1.6.1 Mobile",
+     ("Chrome", "OpenHarmony", "mobile", "126.0.0.0", "5.0")),
+    (f"Mozilla/5.0 (Phone; OpenHarmony) {BLINK} Safari/537.36", ("Chrome", "OpenHarmony", "mobile", "126.0.0.0", None)),
+    ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+     ("Firefox", "Linux", "desktop", "140.0", None)),
+    ("no browser at all", (None, None, None, None, None)),
+    (None, (None, None, None, None, None)),
 ])  # fmt: skip
 def test_user_agents(user_agent: str | None, expected: tuple[str | None, ...]) -> None:
     assert read_device(user_agent) == expected

@@ -6,10 +6,12 @@ import zlib
 
 import pytest
 
-from app.core.events.request_body import MAX_GZIP_MEMBERS, WorkLimit, count_values, gunzip, split_body
+from app.core.events.request_body import MAX_GZIP_MEMBERS, WorkLimit, count_values, gunzip, is_gzip, split_body
 from app.errors import RequestRejected
 
 JSON = "application/json"
+NDJSON = "application/x-ndjson"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def refused(content_type: str, body: bytes, max_lines: int = 10_000) -> tuple[int, str]:
@@ -18,7 +20,7 @@ def refused(content_type: str, body: bytes, max_lines: int = 10_000) -> tuple[in
     return caught.value.status, caught.value.code
 
 
-@pytest.mark.parametrize("content_type", ["application/x-ndjson", "text/plain;charset=UTF-8", "Text/Plain"])
+@pytest.mark.parametrize("content_type", [NDJSON, "text/plain;charset=UTF-8", "Text/Plain", ""])
 @pytest.mark.parametrize(
     ("body", "lines"),
     [
@@ -26,12 +28,44 @@ def refused(content_type: str, body: bytes, max_lines: int = 10_000) -> tuple[in
         (b"a\r\nb\r\n", [b"a", b"b"]),
         (b"\n\n a \n\r\n\n", [b" a "]),
         (b"a\r\r\n\r\r\nb\rc", [b"a\r", b"\r", b"b\rc"]),
-        (b'[{"a":1},\n{"a":2}]', [b'[{"a":1},', b'{"a":2}]']),
+        (b'{"a":1}\n{"a":2}', [b'{"a":1}', b'{"a":2}']),
+        (b'{"a":1}\n{"a":', [b'{"a":1}', b'{"a":']),
+        (b'[{"a":1}]\n[{"a":2}]', [b'[{"a":1}]', b'[{"a":2}]']),
+        (b'[{"a":1},\n{"a":2}', [b'[{"a":1},', b'{"a":2}']),
+        (b'{"a":\n1}\n{"b":2}', [b'{"a":', b"1}", b'{"b":2}']),
+        (b'{"a":\n"\xff"}', [b'{"a":', b'"\xff"}']),
+        (b"[" * 3000 + b"\n" + b"]" * 3000, [b"[" * 3000, b"]" * 3000]),
+        (b'"text"', [b'"text"']),
         (b"\xff\x00\n\xe2\x80\xa8\x0b\x0c", [b"\xff\x00", b"\xe2\x80\xa8\x0b\x0c"]),
     ],
 )
-def test_ndjson_is_cut_at_lf_and_never_sniffed(content_type, body, lines):
+def test_ndjson_is_cut_at_lf(content_type, body, lines):
     assert split_body(content_type, body) == lines
+    assert split_body(content_type, BYTE_ORDER_MARK + body) == lines
+
+
+@pytest.mark.parametrize("content_type", ["text/plain;charset=UTF-8", "Text/Plain", "", " ; charset=utf-8"])
+@pytest.mark.parametrize(
+    ("body", "lines"),
+    [
+        (b'[{"a":1},{"a":2}]', [b'{"a":1}', b'{"a":2}']),
+        (b'[{"a":1},\n{"a":2}]\n', [b'{"a":1}', b'{"a":2}']),
+        (b'\r\n{\n "a": "\\ud800",\n "b": [\n]\n}\n', [b'{\n "a": "\\ud800",\n "b": [\n]\n}']),
+        (b' [{"a":1}] \n\t', [b'{"a":1}']),
+        (b'{"a":1}', [b'{"a":1}']),
+    ],
+)
+def test_a_text_that_is_one_json_document_is_read_as_json(content_type, body, lines):
+    assert split_body(content_type, body) == split_body(JSON, body) == lines
+    assert split_body(content_type, BYTE_ORDER_MARK + body) == split_body(JSON, BYTE_ORDER_MARK + body) == lines
+
+
+def test_x_ndjson_is_never_read_as_a_document():
+    assert split_body(NDJSON, b'[{"a":1},\n{"a":2}]') == [b'[{"a":1},', b'{"a":2}]']
+
+
+def test_a_second_byte_order_mark_is_no_json():
+    assert refused(JSON, BYTE_ORDER_MARK * 2 + b"{}") == (400, "invalid_json")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +87,7 @@ def test_json_elements_keep_their_own_text(body, lines):
     "body",
     [
         b"{", b"[", b"[1", b"[1,]", b"[,1]", b"[1,,2]", b"[1]]", b"[1] 2", b'{"a":1}{"b":2}', b"[NaN]", b'["\\ud800",NaN]',
-        b'["\xff"]', b'{"a":"\xff"}', b"\xef\xbb\xbf[1]", b"x", b'["\\ud800', b'["\\ud800",]', b'["\\ud800"}', b'["a\nb"]',
+        b'["\xff"]', b'{"a":"\xff"}', b"x", b'["\\ud800', b'["\\ud800",]', b'["\\ud800"}', b'["a\nb"]',
         b"[" * 5000, b"[{]", b'["\\ud800",{]',
     ],
 )  # fmt: skip
@@ -66,12 +100,12 @@ def test_a_document_that_is_neither_object_nor_array_is_400(body):
     assert refused(JSON, body) == (400, "not_events")
 
 
-@pytest.mark.parametrize(("content_type", "body"), [(JSON, b""), (JSON, b" [ ] "), ("text/plain", b"\r\n\n")])
+@pytest.mark.parametrize(("content_type", "body"), [(JSON, b""), (JSON, b" [ ] "), ("text/plain", b"\r\n\n"), ("", b"[]")])
 def test_no_event_at_all_is_400(content_type, body):
     assert refused(content_type, body) == (400, "empty")
 
 
-@pytest.mark.parametrize("content_type", ["", "text/html", "application/octet-stream", "application/jsonp"])
+@pytest.mark.parametrize("content_type", ["text/html", "application/octet-stream", "application/jsonp"])
 def test_another_content_type_is_415(content_type):
     assert refused(content_type, b"{}") == (415, "unsupported_media_type")
 
@@ -121,6 +155,19 @@ def test_a_broken_gzip_body_is_400(body):
     with pytest.raises(RequestRejected) as caught:
         gunzip(body, 10_000)
     assert (caught.value.status, caught.value.code) == (400, "invalid_gzip")
+
+
+@pytest.mark.parametrize("body", [gzip.compress(b"x"), gzip.compress(b"x") + gzip.compress(b"")])
+def test_zeros_behind_a_gzip_body_are_padding(body):
+    assert gunzip(body + bytes(100_000), 10) == b"x"
+    for garbage in (bytes(40) + b"x", bytes(40) + body):
+        with pytest.raises(RequestRejected, match="not gzip"):
+            gunzip(body + garbage, 10)
+
+
+def test_gzip_is_known_by_its_first_bytes():
+    assert is_gzip(gzip.compress(b""))
+    assert not any(map(is_gzip, (b"", b"\x1f", b"{}", zlib.compress(b"x"))))
 
 
 def test_a_bomb_is_413_before_it_is_whole_in_memory():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.core.events.fields import STORED_FIELDS
-from app.core.events.parse import read_stored_line
+from app.core.events.read_stored import read_stored_line
 from tests.builders.events import AGENT, IP, NOW_MS, event, parse, text
 
 

@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[3]
 LAYERS = (
     "app.errors", "app.clock",
     "app.core",
-    "app.variables", "app.warehouse_url", "app.setting_types", "app.settings", "app.console_log", "app.telemetry",
-    "app.progress", "app.topics", "app.sql",
+    "app.variables", "app.warehouse_url", "app.setting_types", "app.kafka_access", "app.settings",
+    "app.console_log", "app.telemetry",
+    "app.progress", "app.topics", "app.topic_checks", "app.sql",
     "app.adapters",
     "app.crash",
     "app.shell", "app.collector",

@@ -114,6 +114,18 @@ def test_a_campaign_comes_from_the_url_where_the_event_has_none():
     assert row_of(event("f", url=url, campaign_id="own"), None)["campaign_id"] == "own"
 
 
+def test_a_row_has_what_its_url_and_browser_say():
+    url = "https://www.example.com/a/b?UTM_Source=News&utm_medium=m&utm_term=two+words&utm_content=&msclkid=m1"
+    row = row_of(event("f", url=url, title="T", screen_width=9), None)
+    assert (row["host"], row["path"], row["title"], row["screen_width"]) == ("www.example.com", "/a/b", "T", 9)
+    tags = (row["utm_source"], row["utm_medium"], row["utm_term"], row["utm_content"])
+    assert tags == ("News", "m", "two words", None)
+    assert (row["click_id"], row["click_id_source"], row["campaign_id"]) == ("m1", "microsoft", None)
+    assert (row["browser_version"], row["os_version"], row["user_agent"]) == ("141.0.0.0", "10", HUMANS[0].text)
+    paid = row_of(event("r", "redirect", url="https://example.com", currency="gbp"), None)
+    assert (paid["path"], paid["currency"], paid["properties"]) == ("/", "GBP", None)
+
+
 def test_a_joined_row_has_all_fields_of_its_second():
     row = row_of(event("f"), second("s", 90, dwell_ms=2**63 - 1, scroll_pct=0, properties={"k": "v"}))
     assert (row["engagement_id"], row["dwell_ms"], row["visible_ms"], row["scroll_pct"]) == ("s", 2**63 - 1, None, 0)

@@ -12,7 +12,7 @@ from pyroaring import BitMap
 
 from app.core.audit.reconcile import LedgerLines
 from app.core.formats import object_keys
-from app.core.formats.flows import OUTPUTS
+from app.core.formats.flows import OUTPUTS, PAGE_VIEWS
 from app.core.formats.registry_item import BlockPlace, RegistryItem
 from app.core.formats.transaction_record import OutputObject, TransactionRecord, ready_of
 from app.core.sink.chain import ChainId, encode_record, manifest_of
@@ -105,7 +105,7 @@ def record(number: int, **changes: Any) -> TransactionRecord:
     outputs[0] = OutputObject(
         output="page_views", rows=3, bytes=len(body), sha256=hashlib.sha256(body).hexdigest(),
         staged_key=object_keys.staged_key(txn, "page_views"), data_key=object_keys.data_key("page_views", txn, NOW_MS),
-        manifest_key=object_keys.manifest_key("page_views", txn, NOW_MS),
+        manifest_key=object_keys.manifest_key("page_views", txn, NOW_MS), version=PAGE_VIEWS.version,
     )  # fmt: skip
     made = TransactionRecord(
         txn_id=txn, epoch=1, partition=0, number=number, first_offset=10 * (number - 1), last_offset=10 * number - 1,

@@ -1,0 +1,129 @@
+-- The views for analysts. Each view reads the tables of schema `analytics` alone and runs on Redshift and PostgreSQL alike.
+-- Money is in micros (a millionth of the currency), times are UTC, shares are between 0 and 1. Values to average or divide are
+-- cast first: Redshift's AVG keeps the scale of a NUMERIC (a share of 0.6667 would read 0.7), and integers divide to integers.
+
+-- Does a campaign earn what it costs? Income is the revenue of every ad impression and click on a page view that belongs to
+-- the campaign; cost is the price of its paid redirects. A page view with several campaigns belongs to the one of its earliest event.
+-- roi is profit / cost: 0.25 means that 1.00 spent came back as 1.25; NULL where nothing was spent.
+CREATE OR REPLACE VIEW analytics.campaign_profit AS
+WITH firsts AS (
+    SELECT page_view_id, campaign_id, campaign_name,
+           ROW_NUMBER() OVER (PARTITION BY page_view_id ORDER BY received_at, event_id) AS place
+    FROM analytics.page_views
+), views AS (
+    SELECT page_view_id, campaign_id, campaign_name FROM firsts WHERE place = 1 AND campaign_id IS NOT NULL
+), ads AS (
+    SELECT page_view_id, revenue_micros FROM analytics.ad_impressions
+    UNION ALL
+    SELECT page_view_id, revenue_micros FROM analytics.ad_clicks
+), revenue AS (
+    SELECT page_view_id, SUM(COALESCE(revenue_micros, 0)) AS income_micros FROM ads GROUP BY page_view_id
+), income AS (
+    SELECT v.campaign_id, MAX(v.campaign_name) AS campaign_name, COUNT(*) AS page_views,
+           SUM(COALESCE(r.income_micros, 0)) AS income_micros
+    FROM views v LEFT JOIN revenue r ON r.page_view_id = v.page_view_id
+    GROUP BY v.campaign_id
+), spent AS (
+    SELECT campaign_id, MAX(campaign_name) AS campaign_name, COUNT(*) AS redirects,
+           SUM(COALESCE(cost_micros, 0)) AS cost_micros
+    FROM analytics.redirects WHERE campaign_id IS NOT NULL
+    GROUP BY campaign_id
+)
+SELECT COALESCE(i.campaign_id, s.campaign_id) AS campaign_id,
+       COALESCE(i.campaign_name, s.campaign_name) AS campaign_name,
+       COALESCE(i.page_views, 0) AS page_views,
+       COALESCE(s.redirects, 0) AS redirects,
+       COALESCE(i.income_micros, 0) AS income_micros,
+       COALESCE(s.cost_micros, 0) AS cost_micros,
+       COALESCE(i.income_micros, 0) - COALESCE(s.cost_micros, 0) AS profit_micros,
+       CAST(COALESCE(i.income_micros, 0) - COALESCE(s.cost_micros, 0) AS DOUBLE PRECISION)
+           / NULLIF(CAST(COALESCE(s.cost_micros, 0) AS DOUBLE PRECISION), 0) AS roi
+FROM income i FULL OUTER JOIN spent s ON s.campaign_id = i.campaign_id;
+
+-- Which articles are read, and how? The last 7 days, one row an article. joined_share is the share of views whose engagement
+-- arrived; the means are over those views that have the figure; revenue is of the ads on the article's page views: an ad that
+-- names no article counts for the article of its page view.
+CREATE OR REPLACE VIEW analytics.popular_articles AS
+WITH firsts AS (
+    SELECT page_view_id, article_id,
+           ROW_NUMBER() OVER (PARTITION BY page_view_id ORDER BY received_at, event_id) AS place
+    FROM analytics.page_views
+    WHERE received_at >= GETDATE() - INTERVAL '7 days'
+), ads AS (
+    SELECT page_view_id, article_id, revenue_micros FROM analytics.ad_impressions
+    WHERE received_at >= GETDATE() - INTERVAL '7 days'
+    UNION ALL
+    SELECT page_view_id, article_id, revenue_micros FROM analytics.ad_clicks
+    WHERE received_at >= GETDATE() - INTERVAL '7 days'
+), revenue AS (
+    SELECT COALESCE(a.article_id, f.article_id) AS article_id, SUM(COALESCE(a.revenue_micros, 0)) AS revenue_micros
+    FROM ads a LEFT JOIN firsts f ON f.page_view_id = a.page_view_id AND f.place = 1
+    GROUP BY COALESCE(a.article_id, f.article_id)
+), reading AS (
+    SELECT article_id, MAX(article_title) AS article_title, MAX(author_id) AS author_id, MAX(section) AS section,
+           COUNT(*) AS page_views, COUNT(DISTINCT visitor_id) AS visitors,
+           AVG(CAST(CASE WHEN joined THEN 1 ELSE 0 END AS DOUBLE PRECISION)) AS joined_share,
+           AVG(CAST(dwell_ms AS DOUBLE PRECISION)) AS mean_dwell_ms,
+           AVG(CAST(visible_ms AS DOUBLE PRECISION)) AS mean_visible_ms,
+           AVG(CAST(scroll_pct AS DOUBLE PRECISION)) AS mean_scroll_pct
+    FROM analytics.page_views
+    WHERE article_id IS NOT NULL AND received_at >= GETDATE() - INTERVAL '7 days'
+    GROUP BY article_id
+)
+SELECT r.article_id, r.article_title, r.author_id, r.section, r.page_views, r.visitors, r.joined_share, r.mean_dwell_ms,
+       r.mean_visible_ms, r.mean_scroll_pct, COALESCE(m.revenue_micros, 0) AS revenue_micros,
+       RANK() OVER (ORDER BY r.page_views DESC) AS place
+FROM reading r LEFT JOIN revenue m ON m.article_id = r.article_id;
+
+-- Whose articles are read? The last 30 days, one row an author. revenue is of the ads on page views of the author's
+-- articles, found by page view, so an article that changed hands counts for the author whom the page named.
+CREATE OR REPLACE VIEW analytics.popular_authors AS
+WITH firsts AS (
+    SELECT page_view_id, author_id,
+           ROW_NUMBER() OVER (PARTITION BY page_view_id ORDER BY received_at, event_id) AS place
+    FROM analytics.page_views
+    WHERE received_at >= GETDATE() - INTERVAL '30 days'
+), ads AS (
+    SELECT page_view_id, revenue_micros FROM analytics.ad_impressions WHERE received_at >= GETDATE() - INTERVAL '30 days'
+    UNION ALL
+    SELECT page_view_id, revenue_micros FROM analytics.ad_clicks WHERE received_at >= GETDATE() - INTERVAL '30 days'
+), revenue AS (
+    SELECT f.author_id, SUM(COALESCE(a.revenue_micros, 0)) AS revenue_micros
+    FROM firsts f JOIN ads a ON a.page_view_id = f.page_view_id
+    WHERE f.place = 1 AND f.author_id IS NOT NULL
+    GROUP BY f.author_id
+), reading AS (
+    SELECT author_id, COUNT(DISTINCT article_id) AS articles, COUNT(*) AS page_views,
+           COUNT(DISTINCT visitor_id) AS visitors,
+           AVG(CAST(CASE WHEN joined THEN 1 ELSE 0 END AS DOUBLE PRECISION)) AS joined_share,
+           AVG(CAST(dwell_ms AS DOUBLE PRECISION)) AS mean_dwell_ms,
+           AVG(CAST(visible_ms AS DOUBLE PRECISION)) AS mean_visible_ms,
+           AVG(CAST(scroll_pct AS DOUBLE PRECISION)) AS mean_scroll_pct
+    FROM analytics.page_views
+    WHERE author_id IS NOT NULL AND received_at >= GETDATE() - INTERVAL '30 days'
+    GROUP BY author_id
+)
+SELECT r.author_id, r.articles, r.page_views, r.visitors, r.joined_share, r.mean_dwell_ms, r.mean_visible_ms,
+       r.mean_scroll_pct, COALESCE(m.revenue_micros, 0) AS revenue_micros,
+       RANK() OVER (ORDER BY r.page_views DESC) AS place
+FROM reading r LEFT JOIN revenue m ON m.author_id = r.author_id;
+
+-- What rises now? One row an article read in the last hour: its views of the last 15 minutes, of the last hour, and what an
+-- hour of the 24 before brought on average. score is the last hour against that baseline, one added to both so that the new
+-- and the quiet can be compared: 2 reads "twice as much as usual". Views arrive up to join window and grace late, so the
+-- last minutes are always thin; compare articles with one another.
+CREATE OR REPLACE VIEW analytics.trends AS
+WITH counted AS (
+    SELECT article_id, MAX(article_title) AS article_title, MAX(section) AS section,
+           SUM(CASE WHEN received_at >= GETDATE() - INTERVAL '15 minutes' THEN 1 ELSE 0 END) AS views_15_minutes,
+           SUM(CASE WHEN received_at >= GETDATE() - INTERVAL '1 hour' THEN 1 ELSE 0 END) AS views_hour,
+           SUM(CASE WHEN received_at < GETDATE() - INTERVAL '1 hour' THEN 1 ELSE 0 END) AS views_before
+    FROM analytics.page_views
+    WHERE article_id IS NOT NULL AND received_at >= GETDATE() - INTERVAL '25 hours'
+    GROUP BY article_id
+)
+SELECT article_id, article_title, section, views_15_minutes, views_hour,
+       CAST(views_before AS DOUBLE PRECISION) / 24 AS baseline_per_hour,
+       (views_hour + 1) / (CAST(views_before AS DOUBLE PRECISION) / 24 + 1) AS score
+FROM counted
+WHERE views_hour > 0;
