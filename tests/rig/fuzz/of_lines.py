@@ -9,7 +9,8 @@ from app.core.enrich.bots import parse_networks
 from app.core.etl.decode import ANY_FAILURE
 from app.core.events.canonical_json import decode, decode_fast
 from app.core.events.fields import KeyKind
-from app.core.events.parse import parse_line, read_stored_line
+from app.core.events.parse import parse_line
+from app.core.events.read_stored import read_stored_line
 from app.core.events.request_body import WorkLimit, gunzip, split_body
 from app.core.formats.source import SourceMessage
 from app.errors import ConfigurationError, EpochMismatch, FormatInvalid, InstreamError, NewerFormat, RequestRejected

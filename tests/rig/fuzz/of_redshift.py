@@ -93,7 +93,7 @@ _STATEMENTS: Final = (
     b"TIMEFORMAT 'epochmillisecs' -- c\n/* d */",
 )  # fmt: skip
 _LOADS: Final = (
-    *(copy + _FILE + SAMPLES[f"file.{name}"][0] for copy, name in zip(_COPIES, _COPIED, strict=True)),
+    *(copy + _FILE + SAMPLES[f"file.{name}"][-1] for copy, name in zip(_COPIES, _COPIED, strict=True)),
     b"COPY t (event_id, received_at, webdriver) FROM 's3://b/m' IAM_ROLE default MANIFEST CSV DELIMITER '|' "
     b"TIMEFORMAT 'epochsecs'" + _FILE + b'e1|1750000000|t\n"e|""2"|5|\n\\N||\n',
 )  # fmt: skip
