@@ -1,7 +1,7 @@
 """Items of the registry that are no batch: audit, wait and replay name each of them, and skip it."""
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from agents.audit.auditor import Auditor
@@ -13,7 +13,7 @@ from app.shell.ports import Ports
 from tests.rig.chaos.plan import Fault
 from tests.rig.chaos.report import Journal
 from tests.rig.chaos.services import Services
-from tests.rig.invariants.violation import Violation
+from tests.rig.invariants.violation import Violation, listed
 
 _PLAIN: Final[dict[str, Any]] = {
     "version": {"N": "1"}, "epoch": {"N": "1"}, "line_count": {"N": "2"}, "byte_count": {"N": "9"},
@@ -59,13 +59,20 @@ class Items:
         }  # fmt: skip
         for batch_id in self._put:
             await self._services.delete_item(batch_id)
-        return [
-            Violation("A1", f"{command} counts {count} of {len(self._put)} items that are no batch, and names {named}")
-            for command, (named, count) in told.items()
-            if count != len(self._put) or _named(named, self._put) != min(len(self._put), len(named)) or not named
-        ]
+        return judge_named(self._put, told)
 
 
-def _named(reasons: Collection[str], batch_ids: Collection[str]) -> int:
-    """The number of the items that some reason names; `wait` names a few of them, and counts all."""
-    return sum(any(batch_id in reason for reason in reasons) for batch_id in batch_ids)
+def judge_named(put: Collection[str], told: Mapping[str, tuple[Collection[str], int]]) -> list[Violation]:
+    """A1: each command counts every item that is no batch, and names it.
+
+    Args:
+        put: ids of the items.
+        told: command -> its reasons, and its count. `wait` shows a few reasons, and counts all.
+    """
+    violations = []
+    for command, (reasons, count) in told.items():
+        named = sum(any(batch_id in reason for reason in reasons) for batch_id in put)
+        if count != len(put) or named != len(reasons) or (put and not reasons):
+            text = f"{command} counts {count} of {len(put)} items that are no batch, and names {named}: {listed(reasons)}"
+            violations.append(Violation("A1", text))
+    return violations

@@ -5,12 +5,14 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 
+import psycopg
+
 from agents.delivery.release import release
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect, open_session, run
 from app.clock import SystemClock
 from app.core.delivery import statements
-from app.errors import InstreamError
+from app.errors import InstreamError, ServiceUnavailable
 from app.settings import Settings
 from tests.rig.invariants.violation import Violation
 
@@ -51,5 +53,8 @@ async def quarantined(settings: Settings) -> list[str]:
     Raises:
         ServiceUnavailable: the warehouse does not answer.
     """
-    async with await connect(settings.warehouse_url) as connection:
-        return [str(row[0]) for row in await run(connection, statements.QUARANTINE)]
+    try:
+        async with await connect(settings.warehouse_url) as connection:
+            return [str(row[0]) for row in await run(connection, statements.QUARANTINE)]
+    except psycopg.Error as exc:  # a fault may have been waiting for this connection
+        raise ServiceUnavailable(f"warehouse: {exc}") from exc
