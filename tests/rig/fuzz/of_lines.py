@@ -63,7 +63,7 @@ def _gunzip(data: bytes) -> None:
 def _decide(message: bytes) -> None:
     """A whole step over one message of topic `blocks`, as an owner takes it, and the steps that close its window."""
     run = Run(etl_rules(), ENRICHER)
-    run.step(log_of([tick(s0=0)]))
+    run.step(log_of([tick(s0=0)], append_ms=BASE_MS))
     source = [SourceMessage(1, BASE_MS, message)]
     try:
         run.step(source)
@@ -71,7 +71,7 @@ def _decide(message: bytes) -> None:
         raise
     except ANY_FAILURE:  # its owner takes the step again, line by line (rule E6)
         run.step(source, careful=True)
-    run.feed(log_of([tick(s0=100_000)], first=2))
+    run.feed(log_of([tick(s0=100_000)], first=2, append_ms=BASE_MS + 100_000_000))  # no mark passes it (rule T4)
 
 
 ENRICHER = enricher({"a1": {"title": "T", "author_id": "w1"}}, {"c1": {"name": "N"}})
