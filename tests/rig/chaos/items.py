@@ -22,7 +22,7 @@ _PLAIN: Final[dict[str, Any]] = {
     "state": {"S": "open"}, "attempts": {"N": "0"}, "next_attempt_at": {"N": "0"},
 }  # fmt: skip
 ABSURD: Final[tuple[dict[str, Any], ...]] = (
-    {"sha256": {"S": ""}}, {"sha256": {"B": b"\xff"}}, {"line_count": {"N": "-1"}}, {"line_count": {"N": "1E+40"}},
+    {"sha256": {"S": ""}}, {"sha256": {"BOOL": True}}, {"line_count": {"N": "-1"}}, {"line_count": {"N": "1E+40"}},
     {"blocks": {"L": []}}, {"blocks": {"S": "none"}}, {"state": {"S": "half open"}}, {"raw_key": {"NULL": True}},
     {"version": {"S": "one"}}, {"byte_count": {"N": "10"}},
 )  # fmt: skip
