@@ -154,7 +154,8 @@ def from_unknown_visitors() -> list[Case]:
     """A server names no visitor, or names one that is none: nothing is taken from the server itself."""
     nobody = dict.fromkeys(("browser", "os", "device"))
     cases = [case_of(event(event_type), **nobody) for event_type in ("engagement", "ad_click", "redirect")]
-    cases.append(case_of(event("page_view"), **nobody, **dict.fromkeys(VERSIONS)))
+    page_view = case_of(event("page_view"), **nobody)
+    cases.append(page_view._replace(row=page_view.row | dict.fromkeys(VERSIONS)))
     for ip, kept in (("no address: 7", "no address: 7"), ("at 203.0.113.77", "at 203.0.113.0")):
         row = case_of(event("redirect"), **nobody, invalid_fields="ip: not an IP address", properties={"ip": kept})
         cases.append(row._replace(sent=_with(row.sent, {"ip": ip})))
