@@ -114,6 +114,11 @@ class Striker:
                 return
             except (InstreamError, OSError) as exc:
                 self._journal.miss(fault.kind, fault.target, f"{type(exc).__name__}: {exc}")
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._journal.miss(fault.kind, fault.target, "the client of a service cancelled its own call")
             await asyncio.sleep(AGAIN_S)
 
     async def _until(self, holds: Callable[[], Awaitable[bool]]) -> None:
