@@ -97,13 +97,13 @@ class Workers:
         return pid
 
     @asynccontextmanager
-    async def stopped(self, name: str) -> AsyncIterator[None]:
+    async def stopped(self, name: str, patience_s: float = PATIENCE_S) -> AsyncIterator[None]:
         """Stop a worker for the time of a block.
 
         Raises:
             LocalStackError: it does not run, or another fault has stopped it.
         """
-        found = await self.eligible(name, [name])
+        found = await self.eligible(name, [name], patience_s)
         pid = self.send(name, signal.SIGSTOP) if found == name else None
         if pid is None:
             raise LocalStackError(f"{name} does not run")
