@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts hostile browser upgrade-drill lint lists bench up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser upgrade-drill lint lists bench up down clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ restarts: setup  ## kill the collector while clients post, and show how long the
 
 hostile: setup  ## play hostile and clumsy clients against a collector; show each bound with what was measured (ONLY=large_heads)
 	@$(BIN)/python -m tests.rig.hostile $(if $(ONLY),--only $(ONLY))
+
+fuzz: setup  ## feed damaged bytes to every decoder, the collector and the stand-in's SQL (MINUTES=10); TARGET=name SEED=7 plays one case
+	@$(BIN)/python -m tests.rig.fuzz --minutes $(or $(MINUTES),10) --first $(or $(FIRST),0) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
 
 browser: setup  ## let a page of another origin send events in every way, from headless Chromium (which must be there)
 	@$(BIN)/python -m tests.rig.browser

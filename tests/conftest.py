@@ -11,7 +11,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as in the workers (app.apps), before polars is imported
-from app.shell.gc_tuning import collect_seldom
+from app.gc_tuning import collect_seldom
 from tests.worlds.waiting import LoopTime
 from tests.worlds.warehouse import kept_warehouse, warehouse, warehouse_stack
 

@@ -17,7 +17,7 @@ from app.adapters.ports import Logs
 from app.apps import etl as app
 from app.core.enrich.enrich import Enricher
 from app.errors import OutcomeUnknown
-from app.shell.gc_tuning import spare_what_lives
+from app.gc_tuning import spare_what_lives
 from app.shell.inbox import Inbox
 from app.shell.runners import PartitionRunners
 from app.topics import topics_of

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 import psutil
 
-from app.shell.gc_tuning import collect_seldom
+from app.gc_tuning import collect_seldom
 
 WORK_CORE: Final = 0
 """The core of the measured process; brokers, fakes and senders run on the others."""

@@ -63,7 +63,7 @@ def init(
     from app.adapters.warehouse_login import login_of  # noqa: PLC0415
     from app.adapters.warehouse_schema import read_plan  # noqa: PLC0415
 
-    settings = settings_to_ask(*Asks)
+    settings = settings_to_ask(*([Asks.WAREHOUSE] if plan else Asks))
     planned = asyncio.run(read_plan(settings.warehouse_url, login_of(settings)))
     if plan or planned.refused:
         _show_plan(planned, as_json=as_json)

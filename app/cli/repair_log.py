@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.options import LAST_PARTITION, whole
-from app.cli.services import Asks, settings_to_ask
+from app.cli.services import Asks, insist_on
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -123,9 +123,12 @@ def repair_log(
     workers. Exit codes: 0 nothing is damaged or all of it is replaced, 3 damage was found and --apply is missing, 1 some of
     it cannot be repaired.
     """
-    settings = settings_to_ask(Asks.KAFKA, Asks.AWS)
+    from app.settings import read_settings  # noqa: PLC0415
+
+    settings = read_settings()
     if partition is not None and partition >= settings.partitions:
         raise typer.BadParameter(f"there are partitions 0 to {settings.partitions - 1}", param_hint="--partition")
+    insist_on(settings, Asks.KAFKA, Asks.AWS)
     partitions = list(range(settings.partitions)) if partition is None else [partition]
     found = asyncio.run(repair_all(settings, partitions, apply=apply, etl_is_stopped=etl_is_stopped))
     if as_json:

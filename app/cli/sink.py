@@ -12,7 +12,7 @@ from app.adapters.kafka import LogReader
 from app.adapters.ports import ObjectStore
 from app.adapters.s3 import S3ObjectStore
 from app.cli.options import given, whole
-from app.cli.services import Asks, settings_to_ask
+from app.cli.services import Asks, insist_on
 from app.cli.show import say_why
 from app.clock import SystemClock
 from app.core.formats import object_keys
@@ -22,7 +22,7 @@ from app.core.repair.replacements import Replacements
 from app.core.sink.accept_gap import Acceptance, Resumption, ResumptionSearch, bridge_record
 from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.errors import ChainBroken, InstreamError, StepMessageInvalid
-from app.settings import MOST_PARTITIONS, Settings
+from app.settings import MOST_PARTITIONS, Settings, read_settings
 from app.topics import topics_of
 
 app = typer.Typer(
@@ -57,9 +57,10 @@ def accept_gap(
     The rows of the gap's messages are given up; the audit finds that their lines are missing in the ledger. Exit codes: 0
     the gap is bridged, 1 there is none or it failed, 3 the log does not show yet where to go on (let the ETL run).
     """
-    settings = settings_to_ask(Asks.KAFKA, Asks.AWS)
+    settings = read_settings()
     if partition >= settings.partitions:
         raise typer.BadParameter(f"there are partitions 0 to {settings.partitions - 1}", param_hint="--partition")
+    insist_on(settings, Asks.KAFKA, Asks.AWS)
     try:
         result = asyncio.run(_accept(settings, partition, reason))
     except InstreamError as exc:

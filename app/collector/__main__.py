@@ -26,6 +26,7 @@ from app.collector.standby import SPARE_FLAG, await_turn
 from app.crash.points import crash_points
 from app.crash.proxies import answers_between, around
 from app.errors import ConfigurationError
+from app.gc_tuning import collect_seldom, spare_what_lives
 from app.settings import Settings, read_settings
 from app.telemetry import configure_logging, ops_routes
 
@@ -75,6 +76,8 @@ async def serve(settings: Settings, spare_of: int | None = None) -> None:
         tries = 1 if spare_of is None else BIND_TRIES
         await _listen(collector, settings.collector_host, settings.collector_port, "INSTREAM_COLLECTOR_PORT", tries)
         await _listen(ops, settings.web_host, settings.web_port, "INSTREAM_WEB_PORT", tries)
+        collect_seldom()
+        spare_what_lives()
         log.info("collector ready", addresses=collector.addresses, ops=ops.addresses)
         await stop.wait()
         log.info("collector stops")

@@ -11,7 +11,16 @@ from app.collector.budget import Reservation
 from app.collector.write_keys import KEY_HEADER
 from app.core.events.fields import KeyKind
 from app.core.events.parse import parse_line
-from app.core.events.request_body import WorkLimit, gunzip, is_gzip, split_body
+from app.core.events.request_body import (
+    WORK_OF_FAULT,
+    WORK_PER_LINE,
+    WorkLimit,
+    count_values,
+    gunzip,
+    is_gzip,
+    split_body,
+    too_complex,
+)
 from app.core.formats.stored_line import StoredLine
 from app.errors import RequestRejected
 
@@ -116,7 +125,7 @@ def read_lines(
         check: called again and again; it raises to stop.
 
     Raises:
-        RequestRejected: 400, 413, 415 as `gunzip` and `split_body`; 503, no room; and as `check`.
+        RequestRejected: 400, 413, 415 as `gunzip` and `split_body`; 413, too many faults; 503, no room; and as `check`.
     """
     check()
     limit = WorkLimit.of(len(sent.body), limits.content_bytes)
@@ -128,8 +137,14 @@ def read_lines(
     check()
     lines: list[StoredLine] = []
     stored_bytes = uncounted_bytes = 0
-    for line in split_body(sent.content_type, body, limits.lines, limit.units):
+    cut = split_body(sent.content_type, body, limits.lines, limit.units)
+    left = limit.units - count_values(body) - WORK_PER_LINE * len(cut)
+    for line in cut:
         stored = parse_line(line, sent.kind, sent.received_at_ms, sent.ip, sent.user_agent)
+        if stored.is_mended or not stored.valid:
+            left -= WORK_OF_FAULT
+            if left < 0:
+                raise too_complex()
         lines.append(stored)
         uncounted_bytes += len(stored.data) + len(stored.key) + LINE_OVERHEAD_BYTES
         if uncounted_bytes > _COUNT_EVERY_BYTES:

@@ -9,8 +9,8 @@ from faust.worker import Worker
 from app.adapters.kafka import ensure_topics
 from app.crash.proxies import between
 from app.errors import InstreamError
+from app.gc_tuning import collect_seldom, spare_what_lives
 from app.shell.faust_app import InstreamApp
-from app.shell.gc_tuning import collect_seldom, spare_what_lives
 from app.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ class InstreamWorker(Worker):
 
     Logs go through `app.telemetry` and stdout stays stdout. The operations pages start first and stop last. Topics are
     made or checked before Faust joins the group. The command line's web flags have no effect: INSTREAM_WEB_HOST and
-    INSTREAM_WEB_PORT decide. The garbage collector runs seldom (`app.shell.gc_tuning`).
+    INSTREAM_WEB_PORT decide. The garbage collector runs seldom (`app.gc_tuning`).
     """
 
     def __init__(self, app: Any, *services: Any, **options: Any) -> None:

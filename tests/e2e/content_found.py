@@ -92,7 +92,8 @@ def compare(cases: list[Case], answered: Answered, rows: Rows, ledger: dict[str,
         assert flow == case.outcome, case
         if flow == "rejected":
             compare_texts(wanted, found, stored)
-        assert found == wanted, case.sent
+        wrong = {name: (found.get(name), value) for name, value in wanted.items() if found.get(name) != value}
+        assert found == wanted, (case.sent, wrong)
         assert row["event_id"] == stored.get("event_id"), "the row names another line"
     compare_ledger(cases, rows, ledger, raw)
 

@@ -18,6 +18,7 @@ from tests.e2e.content_cases import (
     IPAD,
     IPHONE,
     NO_EVENTS,
+    VERSIONS,
     Case,
     Event,
     case_of,
@@ -152,7 +153,9 @@ def broken_from_servers() -> list[Case]:
 def from_unknown_visitors() -> list[Case]:
     """A server names no visitor, or names one that is none: nothing is taken from the server itself."""
     nobody = dict.fromkeys(("browser", "os", "device"))
-    cases = [case_of(event(event_type), **nobody) for event_type in ("page_view", "engagement", "ad_click", "redirect")]
+    cases = [case_of(event(event_type), **nobody) for event_type in ("engagement", "ad_click", "redirect")]
+    page_view = case_of(event("page_view"), **nobody)
+    cases.append(page_view._replace(row=page_view.row | dict.fromkeys(VERSIONS)))
     for ip, kept in (("no address: 7", "no address: 7"), ("at 203.0.113.77", "at 203.0.113.0")):
         row = case_of(event("redirect"), **nobody, invalid_fields="ip: not an IP address", properties={"ip": kept})
         cases.append(row._replace(sent=_with(row.sent, {"ip": ip})))

@@ -64,7 +64,10 @@ async def everything(warehouse: Warehouse) -> list[object]:
 async def run_init(warehouse: Warehouse, *words: str) -> Result:
     """The command `instream init` on a warehouse, without a running stack."""
     with tempfile.TemporaryDirectory() as home:
-        environment = {"INSTREAM_WAREHOUSE_URL": warehouse.settings.warehouse_url, "INSTREAM_HOME": home}
+        environment = {
+            "INSTREAM_WAREHOUSE_URL": warehouse.settings.warehouse_url, "INSTREAM_HOME": home,
+            "INSTREAM_KAFKA": "127.0.0.1:1", "INSTREAM_BUCKET": "lake",  # nothing is asked there: the warehouse comes first
+        }  # fmt: skip
         return await asyncio.to_thread(CliRunner(env=environment).invoke, app, ["init", *words])
 
 

@@ -11,8 +11,8 @@ from aiohttp import web
 from app.clock import SystemClock
 from app.collector.batcher import CollectorPorts
 from app.collector.server import create_app, new_runner
+from app.gc_tuning import collect_seldom
 from app.settings import Settings
-from app.shell.gc_tuning import collect_seldom
 from app.testing.memory import MemoryBlockStream, MemoryObjectStore, MemoryRegistry
 
 LATENCY_S = 0.02

@@ -61,7 +61,7 @@ def parse_agent_rules(text: str) -> list[AgentRule]:
                 raise ValueError("the pattern must not refer to its groups")
             if re.compile(f"(?:{pattern})").search(""):
                 raise ValueError("the pattern matches every agent")
-        except (re.error, ValueError) as exc:
+        except (re.error, ValueError, RecursionError, OverflowError) as exc:
             raise ConfigurationError(f"bot agents, line {number}: {line.strip()!r}: {exc}") from exc
         rules.append(AgentRule(name, pattern))
     return rules

@@ -18,7 +18,7 @@ import base64
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from app.core.events.addresses import sender_address, without_households
+from app.core.events.addresses import MAX_ADDRESS_CHARACTERS, sender_address, without_households
 from app.core.events.canonical_json import cut_text, decode, encode, storable_text
 from app.core.events.fields import (
     FIELDS,
@@ -83,14 +83,14 @@ def parse_line(line: bytes, kind: KeyKind, received_at_ms: int, ip: str | None, 
         return _malformed(line, f"line: {exc}", None, sender)
     if not isinstance(event, dict):
         return _malformed(line, "line: not an object", None, sender)
-    stored = _store(event, sender)
+    stored, is_mended = _store(event, sender), False
     if stored is None or stored["occurred_at"] > received_at_ms + DAY_MS:
         mended = _store_mended(event, sender)
         if isinstance(mended, str):
             return _malformed(line, mended, event, sender)
-        stored = mended
+        stored, is_mended = mended, True
     key: str = stored.get("page_view_id") or stored["event_id"]
-    return StoredLine(encode(stored), key.encode(), True, None, received_at_ms)
+    return StoredLine(encode(stored), key.encode(), True, None, received_at_ms, is_mended)
 
 
 @lru_cache(maxsize=1024)
@@ -210,7 +210,7 @@ def _store_mended(event: dict[str, Any], sender: _Sender) -> dict[str, Any] | st
         if name in known or name not in OF_SERVERS
     }
     if "ip" in rest:  # it is no address, but a text around one may be in it
-        rest["ip"] = decode(without_households(encode(rest["ip"]).decode()).encode())
+        rest["ip"] = _without_persons(rest["ip"])
     properties, is_whole = _fitting(_merged(valid.get("properties"), rest))
     if properties:
         stored["properties"] = properties
@@ -221,6 +221,14 @@ def _store_mended(event: dict[str, Any], sender: _Sender) -> dict[str, Any] | st
     if faults:
         stored["invalid_fields"] = cut_text("; ".join(faults), MAX_INVALID_FIELDS_BYTES)
     return stored
+
+
+def _without_persons(value: Any) -> Any:
+    """What came as `ip` with every address in it cut to its network; of a long one the start, as text."""
+    text = encode(value).decode()
+    if len(text) > MAX_ADDRESS_CHARACTERS:
+        return without_households(text[:MAX_ADDRESS_CHARACTERS])
+    return decode(without_households(text).encode())
 
 
 def _fitting(merged: dict[str, Any]) -> tuple[str | None, bool]:

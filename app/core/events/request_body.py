@@ -28,6 +28,7 @@ _LINE: Final = re.compile(rb"[^\r\n][^\n]*|\r[^\n]+")
 """A line that is not empty; the regular expression itself skips "\\r\\n" alone."""
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},"]', re.DOTALL)
 _WHITESPACE: Final = b" \t\n\r"
+_OPENING: Final = re.compile(rb"[ \t\n\r]*+[{\[]")
 _COMMAS_PER_LINE: Final = 32
 """If an array has more commas than this for each permitted line, the scanner cuts it, and stops at the limit."""
 _GUNZIP_STEP_BYTES: Final = 256 * 1024
@@ -39,11 +40,14 @@ MAX_GZIP_MEMBERS: Final = 10_000
 LEAST_CONTENT_BYTES: Final = 1024 * 1024
 MOST_EXPANSION: Final = 64
 """JSON of events shrinks 5 to 30 times."""
-LEAST_WORK: Final = 30_000
-WORK_PER_TWO_BYTES: Final = 5
+LEAST_WORK: Final = 4_000
+WORK_PER_BYTE: Final = 3
 """Ten thousand short events with ids in sequence shrink to 5 bytes each: a program that was cut off sends such bodies."""
 WORK_PER_LINE: Final = 10
 """A line costs as much as ten values, even if it is one byte: it becomes an event, or a malformed line with its reason."""
+WORK_OF_FAULT: Final = 36
+"""A line that breaks a rule is read a second time, field by field."""
+_TOKENS_PER_UNIT: Final = 1 / 6
 _TOKENS_PER_LINE: Final = 200
 """The scanner reads only so many tokens for each permitted line: it is a hundred times slower than the parser."""
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -56,20 +60,20 @@ _value: Final = msgspec.json.Decoder(msgspec.Raw)
 class WorkLimit(NamedTuple):
     """The most work that a request may cause, by the bytes that its client sent.
 
-    A unit is one value of JSON, a microsecond or two with all that follows; so 16 KB cost at most some 0.1 s. An event of 20
-    values is 30 units.
+    A unit is one value of JSON, two thirds of a microsecond with all that follows; so 16 KB cost at most 50 ms. An event of
+    20 values is 30 units.
     """
 
     content_bytes: int
     """Longest content after decompression."""
     units: int
-    """Most values, with `WORK_PER_LINE` for each line."""
+    """Most values, with `WORK_PER_LINE` for each line and `WORK_OF_FAULT` for each that breaks a rule."""
 
     @classmethod
     def of(cls, sent_bytes: int, max_content_bytes: int) -> "WorkLimit":
         """The limit of a body of `sent_bytes`."""
         content_bytes = max(LEAST_CONTENT_BYTES, MOST_EXPANSION * sent_bytes)
-        return cls(min(max_content_bytes, content_bytes), LEAST_WORK + WORK_PER_TWO_BYTES * sent_bytes // 2)
+        return cls(min(max_content_bytes, content_bytes), LEAST_WORK + WORK_PER_BYTE * sent_bytes)
 
 
 def count_values(content: bytes) -> int:
@@ -109,16 +113,16 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_unit
     affordable = max_lines
     if max_units is not None:
         affordable = (max_units - count_values(body)) // WORK_PER_LINE
-        max_tokens = min(max_tokens, max_units // 2)
+        max_tokens = min(max_tokens, int(max_units * _TOKENS_PER_UNIT))
         if affordable <= 0:
-            raise _too_complex()
+            raise too_complex()
     limit = min(max_lines, affordable)
     is_json = name == JSON_TYPE or (name == TEXT_TYPE and _is_document(body))
     lines: list[bytes] = []
     for line in _elements(body, limit, max_tokens) if is_json else _ndjson(body):
         if len(lines) == limit:
             if limit < max_lines:
-                raise _too_complex()
+                raise too_complex()
             raise RequestRejected(413, "too_many_lines", f"more than {max_lines} events in one request")
         lines.append(line)
     if not lines:
@@ -135,15 +139,17 @@ def _is_document(body: bytes) -> bool:
 
     A body of many lines costs no more than its first line: if that is a value, the body is no single one.
     """
-    text = body.strip(_WHITESPACE)
-    if not text.startswith((b"{", b"[")):
+    opening = _OPENING.match(body)
+    if opening is None:
         return False
-    end = text.find(b"\n")
-    if end < 0 and text.startswith(b"{"):
-        return False  # one line is the same event either way
-    if end >= 0 and _is_value(text[:end]):
-        return False
-    return _is_value(text)
+    start = opening.end() - 1
+    end = body.find(b"\n", start)
+    is_object = body.startswith(b"{", start)
+    if end < 0:
+        return not is_object and _is_value(body)  # an object on one line is the same event either way
+    if _is_value(body[start:end]):
+        return not is_object and not body[end:].strip(_WHITESPACE)
+    return _is_value(body)
 
 
 def _is_value(text: bytes) -> bool:
@@ -155,7 +161,8 @@ def _is_value(text: bytes) -> bool:
     return _is_utf8(text)
 
 
-def _too_complex() -> RequestRejected:
+def too_complex() -> RequestRejected:
+    """The refusal of a body that costs more than its length allows."""
     return RequestRejected(
         413, "too_complex", "the body holds too many values or lines for its length; send fewer events in one request"
     )
@@ -210,7 +217,7 @@ def _cut_exact(text: bytes, max_tokens: int) -> Iterator[bytes]:
         if mark == b'"':
             raise _unparseable("a string has no end")
         if count == max_tokens:
-            raise _too_complex()
+            raise too_complex()
         if mark in b"[{":
             depth += 1
         elif mark in b"]}":

@@ -159,7 +159,7 @@ def decode_output(output: str, body: bytes, version: int | None = None) -> pl.Da
     """
     flow = BY_NAME[output]
     refuse_newer(f"file with columns of {output}", version or flow.version, flow.version)
-    with reading(f"{flow.format.value} of {output}, {len(body)} bytes,"), _avro_errors():
+    with reading(f"{flow.format.value} of {output}, {len(body)} bytes,"), avro_errors():
         if not body:
             raise EOFError("nothing there")
         if (decompress := _DECOMPRESS[flow.format]) is not None:
@@ -171,10 +171,11 @@ def decode_output(output: str, body: bytes, version: int | None = None) -> pl.Da
 
 
 @contextmanager
-def _avro_errors() -> Iterator[None]:
+def avro_errors() -> Iterator[None]:
+    """Turn those errors of fastavro that derive from Exception alone into a ValueError, which `reading` knows."""
     try:
         yield
-    except (SchemaParseException, SchemaResolutionError, UnknownType) as exc:  # they derive from Exception alone
+    except (SchemaParseException, SchemaResolutionError, UnknownType) as exc:
         raise ValueError(str(exc)) from exc
 
 

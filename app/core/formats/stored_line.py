@@ -14,3 +14,5 @@ class StoredLine(NamedTuple):
     reason: str | None
     """`field: rule` of a malformed line."""
     received_at_ms: int
+    is_mended: bool = False
+    """Whether a field of a valid line broke its rule, so that reading it took longer."""

@@ -9,7 +9,6 @@ from typing import Final
 from app.local.redshift import ddl
 from app.local.redshift.sql_tokens import Token, literal, quote, starts_with
 
-SYNTAX: Final = "42601"
 UNSUPPORTED: Final = "0A000"
 IN_TRANSACTION: Final = "25001"
 _INTERNAL: Final = "XX000"
@@ -23,12 +22,8 @@ _FORMS: Final = (
 )
 
 
-class AlterRefused(Exception):
+class AlterRefused(ddl.StatementRefused):
     """An ALTER TABLE that Redshift refuses, or the stand-in does not know."""
-
-    def __init__(self, sqlstate: str, text: str) -> None:
-        super().__init__(text)
-        self.sqlstate = sqlstate
 
 
 def is_alter_table(tokens: list[Token]) -> bool:
@@ -44,7 +39,7 @@ def rewrite(tokens: list[Token], *, alone: bool) -> str:
         alone: whether it runs outside a transaction block, and no other statement came with it.
 
     Raises:
-        AlterRefused: Redshift refuses the statement, as far as this is known without a look at the table.
+        StatementRefused: Redshift refuses the statement, as far as this is known without a look at the table.
     """
     name, action = _table(tokens[2:])
     words = [token.upper for token in action]
@@ -85,7 +80,7 @@ def _top_level(tokens: list[Token]) -> list[str]:
 
 
 def _syntax(text: str) -> AlterRefused:
-    return AlterRefused(SYNTAX, f'syntax error at or near "{text}" of ALTER TABLE: {_FORMS}')
+    return AlterRefused(ddl.SYNTAX, f'syntax error at or near "{text}" of ALTER TABLE: {_FORMS}')
 
 
 def _add(table: str, name: str, tokens: list[Token]) -> str:
@@ -98,7 +93,7 @@ def _add(table: str, name: str, tokens: list[Token]) -> str:
     if len(column) < 2 or words[0] in {"CONSTRAINT", "UNIQUE", "FOREIGN"}:
         raise _syntax(column[0].text if column else "end of input")
     if wrong := _NOT_ADDED & set(words[1:]):
-        raise AlterRefused(SYNTAX, f"ALTER TABLE ADD COLUMN does not support {', '.join(sorted(wrong))}")
+        raise AlterRefused(ddl.SYNTAX, f"ALTER TABLE ADD COLUMN does not support {', '.join(sorted(wrong))}")
     filled = "DEFAULT" in words and words[words.index("DEFAULT") + 1 :][:1] != ["NULL"]
     if any(words[n : n + 2] == ["NOT", "NULL"] for n in range(len(words))) and not filled:
         raise AlterRefused(UNSUPPORTED, "ALTER TABLE ADD COLUMN defined as NOT NULL must have a non-null default expression")
@@ -138,7 +133,7 @@ def _alter_column(table: str, name: str, tokens: list[Token], *, alone: bool) ->
         raise AlterRefused(UNSUPPORTED, "ALTER COLUMN TYPE changes nothing but the size of a VARCHAR")
     if not alone:
         raise AlterRefused(IN_TRANSACTION, "ALTER TABLE ALTER COLUMN cannot run inside a transaction block")
-    return _resize(table, name, tokens[0].value, ddl.MAX_VARCHAR if bound[1].upper == "MAX" else bound[1].text)
+    return _resize(table, name, tokens[0].value, ddl.varchar_bound(bound))
 
 
 def _resize(table: str, name: str, column: str, size: str) -> str:

@@ -116,10 +116,16 @@ class _Cursor:
         return token.upper
 
 
+def _one_character(name: str, text: str) -> str:
+    if len(text.encode(errors="replace")) != 1 or text in "\r\n":
+        raise CopyRefused(f"COPY {name} must be a single character, and no line break")
+    return text
+
+
 def _set_csv(copy: CopyStatement, cursor: _Cursor) -> None:
     copy.format = "csv"
     if cursor.accept("QUOTE"):
-        copy.quote = cursor.string()
+        copy.quote = _one_character("quote", cursor.string())
 
 
 def _set_avro(copy: CopyStatement, cursor: _Cursor) -> None:
@@ -135,9 +141,7 @@ def _set_format(copy: CopyStatement, cursor: _Cursor) -> None:
 
 
 def _set_delimiter(copy: CopyStatement, cursor: _Cursor) -> None:
-    copy.delimiter = unescape(cursor.string())
-    if len(copy.delimiter.encode()) != 1:
-        raise CopyRefused("COPY delimiter must be a single character")
+    copy.delimiter = _one_character("delimiter", unescape(cursor.string()))
 
 
 def _set_null(copy: CopyStatement, cursor: _Cursor) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from app.local.redshift.sql_tokens import Token, literal, quote
 
+SYNTAX: Final = "42601"
 BYTES_SUFFIX: Final = "_bytes"
 """A column's check of its length in bytes is named `<column>_bytes`."""
 PRIMARY_KEY: Final = "_pkey"
@@ -18,6 +19,19 @@ SORT_KEY: Final = "sortkey"
 _DEFAULT_VARCHAR: Final = "256"
 MAX_VARCHAR: Final = "65535"
 _VARCHARS: Final = frozenset({"VARCHAR", "TEXT", "NVARCHAR"})
+
+
+class StatementRefused(Exception):
+    """A statement that Redshift refuses, or the stand-in cannot read."""
+
+    def __init__(self, sqlstate: str, text: str) -> None:
+        super().__init__(text)
+        self.sqlstate = sqlstate
+
+
+def syntax_error(text: str) -> StatementRefused:
+    """The refusal of a statement that cannot be read at `text`."""
+    return StatementRefused(SYNTAX, f'syntax error at or near "{text}"')
 
 
 def is_create_table(tokens: list[Token]) -> bool:
@@ -33,9 +47,14 @@ def rewrite(tokens: list[Token]) -> str:
 
     DISTSTYLE, DISTKEY, SORTKEY, ENCODE and BACKUP are dropped; PRIMARY KEY, UNIQUE and REFERENCES too, because Redshift does
     not enforce them (a primary key's columns stay NOT NULL). VARCHAR(n) gets a check of its length in bytes.
+
+    Raises:
+        StatementRefused: the column list cannot be read.
     """
     start = next(n for n, token in enumerate(tokens) if token.upper == "(")
     end = _closing(tokens, start)
+    if end == len(tokens):
+        raise syntax_error("end of input")
     elements = list(_elements(tokens[start + 1 : end]))
     primary = list(dict.fromkeys(name for element in elements for name in _primary_key(element)))
     columns = [column_of(element, set(primary)) for element in elements if not _is_table_key(element)]
@@ -83,12 +102,15 @@ def _elements(tokens: list[Token]) -> Iterator[list[Token]]:
     for token in tokens:
         depth += {"(": 1, ")": -1}.get(token.upper, 0)
         if token.upper == "," and depth == 0:
+            if not part:
+                raise syntax_error(",")
             yield part
             part = []
         else:
             part.append(token)
-    if part:
-        yield part
+    if not part:
+        raise syntax_error(")")
+    yield part
 
 
 def _is_table_key(element: list[Token]) -> bool:
@@ -106,11 +128,17 @@ def _primary_key(element: list[Token]) -> list[str]:
         return []
     if not _is_table_key(element):
         return [element[0].value]
+    if "(" not in words:
+        raise syntax_error(")")
     return [token.value for token in element[words.index("(") + 1 :] if token.kind in {"word", "quoted"}]
 
 
 def column_of(element: list[Token], keys: set[str]) -> str:
-    """One column for PostgreSQL."""
+    """One column for PostgreSQL.
+
+    Raises:
+        StatementRefused: the length of a VARCHAR cannot be read.
+    """
     name, rest = element[0].value, element[1:]
     words = [token.upper for token in rest]
     out: list[str] = [quote(name)]
@@ -128,7 +156,7 @@ def column_of(element: list[Token], keys: set[str]) -> str:
         at += taken
         bound = _DEFAULT_VARCHAR
         if words[at : at + 1] == ["("]:
-            bound = MAX_VARCHAR if words[at + 1] == "MAX" else rest[at + 1].text
+            bound = varchar_bound(rest[at : at + 3])
             at += 3
         out.append(f"VARCHAR({bound})")
     if name in keys and "NOT" not in words:
@@ -136,6 +164,18 @@ def column_of(element: list[Token], keys: set[str]) -> str:
     if bound:
         out.append(bytes_check(name, bound))
     return " ".join(out)
+
+
+def varchar_bound(tokens: list[Token]) -> str:
+    """The number of bytes in `(n)` or `(MAX)`.
+
+    Raises:
+        StatementRefused: there is another thing in the parentheses.
+    """
+    words = [token.upper for token in tokens]
+    if len(words) != 3 or words[::2] != ["(", ")"] or not (words[1] == "MAX" or words[1].isdecimal()):
+        raise syntax_error(tokens[1].text if len(tokens) > 1 else "end of input")
+    return MAX_VARCHAR if words[1] == "MAX" else words[1]
 
 
 def bytes_check(column: str, bound: str) -> str:

@@ -121,7 +121,7 @@ class S3Files:
         pieces = self._read(entry.url, length, optional=not entry.mandatory)
         if pieces is None or compression is None:
             return pieces
-        return _decompress(pieces, _DECODERS[compression], entry.url)
+        return decompress(pieces, compression, entry.url)
 
     def _read(self, url: str, length: int | None, *, optional: bool = False) -> Iterator[bytes] | None:
         place = place_of(url)
@@ -159,12 +159,13 @@ _DECODERS: Final[dict[str, Callable[[], Any]]] = {
 }
 
 
-def _decompress(pieces: Iterator[bytes], new_decoder: Callable[[], Any], url: str) -> Iterator[bytes]:
+def decompress(pieces: Iterator[bytes], compression: str, url: str) -> Iterator[bytes]:
     """The content of one or more compressed members, one behind the other.
 
     Raises:
         LoadFailed: the bytes are no such file, or end in the middle of a member.
     """
+    new_decoder = _DECODERS[compression]
     decoder, inside = new_decoder(), False
     try:
         for piece in pieces:

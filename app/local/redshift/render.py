@@ -13,6 +13,9 @@ from typing import Any, Final, NamedTuple
 import fastavro
 import msgspec
 
+from app.core.formats.decoding import reading
+from app.core.formats.flow_files import avro_errors
+from app.errors import FormatInvalid
 from app.local.redshift.copy_statement import CopyStatement
 from app.local.redshift.files import FileRejected, LoadFailed, whole
 from app.local.redshift.sql_tokens import quote
@@ -128,21 +131,18 @@ def _avro_rows(
     fold = copy.avro_match == "auto ignorecase"
     number = 0
     try:
-        for block in fastavro.block_reader(whole(pieces)):
-            if block.size > _AVRO_BLOCK_BYTES:
-                raise failed(
-                    copy, FileRejected(filename=url, err_code=1225, err_reason="Avro data block is larger than 4 MB")
-                )
-            for record in block:
-                number += 1
-                if not isinstance(record, dict):
-                    raise failed(copy, FileRejected(filename=url, err_code=1225, err_reason="Avro schema is no record"))
-                named = {name.lower(): value for name, value in record.items()} if fold else record
-                yield [named.get(column.name) for column in columns]
-    except (ValueError, TypeError, EOFError, OSError, KeyError, IndexError, LookupError, UnicodeDecodeError) as exc:
-        raise failed(copy, FileRejected(
-            filename=url, line_number=number, err_code=1225, err_reason=f"Cannot read avro file: {exc}",
-        )) from exc  # fmt: skip
+        with reading("Avro file"), avro_errors():
+            for block in fastavro.block_reader(whole(pieces)):
+                if block.size > _AVRO_BLOCK_BYTES:
+                    raise FormatInvalid("Avro data block is larger than 4 MB")
+                for record in block:
+                    number += 1
+                    if not isinstance(record, dict):
+                        raise FormatInvalid("Avro schema is no record")
+                    named = {name.lower(): value for name, value in record.items()} if fold else record
+                    yield [named.get(column.name) for column in columns]
+    except FormatInvalid as exc:
+        raise failed(copy, FileRejected(filename=url, line_number=number, err_code=1225, err_reason=str(exc))) from exc
 
 
 def _csv_rows(

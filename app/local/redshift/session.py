@@ -282,7 +282,7 @@ def _rewritten(sql: str, parts: list[list[Token]], *, in_transaction: bool) -> s
                 texts.append(alter.rewrite(tokens, alone=not in_transaction and len(parts) == 1))
             else:
                 texts.append(" ".join(token.text for token in tokens))
-        except alter.AlterRefused as exc:
+        except ddl.StatementRefused as exc:
             texts.append(ddl.raising(exc.sqlstate, str(exc)))
     return ";\n".join(texts)
 

@@ -1,7 +1,9 @@
 """Bodies that take time to read: a short queue, a deadline, and batches that do not wait for either."""
 
 import asyncio
+import base64
 import gzip
+import random
 import threading
 import uuid
 
@@ -120,3 +122,25 @@ def test_a_request_for_which_there_is_no_room_stops_while_it_is_read():
         read_lines(sent(MANY, is_gzip=True), held, LIMITS)
     assert (caught.value.status, caught.value.code) == (503, "overloaded")
     assert budget.used_bytes == 0
+
+
+ISO_TIME = text(event(occurred_at="2026-11-28T00:00:00Z"))
+PLAIN_TIME = text(event(occurred_at=1_699_999_999_000))
+
+
+@pytest.mark.parametrize("line", [b"[", b"{}", ISO_TIME], ids=["text", "empty", "mended"])
+def test_lines_that_break_a_rule_cost_what_they_take(line):
+    """Reading one of them takes several times as long: as many lines that keep every rule are within the limit."""
+    most = 53_000 // 50
+    held = MemoryBudget(1 << 30).reserve()
+    assert len(read_lines(sent(_of_16_kb(line, most // 2), is_gzip=False), held, LIMITS)) == most // 2 + 1
+    assert len(read_lines(sent(_of_16_kb(PLAIN_TIME, 2 * most), is_gzip=True), held, LIMITS)) == 2 * most + 1
+    with pytest.raises(RequestRejected) as refused:
+        read_lines(sent(_of_16_kb(line, 2 * most), is_gzip=True), held, LIMITS)
+    assert (refused.value.status, refused.value.code) == (413, "too_complex")
+
+
+def _of_16_kb(line: bytes, count: int) -> bytes:
+    """So many lines, and one that makes the compressed body 16 KB long."""
+    noise = base64.b64encode(random.Random(1).randbytes(16 * 1024))
+    return b"\n".join([line] * count) + b'\n"' + noise + b'"'

@@ -31,6 +31,13 @@ class Kind(StrEnum):
     DROP_BEFORE_COMMIT = "warehouse: dropped before COMMIT"
     DROP_AFTER_COMMIT = "warehouse: dropped after COMMIT"
     UNREADABLE = "warehouse: file unreadable"
+    FOREIGN_MESSAGE = "foreign messages on every topic, and in the stream"
+    DAMAGED_MESSAGE = "damaged copy of a message on every topic"
+    ITEM = "registry item that is no batch"
+    RAW_FILE = "raw file damaged"
+    READY = "ready.json deleted"
+    RECORD = "transaction record damaged"
+    DATA_FILE = "data file damaged"
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -62,14 +69,23 @@ _EVERY_S: Final = {
     Kind.ZOMBIE: 45, Kind.BROKER: 200, Kind.REBALANCE: 40, Kind.STATE_DELETED: 110, Kind.STATE_TRUNCATED: 110,
     Kind.STATE_ROLLED_BACK: 110, Kind.SPLIT: 70, Kind.MERGE: 70, Kind.S3_OUTAGE: 120, Kind.DISK_FULL: 90,
     Kind.LOCK_TIMEOUT: 120, Kind.VACUUM: 100, Kind.SERIALIZATION: 90, Kind.REFUSED: 120, Kind.DROP_MID_COPY: 60,
-    Kind.DROP_BEFORE_COMMIT: 60, Kind.DROP_AFTER_COMMIT: 40, Kind.UNREADABLE: 120,
+    Kind.DROP_BEFORE_COMMIT: 60, Kind.DROP_AFTER_COMMIT: 40, Kind.UNREADABLE: 120, Kind.FOREIGN_MESSAGE: 60,
+    Kind.DAMAGED_MESSAGE: 60, Kind.ITEM: 60, Kind.RAW_FILE: 60, Kind.READY: 150, Kind.RECORD: 150, Kind.DATA_FILE: 150,
 }  # fmt: skip
 """About so many seconds lie between two faults of a kind; each kind comes at least once."""
+SLOW: Final = frozenset({Kind.READY, Kind.RECORD, Kind.DATA_FILE})
+"""Kinds for which delivery stands still until the sink has committed twice: a run shorter than `SLOW_FROM_S` has none."""
+SLOW_FROM_S: Final = 100.0
 _LASTS_S: Final = {Kind.ZOMBIE: (7.5, 14.0), Kind.VACUUM: (5.0, 15.0), Kind.S3_OUTAGE: (1.0, 5.0)}
 _TARGETS: Final = {
     Kind.ZOMBIE: STOPPABLE, Kind.REBALANCE: STORM, Kind.STATE_DELETED: _STATEFUL, Kind.STATE_TRUNCATED: _STATEFUL,
     Kind.STATE_ROLLED_BACK: _STATEFUL,
 }  # fmt: skip
+
+
+def kinds_of(seconds: float) -> list[Kind]:
+    """The kinds of faults in a run of this length."""
+    return [kind for kind in Kind if kind not in SLOW or seconds >= SLOW_FROM_S]
 
 
 def plan(seed: int, seconds: float) -> list[Fault]:
@@ -79,11 +95,14 @@ def plan(seed: int, seconds: float) -> list[Fault]:
         seed: the same gives the same plan.
         seconds: length of the time with faults.
 
-    Guarantees: every kind at least once; at least `SIGNALS_A_MINUTE` signals a minute, `KILL_SHARE` of them KILL.
+    Guarantees: every kind of `kinds_of` at least once; at least `SIGNALS_A_MINUTE` signals a minute, `KILL_SHARE` of them
+    KILL.
     """
     rng = random.Random(f"chaos {seed}")
     faults = [*_signals(rng, seconds)]
-    for kind, every_s in _EVERY_S.items():
+    for kind in kinds_of(seconds):
+        if (every_s := _EVERY_S.get(kind)) is None:
+            continue  # a signal
         count = max(1, round(seconds / every_s))
         for number in range(count):
             at_s = (number + rng.uniform(0.1, 0.9)) * seconds / count

@@ -2,27 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from agents.delivery.release import release
-from app.adapters.s3 import S3ObjectStore
-from app.adapters.warehouse import connect, open_session, run
 from app.clock import SystemClock
-from app.core.delivery import statements
-from app.errors import InstreamError, LocalStackError
+from app.errors import LocalStackError
 from app.local.services.aws_faults import Rates
 from app.local.stack.life import Home
 from app.local.stack.stack_file import Stack, read_stack
 from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
-from app.settings import Settings, read_settings
-from tests.rig.chaos.plan import Kind, plan
+from app.settings import read_settings
+from tests.rig.chaos.items import Items
+from tests.rig.chaos.messages import Messages
+from tests.rig.chaos.objects import Objects
+from tests.rig.chaos.plan import kinds_of, plan
+from tests.rig.chaos.quarantine import judge_quarantine, release_all
 from tests.rig.chaos.report import Journal, Report
 from tests.rig.chaos.services import Services
-from tests.rig.chaos.strike import KIND_OF_WAREHOUSE, Striker
+from tests.rig.chaos.strike import KIND_OF_WAREHOUSE, Damages, Striker
 from tests.rig.chaos.workers import Workers
 from tests.rig.invariants.check import ALL, judge
 from tests.rig.invariants.gather import Ports, ports_of, read_chains, read_registry
@@ -47,7 +46,6 @@ READY_S: Final = HANGS_S
 MORE_S: Final = 5.0
 """Length in seconds of the extra traffic that follows the planned traffic while faults still strike."""
 TELL_EVERY_S: Final = 10.0
-RELEASE_EVERY_S: Final = 3.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,20 +72,25 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
     clock, journal = SystemClock(), Journal()
     workers, services = Workers(home, stack, clock), Services(stack)
     rates = msgspec.structs.replace(RATES, seed=options.seed)
-    striker = Striker(workers, services, journal, rates)
+    settings = read_settings()
+    damages = Damages(
+        Messages(settings, services, journal), Objects(settings, workers, journal), Items(settings, services, journal)
+    )
+    striker = Striker(workers, services, journal, rates, damages)
     faults = asyncio.create_task(striker.run(plan(options.seed, options.seconds), options.seconds))
     traffic = asyncio.create_task(_load(stack, options, faults, journal, say))
     try:
         await faults
         quiet = time.monotonic()
         say(f"the faults are over after {journal.elapsed_s:.0f} s")
-        report = Report(seed=options.seed, minutes=options.minutes, faults=await _counts(journal, services))
+        report = Report(seed=options.seed, minutes=options.minutes, faults=await _counts(journal, services, options.seconds))
         report.missed = _missed(journal)
         runs = await _loaded(traffic, report)
-        async with ports_of(read_settings()) as ports:
+        report.violations += damages.objects.violations + await damages.items.judge()
+        async with ports_of(settings) as ports:
             aside: set[str] = set()
             report.violations += await _settled(ports, aside, quiet, say)
-            report.violations += judge_quarantine(aside, striker.unreadable)
+            report.violations += judge_quarantine(aside, [*striker.unreadable, *damages.objects.blamed])
             report.settled_s = round(time.monotonic() - quiet, 1)
             report.violations += await _ready(workers)
             say(f"settled {report.settled_s} s after the faults; judging")
@@ -98,6 +101,7 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
         for task in (traffic, faults):
             task.cancel()
         await asyncio.wait({traffic, faults})
+        await damages.objects.close()
         await workers.close()
         await services.close()
     report.took_s = round(time.monotonic() - start, 1)
@@ -139,9 +143,9 @@ async def _loaded(traffic: "asyncio.Task[list[TrafficRun]]", report: Report) -> 
         return []
 
 
-async def _counts(journal: Journal, services: Services) -> dict[str, int]:
+async def _counts(journal: Journal, services: Services, seconds: float) -> dict[str, int]:
     """Kind -> number of strikes: faults carried out here, and faults of the stand-ins themselves."""
-    counts: dict[str, int] = {kind.value: 0 for kind in Kind}
+    counts: dict[str, int] = {kind.value: 0 for kind in kinds_of(seconds)}
     counts |= journal.counts()
     for name, count in (await services.warehouse_struck()).items():
         counts[KIND_OF_WAREHOUSE[name].value] = count
@@ -161,7 +165,7 @@ async def _settled(ports: Ports, aside: set[str], quiet: float, say: Say) -> lis
     `aside` gets the transactions that were found quarantined.
     """
     left_s = SETTLE_S - (time.monotonic() - quiet)
-    releasing = asyncio.create_task(_release_all(ports.settings, aside, say))
+    releasing = asyncio.create_task(release_all(ports.settings, aside, say))
     try:
         return await settle(ports, left_s, say)
     finally:
@@ -177,39 +181,6 @@ async def _ready(workers: Workers) -> list[Violation]:
             return [Violation("I7", f"not ready {READY_S:g} s after everything was settled: {', '.join(unready)}")]
         await asyncio.sleep(1)
     return []
-
-
-async def _release_all(settings: Settings, aside: set[str], say: Say) -> None:
-    """Release every quarantined transaction, again and again."""
-    objects, open_one = S3ObjectStore(settings), partial(open_session, settings.warehouse_url, settings.copy_iam_role)
-    try:
-        while True:
-            try:
-                for txn_id in await _quarantined(settings):
-                    aside.add(txn_id)
-                    answer = await release(objects, open_one, settings, SystemClock(), txn_id)
-                    say(f"quarantined {txn_id} is released: {answer.result.value}")
-            except InstreamError as exc:
-                say(f"nothing can be released now: {exc}")
-            await asyncio.sleep(RELEASE_EVERY_S)
-    finally:
-        await objects.close()
-
-
-def judge_quarantine(aside: Collection[str], unreadable: Sequence[str]) -> list[Violation]:
-    """D2: a file that cannot be read is set aside alone.
-
-    Args:
-        aside: the transactions that were quarantined.
-        unreadable: URLs of the files that could not be read.
-    """
-    blamed = {url.rpartition("/")[2].partition(".")[0] for url in unreadable}
-    return [Violation("D2", f"{txn_id} is quarantined and its files can be read") for txn_id in sorted(set(aside) - blamed)]
-
-
-async def _quarantined(settings: Settings) -> list[str]:
-    async with await connect(settings.warehouse_url) as connection:
-        return [str(row[0]) for row in await run(connection, statements.QUARANTINE)]
 
 
 async def _describe(ports: Ports, runs: Sequence[TrafficRun], home: Home, report: Report) -> None:

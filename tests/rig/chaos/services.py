@@ -31,10 +31,17 @@ class Services:
             "kinesis", endpoint_url=stack.aws_endpoint, config=Config(retries={"mode": "standard", "total_max_attempts": 10})
         )
 
+        self._dynamodb: Any = boto3.session.Session().client(
+            "dynamodb",
+            endpoint_url=stack.aws_endpoint,
+            config=Config(retries={"mode": "standard", "total_max_attempts": 10}),
+        )
+
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
         self._kinesis.close()
+        self._dynamodb.close()
 
     # --- AWS
 
@@ -72,11 +79,21 @@ class Services:
         listed = await self._call("list_shards")
         return [shard for shard in listed["Shards"] if "EndingSequenceNumber" not in shard["SequenceNumberRange"]]
 
+    async def put_record(self, data: bytes) -> None:
+        """Put a record of another program into the stream."""
+        await self._call("put_record", Data=data, PartitionKey="nobody")
+
     async def _call(self, name: str, **arguments: Any) -> Any:
-        try:
-            return await asyncio.to_thread(getattr(self._kinesis, name), StreamName=self._stack.stream, **arguments)
-        except (ClientError, BotoCoreError) as exc:
-            raise ServiceUnavailable(f"{name}: {exc}") from exc
+        return await _ask_aws(getattr(self._kinesis, name), StreamName=self._stack.stream, **arguments)
+
+    async def put_item(self, item: dict[str, Any]) -> None:
+        """Put an item into the registry, whatever it is."""
+        await _ask_aws(self._dynamodb.put_item, TableName=self._stack.registry_table, Item=item)
+
+    async def delete_item(self, batch_id: str) -> None:
+        """Delete an item of the registry."""
+        key = {"batch_id": {"S": batch_id}}
+        await _ask_aws(self._dynamodb.delete_item, TableName=self._stack.registry_table, Key=key)
 
     # --- warehouse
 
@@ -127,6 +144,13 @@ class Services:
                 refusal = repr(exc)
             await asyncio.sleep(PAUSE_S)
         raise LocalStackError(f"{url} does not answer: {refusal}")
+
+
+async def _ask_aws(call: Any, **arguments: Any) -> Any:
+    try:
+        return await asyncio.to_thread(call, **arguments)
+    except (ClientError, BotoCoreError) as exc:
+        raise ServiceUnavailable(f"{call.__name__}: {exc}") from exc
 
 
 def _range(shard: Any) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -14,6 +14,9 @@ from app.errors import InstreamError, LocalStackError
 from app.local.services.aws_faults import AwsFault, Rates
 from app.local.stack.probe import await_true
 from tests.rig.chaos import state
+from tests.rig.chaos.items import Items
+from tests.rig.chaos.messages import Messages
+from tests.rig.chaos.objects import Objects
 from tests.rig.chaos.plan import EXTRA, ROLES, STOPPABLE, STORM, Fault, Kind
 from tests.rig.chaos.report import Journal
 from tests.rig.chaos.services import Services
@@ -46,10 +49,18 @@ KIND_OF_WAREHOUSE: Final = {name: kind for kind, name in _WAREHOUSE.items()}
 _SEVERAL: Final = frozenset({Kind.DISK_FULL, Kind.SERIALIZATION, Kind.LOCK_TIMEOUT})
 
 
+class Damages(NamedTuple):
+    """What is damaged beside the processes."""
+
+    messages: Messages
+    objects: Objects
+    items: Items
+
+
 class Striker:
     """The faults of one run against one stack."""
 
-    def __init__(self, workers: Workers, services: Services, journal: Journal, rates: Rates) -> None:
+    def __init__(self, workers: Workers, services: Services, journal: Journal, rates: Rates, damages: Damages) -> None:
         self._workers = workers
         self._services = services
         self._journal = journal
@@ -65,6 +76,10 @@ class Striker:
             Kind.STATE_DELETED: self._damage, Kind.STATE_TRUNCATED: self._damage, Kind.STATE_ROLLED_BACK: self._roll_back,
             Kind.SPLIT: self._shards, Kind.MERGE: self._shards, Kind.S3_OUTAGE: self._outage, Kind.VACUUM: self._vacuum,
             **dict.fromkeys(_WAREHOUSE, self._warehouse),
+            Kind.FOREIGN_MESSAGE: damages.messages.foreign, Kind.DAMAGED_MESSAGE: damages.messages.damaged,
+            Kind.ITEM: damages.items.put, Kind.RAW_FILE: damages.objects.damage_raw,
+            Kind.READY: damages.objects.delete_ready, Kind.RECORD: damages.objects.damage_record,
+            Kind.DATA_FILE: damages.objects.damage_data,
         }  # fmt: skip
 
     async def run(self, plan: Sequence[Fault], seconds: float) -> None:
@@ -99,6 +114,11 @@ class Striker:
                 return
             except (InstreamError, OSError) as exc:
                 self._journal.miss(fault.kind, fault.target, f"{type(exc).__name__}: {exc}")
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._journal.miss(fault.kind, fault.target, "the client of a service cancelled its own call")
             await asyncio.sleep(AGAIN_S)
 
     async def _until(self, holds: Callable[[], Awaitable[bool]]) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -95,6 +95,23 @@ class Workers:
         except ProcessLookupError:
             return None
         return pid
+
+    @asynccontextmanager
+    async def stopped(self, name: str, patience_s: float = PATIENCE_S) -> AsyncIterator[None]:
+        """Stop a worker for the time of a block.
+
+        Raises:
+            LocalStackError: it does not run, or another fault has stopped it.
+        """
+        found = await self.eligible(name, [name], patience_s)
+        pid = self.send(name, signal.SIGSTOP) if found == name else None
+        if pid is None:
+            raise LocalStackError(f"{name} does not run")
+        self._stopped[name] = pid
+        try:
+            yield
+        finally:
+            self._wake(name)
 
     async def stop_for(self, name: str, seconds: float) -> int | None:
         """Stop a worker so long that its group takes it for dead, then wake it. Returns: its pid, None if it is gone."""

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from app.core.events.fields import FIELDS
 from tests.rig.hostile.collector import KEY, HostileCollector
 
 SMALL: Final = 16 * 1024
@@ -96,6 +97,13 @@ def worst_bodies() -> dict[str, bytes]:
     """Requests with a body of at most 16 KB: those far beyond a limit, and those that are just taken."""
     empty = _packed(b"")
     nul = b'],"b":"\\u0000"}\n'
+    time = b'{"event_id":"e","event_type":"ad_click","page_view_id":"p","occurred_at":"2026-11-28T00:00:00Z"}\n'
+    plain = time.replace(b'"2026-11-28T00:00:00Z"', b"1764288000000")
+    unfit = (
+        b'{"event_id":"e","event_type":"redirect","occurred_at":1764288000000,'
+        + b",".join(b'"%s":[]' % name.encode() for name, field in FIELDS.items() if not field.required_by)
+        + b"}\n"
+    )
     floats = b'{"a":[' + b"1e999," * 8000 + b"1]}\n"
     numbers = b'{"a":[' + b"1," * 8000 + b"1" + nul
     objects = b'{"a":[' + b"{}," * 4000 + b"{}" + nul
@@ -103,18 +111,21 @@ def worst_bodies() -> dict[str, bytes]:
     json_bodies = {
         "gzip of 16 MiB of brackets": _packed(b"[" * (16 * MIB)),
         "gzip of 1 MiB of brackets": _packed(b"[" * MIB),
-        "an array that only the scanner cuts": _worst(b"[" + deep + b",[" + b"{}," * 3900 + b"{}]", b",", b"]"),
-        "an array of 2,200 empty objects": _worst(b"[" + b"{}," * 2200 + b"{}", b",", b"]"),
+        "an array that only the scanner cuts": _worst(b"[" + deep + b",[" + b"{}," * 2000 + b"{}]", b",", b"]"),
+        "an array of 1,050 empty objects": _worst(b"[" + b"{}," * 1050 + b"{}", b",", b"]"),
     }
     text_bodies = {
         "gzip of 16 MiB of line feeds": _packed(b"\n" * (16 * MIB)),
         "gzip of 1 MiB of line feeds": _packed(b"\n" * MIB),
         "800 empty gzip members": empty * (SMALL // len(empty)),
-        "2,600 malformed lines": _worst(b"[\n" * 2600),
-        "2,600 lines of an empty object": _worst(b"{}\n" * 2600),
-        "26,000 infinite numbers": _worst(floats * 3 + floats[:12_000] + b"1]}"),
-        "24,000 numbers": _worst(numbers * 3),
-        "12,000 objects": _worst(objects * 3),
+        "1,100 malformed lines": _worst(b"[\n" * 1100),
+        "1,100 lines of an empty object": _worst(b"{}\n" * 1100),
+        "1,040 times in ISO 8601": _worst(time * 1040),
+        "500 events with every field unfit": _worst(unfit * 500),
+        "3,700 events": _worst(plain * 3700),
+        "50,000 infinite numbers": _worst(floats * 6 + floats[:12_000] + b"1]}"),
+        "48,000 numbers": _worst(numbers * 6),
+        "24,000 objects": _worst(objects * 6),
         "1 MiB that is not UTF-8": _worst((b"\xff" * 60_000 + b"\n") * 16),
         "1 MiB of U+0000": _worst((b'{"a":"' + b"\\u0000" * 10_000 + b'"}\n') * 16),
         "lines that are too long": _worst(b"x" * 980_000),

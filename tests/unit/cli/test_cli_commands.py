@@ -142,7 +142,7 @@ ASKED = {
     ("wait", "--timeout", "1"): {WAREHOUSE, AWS},
     ("audit",): {KAFKA, WAREHOUSE, AWS},
     ("init",): {KAFKA, WAREHOUSE, AWS},
-    ("init", "--plan"): {KAFKA, WAREHOUSE, AWS},
+    ("init", "--plan"): {WAREHOUSE},
     ("replay", "--all"): {WAREHOUSE, AWS},
     ("dead-letters",): {KAFKA},
     ("repair-log",): {KAFKA, AWS},

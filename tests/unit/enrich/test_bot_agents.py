@@ -107,8 +107,13 @@ def test_the_first_rule_names_the_bot_and_people_words_are_cut_out_for_the_lists
 
 
 @pytest.mark.parametrize(
-    "line", ["robot a b", "bot a", "people", "bot a (", "people a*", "bot", "bot a (?i)b", r"bot a (b)\1"]
-)
+    "line",
+    [
+        "robot a b", "bot a", "people", "bot a (", "people a*", "bot", "bot a (?i)b", r"bot a (b)\1", "bot a a{4294967296}",
+        "bot a " + "(" * 2000 + "a" + ")" * 2000,
+    ],
+    ids=lambda line: line[:20],
+)  # fmt: skip
 def test_a_line_that_is_no_rule_is_named(line: str) -> None:
     with pytest.raises(ConfigurationError, match="line 2"):
         parse_agent_rules("# first\n" + line)

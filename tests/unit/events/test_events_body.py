@@ -51,6 +51,7 @@ def test_ndjson_is_cut_at_lf(content_type, body, lines):
         (b'[{"a":1},{"a":2}]', [b'{"a":1}', b'{"a":2}']),
         (b'[{"a":1},\n{"a":2}]\n', [b'{"a":1}', b'{"a":2}']),
         (b'\r\n{\n "a": "\\ud800",\n "b": [\n]\n}\n', [b'{\n "a": "\\ud800",\n "b": [\n]\n}']),
+        (b' [{"a":1}] \n\t', [b'{"a":1}']),
         (b'{"a":1}', [b'{"a":1}']),
     ],
 )
@@ -182,7 +183,7 @@ MIB = 1024**2
 
 @pytest.mark.parametrize(
     ("sent_bytes", "content_bytes", "units"),
-    [(0, MIB, 30_000), (16 * 1024, MIB, 70_960), (100_000, 6_400_000, 280_000), (4 * MIB, 16 * MIB, 10_515_760)],
+    [(0, MIB, 4_000), (16 * 1024, MIB, 53_152), (100_000, 6_400_000, 304_000), (4 * MIB, 16 * MIB, 12_586_912)],
 )
 def test_the_work_of_a_request_grows_with_the_bytes_that_were_sent(sent_bytes, content_bytes, units):
     assert WorkLimit.of(sent_bytes, 16 * MIB) == (content_bytes, units)

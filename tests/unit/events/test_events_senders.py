@@ -48,6 +48,7 @@ def test_a_line_of_a_server_that_is_no_event_has_no_sender_either(line):
         ({"ip": "at 203.0.113.9!"}, {"ip": "at 203.0.113.0!"}, "ip: not an IP address"),
         ({"ip": ["2001:db8:1:2::3"]}, {"ip": ["2001:db8:1::"]}, "ip: not a string"),
         ({"ip": 7}, {"ip": 7}, "ip: not a string"),
+        ({"ip": "203.0.113.9 " * 4000}, {"ip": ('"' + "203.0.113.0 " * 43)[:512]}, "ip: not an IP address"),
         ({"user_agent": 7}, {"user_agent": 7}, "user_agent: not a string"),
     ],
 )

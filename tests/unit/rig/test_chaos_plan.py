@@ -8,9 +8,10 @@ import pytest
 
 from app.errors import LocalStackError
 from tests.rig.chaos import state
-from tests.rig.chaos.plan import EXTRA, ROLES, STOPPABLE, STORM, Kind, plan
+from tests.rig.chaos.items import judge_named
+from tests.rig.chaos.plan import EXTRA, ROLES, SLOW, STOPPABLE, STORM, Kind, kinds_of, plan
+from tests.rig.chaos.quarantine import judge_quarantine
 from tests.rig.chaos.report import Journal
-from tests.rig.chaos.run import judge_quarantine
 
 SEEDS = range(1, 21)
 
@@ -43,8 +44,8 @@ def test_signals_come_in_bursts_and_after_pauses_and_meet_every_role(seed):
 
 
 @pytest.mark.parametrize("seconds", [20, 45, 60])
-def test_a_short_run_has_every_kind_too(seconds):
-    assert {fault.kind for fault in plan(3, seconds)} == set(Kind)
+def test_a_short_run_has_every_kind_but_those_for_which_delivery_stands_still(seconds):
+    assert {fault.kind for fault in plan(3, seconds)} == set(kinds_of(seconds)) == set(Kind) - SLOW
 
 
 def test_targets_fit_their_kinds_and_a_stopped_worker_outsleeps_its_session():
@@ -125,6 +126,16 @@ def test_a_transaction_set_aside_without_an_unreadable_file_is_a_violation():
     assert judge_quarantine(set(), unreadable) == []
     (found,) = judge_quarantine({"1-0-3-ab", "1-2-7-cd"}, unreadable)
     assert (found.rule, "1-2-7-cd" in found.text) == ("D2", True)
+
+
+def test_a_command_that_does_not_name_an_item_that_is_no_batch_is_a_violation():
+    reasons = ["registry item x-1 cannot be read", "registry item x-2 cannot be read"]
+    told = {"audit": (reasons, 2), "wait": (reasons[:1], 2), "replay": (reasons, 2)}
+    assert judge_named(["x-1", "x-2"], told) == []
+    assert judge_named([], {"audit": ([], 0)}) == []
+    for wrong in ((reasons[:1], 1), ([], 2), ([reasons[0], "registry item y cannot be read"], 2), ([*reasons, "y"], 3)):
+        (found,) = judge_named(["x-1", "x-2"], told | {"audit": wrong})
+        assert (found.rule, "audit" in found.text) == ("A1", True)
 
 
 def test_a_journal_counts_what_struck_and_not_what_met_nobody():

@@ -122,3 +122,20 @@ async def test_the_supervisor_wakes_though_the_damage_fails(world: World) -> Non
     with pytest.raises(OSError, match="no such folder"):
         await world.workers.while_down("etl", fails)
     await until(lambda: status(world.supervisor) != psutil.STATUS_STOPPED)
+
+
+async def test_a_worker_is_stopped_for_the_time_of_a_block_and_no_other_fault_meets_it(world: World) -> None:
+    async with world.workers.stopped("etl"):
+        await until(lambda: status(world.etl) == psutil.STATUS_STOPPED)
+        assert await world.workers.eligible("etl", ["etl", "sink"]) == "sink"
+    await until(lambda: status(world.etl) == psutil.STATUS_SLEEPING)
+    assert await world.workers.eligible("etl", ["etl", "sink"]) == "etl"
+    with pytest.raises(ZeroDivisionError):
+        async with world.workers.stopped("etl"):
+            raise ZeroDivisionError
+    await until(lambda: status(world.etl) == psutil.STATUS_SLEEPING)
+    world.workers.send("etl", signal.SIGKILL)
+    world.etl.wait()
+    with pytest.raises(LocalStackError, match="etl does not run"):
+        async with world.workers.stopped("etl", patience_s=0):
+            pass
