@@ -16,6 +16,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from typing import Any, Final, assert_never, cast
 
 import fastavro
@@ -269,7 +270,8 @@ def _avro(flow: Flow, frame: pl.DataFrame, codec: str) -> bytes:
     frame.write_csv(text, quote_style="always")
     marker = hashlib.blake2b(text.getbuffer(), digest_size=_AVRO_SYNC_BYTES).digest()
     texts = [name for name, kind in frame.schema.items() if kind == pl.String]
-    nulls = frame.with_columns(pl.col(name).replace("", None) for name in texts)  # COPY makes NULL of it only in text files
+    empty = frame.select((pl.col(name) == "").any() for name in texts).row(0)  # COPY makes NULL of it only in text files
+    nulls = frame.with_columns(pl.col(name).replace("", None) for name in compress(texts, empty))
     slices = nulls.iter_slices(_AVRO_ROWS_AT_ONCE)
     records = (record for piece in slices for record in piece.iter_rows(named=True))
     file = io.BytesIO()
