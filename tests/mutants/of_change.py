@@ -115,9 +115,9 @@ MUTANTS = (
     Mutant(
         "a newer ETL needs its column in an older ETL's window",
         "E10",
-        "app/core/etl/flow_rows.py",
-        "    if held.issuperset(names):\n",
-        "    if held:\n",
+        "app/core/formats/columns.py",
+        "    if any(frame.columns != stacked.columns for frame in others):\n",
+        "    if not others:\n",
         MIXED,
     ),
 )
