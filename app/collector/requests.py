@@ -10,14 +10,13 @@ from aiohttp import web
 from app.collector.budget import Reservation
 from app.collector.write_keys import KEY_HEADER
 from app.core.events.fields import KeyKind
+from app.core.events.gzip_body import gunzip, is_gzip
 from app.core.events.parse import parse_line
 from app.core.events.request_body import (
     WORK_OF_FAULT,
     WORK_PER_LINE,
     WorkLimit,
     count_values,
-    gunzip,
-    is_gzip,
     split_body,
     too_complex,
 )

@@ -1,4 +1,4 @@
-"""From a request's body to its lines: bounded decompression, then one line for each event. No line is lost or checked.
+"""From a request's content to its lines: one line for each event. No line is lost or checked.
 
 `application/json` is one object or an array; each element is a line, in its own text. `application/x-ndjson` is NDJSON:
 LF separates lines, one trailing CR is dropped, empty lines are skipped. `text/plain`, which is also the type of a body
@@ -10,8 +10,7 @@ public write key is enough to send them.
 """
 
 import re
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -23,7 +22,6 @@ NDJSON_TYPE: Final = "application/x-ndjson"
 TEXT_TYPE: Final = "text/plain"
 _TYPES: Final = (JSON_TYPE, NDJSON_TYPE, TEXT_TYPE)
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 _LINE: Final = re.compile(rb"[^\r\n][^\n]*|\r[^\n]+")
 """A line that is not empty; the regular expression itself skips "\\r\\n" alone."""
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},"]', re.DOTALL)
@@ -31,12 +29,6 @@ _WHITESPACE: Final = b" \t\n\r"
 _OPENING: Final = re.compile(rb"[ \t\n\r]*+[{\[]")
 _COMMAS_PER_LINE: Final = 32
 """If an array has more commas than this for each permitted line, the scanner cuts it, and stops at the limit."""
-_GUNZIP_STEP_BYTES: Final = 256 * 1024
-
-_GUNZIP_INPUT_BYTES: Final = 64 * 1024
-"""zlib copies the rest of its input at the end of each member and of each step. A small input keeps the copies small."""
-MAX_GZIP_MEMBERS: Final = 10_000
-"""An empty member is 20 bytes and costs as much as an event."""
 LEAST_CONTENT_BYTES: Final = 1024 * 1024
 MOST_EXPANSION: Final = 64
 """JSON of events shrinks 5 to 30 times."""
@@ -257,51 +249,3 @@ def _is_utf8(text: bytes) -> bool:
 
 def _unparseable(detail: str) -> RequestRejected:
     return RequestRejected(400, "invalid_json", f"the body cannot be parsed as JSON: {detail}")
-
-
-def is_gzip(body: bytes) -> bool:
-    """Whether a body is compressed: by its first bytes, as proxies unpack bodies and leave the header that says gzip."""
-    return body.startswith(_GZIP_MAGIC)
-
-
-def gunzip(body: bytes, max_bytes: int, take: Callable[[int], None] = lambda _: None) -> bytes:
-    """The content of a gzip body (one member or several), never more than `max_bytes` of it in memory.
-
-    Zeros behind the last member are padding, as for gzip(1).
-
-    Args:
-        body: the whole compressed body.
-        max_bytes: longest content.
-        take: called with the size of each piece before the next piece is made; it may raise to stop.
-
-    Raises:
-        RequestRejected: 413 for more than `max_bytes` or too many members, 400 for a corrupt or truncated stream.
-    """
-    pieces: list[bytes] = []
-    size = at = members = 0
-    view = memoryview(body)
-    while at < len(body):
-        if members and not body[at] and body.count(0, at) == len(body) - at:
-            break
-        members += 1
-        if members > MAX_GZIP_MEMBERS:
-            raise RequestRejected(
-                413, "too_complex", f"the body has more than {MAX_GZIP_MEMBERS} gzip members; compress it as one"
-            )
-        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        while not member.eof:
-            chunk = view[at : at + _GUNZIP_INPUT_BYTES]
-            try:
-                piece = member.decompress(chunk, _GUNZIP_STEP_BYTES)
-            except zlib.error as exc:
-                raise RequestRejected(400, "invalid_gzip", f"the body is not gzip: {exc}") from exc
-            at += len(chunk) - len(member.unused_data if member.eof else member.unconsumed_tail)
-            if not piece and not member.eof and not chunk:
-                raise RequestRejected(400, "invalid_gzip", "the gzip body is truncated")
-            size += len(piece)
-            if size > max_bytes:
-                raise RequestRejected(413, "too_large", f"the body decompresses to more than {max_bytes} bytes")
-            if piece:
-                take(len(piece))
-                pieces.append(piece)
-    return b"".join(pieces)

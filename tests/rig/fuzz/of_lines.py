@@ -9,9 +9,10 @@ from app.core.enrich.bots import parse_networks
 from app.core.etl.decode import ANY_FAILURE
 from app.core.events.canonical_json import decode, decode_fast
 from app.core.events.fields import KeyKind
+from app.core.events.gzip_body import gunzip
 from app.core.events.parse import parse_line
 from app.core.events.read_stored import read_stored_line
-from app.core.events.request_body import WorkLimit, gunzip, split_body
+from app.core.events.request_body import WorkLimit, split_body
 from app.core.formats.source import SourceMessage
 from app.errors import ConfigurationError, EpochMismatch, FormatInvalid, InstreamError, NewerFormat, RequestRejected
 from app.setting_types import parse_write_keys

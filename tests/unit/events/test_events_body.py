@@ -6,7 +6,8 @@ import zlib
 
 import pytest
 
-from app.core.events.request_body import MAX_GZIP_MEMBERS, WorkLimit, count_values, gunzip, is_gzip, split_body
+from app.core.events.gzip_body import MAX_GZIP_MEMBERS, gunzip, is_gzip
+from app.core.events.request_body import WorkLimit, count_values, split_body
 from app.errors import RequestRejected
 
 JSON = "application/json"
