@@ -95,8 +95,9 @@ async def test_a_damaged_step_is_replaced_and_every_row_arrives_once(stack: Live
     assert f"rows[{PARTITION}] {offset}: step " in applied.stdout
 
     await stack.await_ready("etl")
+    later = await stack.load(events=400, rate=400, seed=83)
     await stack.compare_exact(run)
-    await stack.compare_exact(await stack.load(events=400, rate=400, seed=83))
+    await stack.compare_exact(later)
     again = stack.instream("repair-log")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "1 were replaced before" in again.stdout

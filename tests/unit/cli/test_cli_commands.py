@@ -22,6 +22,7 @@ from app.core.formats.registry_item import RegistryItem
 from app.progress import Bar, ProgressLines
 from app.settings import Settings
 from app.testing.memory import MemoryObjectStore, MemoryRegistry
+from tests.worlds.command_line import OF_SIGNALS, Ran, run_here
 
 COMMANDS = ("up", "down", "status", "wait", "load", "audit", "init", "demo", "repair-log")
 
@@ -40,7 +41,13 @@ def run(tmp_path, monkeypatch):
     return lambda *words: CliRunner().invoke(app, list(words))
 
 
-def instream(home: Path | str, *words: str) -> subprocess.CompletedProcess[str]:
+def instream(home: Path | str, *words: str) -> Ran | subprocess.CompletedProcess[str]:
+    if words[0] not in OF_SIGNALS:
+        return run_here(*words, INSTREAM_HOME=str(home))
+    return as_process(home, *words)
+
+
+def as_process(home: Path | str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [Path(sys.executable).with_name("instream"), *words], capture_output=True, text=True, check=False,
         env=os.environ | {"INSTREAM_HOME": str(home)},
@@ -89,7 +96,7 @@ def test_down_of_nothing_is_fine_twice(run):
 
 
 def test_an_error_is_one_line_without_a_traceback(tmp_path):
-    result = instream(tmp_path / "home", "load")
+    result = as_process(tmp_path / "home", "load")
     assert result.returncode == Exit.FAILURE
     assert result.stderr == "instream: no stack is up here: run `instream up` (or set INSTREAM_HOME)\n"
     assert result.stdout == ""

@@ -15,6 +15,7 @@ from app.adapters.warehouse import connect
 from app.errors import ConfigurationError, ServiceUnavailable
 from app.settings import Settings, read_settings
 from app.warehouse_url import OPTIONS, REMEDY, SECRET_OPTIONS, redacted_url
+from tests.worlds.command_line import OF_SIGNALS, Ran, run_here
 
 SECRET = "Xq7secret"
 """Every part of a password in these tests has it, so that a part is found, too."""
@@ -58,9 +59,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def ran(*words: str, home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).parent / words[0]
-    environment = os.environ | {"INSTREAM_HOME": str(home), "AWS_CONFIG_FILE": os.devnull} | settings
+def ran(*words: str, home: Path, **settings: str) -> Ran | subprocess.CompletedProcess[str]:
+    settings = {"INSTREAM_HOME": str(home), "AWS_CONFIG_FILE": os.devnull} | settings
+    if words[0] == "instream" and words[1] not in OF_SIGNALS:
+        return run_here(*words[1:], **settings)
+    program, environment = Path(sys.executable).parent / words[0], os.environ | settings
     return subprocess.run([program, *words[1:]], capture_output=True, text=True, check=False, timeout=60, env=environment)
 
 
