@@ -1,9 +1,7 @@
 """What `instream init` makes on AWS: whose it is, how it is protected, and what it leaves alone."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import boto3
@@ -15,6 +13,7 @@ from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.errors import ConfigurationError, OutsideError
 from app.settings import Settings
+from tests.worlds.http_server import Answering, serving
 
 OWNER = "123456789012"
 
@@ -60,36 +59,23 @@ async def test_a_bucket_encrypts_with_a_key_of_ours(aws_settings: Settings) -> N
     assert found[0]["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "alias/lake"}
 
 
-class AnotherAccounts(BaseHTTPRequestHandler):
+class AnotherAccounts(Answering):
     """S3 where the bucket is another account's: HEAD says what the server is told to, CreateBucket that it exists."""
 
     def _answer(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
         server: Any = self.server
         server.owners.append(self.headers.get("x-amz-expected-bucket-owner"))
-        body = b"" if self.command == "HEAD" else b"<Error><Code>BucketAlreadyExists</Code></Error>"
-        self.send_response(server.head if self.command == "HEAD" else 409)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        status = server.head if self.command == "HEAD" else 409
+        self.answer(status, b"<Error><Code>BucketAlreadyExists</Code></Error>")
 
     do_GET = do_HEAD = do_PUT = do_POST = _answer
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture
 def anothers(aws_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), AnotherAccounts)
-    server.head, server.owners = 404, []
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(AnotherAccounts, head=404, owners=[]) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        yield server
 
 
 @pytest.mark.parametrize("head", [404, 403], ids=["nobody may see it", "we may not"])

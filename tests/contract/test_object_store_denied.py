@@ -1,47 +1,32 @@
 """Credentials without s3:ListBucket: S3 answers 403 for a key that is missing, and the error says what to allow."""
 
-import threading
 from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
 
 import pytest
 
 from app.adapters.s3 import S3ObjectStore
 from app.errors import AccessDenied, ServiceUnavailable
 from app.settings import Settings
+from tests.worlds.http_server import Answering, serving
 
 DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 SKEWED = b"<?xml version='1.0'?><Error><Code>RequestTimeTooSkewed</Code><Message>clock</Message></Error>"
 
 
-class Refusing(BaseHTTPRequestHandler):
+class Refusing(Answering):
     """S3 for a caller that may do nothing."""
 
     def _refuse(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b"" if self.command == "HEAD" else self.server.body  # type: ignore[attr-defined]
-        self.send_response(403)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer(403, self.server.body)  # type: ignore[attr-defined]
 
     do_GET = do_HEAD = do_PUT = do_POST = _refuse
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture
 def refusing() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    server.body = DENIED  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Refusing, body=DENIED) as server:
+        yield server
 
 
 @pytest.fixture
