@@ -28,7 +28,7 @@ DEFAULT_LIFE_S: Final = 300
 """Life of a token whose server does not tell it."""
 
 
-class Token(NamedTuple):
+class AccessToken(NamedTuple):
     """A token, and for how long it is good from now on."""
 
     text: str
@@ -38,7 +38,7 @@ class Token(NamedTuple):
 class Tokens(AbstractTokenProvider):  # type: ignore[misc]
     """Tokens for one client's connections; each is used again until it grows old. Safe to call from any thread and loop."""
 
-    def __init__(self, ask: Callable[[], Token], clock: Clock | None = None) -> None:
+    def __init__(self, ask: Callable[[], AccessToken], clock: Clock | None = None) -> None:
         self._ask = ask
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
@@ -86,7 +86,7 @@ def access(settings: Settings) -> dict[str, Any]:
             }
 
 
-def _bearer(ask: Callable[[], Token]) -> dict[str, Any]:
+def _bearer(ask: Callable[[], AccessToken]) -> dict[str, Any]:
     return {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": Tokens(ask)}
 
 
@@ -107,7 +107,7 @@ def _tls(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _ask_server(settings: Settings) -> Token:
+def _ask_server(settings: Settings) -> AccessToken:
     """A token of the OAuth server. Source: RFC 6749, section 4.4."""
     form = {
         "grant_type": "client_credentials",
@@ -119,14 +119,14 @@ def _ask_server(settings: Settings) -> Token:
     try:
         with urlopen(request, timeout=TOKEN_TIMEOUT_S) as answer:
             found = json.loads(answer.read())
-        return Token(str(found["access_token"]), float(found.get("expires_in", DEFAULT_LIFE_S)))
+        return AccessToken(str(found["access_token"]), float(found.get("expires_in", DEFAULT_LIFE_S)))
     except (URLError, OSError, ValueError, KeyError, TypeError) as exc:
         raise KafkaConnectionError(
             f"no token from {url} (INSTREAM_KAFKA_OAUTH_TOKEN_URL): {type(exc).__name__} {exc}"
         ) from exc
 
 
-def _msk_signer(region: str | None) -> Callable[[], Token]:
+def _msk_signer(region: str | None) -> Callable[[], AccessToken]:
     """Asks for tokens that this process's AWS credentials sign."""
     try:
         from aws_msk_iam_sasl_signer import MSKAuthTokenProvider  # noqa: PLC0415 - an optional dependency
@@ -136,11 +136,11 @@ def _msk_signer(region: str | None) -> Callable[[], Token]:
     if region is None:
         raise ConfigurationError("AWS_MSK_IAM needs the cluster's region: set AWS_REGION or INSTREAM_KAFKA_IAM_REGION")
 
-    def ask() -> Token:
+    def ask() -> AccessToken:
         try:
             text, expires_ms = MSKAuthTokenProvider.generate_auth_token(region)
         except (*BOTO_ERRORS, ValueError) as exc:
             raise KafkaConnectionError(f"AWS gives no credentials for Kafka: {type(exc).__name__} {exc}") from exc
-        return Token(str(text), expires_ms / 1000 - SystemClock().now_ms() / 1000)
+        return AccessToken(str(text), expires_ms / 1000 - SystemClock().now_ms() / 1000)
 
     return ask

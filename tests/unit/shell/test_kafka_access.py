@@ -13,7 +13,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from app.adapters import kafka_clients
-from app.adapters.kafka_security import Token, Tokens, access
+from app.adapters.kafka_security import AccessToken, Tokens, access
 from app.errors import ConfigurationError
 from app.settings import Settings
 
@@ -88,7 +88,7 @@ class StandingClock:
 
 async def test_a_token_is_used_again_until_it_grows_old() -> None:
     clock, asked = StandingClock(), iter(range(10))
-    tokens = Tokens(lambda: Token(f"t{next(asked)}", 100), clock)
+    tokens = Tokens(lambda: AccessToken(f"t{next(asked)}", 100), clock)
     assert [await tokens.token(), await tokens.token()] == ["t0", "t0"]
     clock.at_s += 79
     assert await tokens.token() == "t0"
