@@ -2,8 +2,8 @@
 #
 #   make help        list the commands
 #
-# Everything is installed into this checkout (.venv, .kafka); only Maven, if it is missing, comes from the system's
-# package manager. Checkouts side by side do not disturb each other.
+# Everything is installed into this checkout (.venv, .kafka, .promtool); only Maven, if it is missing, comes from the
+# system's package manager. Checkouts side by side do not disturb each other.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,7 +22,7 @@ DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/installed .kafka/installed  ## install everything into this checkout (quick if it is done already)
+setup: .venv/installed .kafka/installed .promtool/installed  ## install everything into this checkout (quick if it is done already)
 
 demo: setup  ## the whole path in a minute: 60,000 events to the warehouse, compared (REAL_TIME=1: with the true 90 s)
 	@$(BIN)/instream demo $(DEMO_OPTIONS)
@@ -86,7 +86,7 @@ down: setup  ## stop the local stack
 
 clean:  ## remove the files of setup and tests (stops the stack first)
 	@if [[ -x $(BIN)/instream ]]; then $(BIN)/instream down; fi
-	rm -rf .venv .kafka .instream *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .kafka .promtool .instream *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # If the Python of .venv is gone or too old, .venv is made anew.
@@ -124,3 +124,8 @@ clean:  ## remove the files of setup and tests (stops the stack first)
 	@rm -rf .kafka && mkdir .kafka
 	@mvn -q -B -Dstyle.color=never -f $(KAFKA_POM) $(MAVEN_COPY) -DoutputDirectory="$(CURDIR)/.kafka"
 	@touch $@
+
+# promtool and prometheus check the alerts of compose/. Debian's package is unpacked, not installed: that needs no root and
+# starts no service. Without them everything else works, and the tests of the alerts fail and say what is missing.
+.promtool/installed: compose/install-promtool.sh
+	@bash compose/install-promtool.sh "$(CURDIR)/.promtool"
