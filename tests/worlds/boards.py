@@ -1,9 +1,10 @@
-"""The operator's files for tests: alerts, their histories, boards, runbooks; promtool; and the metrics that the code exports."""
+"""The operator's files for tests: alerts, their histories, boards, runbooks; promtool; and the metrics of the code."""
 
 import importlib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "compose" / "rules").glob("*.yml"))
 HISTORIES = sorted((ROOT / "tests" / "unit" / "boards" / "histories").glob("*.yml"))
+RUNBOOKS = sorted((ROOT / "app" / "runbooks").glob("*.md"))
 OF_TARGETS = frozenset({"job", "role", "instance"})
 """Labels that Prometheus gives each series of ours (compose/prometheus.yml)."""
 OF_PROMETHEUS = {"up": OF_TARGETS, "ALERTS": frozenset({"alertname", "alertstate", "severity"})}
@@ -31,6 +33,7 @@ COMING = {
 _NAME = re.compile(r"\b(?:instream_\w+|instream:[\w:]+|process_\w+|python_\w+|up|ALERTS)\b(?!\s*\()")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}")
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 _BY = re.compile(r"\b(?:by|on|without|group_left|group_right)\s*\(([^)]*)\)")
 
 
@@ -46,7 +49,9 @@ class Alert(NamedTuple):
 
 @cache
 def _rules() -> list[tuple[Path, dict[str, Any]]]:
-    return [(file, rule) for file in RULES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
+    return [
+        (file, rule) for file in RULES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
+    ]
 
 
 def alerts() -> list[Alert]:
@@ -69,8 +74,8 @@ def program(name: str) -> Path:
     found = str(own) if own.exists() else shutil.which(name)
     if found is None:
         pytest.fail(
-            f"{name} is missing: `make setup` unpacks it from Debian's package prometheus, with apt-get and dpkg. Where there is "
-            "no apt-get, install Prometheus, so that promtool and prometheus are on the PATH",
+            f"{name} is missing: `make setup` unpacks it from Debian's package prometheus, with apt-get and dpkg. Where "
+            "there is no apt-get, install Prometheus, so that promtool and prometheus are on the PATH",
             pytrace=False,
         )
     return Path(found)
@@ -129,3 +134,42 @@ def faults_in(expr: str, shown: str = "") -> list[str]:
     labels = frozenset().union(*(known.get(name, frozenset()) for name in names))
     asked = _labels_by(expr) | set(re.findall(r"\{\{\s*(\w+)\s*\}\}", shown))
     return faults + [f"no series of it has the label {label}" for label in sorted(asked - labels)]
+
+
+class Runbook(NamedTuple):
+    """A runbook of app/runbooks."""
+
+    name: str
+    title: str
+    sections: dict[str, str]
+
+    def commands(self, section: str | None = None) -> list[str]:
+        """The command lines of a section, or of all, in order."""
+        return [line for block in self._blocks("sh", section) for line in block.splitlines()]
+
+    def queries(self, section: str | None = None) -> list[str]:
+        """The PromQL expressions of a section, or of all, in order."""
+        return self._blocks("promql", section)
+
+    @property
+    def prose(self) -> str:
+        """The text without the blocks of commands and queries."""
+        return _BLOCK.sub("", "\n".join(self.sections.values()))
+
+    def _blocks(self, language: str, section: str | None) -> list[str]:
+        texts = self.sections.values() if section is None else [self.sections[section]]
+        return [body.strip() for text in texts for of, body in _BLOCK.findall(text) if of == language]
+
+
+def read_runbook(file: Path) -> Runbook:
+    """A runbook in its parts."""
+    title, *sections = re.split(r"^## ", file.read_text(), flags=re.MULTILINE)
+    parts = {heading.strip(): body for heading, _, body in (section.partition("\n") for section in sections)}
+    return Runbook(file.stem, title.removeprefix("# ").strip(), parts)
+
+
+def parse_with_promtool(expressions: Iterable[str], folder: Path) -> None:
+    """Let promtool parse PromQL: each expression as a rule that would record it. The first fault fails."""
+    rules = [{"record": f"parsed:expression_{n}", "expr": expr} for n, expr in enumerate(expressions)]
+    (folder / "parsed.yml").write_text(yaml.safe_dump({"groups": [{"name": "parsed", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in promtool("check", "rules", folder / "parsed.yml")

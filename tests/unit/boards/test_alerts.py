@@ -1,4 +1,4 @@
-"""The alerts: promtool plays histories in which they fire and end; every series that they name is one that the code exports."""
+"""The alerts: promtool plays histories in which they fire and end; the code exports every series that they name."""
 
 from collections import defaultdict
 from pathlib import Path
