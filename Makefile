@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser upgrade-drill lint lists bench up down clean
+.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser upgrade-drill lint lists boards bench up down clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,9 @@ lint: setup  ## ruff and mypy
 
 lists: setup  ## fetch the lists of referrers, crawlers and browsers that others keep (needs npm); look at the differences
 	@$(BIN)/python -m tests.lists.update
+
+boards: setup  ## write Grafana's pages into compose/grafana/dashboards, from app/local/boards
+	@$(BIN)/python -m app.local.boards
 
 bench: setup  ## measure each stage: CPU time an event, in one table
 	@$(BIN)/instream bench
