@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser upgrade-drill lint lists boards bench up down clean
+.PHONY: help setup demo test test-fast simulate runbook-drill mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser upgrade-drill lint lists watch boards bench up down clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ test-fast: setup  ## run the tests that need no stack
 simulate: setup  ## simulate the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to print one history; UPGRADE=1: two versions
 	@$(BIN)/python -m tests.simulation.simulate $(if $(UPGRADE),--upgrade) \
 	  $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1)) $(if $(PROCESSES),--processes $(PROCESSES))
+
+runbook-drill: setup  ## plant the fault of each runbook on a stack, run its commands, see its alert begin and end (ONLY=Quarantine)
+	@$(BIN)/python -m tests.rig.runbooks $(if $(ONLY),--only $(ONLY))
 
 mutants: setup  ## plant each of some hundred bugs in a copy of the tree and show which tests catch it
 	@$(BIN)/python -m tests.mutants.run
@@ -74,6 +77,9 @@ lint: setup  ## ruff and mypy
 
 lists: setup  ## fetch the lists of referrers, crawlers and browsers that others keep (needs npm); look at the differences
 	@$(BIN)/python -m tests.lists.update
+
+watch: setup  ## show each alert over the running local stack when it begins and when it ends
+	@$(BIN)/python -m app.local.boards.watch
 
 boards: setup  ## write Grafana's pages into compose/grafana/dashboards, from app/local/boards
 	@$(BIN)/python -m app.local.boards
