@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from app.cli.show import Exit, JsonOption, log_to_stderr, print_json, print_table
+from app.errors import InstreamError
 from app.local.boards.prometheus import RULES, prometheus
 from app.local.stack.life import Home
 from app.local.stack.own_stack import COMPRESSED, own_stack
@@ -80,11 +81,19 @@ async def play_all(
             ground = Ground(stack, read_settings(), running, services, folder)
             for book in books:
                 say(f"{book.name}: the fault is planted")
-                played.append(await play(ground, book))
+                played.append(await _try(ground, book))
                 say(f"{book.name}: fired after {played[-1].fired_s} s, over after {played[-1].ended_s} s")
     finally:
         await services.close()
     return played
+
+
+async def _try(ground: Ground, book: Runbook) -> Played:
+    """Play a runbook; if it cannot be played to its end, that is its fault, and the others are still played."""
+    try:
+        return await play(ground, book)
+    except (AssertionError, InstreamError, OSError) as exc:
+        return Played(alert=book.name, faults=[f"{type(exc).__name__}: {exc}"])
 
 
 def _stack() -> Stack:

@@ -26,8 +26,10 @@ async def item_of_nobody(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     """An open item of the registry is no batch."""
     batch_id = "no-batch-of-a-drill"
     await ground.services.put_item(_ITEM | {"batch_id": {"S": batch_id}, "open_epoch": {"N": str(ground.settings.epoch)}})
-    yield {"BATCH_ID": await ground.posted()}
-    await ground.services.delete_item(batch_id)
+    try:
+        yield {"BATCH_ID": await ground.posted()}
+    finally:
+        await ground.services.delete_item(batch_id)
 
 
 @asynccontextmanager
@@ -36,8 +38,10 @@ async def newer_item(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     batch_id = ground.batch(0).item.batch_id
     item = _ITEM | {"batch_id": {"S": batch_id}, "open_epoch": {"N": str(ground.settings.epoch)}, "version": {"N": "99"}}
     await ground.services.put_item(item)
-    yield {}
-    await ground.services.delete_item(batch_id)
+    try:
+        yield {}
+    finally:
+        await ground.services.delete_item(batch_id)
 
 
 @asynccontextmanager
@@ -114,8 +118,10 @@ async def ledger_doubled(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
             f"INSERT INTO analytics.ledger (txn_id, {columns}) SELECT 'by-hand', {columns} FROM analytics.ledger "
             f"WHERE batch_id = '{batch_id}'"
         )
-    yield {"BATCH_ID": batch_id}
-    await ground.sql("DELETE FROM analytics.ledger WHERE txn_id = 'by-hand'")
+    try:
+        yield {"BATCH_ID": batch_id}
+    finally:
+        await ground.sql("DELETE FROM analytics.ledger WHERE txn_id = 'by-hand'")
 
 
 @asynccontextmanager
@@ -126,10 +132,12 @@ async def ledger_lost(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
             f"CREATE TABLE analytics.drill_ledger AS SELECT * FROM analytics.ledger WHERE batch_id = '{batch_id}'",
             f"DELETE FROM analytics.ledger WHERE batch_id = '{batch_id}'",
         )
-    yield {"BATCH_ID": batch_id}
-    await ground.sql(
-        "INSERT INTO analytics.ledger SELECT * FROM analytics.drill_ledger", "DROP TABLE analytics.drill_ledger"
-    )
+    try:
+        yield {"BATCH_ID": batch_id}
+    finally:
+        await ground.sql(
+            "INSERT INTO analytics.ledger SELECT * FROM analytics.drill_ledger", "DROP TABLE analytics.drill_ledger"
+        )
 
 
 @asynccontextmanager

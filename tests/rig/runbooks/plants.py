@@ -36,8 +36,10 @@ async def role_missing(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     """Prometheus loses the target of the audit."""
     pages = ground.stack().metrics
     ground.scrape({role: url for role, url in pages.items() if role != "audit"})
-    yield {}
-    ground.scrape(pages)
+    try:
+        yield {}
+    finally:
+        ground.scrape(pages)
 
 
 @asynccontextmanager
@@ -45,9 +47,11 @@ async def column_missing(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     """The warehouse lacks a column; the operator runs `instream init`."""
     await ground.sql("ALTER TABLE analytics.ad_clicks DROP COLUMN creative_id")
     await ground.posted()
-    yield {}
-    done = await ground.run("instream init", ["init"])
-    assert done.code == 0, done.errors
+    try:
+        yield {}
+    finally:
+        done = await ground.run("instream init", ["init"])
+        assert done.code == 0, done.errors
 
 
 @asynccontextmanager
@@ -75,8 +79,10 @@ async def warehouse_full(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     """The warehouse's disk is full, and lines wait for it."""
     await ground.services.fail_warehouse("disk_full", 1_000_000)
     await ground.posted()
-    yield {}
-    await ground.services.mend_warehouse()
+    try:
+        yield {}
+    finally:
+        await ground.services.mend_warehouse()
 
 
 def aws_fails(rates: Rates, *, clients: bool) -> Plant:
@@ -103,8 +109,10 @@ async def keys_file_broken(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     file = Path(ground.stack().home) / KEYS_FILE
     before = file.read_text()
     file.write_text("no key at all\n")
-    yield {}
-    file.write_text(before)
+    try:
+        yield {}
+    finally:
+        file.write_text(before)
 
 
 @asynccontextmanager
@@ -114,8 +122,10 @@ async def file_unreadable(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     batch_id = await ground.posted()
     await until(lambda: quarantined(ground.settings), PAUSE_S)
     (txn_id, *_) = await quarantined(ground.settings)
-    yield {"TXN_ID": txn_id, "BATCH_ID": batch_id}
-    await ground.services.mend_warehouse()
+    try:
+        yield {"TXN_ID": txn_id, "BATCH_ID": batch_id}
+    finally:
+        await ground.services.mend_warehouse()
 
 
 S3_FAILS: Final = Rates(seed=1, s3=1.0)
