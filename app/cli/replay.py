@@ -44,7 +44,7 @@ async def send_again(settings: "Settings", chosen: "Chosen", terms: "Terms", bar
         raise
 
 
-def replay(  # noqa: PLR0913, PLR0917 - a command line
+def replay(  # noqa: PLR0913, PLR0917 - the options of a command
     batch: Annotated[list[str] | None, typer.Argument(help="Batch ids, from the collector's answers.", parser=given)] = None,
     every: Annotated[bool, typer.Option("--all", help="Every registered batch.")] = False,
     since: Annotated[MomentMs | None, moment("Every batch received from this moment on.")] = None,

@@ -200,7 +200,7 @@ def test_the_time_left_is_that_of_the_pace_so_far(took_s: int, done: int, left: 
 
 
 def test_a_bar_says_how_long_the_rest_takes_once_it_has_a_pace(capsys, monkeypatch):
-    moments = iter([100.0, 100.0, 110.0])
+    moments = iter([100.0, 100.0, 100.0, 110.0])  # two calls when it is made
     monkeypatch.setattr("app.progress.time", SimpleNamespace(monotonic=lambda: next(moments, 110.0)))
     with Bar(ProgressLines(), "batches", every_s=0) as bar:
         bar(1, 11)
