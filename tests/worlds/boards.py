@@ -96,10 +96,16 @@ def exported() -> dict[str, tuple[str, set[str]]]:
             if "prometheus_client" in file.read_text():
                 importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
     return {
-        family.name: (family.type, set(getattr(collector, "_labelnames", ())))
+        family.name: (family.type, {*getattr(collector, "_labelnames", ()), *getattr(family, "_labelnames", ())})
         for collector in list(prometheus_client.REGISTRY._collector_to_names)
         for family in (collector.describe() if hasattr(collector, "describe") else collector.collect())
     }
+
+
+def bounds_of(metric: str) -> set[str]:
+    """The bounds of a histogram's buckets, as the label `le` has them; none for a metric that is to come."""
+    collector = prometheus_client.REGISTRY._names_to_collectors.get(f"{metric}_bucket") if metric in exported() else None
+    return {str(float(bound)) for bound in getattr(collector, "_upper_bounds", None) or getattr(collector, "_bounds", ())}
 
 
 @cache

@@ -1,5 +1,6 @@
 """The alerts: promtool plays histories in which they fire and end; the code exports every series that they name."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,19 @@ import yaml
 
 from agents.audit.report import AuditReport
 from app.apps import ROLES
-from tests.worlds.boards import COMING, HISTORIES, ROOT, RULES, Alert, alerts, exported, faults_in, promtool, recorded
+from tests.worlds.boards import (
+    COMING,
+    HISTORIES,
+    ROOT,
+    RULES,
+    Alert,
+    alerts,
+    bounds_of,
+    exported,
+    faults_in,
+    promtool,
+    recorded,
+)
 
 ALERTS = alerts()
 DEMANDED = {
@@ -99,6 +112,14 @@ def test_findings_of_the_audit_that_alerts_ask_for_exist() -> None:
     asked = {part for alert in ALERTS for part in _values_of("found", alert.expr)}
     assert asked
     assert asked <= findings
+
+
+def test_bounds_of_buckets_that_rules_ask_for_exist() -> None:
+    asked = {pair for expr in recorded().values() for pair in re.findall(r'(\w+)_bucket\{le="([^"]+)"\}', expr)}
+    assert {metric for metric, _ in asked} == {"instream_received_to_visible_seconds"}
+    for metric, bound in asked:
+        assert bound in bounds_of(metric) or metric in COMING
+    assert "0.3" in bounds_of("instream_collector_ack_seconds")
 
 
 def test_roles_that_alerts_ask_for_are_all_roles() -> None:
