@@ -23,7 +23,7 @@ OF_PROMETHEUS = {"up": OF_TARGETS, "ALERTS": frozenset({"alertname", "alertstate
 """Series that Prometheus makes by itself."""
 SUFFIXES = {"gauge": ("",), "counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "info": ("_info",)}
 """Kind of a metric -> the ends of its series' names, for alerts and boards: not the times of their creation."""
-COMING = {
+COMING: dict[str, tuple[str, set[str]]] = {
     "instream_complete_up_to_seconds": ("gauge", {"flow"}),
     "instream_received_to_visible_seconds": ("histogram", {"flow"}),
     "instream_join_wait_seconds": ("histogram", set()),
