@@ -31,6 +31,7 @@ from tests.worlds.waiting import HANGS_S, PAUSE_S, until
 INSTREAM: Final = Path(sys.executable).with_name("instream")
 AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0"
 ANSWER_S: Final = 30.0
+CLIENTS: Final = 4
 EVERY_S: Final = 1.0
 """Seconds between two looks of a drill's Prometheus."""
 
@@ -119,7 +120,7 @@ class Ground:
                 await self.post()
                 await asyncio.sleep(PAUSE_S)
 
-        tasks = [asyncio.create_task(client()) for _ in range(2)]
+        tasks = [asyncio.create_task(client()) for _ in range(CLIENTS)]
         try:
             yield
         finally:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import yaml
 
 WINDOWS: Final = {
-    "2m": "4s", "5m": "8s", "10m": "10s", "15m": "12s", "30m": "20s", "1h": "30s", "6h": "10m",
+    "2m": "4s", "5m": "20s", "10m": "10s", "15m": "12s", "30m": "40s", "1h": "60s", "6h": "10m",
 }  # fmt: skip
 """What each window and offset of an expression becomes; the six hours are a memory, and only have to be long."""
 THRESHOLDS: Final = {

@@ -85,22 +85,22 @@ async def warehouse_full(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
         await ground.services.mend_warehouse()
 
 
-def aws_fails(rates: Rates, *, clients: bool) -> Plant:
-    """Calls to AWS fail. Args: clients: they post meanwhile."""
+@asynccontextmanager
+async def kinesis_refuses(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
+    """Kinesis throttles every call, and clients post."""
+    await ground.services.fail_aws(KINESIS_FAILS)
+    try:
+        async with ground.traffic():
+            yield {}
+    finally:
+        await ground.services.fail_aws(Rates())
 
-    @asynccontextmanager
-    async def plant(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
-        await ground.services.fail_aws(rates)
-        try:
-            if clients:
-                async with ground.traffic():
-                    yield {}
-            else:
-                yield {}
-        finally:
-            await ground.services.fail_aws(Rates())
 
-    return plant
+@asynccontextmanager
+async def aws_frozen(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
+    """No call to S3, DynamoDB or Kinesis is answered, and clients post."""
+    async with ground.frozen("aws"), ground.traffic():
+        yield {}
 
 
 @asynccontextmanager
@@ -128,20 +128,19 @@ async def file_unreadable(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
         await ground.services.mend_warehouse()
 
 
-S3_FAILS: Final = Rates(seed=1, s3=1.0)
 KINESIS_FAILS: Final = Rates(seed=1, throttled=1.0)
 OF_PROCESSES: Final[Mapping[str, Plant]] = {
     "RoleDown": frozen("audit"),
     "RoleMissing": role_missing,
     "RoleWaits": column_missing,
     "CrashLoop": killed_again_and_again,
-    "BridgeStands": aws_fails(KINESIS_FAILS, clients=False),
-    "StreamTimeStands": aws_fails(KINESIS_FAILS, clients=False),
-    "SinkStands": aws_fails(S3_FAILS, clients=False),
+    "BridgeStands": kinesis_refuses,
+    "StreamTimeStands": kinesis_refuses,
+    "SinkStands": aws_frozen,
     "DeliveryDefers": warehouse_full,
-    "StorageFault": aws_fails(S3_FAILS, clients=True),
-    "CollectorRefuses": aws_fails(S3_FAILS, clients=True),
-    "KinesisRefuses": aws_fails(KINESIS_FAILS, clients=True),
+    "StorageFault": aws_frozen,
+    "CollectorRefuses": aws_frozen,
+    "KinesisRefuses": kinesis_refuses,
     "WriteKeysFault": keys_file_broken,
     "Quarantine": file_unreadable,
     "WarehouseLate": warehouse_full,
