@@ -105,7 +105,7 @@ def exported() -> dict[str, tuple[str, set[str]]]:
 def bounds_of(metric: str) -> set[str]:
     """The bounds of a histogram's buckets, as the label `le` has them; none for a metric that is to come."""
     collector = prometheus_client.REGISTRY._names_to_collectors.get(f"{metric}_bucket") if metric in exported() else None
-    bounds: Iterable[float] = getattr(collector, "_upper_bounds", None) or getattr(collector, "_bounds", ())
+    bounds: Iterable[float] = getattr(collector, "_upper_bounds", None) or getattr(collector, "_bounds", ()) or ()
     return {str(float(bound)) for bound in bounds}
 
 
