@@ -1,0 +1,105 @@
+"""The hours of the bucket: their raw files, the segments of their index, and whether they are settled."""
+
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+
+import structlog
+
+from app.adapters.ports import ObjectInfo, ObjectStore
+from app.core.formats.object_keys import (
+    BEHIND_ALL,
+    INDEX,
+    RAW,
+    SegmentPlace,
+    hour_of,
+    index_prefix,
+    raw_place,
+    raw_prefix,
+    segment_place,
+    settled_key,
+)
+
+log = structlog.get_logger(__name__)
+
+FIRST_HOUR: Final = ""
+"""It sorts before every hour."""
+LAST_HOUR: Final = BEHIND_ALL
+
+
+class IndexedHour(NamedTuple):
+    """The index of one hour, as a listing shows it."""
+
+    hour: str
+    segments: list[SegmentPlace]
+    damaged: list[str]
+    """Keys of segments whose size is not that of their counts: they are not used."""
+    is_settled: bool
+    """Whether the segments have all raw files of the hour."""
+
+
+async def raw_hours(store: ObjectStore, since: str = FIRST_HOUR, until: str = LAST_HOUR) -> AsyncIterator[str]:
+    """The hours from `since` to `until`, both included, that have raw files, in order: one short listing for each."""
+    after = f"{RAW}{since}"
+    while True:
+        found = [info.key async for info in store.list(RAW, after, 1)]
+        if not found:
+            return
+        hour = hour_of(found[0])
+        if hour > until:
+            return
+        if hour:
+            yield hour
+        after = f"{raw_prefix(hour)}{BEHIND_ALL}" if hour else found[0]
+
+
+async def indexed_hours(store: ObjectStore, since: str = FIRST_HOUR, until: str = LAST_HOUR) -> dict[str, IndexedHour]:
+    """The index of each hour from `since` to `until`, both included, that has any, in order.
+
+    Raises:
+        NewerFormat: a newer version wrote a segment.
+    """
+    hours: dict[str, IndexedHour] = {}
+    async for info in store.list(INDEX, f"{INDEX}{since}"):
+        hour = hour_of(info.key)
+        if hour > until:
+            break
+        if hour:
+            hours[hour] = _with(hours.get(hour) or no_index(hour), info)
+    return hours
+
+
+async def indexed_hour(store: ObjectStore, hour: str) -> IndexedHour:
+    """The index of one hour. Raises: as `indexed_hours`."""
+    found = no_index(hour)
+    async for info in store.list(index_prefix(hour)):
+        found = _with(found, info)
+    return found
+
+
+def no_index(hour: str) -> IndexedHour:
+    """An hour without an index."""
+    return IndexedHour(hour, [], [], is_settled=False)
+
+
+def _with(known: IndexedHour, info: ObjectInfo) -> IndexedHour:
+    if info.key == settled_key(known.hour):
+        return known._replace(is_settled=True)
+    place = segment_place(info.key)
+    if place is None:
+        return known
+    if place.counts.size_bytes != info.size:
+        log.error("index segment has another size than its key says", key=info.key, size=info.size, alarm=True)
+        known.damaged.append(info.key)
+    else:
+        known.segments.append(place)
+    return known
+
+
+async def raw_files(store: ObjectStore, hour: str, after: str = "") -> dict[str, ObjectInfo]:
+    """Batch id -> raw file, of an hour's batches whose raw file sorts behind the key `after`."""
+    found: dict[str, ObjectInfo] = {}
+    async for info in store.list(raw_prefix(hour), after):
+        place = raw_place(info.key)
+        if place is not None and place.hour == hour:
+            found[place.batch_id] = info
+    return found
