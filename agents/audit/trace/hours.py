@@ -1,11 +1,13 @@
 """The hours of the bucket: their raw files, the segments of their index, and whether they are settled."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import structlog
 
 from app.adapters.ports import ObjectInfo, ObjectStore
+from app.core.audit.trace.index_plan import hour_bounds
 from app.core.formats.object_keys import (
     BEHIND_ALL,
     INDEX,
@@ -66,6 +68,23 @@ async def indexed_hours(store: ObjectStore, since: str = FIRST_HOUR, until: str 
         if hour:
             hours[hour] = _with(hours.get(hour) or no_index(hour), info)
     return hours
+
+
+async def unsettled_hours(
+    store: ObjectStore, indexed: Mapping[str, IndexedHour], since: str = FIRST_HOUR, until: str = LAST_HOUR
+) -> list[str]:
+    """The hours with raw files from `since` to `until`, both included, whose index may lack some of them, in order.
+
+    Only where two settled hours do not follow each other can there be others between them, so only there it looks.
+    """
+    settled = sorted(hour for hour, index in indexed.items() if index.is_settled and not index.damaged)
+    edges = [since, *(hour for hour in settled if since <= hour <= until), until]
+    found: list[str] = []
+    for before, behind in pairwise(edges):
+        if before in settled and behind in settled and hour_bounds(before)[1] >= hour_bounds(behind)[0]:
+            continue
+        found += [hour async for hour in raw_hours(store, before, behind) if hour not in settled]
+    return sorted(set(found))
 
 
 async def indexed_hour(store: ObjectStore, hour: str) -> IndexedHour:

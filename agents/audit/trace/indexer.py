@@ -17,6 +17,7 @@ from agents.audit.trace.hours import (
     no_index,
     raw_files,
     raw_hours,
+    unsettled_hours,
 )
 from agents.audit.trace.segments import read_batches, read_segment
 from app.adapters.ports import ObjectInfo, ObjectStore
@@ -138,12 +139,12 @@ class Indexer:
     async def _index_open(self, report: IndexReport) -> None:
         start_s = self._clock.monotonic_s()
         indexed = await indexed_hours(self._store, self._since)
-        hours = [hour async for hour in raw_hours(self._store, self._since)]
-        unsettled = [hour for hour in hours if hour not in indexed or not indexed[hour].is_settled]
+        unsettled = await unsettled_hours(self._store, indexed, self._since)
         BEHIND.set(len(unsettled))
         left = list(unsettled)
         for hour in [hour for hour in unsettled if hour in indexed and indexed[hour].damaged]:
             await self._check(hour, report)
+            indexed[hour] = await indexed_hour(self._store, hour)
         for hour in reversed(unsettled):
             try:
                 is_settled = await self._index_hour(indexed.get(hour) or no_index(hour), report, whole=False)
@@ -155,8 +156,7 @@ class Indexer:
                 left.remove(hour)
             if self._clock.monotonic_s() - start_s > self._interval_s:
                 return  # a long past is indexed in many rounds, so that new files are not kept waiting
-        if hours:
-            self._since = left[0] if left else hours[-1]
+        self._since = left[0] if left else max(indexed, default=self._since)
         self._known = {hour: known for hour, known in self._known.items() if hour in left}
 
     async def _index_hour(self, indexed: IndexedHour, report: IndexReport, *, whole: bool) -> bool:
