@@ -8,6 +8,7 @@
     loads/<load_id>/<output>.manifest                                      merged manifests of one warehouse load
     repairs/<epoch>/<partition, 6 digits>/<offset, 12 digits>.step         steps that replace damaged ones of topic rows
     index/dt=YYYY-MM-DD/hour=HH/<digest>-<counts>.v1.ids, settled          where the ids of an hour's raw files are
+    registry/<export>/data/<file>.json.gz                                  exports of the registry, made by DynamoDB
 
 dt and hour are UTC: of the batch's id for raw and index, of the commit for the rest.
 """
@@ -20,9 +21,11 @@ from app.core.formats.decoding import refuse_newer
 from app.core.formats.flows import BY_NAME
 from app.core.formats.id_index import INDEX_VERSION, Counts
 
+EXPORTS_PREFIX: Final = "registry/"
 NUMBER_DIGITS: Final = 12
 PARTITION_DIGITS: Final = 6
 _TXN_ID: Final = re.compile(r"\d+-\d+-\d+-[0-9a-f]+")
+_EXPORT: Final = re.compile(rf"{EXPORTS_PREFIX}(.+)/data/[^/]+")
 _REPAIR: Final = re.compile(rf"repairs/(\d+)/(\d{{{PARTITION_DIGITS}}})/(\d{{{NUMBER_DIGITS}}})\.step")
 
 _HOUR: Final = r"dt=\d{4}-\d\d-\d\d/hour=\d\d"
@@ -171,3 +174,9 @@ def segment_place(key: str) -> SegmentPlace | None:
         return None
     refuse_newer(f"index segment {key}", int(found[5]), INDEX_VERSION)
     return SegmentPlace(key, found[1], Counts(int(found[2]), int(found[3]), int(found[4])))
+
+
+def export_of(key: str) -> str | None:
+    """The export of the registry that a key is a file of; None if it is no such key."""
+    found = _EXPORT.fullmatch(key)
+    return None if found is None else found[1]
