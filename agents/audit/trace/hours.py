@@ -1,5 +1,6 @@
 """The hours of the bucket: their raw files, the segments of their index, and whether they are settled."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 FIRST_HOUR: Final = ""
 """It sorts before every hour."""
 LAST_HOUR: Final = BEHIND_ALL
+GAPS_AT_ONCE: Final = 16
+"""Gaps between settled hours that are looked into side by side."""
 
 
 class IndexedHour(NamedTuple):
@@ -79,12 +82,20 @@ async def unsettled_hours(
     """
     settled = sorted(hour for hour, index in indexed.items() if index.is_settled and not index.damaged)
     edges = [since, *(hour for hour in settled if since <= hour <= until), until]
-    found: list[str] = []
-    for before, behind in pairwise(edges):
-        if before in settled and behind in settled and hour_bounds(before)[1] >= hour_bounds(behind)[0]:
-            continue
-        found += [hour async for hour in raw_hours(store, before, behind) if hour not in settled]
-    return sorted(set(found))
+    known = frozenset(settled)
+    gaps = [
+        (before, behind)
+        for before, behind in pairwise(edges)
+        if not (before in known and behind in known and hour_bounds(before)[1] >= hour_bounds(behind)[0])
+    ]
+    places = asyncio.Semaphore(GAPS_AT_ONCE)
+
+    async def between(before: str, behind: str) -> list[str]:
+        async with places:
+            return [hour async for hour in raw_hours(store, before, behind) if hour not in known]
+
+    found = await asyncio.gather(*(between(before, behind) for before, behind in gaps))
+    return sorted({hour for hours in found for hour in hours})
 
 
 async def indexed_hour(store: ObjectStore, hour: str) -> IndexedHour:
