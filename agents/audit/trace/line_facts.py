@@ -1,5 +1,6 @@
 """Reads the facts about lines: the warehouse's ledger first, then what holds the lines that it does not have."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 LOOKS: Final = 3
 """How often the ledger is read again because a load brought lines meanwhile."""
+OFFSETS_WITHIN_S: Final = 2
+"""An offset is only shown: a trace does not wait longer for it, neither for Kafka nor for a long search."""
 _FLOWS: Final = frozenset(flow.name for flow in FLOWS)
 _IN_TRANSACTIONS: Final = (Stage.QUARANTINED, Stage.DELIVERY)
 Name = tuple[str, int]
@@ -117,9 +120,10 @@ class FactReader:
         if not wanted:
             return {}
         try:
-            found = await BlockSearch(await self._ports.logs(), self._blocks).find(wanted.values())
-        except ServiceUnavailable as exc:
-            log.warning("offsets are not known", reason=str(exc))
+            async with asyncio.timeout(OFFSETS_WITHIN_S):
+                found = await BlockSearch(await self._ports.logs(), self._blocks).find(wanted.values())
+        except (ServiceUnavailable, TimeoutError) as exc:
+            log.warning("offsets are not known", reason=f"{type(exc).__name__}: {exc}")
             return {}
         return {name: search.copies[0].offset for name, search in found.items() if search.copies}
 
