@@ -181,4 +181,4 @@ def _fate(line: "LineFate") -> str:
         case "rejected":
             return f"rejected: row in rejected, {line.kind}, by rule {line.reason}"
         case _:
-            return f"{line.fate}: {line.reason}"
+            return line.reason if line.reason.startswith(line.fate) else f"{line.fate}: {line.reason}"
