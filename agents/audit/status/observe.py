@@ -1,0 +1,141 @@
+"""Looks at a whole pipeline from outside, in parallel and in bounded time: whoever is frozen holds nobody else up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from agents.audit.stages.stages import StagePorts
+from agents.audit.status.freshness import FreshLook, FreshPorts
+from agents.audit.status.local import LocalStack
+from agents.audit.status.roles import Worker, ask_alarms, ask_roles
+from agents.audit.status.services import AskedServices, ask_services
+from app.adapters.kafka import LogReader
+from app.adapters.kinesis import KinesisBlockStream
+from app.adapters.loaded_ledger import WarehouseLedger
+from app.adapters.registry import DynamoRegistry
+from app.adapters.s3 import S3ObjectStore
+from app.adapters.warehouse_login import login_of
+from app.clock import Clock
+from app.core.status.judge import Limits
+from app.core.status.seen import Freshness, Seen, ServiceSeen
+from app.errors import InstreamError
+from app.settings import Settings
+
+LOOK_S: Final = 5.0
+"""Longest time of each look at the data's way."""
+
+T = TypeVar("T")
+
+
+class Observed(NamedTuple):
+    """What was seen."""
+
+    seen: Seen
+    is_held_up: bool
+    """Calls without an answer are still under way in threads: the process must not wait for them."""
+
+
+def limits_of(settings: Settings, healthy_s: float) -> Limits:
+    """What is normal with these settings; a process that ran `healthy_s` has recovered from its deaths."""
+    usual_s = {
+        "bridge": 3.0,
+        "etl": 5.0,
+        "sink": settings.commit_interval_s + 3.0,
+        "delivery": settings.delivery_interval_s + 3.0,
+    }
+    return Limits(settings.freshness_s, usual_s, healthy_s)
+
+
+def workers_of(settings: Settings) -> list[Worker]:
+    """The workers that ROLE_URLS names."""
+    return [Worker(role, url) for role, _, url in (entry.partition("=") for entry in settings.role_urls)]
+
+
+async def observe(settings: Settings, local: LocalStack | None, clock: Clock) -> Observed:
+    """Look at the pipeline.
+
+    Args:
+        settings: lead to its services.
+        local: the stack in HOME; None where the pipeline runs elsewhere.
+        clock: tells now.
+    """
+    workers = workers_of(settings) if local is None else local.workers
+    processes = {} if local is None else local.services
+    postgres = "" if local is None or local.stack is None else local.stack.postgres
+    async with AsyncExitStack() as stack:
+        store, registry, stream = S3ObjectStore(settings), DynamoRegistry(settings), KinesisBlockStream(settings)
+        warehouse = WarehouseLedger(settings.warehouse_url, login_of(settings))
+        stack.push_async_callback(warehouse.close)
+        for each in (store, registry, stream):
+            stack.push_async_callback(each.close)
+        roles, alarms, services = await asyncio.gather(
+            ask_roles(workers),
+            ask_alarms(workers),
+            ask_services(settings, AskedServices(store, registry, stream), processes, postgres),
+        )
+        look = _DataLook(settings, services, clock)
+        logs = await look.enter(stack)
+        ports = None if logs is None else StagePorts(store, warehouse, logs)
+        fresh = FreshLook(
+            FreshPorts(StagePorts(store, warehouse, logs or LogReader(settings)), registry), settings, clock.now_ms()
+        )
+        freshness, lags = await asyncio.gather(look.freshness(fresh, with_stages=ports is not None), look.lags(fresh))
+    lost = freshness.lost + sum(alarms.values())
+    seen = Seen(
+        now_ms=clock.now_ms(), is_local=local is not None, roles=roles, services=services, lags_s=lags,
+        freshness=msgspec.structs.replace(freshness, lost=lost), unread=tuple(look.unread),
+        stack_state="ready" if local is None else local.state, stack_failure=None if local is None else local.failure,
+    )  # fmt: skip
+    return Observed(seen, look.is_held_up)
+
+
+class _DataLook:
+    """The looks that need services: each in its time, and none at a service that is known not to answer."""
+
+    def __init__(self, settings: Settings, services: Sequence[ServiceSeen], clock: Clock) -> None:
+        self.unread: list[str] = []
+        self.is_held_up = any(service.fault is not None for service in services)
+        self._settings = settings
+        self._clock = clock
+        self._dead = {service.name for service in services if service.fault is not None and "lacks" not in service.fault}
+
+    def _answer(self, *names: str) -> bool:
+        return not self._dead & set(names)
+
+    async def enter(self, stack: AsyncExitStack) -> LogReader | None:
+        """A reader of Kafka's logs; None if Kafka, or S3, which every look at a log needs too, does not answer."""
+        if not self._answer("kafka", "s3", "warehouse"):
+            return None
+        return await self._within("topics", lambda: stack.enter_async_context(LogReader(self._settings)))
+
+    async def freshness(self, fresh: FreshLook, *, with_stages: bool) -> Freshness:
+        """How far the warehouse is complete, as well as it can be known."""
+        if not self._answer("registry"):
+            return Freshness()
+        found = None
+        if self._answer("warehouse"):
+            found = await self._within(
+                "completeness", lambda: fresh.freshness(with_stages=with_stages and self._answer("s3"))
+            )
+        return found or await self._within("the oldest open batch", fresh.bound) or Freshness()
+
+    async def lags(self, fresh: FreshLook) -> Mapping[str, float]:
+        """The lags of the stages; empty if they cannot be measured."""
+        if not self._answer("kafka", "s3", "warehouse"):
+            return {}
+        return await self._within("the stages' lags", fresh.lags_s) or {}
+
+    async def _within(self, what: str, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """The answer, or None with a note."""
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await ask()
+        except TimeoutError:
+            self.is_held_up = True
+            self.unread.append(f"{what} could not be read in {LOOK_S:.0f} s")
+        except InstreamError as exc:
+            self.unread.append(f"{what} could not be read: {' '.join(str(exc).split())[:300]}")
+        return None

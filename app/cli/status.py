@@ -1,0 +1,146 @@
+"""`instream status`: how far the warehouse is complete, the state of each role, and what to do next."""
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import typer
+
+from app.cli.show import JsonOption, print_json, print_table
+
+if TYPE_CHECKING:
+    from agents.audit.status.local import LocalStack
+    from app.core.status.answer import Answer
+
+
+def status(as_json: JsonOption = False) -> None:
+    """Show how far the warehouse is complete, the state of every role, and what to do next.
+
+    Off the local stack it asks the addresses in INSTREAM_ROLE_URLS. Exit codes: 0 all is well, 3 the warehouse is late or a
+    role waits, 1 something is broken or no stack is up.
+    """
+    from agents.audit.status.local import look_at  # noqa: PLC0415 - commands load what they need
+    from app.clock import SystemClock  # noqa: PLC0415
+    from app.local.stack.stack_file import enter, home_of_environment  # noqa: PLC0415
+
+    clock, home = SystemClock(), home_of_environment()
+    local: LocalStack | None = look_at(home, clock.now_ms())
+    is_held_up = False
+    if enter(home) or "INSTREAM_ROLE_URLS" in os.environ:
+        from agents.audit.status.observe import limits_of, observe  # noqa: PLC0415
+        from app.local.stack.settings import read_local_settings  # noqa: PLC0415
+        from app.settings import read_settings  # noqa: PLC0415
+
+        settings = read_settings()
+        local = None if settings.role_urls else local
+        limits = limits_of(settings, read_local_settings().restart_healthy_s)
+        seen, is_held_up = asyncio.run(observe(settings, local, clock))
+    else:
+        seen, limits = _without_stack(local, clock.now_ms()), _no_limits()
+    from app.core.status.answer import answer  # noqa: PLC0415
+    from app.core.status.judge import judge  # noqa: PLC0415
+
+    judged = judge(seen, limits)
+    found = answer(seen, judged, limits.freshness_s, _urls(local))
+    if as_json:
+        print_json(_with_stack(found, local, str(home.path)))
+    else:
+        _show(found, local, str(home.path))
+    if is_held_up:  # threads wait for a service that does not answer, and the interpreter would wait for them
+        sys.stdout.flush()
+        os._exit(judged.exit_code)
+    raise typer.Exit(judged.exit_code)
+
+
+def _without_stack(local: "LocalStack | None", now_ms: int) -> Any:
+    """What is seen of a stack that is not up."""
+    from app.core.status.seen import Seen  # noqa: PLC0415
+
+    state = "absent" if local is None else local.state
+    return Seen(now_ms=now_ms, stack_state=state, stack_failure=None if local is None else local.failure)
+
+
+def _no_limits() -> Any:
+    from app.core.status.judge import Limits  # noqa: PLC0415
+
+    return Limits(0, {})
+
+
+def _urls(local: "LocalStack | None") -> dict[str, str]:
+    """The addresses of a local stack, without secrets."""
+    if local is None or local.stack is None:
+        return {}
+    from app.warehouse_url import redacted_url  # noqa: PLC0415
+
+    stack = local.stack
+    found = {
+        "collector": f"{stack.collector_url}/v1/events", "warehouse": redacted_url(stack.warehouse_url), "kafka": stack.kafka,
+        "aws": stack.aws_endpoint,
+    }  # fmt: skip
+    return found | ({"dashboard": stack.dashboard} if stack.dashboard else {})
+
+
+def _with_stack(found: "Answer", local: "LocalStack | None", home: str) -> dict[str, Any]:
+    """The answer with the fields that tell of the local stack."""
+    told: dict[str, Any] = msgspec.to_builtins(found)
+    if local is None:
+        return told
+    stack, workers = local.stack, {worker.role: worker.process for worker in local.workers}
+    processes = [
+        {"name": name, "pid": one.pid or 0, "running": one.pid is not None, "restarts": one.restarts, "log": one.log}
+        for name, one in (workers | local.services).items()
+        if one is not None
+    ]
+    return told | {
+        "state": local.state, "home": home, "failure": local.failure,
+        "collector_url": None if stack is None else stack.collector_url,
+        "warehouse_url": found.urls.get("warehouse"), "processes": processes,
+    }  # fmt: skip
+
+
+def _show(found: "Answer", local: "LocalStack | None", home: str) -> None:
+    """Print the answer for people."""
+    state = f"  {local.state}  {home}" if local is not None else ""
+    print(f"{found.verdict}{state}")
+    for problem in found.problems:
+        print(f"  {problem}")
+    if found.roles:
+        rows = [
+            (role.role, role.pid, role.state.value, role.restarts, "" if role.lag_s is None else f"{role.lag_s:.1f}",
+             role.reason or (f"last error: {role.last_error}" if role.restarts and role.last_error else ""))
+            for role in found.roles
+        ]  # fmt: skip
+        print_table("roles", ("role", "pid", "state", "restarts", "lag_s", "reason"), rows)
+        silent = ", ".join(service.name for service in found.services if not service.answers)
+        print(f"services: {f'no use of {silent}' if silent else 'all answer'}")
+        _show_freshness(found)
+    for name, url in found.urls.items():
+        print(f"{name:<10} {url}")
+    print(f"next: {found.next_command}")
+
+
+def _show_freshness(found: "Answer") -> None:
+    if found.fresh_as_of is None or found.lag_s is None:
+        print("it is not known how far the warehouse is complete")
+        return
+    at_least = "at least " if found.fresh_as_of_is_bound else ""
+    print(f"warehouse is complete {at_least}up to {_clock(found.fresh_as_of)} ({found.lag_s:.0f} s ago)")
+    for flow, one in found.flows.items():
+        print(f"  {flow:<14} up to {_clock(one.fresh_as_of)} ({one.lag_s:.0f} s ago)")
+    for name, batch in (("oldest uncovered batch", found.oldest_uncovered), ("oldest held batch", found.held)):
+        if batch is not None:
+            until = f" until {_clock(batch.until)}" if batch.until else ""
+            detail = f": {batch.detail}" if batch.detail else ""
+            print(f"{name}: {batch.batch_id}, {batch.age_s:.0f} s old, stage {batch.stage or 'unknown'}{until}{detail}")
+    if found.slowest_stage:
+        print(f"slowest stage: {found.slowest_stage}: {found.slowest_reason}")
+
+
+def _clock(moment: str) -> str:
+    """The time of day, UTC, of an ISO moment; with its day if that is not today's."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    at = datetime.fromisoformat(moment)
+    return at.strftime("%H:%M:%S" if at.date() == datetime.now(UTC).date() else "%Y-%m-%d %H:%M:%S")
