@@ -13,6 +13,8 @@ from app.cli.show import JsonOption, print_json, print_table
 if TYPE_CHECKING:
     from agents.audit.status.local import LocalStack
     from app.core.status.answer import Answer
+    from app.core.status.judge import Limits, RoleJudged
+    from app.core.status.seen import Seen
 
 
 def status(as_json: JsonOption = False) -> None:
@@ -26,49 +28,50 @@ def status(as_json: JsonOption = False) -> None:
     from app.local.stack.stack_file import enter, home_of_environment  # noqa: PLC0415
 
     clock, home = SystemClock(), home_of_environment()
-    local: LocalStack | None = look_at(home, clock.now_ms())
+    local: LocalStack = look_at(home, clock.now_ms())
+    shown: LocalStack | None = local
     is_held_up = False
-    if enter(home) or "INSTREAM_ROLE_URLS" in os.environ:
+    is_up = local.stack is not None and enter(home)
+    if is_up or "INSTREAM_ROLE_URLS" in os.environ:
         from agents.audit.status.observe import limits_of, observe  # noqa: PLC0415
         from app.local.stack.settings import read_local_settings  # noqa: PLC0415
         from app.settings import read_settings  # noqa: PLC0415
 
         settings = read_settings()
-        local = None if settings.role_urls else local
+        shown = local if is_up else None
         limits = limits_of(settings, read_local_settings().restart_healthy_s)
-        seen, is_held_up = asyncio.run(observe(settings, local, clock))
+        seen, is_held_up = asyncio.run(observe(settings, shown, clock))
     else:
         seen, limits = _without_stack(local, clock.now_ms()), _no_limits()
     from app.core.status.answer import answer  # noqa: PLC0415
     from app.core.status.judge import judge  # noqa: PLC0415
 
     judged = judge(seen, limits)
-    found = answer(seen, judged, limits.freshness_s, _urls(local))
+    found = answer(seen, judged, limits.freshness_s, urls(shown))
     if as_json:
-        print_json(_with_stack(found, local, str(home.path)))
+        print_json(_with_stack(found, shown, str(home.path)))
     else:
-        _show(found, local, str(home.path))
+        _show(found, shown, str(home.path))
     if is_held_up:  # threads wait for a service that does not answer, and the interpreter would wait for them
         sys.stdout.flush()
         os._exit(judged.exit_code)
     raise typer.Exit(judged.exit_code)
 
 
-def _without_stack(local: "LocalStack | None", now_ms: int) -> Any:
+def _without_stack(local: "LocalStack", now_ms: int) -> "Seen":
     """What is seen of a stack that is not up."""
     from app.core.status.seen import Seen  # noqa: PLC0415
 
-    state = "absent" if local is None else local.state
-    return Seen(now_ms=now_ms, stack_state=state, stack_failure=None if local is None else local.failure)
+    return Seen(now_ms=now_ms, stack_state=local.state, stack_failure=local.failure)
 
 
-def _no_limits() -> Any:
+def _no_limits() -> "Limits":
     from app.core.status.judge import Limits  # noqa: PLC0415
 
     return Limits(0, {})
 
 
-def _urls(local: "LocalStack | None") -> dict[str, str]:
+def urls(local: "LocalStack | None") -> dict[str, str]:
     """The addresses of a local stack, without secrets."""
     if local is None or local.stack is None:
         return {}
@@ -76,9 +79,11 @@ def _urls(local: "LocalStack | None") -> dict[str, str]:
 
     stack = local.stack
     found = {
-        "collector": f"{stack.collector_url}/v1/events", "warehouse": redacted_url(stack.warehouse_url), "kafka": stack.kafka,
+        "collector": f"{stack.collector_url}/v1/events",
+        "warehouse": redacted_url(stack.warehouse_url),
+        "kafka": stack.kafka,
         "aws": stack.aws_endpoint,
-    }  # fmt: skip
+    }
     return found | ({"dashboard": stack.dashboard} if stack.dashboard else {})
 
 
@@ -108,10 +113,9 @@ def _show(found: "Answer", local: "LocalStack | None", home: str) -> None:
         print(f"  {problem}")
     if found.roles:
         rows = [
-            (role.role, role.pid, role.state.value, role.restarts, "" if role.lag_s is None else f"{role.lag_s:.1f}",
-             role.reason or (f"last error: {role.last_error}" if role.restarts and role.last_error else ""))
-            for role in found.roles
-        ]  # fmt: skip
+            (one.role, str(one.pid or ""), one.state.value, one.restarts, _seconds(one.lag_s), _reason(one))
+            for one in found.roles
+        ]
         print_table("roles", ("role", "pid", "state", "restarts", "lag_s", "reason"), rows)
         silent = ", ".join(service.name for service in found.services if not service.answers)
         print(f"services: {f'no use of {silent}' if silent else 'all answer'}")
@@ -119,6 +123,15 @@ def _show(found: "Answer", local: "LocalStack | None", home: str) -> None:
     for name, url in found.urls.items():
         print(f"{name:<10} {url}")
     print(f"next: {found.next_command}")
+
+
+def _seconds(lag_s: float | None) -> str:
+    return "" if lag_s is None else f"{lag_s:.1f}"
+
+
+def _reason(role: "RoleJudged") -> str:
+    """Why a role is not ready; the last error of one that was started again."""
+    return role.reason or (f"last error: {role.last_error}" if role.restarts and role.last_error else "")
 
 
 def _show_freshness(found: "Answer") -> None:

@@ -76,16 +76,17 @@ async def observe(settings: Settings, local: LocalStack | None, clock: Clock) ->
             ask_alarms(workers),
             ask_services(settings, AskedServices(store, registry, stream), processes, postgres),
         )
-        look = _DataLook(settings, services, clock)
+        look = _DataLook(settings, services)
         logs = await look.enter(stack)
-        ports = None if logs is None else StagePorts(store, warehouse, logs)
-        fresh = FreshLook(
-            FreshPorts(StagePorts(store, warehouse, logs or LogReader(settings)), registry), settings, clock.now_ms()
+        now_ms = clock.now_ms()
+        reader = LogReader(settings) if logs is None else logs  # not asked if Kafka does not answer
+        fresh = FreshLook(FreshPorts(StagePorts(store, warehouse, reader), registry), settings, now_ms)
+        freshness, lags = await asyncio.gather(
+            look.freshness(fresh, with_stages=logs is not None), look.lags(fresh if logs is not None else None)
         )
-        freshness, lags = await asyncio.gather(look.freshness(fresh, with_stages=ports is not None), look.lags(fresh))
     lost = freshness.lost + sum(alarms.values())
     seen = Seen(
-        now_ms=clock.now_ms(), is_local=local is not None, roles=roles, services=services, lags_s=lags,
+        now_ms=now_ms, is_local=local is not None, roles=roles, services=services, lags_s=lags,
         freshness=msgspec.structs.replace(freshness, lost=lost), unread=tuple(look.unread),
         stack_state="ready" if local is None else local.state, stack_failure=None if local is None else local.failure,
     )  # fmt: skip
@@ -95,11 +96,10 @@ async def observe(settings: Settings, local: LocalStack | None, clock: Clock) ->
 class _DataLook:
     """The looks that need services: each in its time, and none at a service that is known not to answer."""
 
-    def __init__(self, settings: Settings, services: Sequence[ServiceSeen], clock: Clock) -> None:
+    def __init__(self, settings: Settings, services: Sequence[ServiceSeen]) -> None:
         self.unread: list[str] = []
         self.is_held_up = any(service.fault is not None for service in services)
         self._settings = settings
-        self._clock = clock
         self._dead = {service.name for service in services if service.fault is not None and "lacks" not in service.fault}
 
     def _answer(self, *names: str) -> bool:
@@ -122,9 +122,9 @@ class _DataLook:
             )
         return found or await self._within("the oldest open batch", fresh.bound) or Freshness()
 
-    async def lags(self, fresh: FreshLook) -> Mapping[str, float]:
+    async def lags(self, fresh: FreshLook | None) -> Mapping[str, float]:
         """The lags of the stages; empty if they cannot be measured."""
-        if not self._answer("kafka", "s3", "warehouse"):
+        if fresh is None:
             return {}
         return await self._within("the stages' lags", fresh.lags_s) or {}
 

@@ -83,4 +83,4 @@ def table(results: Sequence[Result]) -> str:
 def environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:
     """The environment of the commands of a stack of our own."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("INSTREAM_", "AWS_"))}
-    return own | settings | {"INSTREAM_HOME": str(home)}
+    return {**own, **settings, "INSTREAM_HOME": str(home)}
