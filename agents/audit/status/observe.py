@@ -12,7 +12,7 @@ from agents.audit.status.freshness import FreshLook, FreshPorts
 from agents.audit.status.local import LocalStack
 from agents.audit.status.roles import Worker, ask_alarms, ask_roles
 from agents.audit.status.services import AskedServices, ask_services
-from app.adapters.kafka import LogReader
+from app.adapters.kafka import QUICK_MS, LogReader
 from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.registry import DynamoRegistry
@@ -79,7 +79,7 @@ async def observe(settings: Settings, local: LocalStack | None, clock: Clock) ->
         look = _DataLook(settings, services)
         logs = await look.enter(stack)
         now_ms = clock.now_ms()
-        reader = LogReader(settings) if logs is None else logs  # not asked if Kafka does not answer
+        reader = LogReader(settings, QUICK_MS) if logs is None else logs  # not asked if Kafka does not answer
         fresh = FreshLook(FreshPorts(StagePorts(store, warehouse, reader), registry), settings, now_ms)
         freshness, lags = await asyncio.gather(
             look.freshness(fresh, with_stages=logs is not None), look.lags(fresh if logs is not None else None)
@@ -109,7 +109,7 @@ class _DataLook:
         """A reader of Kafka's logs; None if Kafka, or S3, which every look at a log needs too, does not answer."""
         if not self._answer("kafka", "s3", "warehouse"):
             return None
-        return await self._within("topics", lambda: stack.enter_async_context(LogReader(self._settings)))
+        return await self._within("topics", lambda: stack.enter_async_context(LogReader(self._settings, QUICK_MS)))
 
     async def freshness(self, fresh: FreshLook, *, with_stages: bool) -> Freshness:
         """How far the warehouse is complete, as well as it can be known."""

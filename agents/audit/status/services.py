@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import psycopg
 
 from agents.audit.status.roles import read_page
-from app.adapters.kafka import LogReader
+from app.adapters.kafka import QUICK_MS, LogReader
 from app.adapters.ports import BlockStream, ObjectStore, Registry
 from app.adapters.warehouse import to_warehouse
 from app.core.delivery.schema_found import lacking
@@ -102,7 +102,7 @@ async def _aws() -> str | None:
 
 async def _kafka(settings: Settings) -> str | None:
     topics = topics_of(settings)
-    async with LogReader(settings) as logs:
+    async with LogReader(settings, QUICK_MS) as logs:
         for topic in (topics.blocks, topics.rows):
             found = len(await logs.partitions(topic.name))
             if found != topic.partitions:
