@@ -158,6 +158,8 @@ class Auditor:
                 report.name("dead_lettered", item.batch_id)
                 log.error("blocks cannot be read", batch_id=item.batch_id, blocks=unread)
             report.judged += 1
+            if verdict.kind is not VerdictKind.COMPLETE:
+                report.note_age((now_ms - item.received_at_ms) / 1000)
             VERDICTS.labels(verdict.kind.value).inc()
             await self._act(item, verdict, rules, report)
         return lagging

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import structlog
+
 from agents.audit.registry_items import readable
 from agents.audit.stages.open_steps import RowsLog, read_open_steps
 from agents.audit.stages.stages import StagePorts, Stages
@@ -19,10 +21,12 @@ from app.core.formats.step_message import StepLog
 from app.core.repair.replacements import Replacements
 from app.core.sink.chain import chain_end_after
 from app.core.status.seen import Freshness, UncoveredBatch
-from app.errors import EnvelopeInvalid, NewerFormat
+from app.errors import ChainBroken, EnvelopeInvalid, NewerFormat, OutsideError
 from app.settings import Settings
 from app.shell.repairs import read_replacements
 from app.topics import topics_of
+
+log = structlog.get_logger(__name__)
 
 CHUNK: Final = 200
 """Batches whose ledger is read together."""
@@ -59,6 +63,8 @@ class FreshLook:
         self._now_ms = now_ms
         self._topics = topics_of(settings)
         self._stored = StoredLedger(ports.stages.store, settings.epoch)
+        self._delivery: Delivery | None = None
+        self._asking = asyncio.Lock()
 
     async def freshness(self, *, with_stages: bool) -> Freshness:
         """What the warehouse lacks.
@@ -69,7 +75,7 @@ class FreshLook:
         Raises:
             ServiceUnavailable: the registry or the warehouse does not answer.
         """
-        delivery = await self._ports.stages.warehouse.delivery(self._settings.epoch)
+        delivery = await self._progress()
         uncovered, is_whole = await self._uncovered()
         quarantined = tuple(sorted(each.txn_id for each in delivery.quarantined))
         up_to_ms = self._now_ms
@@ -104,6 +110,13 @@ class FreshLook:
             up_to_ms = item.received_at_ms
             return Freshness(complete_up_to_ms=up_to_ms, at_once_up_to_ms=up_to_ms, is_bound=True, oldest=oldest)
         return Freshness(complete_up_to_ms=self._now_ms, at_once_up_to_ms=self._now_ms)
+
+    async def _progress(self) -> Delivery:
+        """The progress of delivery, asked once: the looks go on side by side."""
+        async with self._asking:
+            if self._delivery is None:
+                self._delivery = await self._ports.stages.warehouse.delivery(self._settings.epoch)
+            return self._delivery
 
     async def _open_batches(self) -> AsyncIterator[RegistryItem]:
         try:
@@ -156,12 +169,17 @@ class FreshLook:
         """Where the oldest batches stand: the oldest of all, and the oldest of those that not only the join holds."""
         asked = {item.batch_id: item for item in (*uncovered[: STAGED_MOST // 2], *waits[: STAGED_MOST // 2])}
         stages = Stages(self._ports.stages, self._settings, self._stored)
+        try:
+            staged = await stages.of(list(asked.values()))
+        except (OutsideError, ChainBroken, NewerFormat) as exc:
+            log.info("the stages of batches cannot be found out", error=str(exc))
+            return {}
         return {
             batch_id: UncoveredBatch(
                 batch_id=batch_id, received_at_ms=found.received_at_ms, stage=found.stage.value, until_ms=found.until_ms,
                 detail=found.detail,
             )
-            for batch_id, found in (await stages.of(list(asked.values()))).items()
+            for batch_id, found in staged.items()
         }  # fmt: skip
 
     # --- lags
@@ -172,7 +190,7 @@ class FreshLook:
         Raises:
             ServiceUnavailable: the warehouse, S3 or Kafka does not answer.
         """
-        delivery = await self._ports.stages.warehouse.delivery(self._settings.epoch)
+        delivery = await self._progress()
         partitions = range(self._settings.partitions)
         replaced = await read_replacements(self._ports.stages.store, self._settings.epoch, partitions)
         found = await asyncio.gather(

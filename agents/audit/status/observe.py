@@ -1,7 +1,7 @@
 """Looks at a whole pipeline from outside, in parallel and in bounded time: whoever is frozen holds nobody else up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Final, NamedTuple, TypeVar
 
@@ -11,7 +11,7 @@ from agents.audit.stages.stages import StagePorts
 from agents.audit.status.freshness import FreshLook, FreshPorts
 from agents.audit.status.local import LocalStack
 from agents.audit.status.roles import Worker, ask_alarms, ask_roles
-from agents.audit.status.services import AskedServices, ask_services
+from agents.audit.status.services import BEHIND, AskedServices, ask_services
 from app.adapters.kafka import QUICK_MS, LogReader
 from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.loaded_ledger import WarehouseLedger
@@ -20,7 +20,7 @@ from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse_login import login_of
 from app.clock import Clock
 from app.core.status.judge import Limits
-from app.core.status.seen import Freshness, Seen, ServiceSeen
+from app.core.status.seen import Freshness, Seen
 from app.errors import InstreamError
 from app.settings import Settings
 
@@ -71,61 +71,60 @@ async def observe(settings: Settings, local: LocalStack | None, clock: Clock) ->
         stack.push_async_callback(warehouse.close)
         for each in (store, registry, stream):
             stack.push_async_callback(each.close)
-        roles, alarms, services = await asyncio.gather(
+        look = _DataLook(settings, {name for name, one in processes.items() if one.pid is None or one.is_frozen})
+        clients = AskedServices(store, registry, stream)
+        now_ms = clock.now_ms()
+        roles, alarms, services, (freshness, lags) = await asyncio.gather(
             ask_roles(workers),
             ask_alarms(workers),
-            ask_services(settings, AskedServices(store, registry, stream), processes, postgres),
+            ask_services(settings, clients, processes, postgres),
+            look.at_data(stack, clients, warehouse, now_ms),
         )
-        look = _DataLook(settings, services)
-        logs = await look.enter(stack)
-        now_ms = clock.now_ms()
-        reader = LogReader(settings, QUICK_MS) if logs is None else logs  # not asked if Kafka does not answer
-        fresh = FreshLook(FreshPorts(StagePorts(store, warehouse, reader), registry), settings, now_ms)
-        freshness, lags = await asyncio.gather(
-            look.freshness(fresh, with_stages=logs is not None), look.lags(fresh if logs is not None else None)
-        )
+        faulty = any(service.fault is not None and "instream init" not in service.fault for service in services)
     lost = freshness.lost + sum(alarms.values())
     seen = Seen(
         now_ms=now_ms, is_local=local is not None, roles=roles, services=services, lags_s=lags,
-        freshness=msgspec.structs.replace(freshness, lost=lost), unread=tuple(look.unread),
+        freshness=msgspec.structs.replace(freshness, lost=lost), unread=() if faulty else tuple(look.unread),
         stack_state="ready" if local is None else local.state, stack_failure=None if local is None else local.failure,
     )  # fmt: skip
-    return Observed(seen, look.is_held_up)
+    return Observed(seen, look.is_held_up or faulty)
 
 
 class _DataLook:
-    """The looks that need services: each in its time, and none at a service that is known not to answer."""
+    """The looks that need services: each in its time, and none at a service whose process is known to be of no use."""
 
-    def __init__(self, settings: Settings, services: Sequence[ServiceSeen]) -> None:
+    def __init__(self, settings: Settings, dead: set[str]) -> None:
         self.unread: list[str] = []
-        self.is_held_up = any(service.fault is not None for service in services)
+        self.is_held_up = False
         self._settings = settings
-        self._dead = {service.name for service in services if service.fault is not None and "lacks" not in service.fault}
+        self._dead = dead | {service for service, process in BEHIND.items() if process in dead}
 
     def _answer(self, *names: str) -> bool:
         return not self._dead & set(names)
 
-    async def enter(self, stack: AsyncExitStack) -> LogReader | None:
-        """A reader of Kafka's logs; None if Kafka, or S3, which every look at a log needs too, does not answer."""
-        if not self._answer("kafka", "s3", "warehouse"):
-            return None
-        return await self._within("topics", lambda: stack.enter_async_context(LogReader(self._settings, QUICK_MS)))
+    async def at_data(
+        self, stack: AsyncExitStack, clients: AskedServices, warehouse: WarehouseLedger, now_ms: int
+    ) -> tuple[Freshness, Mapping[str, float]]:
+        """How far the warehouse is complete, and the lags of the stages; as well as both can be known."""
+        reader = LogReader(self._settings, QUICK_MS)
+        ports = FreshPorts(StagePorts(clients.store, warehouse, reader), clients.registry)
+        fresh = FreshLook(ports, self._settings, now_ms)
+        is_whole = self._answer("kafka", "s3", "warehouse", "registry") and (
+            await self._within("topics", lambda: stack.enter_async_context(reader)) is not None
+        )
+        if is_whole:
+            return await asyncio.gather(self._freshness(fresh, with_stages=True), self._lags(fresh))
+        return await self._freshness(fresh, with_stages=False), {}
 
-    async def freshness(self, fresh: FreshLook, *, with_stages: bool) -> Freshness:
-        """How far the warehouse is complete, as well as it can be known."""
+    async def _freshness(self, fresh: FreshLook, *, with_stages: bool) -> Freshness:
         if not self._answer("registry"):
             return Freshness()
         found = None
         if self._answer("warehouse"):
-            found = await self._within(
-                "completeness", lambda: fresh.freshness(with_stages=with_stages and self._answer("s3"))
-            )
+            found = await self._within("completeness", lambda: fresh.freshness(with_stages=with_stages))
         return found or await self._within("the oldest open batch", fresh.bound) or Freshness()
 
-    async def lags(self, fresh: FreshLook | None) -> Mapping[str, float]:
-        """The lags of the stages; empty if they cannot be measured."""
-        if fresh is None:
-            return {}
+    async def _lags(self, fresh: FreshLook) -> Mapping[str, float]:
         return await self._within("the stages' lags", fresh.lags_s) or {}
 
     async def _within(self, what: str, ask: Callable[[], Awaitable[T]]) -> T | None:

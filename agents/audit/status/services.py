@@ -22,7 +22,7 @@ AGAIN_S: Final = 2.0
 """A service that does not answer in `ANSWER_S` is asked once more, for so long: the machine may be busy."""
 NO_BATCH: Final = "status-probe"
 """No batch has this id."""
-_BEHIND: Final = {"s3": "aws", "registry": "aws", "kinesis": "aws", "warehouse": "postgres"}
+BEHIND: Final = {"s3": "aws", "registry": "aws", "kinesis": "aws", "warehouse": "postgres"}
 """Service -> the process of the local stack that it cannot do without."""
 
 Ask = Callable[[], Awaitable[str | None]]
@@ -72,8 +72,8 @@ async def _ask_all(names: Sequence[str], asks: Mapping[str, Ask], dead: set[str]
     async def one(name: str) -> str | None:
         if name in dead:
             return "its process does not answer"
-        if _BEHIND.get(name) in dead:
-            return f"{_BEHIND[name]} does not answer"
+        if BEHIND.get(name) in dead:
+            return f"{BEHIND[name]} does not answer"
         return await _ask(asks[name])
 
     return list(await asyncio.gather(*(one(name) for name in names)))

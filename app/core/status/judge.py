@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from app.core.delivery.completeness import WAITS_FOR_JOIN
 from app.core.formats.flows import FLOWS
 from app.core.status.seen import ROLES, STAGES, ProcessSeen, RoleSeen, Seen, ServiceSeen
 
@@ -25,8 +26,6 @@ STAGE_OF_SERVICE: Final = {
     "postgres": "delivery", "warehouse": "delivery",
 }  # fmt: skip
 """Service -> the first stage that stands still without it."""
-WAITS_FOR_JOIN: Final = frozenset({"page_views", "engagements"})
-"""The flows whose rows wait for the join."""
 
 
 class RoleState(StrEnum):
