@@ -11,10 +11,10 @@ import typer
 from app.cli.show import JsonOption, print_json, print_table
 
 if TYPE_CHECKING:
-    from agents.audit.status.local import LocalStack
     from app.core.status.answer import Answer
     from app.core.status.judge import Limits, RoleJudged
     from app.core.status.seen import Seen
+    from app.local.stack.processes import LocalStack
 
 
 def status(as_json: JsonOption = False) -> None:
@@ -23,8 +23,8 @@ def status(as_json: JsonOption = False) -> None:
     Off the local stack it asks the addresses in INSTREAM_ROLE_URLS. Exit codes: 0 all is well, 3 the warehouse is late or a
     role waits, 1 something is broken or no stack is up.
     """
-    from agents.audit.status.local import look_at  # noqa: PLC0415 - commands load what they need
     from app.clock import SystemClock  # noqa: PLC0415
+    from app.local.stack.processes import look_at  # noqa: PLC0415 - commands load what they need
     from app.local.stack.stack_file import enter, home_of_environment  # noqa: PLC0415
 
     clock, home = SystemClock(), home_of_environment()
@@ -33,14 +33,14 @@ def status(as_json: JsonOption = False) -> None:
     is_held_up = False
     is_up = local.stack is not None and enter(home)
     if is_up or "INSTREAM_ROLE_URLS" in os.environ:
-        from agents.audit.status.observe import limits_of, observe  # noqa: PLC0415
+        from agents.audit.status.observe import elsewhere, limits_of, observe  # noqa: PLC0415
         from app.local.stack.settings import read_local_settings  # noqa: PLC0415
         from app.settings import read_settings  # noqa: PLC0415
 
         settings = read_settings()
         shown = local if is_up else None
         limits = limits_of(settings, read_local_settings().restart_healthy_s)
-        seen, is_held_up = asyncio.run(observe(settings, shown, clock))
+        seen, is_held_up = asyncio.run(observe(settings, local.installation if is_up else elsewhere(settings), clock))
     else:
         seen, limits = _without_stack(local, clock.now_ms()), _no_limits()
     from app.core.status.answer import answer  # noqa: PLC0415
@@ -62,7 +62,7 @@ def _without_stack(local: "LocalStack", now_ms: int) -> "Seen":
     """What is seen of a stack that is not up."""
     from app.core.status.seen import Seen  # noqa: PLC0415
 
-    return Seen(now_ms=now_ms, stack_state=local.state, stack_failure=local.failure)
+    return Seen(now_ms=now_ms, stack_state=local.installation.state, stack_failure=local.installation.failure)
 
 
 def _no_limits() -> "Limits":
@@ -92,14 +92,15 @@ def _with_stack(found: "Answer", local: "LocalStack | None", home: str) -> dict[
     told: dict[str, Any] = msgspec.to_builtins(found)
     if local is None:
         return told
-    stack, workers = local.stack, {worker.role: worker.process for worker in local.workers}
+    stack, place = local.stack, local.installation
+    known = {worker.role: worker.process for worker in place.workers} | dict(place.services)
     processes = [
         {"name": name, "pid": one.pid or 0, "running": one.pid is not None, "restarts": one.restarts, "log": one.log}
-        for name, one in (workers | local.services).items()
+        for name, one in known.items()
         if one is not None
     ]
     return told | {
-        "state": local.state, "home": home, "failure": local.failure,
+        "state": place.state, "home": home, "failure": place.failure,
         "collector_url": None if stack is None else stack.collector_url,
         "warehouse_url": found.urls.get("warehouse"), "processes": processes,
     }  # fmt: skip
@@ -107,7 +108,7 @@ def _with_stack(found: "Answer", local: "LocalStack | None", home: str) -> dict[
 
 def _show(found: "Answer", local: "LocalStack | None", home: str) -> None:
     """Print the answer for people."""
-    state = f"  {local.state}  {home}" if local is not None else ""
+    state = f"  {local.installation.state}  {home}" if local is not None else ""
     print(f"{found.verdict}{state}")
     for problem in found.problems:
         print(f"  {problem}")

@@ -17,6 +17,10 @@ ANSWER_S: Final = 5.0
 """A call without an answer for so long is named by /ready."""
 LONG_S: Final = 120.0
 """The same for calls that may take long although all is well: a COPY of many rows."""
+FORGET_S: Final = 60.0
+"""A failure that is not repeated is forgotten after this time ..."""
+ANSWERED_S: Final = 10.0
+"""... and after this time if other calls of the service have answers."""
 FAILURES: Final = (ServiceUnavailable, OutcomeUnknown)
 """Errors that say that a service is of no use now; another error is an answer."""
 
@@ -29,8 +33,8 @@ class OutsideCalls:
         self._now_s = now_s
         self._begun: dict[int, tuple[str, str, float, float]] = {}
         """Token -> service, call, its begin, and its limit; the oldest call first."""
-        self._failed: dict[str, str] = {}
-        """Service -> the failure of its last call."""
+        self._failed: dict[tuple[str, str], tuple[float, str]] = {}
+        """Service and call -> the time and the words of its last failure, until the call has an answer."""
         self._tokens = 0
 
     def begin(self, service: str, call: str, limit_s: float = ANSWER_S) -> int:
@@ -43,9 +47,16 @@ class OutsideCalls:
         """Note that a call has ended: with an answer, with a failure, or because nobody waits for it any more."""
         service, call, _, _ = self._begun.pop(token)
         if isinstance(exc, FAILURES):
-            self._failed[service] = f"{call}: {' '.join(str(exc).split())}"
-        elif exc is None or not isinstance(exc, asyncio.CancelledError | GeneratorExit):
-            self._failed.pop(service, None)
+            self._failed[service, call] = self._now_s(), f"{service} fails: {call}: {' '.join(str(exc).split())}"
+        elif self._failed and not isinstance(exc, asyncio.CancelledError | GeneratorExit):
+            self._answered(service, call)
+
+    def _answered(self, service: str, call: str) -> None:
+        """Forget the failure of this call, and failures of the service that were not repeated for some time."""
+        now_s = self._now_s()
+        for known, (at_s, _) in list(self._failed.items()):
+            if known == (service, call) or (known[0] == service and now_s - at_s >= ANSWERED_S):
+                del self._failed[known]
 
     @contextmanager
     def during(self, service: str, call: str, limit_s: float = ANSWER_S) -> Iterator[None]:
@@ -66,12 +77,12 @@ class OutsideCalls:
         return answer
 
     def reason(self) -> str | None:
-        """The service that does not answer, or whose last call failed; None if there is none."""
+        """The service that does not answer, or that fails a call; None if there is none."""
         now_s = self._now_s()
         for service, call, since_s, limit_s in self._begun.values():
             if now_s - since_s >= limit_s:
                 return f"{service} does not answer {call} for {now_s - since_s:.0f} s"
-        return next((f"{service} fails: {why}" for service, why in self._failed.items()), None)
+        return next((why for at_s, why in self._failed.values() if now_s - at_s < FORGET_S), None)
 
 
 class _Noted:

@@ -9,8 +9,7 @@ import msgspec
 
 from agents.audit.stages.stages import StagePorts
 from agents.audit.status.freshness import FreshLook, FreshPorts
-from agents.audit.status.local import LocalStack
-from agents.audit.status.roles import Worker, ask_alarms, ask_roles
+from agents.audit.status.roles import ask_alarms, ask_roles
 from agents.audit.status.services import BEHIND, AskedServices, ask_services
 from app.adapters.kafka import QUICK_MS, LogReader
 from app.adapters.kinesis import KinesisBlockStream
@@ -20,7 +19,7 @@ from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse_login import login_of
 from app.clock import Clock
 from app.core.status.judge import Limits
-from app.core.status.seen import Freshness, Seen
+from app.core.status.seen import Freshness, Installation, Seen, Worker
 from app.errors import InstreamError
 from app.settings import Settings
 
@@ -49,22 +48,20 @@ def limits_of(settings: Settings, healthy_s: float) -> Limits:
     return Limits(settings.freshness_s, usual_s, healthy_s)
 
 
-def workers_of(settings: Settings) -> list[Worker]:
+def elsewhere(settings: Settings) -> Installation:
     """The workers that ROLE_URLS names."""
-    return [Worker(role, url) for role, _, url in (entry.partition("=") for entry in settings.role_urls)]
+    return Installation([Worker(role, url) for role, _, url in (entry.partition("=") for entry in settings.role_urls)])
 
 
-async def observe(settings: Settings, local: LocalStack | None, clock: Clock) -> Observed:
+async def observe(settings: Settings, place: Installation, clock: Clock) -> Observed:
     """Look at the pipeline.
 
     Args:
         settings: lead to its services.
-        local: the stack in HOME; None where the pipeline runs elsewhere.
+        place: where it runs.
         clock: tells now.
     """
-    workers = workers_of(settings) if local is None else local.workers
-    processes = {} if local is None else local.services
-    postgres = "" if local is None or local.stack is None else local.stack.postgres
+    processes = place.services
     async with AsyncExitStack() as stack:
         store, registry, stream = S3ObjectStore(settings), DynamoRegistry(settings), KinesisBlockStream(settings)
         warehouse = WarehouseLedger(settings.warehouse_url, login_of(settings))
@@ -75,17 +72,17 @@ async def observe(settings: Settings, local: LocalStack | None, clock: Clock) ->
         clients = AskedServices(store, registry, stream)
         now_ms = clock.now_ms()
         roles, alarms, services, (freshness, lags) = await asyncio.gather(
-            ask_roles(workers),
-            ask_alarms(workers),
-            ask_services(settings, clients, processes, postgres),
+            ask_roles(place.workers),
+            ask_alarms(place.workers),
+            ask_services(settings, clients, processes, place.postgres),
             look.at_data(stack, clients, warehouse, now_ms),
         )
         faulty = any(service.fault is not None and "instream init" not in service.fault for service in services)
     lost = freshness.lost + sum(alarms.values())
     seen = Seen(
-        now_ms=now_ms, is_local=local is not None, roles=roles, services=services, lags_s=lags,
+        now_ms=now_ms, is_local=place.is_local, roles=roles, services=services, lags_s=lags,
         freshness=msgspec.structs.replace(freshness, lost=lost), unread=() if faulty else tuple(look.unread),
-        stack_state="ready" if local is None else local.state, stack_failure=None if local is None else local.failure,
+        stack_state=place.state, stack_failure=place.failure,
     )  # fmt: skip
     return Observed(seen, look.is_held_up or faulty)
 

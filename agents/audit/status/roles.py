@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from app.core.status.seen import ProcessSeen, RoleSeen
+from app.core.status.seen import RoleSeen, Worker
 
 ANSWER_S: Final = 1.0
 """A page that does not answer for so long is asked once more, and then it is silent."""
@@ -15,15 +15,6 @@ ALARMS: Final = ("lost", "excess", "damaged")
 """Findings of the audit that time does not mend."""
 _OPEN: Final = re.compile(r'^instream_audit_open_batches\{found="(\w+)"\} ([0-9.e+]+)$', re.MULTILINE)
 _REASON_LENGTH: Final = 300
-
-
-class Worker(NamedTuple):
-    """A worker to ask."""
-
-    role: str
-    url: str
-    """Of its pages, without a slash at the end."""
-    process: ProcessSeen | None = None
 
 
 class Page(NamedTuple):

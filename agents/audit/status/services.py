@@ -5,8 +5,6 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import psycopg
-
 from agents.audit.status.roles import read_page
 from app.adapters.kafka import QUICK_MS, LogReader
 from app.adapters.ports import BlockStream, ObjectStore, Registry
@@ -87,7 +85,7 @@ async def _ask(ask: Ask) -> str | None:
                 return await ask()
         except TimeoutError:
             fault = f"no answer in {limit_s:.0f} s"
-        except (InstreamError, psycopg.Error, OSError) as exc:
+        except (InstreamError, OSError) as exc:
             fault = " ".join(str(exc).split())[:300]
     return fault
 

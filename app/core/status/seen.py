@@ -1,7 +1,7 @@
 """What was seen of a pipeline from outside: its processes, the roles' own answers, the services, and the way of the data."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,29 @@ class ProcessSeen(msgspec.Struct, frozen=True, kw_only=True):
     log: str = ""
     last_error: str = ""
     """The last error in its log, in one line."""
+
+
+class Worker(NamedTuple):
+    """A worker to ask."""
+
+    role: str
+    url: str
+    """Of its pages, without a slash at the end."""
+    process: ProcessSeen | None = None
+
+
+class Installation(NamedTuple):
+    """Where a pipeline runs: its workers, and what the local stack knows of itself."""
+
+    workers: Sequence[Worker]
+    is_local: bool = False
+    state: str = "ready"
+    """Of the local stack: absent, starting, ready, stopping, ended, abandoned."""
+    failure: str | None = None
+    services: Mapping[str, ProcessSeen] = {}
+    """Service of the local stack -> its process."""
+    postgres: str = ""
+    """Host and port of the engine behind the local warehouse."""
 
 
 class RoleSeen(msgspec.Struct, frozen=True, kw_only=True):

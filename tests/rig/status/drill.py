@@ -64,9 +64,13 @@ async def strike(fault: Planted, home: Home, caller: Mapping[str, str], limit_s:
             told = await ask(caller)
             passed_s = time.monotonic() - begun_s
             if told.names(fault):
-                return Result(fault, passed_s, told)
+                return Result(fault, passed_s if passed_s <= limit_s else None, told)
             if passed_s > limit_s:
                 return Result(fault, None, told)
+            print(
+                f"  after {passed_s:.1f} s, in {told.took_s:.1f} s: exit {told.code}, {told.answer['problems'][:2]}",
+                flush=True,
+            )
 
 
 def table(results: Sequence[Result]) -> str:

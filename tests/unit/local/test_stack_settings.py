@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agents.audit.status.local import look_at
 from app.cli.status import urls
 from app.errors import ConfigurationError, LocalStackError
 from app.local.services.java import PROJECT_ROOT, kafka_jars
 from app.local.stack.environment import SERVICES, process_environment, stack_variables
 from app.local.stack.life import Home, Life, State, started
+from app.local.stack.processes import look_at
 from app.local.stack.settings import PORT_VARIABLES, LocalStackSettings, read_local_settings
 from app.local.stack.stack_file import Stack, StackSettings, enter, environment, home_of_environment, without_secrets
 from app.settings import Settings

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.errors import ObjectMissing, OutcomeUnknown, ServiceUnavailable
-from app.shell.outside_calls import ANSWER_S, LONG_S, OutsideCalls, noted, noted_sessions
+from app.shell.outside_calls import ANSWER_S, ANSWERED_S, FORGET_S, LONG_S, OutsideCalls, noted, noted_sessions
 
 
 class Service:
@@ -85,6 +85,31 @@ async def test_a_failure_stays_until_the_service_answers(world: World, failure: 
     with pytest.raises(ObjectMissing):
         await world.adapter.get("k")
     assert world.calls.reason() is None, "that was an answer"
+
+
+async def test_a_call_that_keeps_failing_is_named_although_other_calls_have_answers(world: World) -> None:
+    world.service.answers.set()
+    for _ in range(20):
+        world.service.fails = ServiceUnavailable("throttled")
+        with pytest.raises(ServiceUnavailable):
+            await world.adapter.get("k")
+        world.now_s += 1
+        await world.adapter.copy()
+        assert world.calls.reason() == "s3 fails: get: throttled"
+    world.now_s += ANSWERED_S
+    await world.adapter.copy()
+    assert world.calls.reason() is None, "nobody makes that call any more, and the service answers others"
+
+
+async def test_a_failure_that_is_not_repeated_is_forgotten(world: World) -> None:
+    world.service.answers.set()
+    world.service.fails = ServiceUnavailable("gone")
+    with pytest.raises(ServiceUnavailable):
+        await world.adapter.get("k")
+    world.now_s += FORGET_S - 1
+    assert world.calls.reason() is not None
+    world.now_s += 1
+    assert world.calls.reason() is None
 
 
 async def test_a_listing_waits_only_for_its_next_item(world: World) -> None:

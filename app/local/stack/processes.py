@@ -6,8 +6,7 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from agents.audit.status.roles import Worker
-from app.core.status.seen import ROLES, ProcessSeen
+from app.core.status.seen import ROLES, Installation, ProcessSeen, Worker
 from app.local.stack.life import Home, State, find
 from app.local.stack.stack_file import Stack, StackProcess, read_stack
 
@@ -20,29 +19,27 @@ _ERRORS: Final = frozenset({"error", "critical"})
 class LocalStack(NamedTuple):
     """The stack in a HOME."""
 
-    state: str
-    failure: str | None
+    installation: Installation
     stack: Stack | None
-    workers: list[Worker]
-    services: dict[str, ProcessSeen]
-    """Service -> its process."""
+    """None if it is not up."""
 
 
 def look_at(home: Home, now_ms: int) -> LocalStack:
     """What HOME says about its stack."""
     life, stack = home.read_life(), read_stack(home)
     if life is None:
-        return LocalStack("absent", None, None, [], {})
+        return LocalStack(Installation([], is_local=True, state="absent"), None)
     state = life.state.value if home.is_held() or life.state is State.ENDED else "abandoned"
+    found = Installation([], is_local=True, state=state, failure=life.failure)
     if stack is None:
-        return LocalStack(state, life.failure, None, [], {})
-    living = {record.name: found for record in life.processes if (found := find(record)) is not None}
+        return LocalStack(found, None)
+    living = {record.name: running for record in life.processes if (running := find(record)) is not None}
     workers = []
     for process in sorted(stack.processes, key=lambda one: ROLES.index(one.role)):
         url = stack.metrics[process.role].removesuffix("/metrics")
         workers.append(Worker(process.role, url, _seen(stack, process, living.get(process.role), now_ms)))
     services = {process.role: _seen(stack, process, living.get(process.role), now_ms) for process in stack.infrastructure}
-    return LocalStack(state, life.failure, stack, workers, services)
+    return LocalStack(found._replace(workers=workers, services=services, postgres=stack.postgres), stack)
 
 
 def _seen(stack: Stack, process: StackProcess, living: psutil.Process | None, now_ms: int) -> ProcessSeen:
