@@ -22,6 +22,14 @@ class ProgressLines:
         sys.stderr.flush()
 
 
+def time_left(took_s: float, done: int, left: int) -> str:
+    """The time that `left` more things take if `done` of them took `took_s`, in words."""
+    seconds = round(took_s * left / done)
+    if seconds < 90:
+        return f"{seconds} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Bar:
     """Progress on stderr: a bar on a terminal, a line now and then elsewhere. A context manager."""
 
@@ -37,6 +45,8 @@ class Bar:
         self._what = what
         self._every_s = every_s
         self._told = time.monotonic()
+        self._began: tuple[float, int] | None = None
+        """The time of the first call, and what was done by then."""
         self._drawn: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Self:
@@ -47,23 +57,34 @@ class Bar:
             self._drawn[0].stop()
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` are done; `note` names an obstacle."""
+        """Show that `done` of `total` are done, and how long the rest will take; `note` names an obstacle."""
+        now_s = time.monotonic()
+        since_s, before = self._began = self._began or (now_s, done)
         if sys.stderr.isatty():
             progress, task = self._drawn or self._draw()
             progress.update(task, completed=done, total=total, note=note)
-        elif time.monotonic() - self._told >= self._every_s:
-            self._told = time.monotonic()
-            self._say(f"{done:,} of {total:,} {self._what}" + (f"; {note}" if note else ""))
+        elif now_s - self._told >= self._every_s:
+            self._told = now_s
+            left = f", about {time_left(now_s - since_s, done - before, total - done)} left" if before < done < total else ""
+            self._say(f"{done:,} of {total:,} {self._what}{left}" + (f"; {note}" if note else ""))
 
     def _draw(self) -> "tuple[Progress, TaskID]":
         from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(self._what),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
         progress = Progress(*columns, console=Console(stderr=True), transient=True)
