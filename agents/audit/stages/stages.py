@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from pyroaring import BitMap
 
-from agents.audit.auditor import audit_rules
+from agents.audit.audit_rules import audit_rules
 from agents.audit.stages.block_search import BlockName, BlockSearch, Wanted, by_block
 from agents.audit.stages.open_steps import OpenSteps, RowsLog, read_open_steps
 from agents.audit.stored_ledger import BEHIND_MOST, BatchLines, StoredLedger
