@@ -15,8 +15,9 @@ from app.cli.load import load
 from app.cli.repair_log import repair_log
 from app.cli.replay import replay
 from app.cli.show import Exit, log_to_stderr, say_why
+from app.cli.status import status
 from app.cli.trace import trace
-from app.cli.up import down, status, up
+from app.cli.up import down, up
 from app.cli.wait import wait
 from app.errors import InstreamError, SettingsRefused
 

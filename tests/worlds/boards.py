@@ -23,12 +23,7 @@ OF_PROMETHEUS = {"up": OF_TARGETS, "ALERTS": frozenset({"alertname", "alertstate
 """Series that Prometheus makes by itself."""
 SUFFIXES = {"gauge": ("",), "counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "info": ("_info",)}
 """Kind of a metric -> the ends of its series' names, for alerts and boards: not the times of their creation."""
-COMING: dict[str, tuple[str, set[str]]] = {
-    "instream_complete_up_to_seconds": ("gauge", {"flow"}),
-    "instream_received_to_visible_seconds": ("histogram", {"flow"}),
-    "instream_join_wait_seconds": ("histogram", set()),
-    "instream_oldest_uncovered_batch_seconds": ("gauge", set()),
-}
+COMING: dict[str, tuple[str, set[str]]] = {}
 """Metrics that are agreed and not exported yet; a test fails as soon as one is, so that it is taken out here."""
 _NAME = re.compile(r"\b(?:instream_\w+|instream:[\w:]+|process_\w+|python_\w+|up|ALERTS)\b(?!\s*\()")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
