@@ -8,6 +8,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+def time_left(passed_s: float, done: int, total: int) -> str:
+    """The time that the rest takes if it takes as long as what is done, in words; empty while nobody can know."""
+    if not 0 < done < total or passed_s < 1:
+        return ""
+    left_s = passed_s / done * (total - done)
+    minutes, seconds = divmod(round(left_s), 60)
+    return f"about {minutes} min left" if minutes >= 2 else f"about {minutes * 60 + seconds} s left"
+
+
 class ProgressLines:
     """Progress: plain lines on stderr, with the seconds since the start on a terminal."""
 
@@ -36,7 +45,7 @@ class Bar:
         self._say = say
         self._what = what
         self._every_s = every_s
-        self._told = time.monotonic()
+        self._begun = self._told = time.monotonic()
         self._drawn: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Self:
@@ -53,17 +62,26 @@ class Bar:
             progress.update(task, completed=done, total=total, note=note)
         elif time.monotonic() - self._told >= self._every_s:
             self._told = time.monotonic()
-            self._say(f"{done:,} of {total:,} {self._what}" + (f"; {note}" if note else ""))
+            told = (f"{done:,} of {total:,} {self._what}", note, time_left(self._told - self._begun, done, total))
+            self._say("; ".join(part for part in told if part))
 
     def _draw(self) -> "tuple[Progress, TaskID]":
         from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(self._what),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
         progress = Progress(*columns, console=Console(stderr=True), transient=True)

@@ -1,6 +1,8 @@
 """Options and arguments of the commands: numbers between two bounds, texts that are not empty."""
 
 import math
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,3 +61,30 @@ def given(value: str) -> str:
 def folder(value: str | Path) -> Path:
     """Parse a folder's name."""
     return Path(given(str(value)))
+
+
+_MOMENT: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2})(:\d{2}(:\d{2}(\.\d{1,6})?)?)?)?Z?")
+_HOUR: Final = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}(:00)?Z?")
+
+
+def moment(value: str | datetime) -> datetime:
+    """Parse a moment in UTC: `2026-11-28`, `2026-11-28T03` or `2026-11-28T03:15:20`."""
+    text = str(value).strip()
+    if found := _MOMENT.fullmatch(text):
+        try:
+            return datetime.fromisoformat(f"{found[1]}T{found[2] or '00'}{found[3] or ':00'}").replace(tzinfo=UTC)
+        except ValueError:
+            pass
+    raise typer.BadParameter(f"{shown(str(value))}: give a time in UTC like 2026-11-28T03 or 2026-11-28T03:15:20")
+
+
+def hour(value: str | datetime) -> datetime:
+    """Parse an hour in UTC, `2026-11-28T03`: its beginning."""
+    if not _HOUR.fullmatch(str(value).strip()):
+        raise typer.BadParameter(f"{shown(str(value))}: give an hour in UTC like 2026-11-28T03")
+    return moment(value)
+
+
+def as_ms(moment: datetime) -> int:
+    """A moment in ms since the epoch."""
+    return round(moment.timestamp() * 1000)
