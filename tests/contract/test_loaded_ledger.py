@@ -146,8 +146,8 @@ async def test_more_batches_than_a_query_takes(case: Case) -> None:
 async def test_a_dropped_connection_is_made_again(warehouse: Warehouse) -> None:
     ledger = WarehouseLedger(warehouse.settings.warehouse_url)
     assert await ledger.entries(["b"]) == {}
-    assert ledger._connection is not None
-    backend = ledger._connection.info.backend_pid
+    assert ledger._questions._connection is not None
+    backend = ledger._questions._connection.info.backend_pid
     assert backend
     await warehouse.query(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{warehouse.settings.bucket}'"
