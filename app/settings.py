@@ -18,16 +18,19 @@ from app.kafka_access import KafkaAccess
 from app.setting_types import (
     AccountId,
     BucketName,
+    DatabaseName,
     Host,
     IamRole,
     KmsKey,
     Networks,
     Origins,
     Region,
+    S3Url,
     Servers,
     StreamName,
     TableName,
     WarehouseName,
+    WorkgroupName,
     WriteKeys,
 )
 from app.variables import MOST_PORT, read
@@ -176,6 +179,14 @@ class Settings(KafkaAccess):
     """ARN of the role with which Redshift reads the bucket, or `default`."""
     copy_region: Region | None = None
     """The bucket's region, where it is not the warehouse's."""
+
+    # --- Athena: SQL over the files of the bucket
+    athena_database: DatabaseName = "instream"
+    """Database of Athena's catalogue in which `instream athena init` makes the tables."""
+    athena_workgroup: WorkgroupName | None = None
+    """Athena's workgroup; a workgroup may name the place of results itself."""
+    athena_output: S3Url | None = None
+    """Where Athena writes its results, `s3://bucket/prefix/`. Needed unless the workgroup names it."""
 
     # --- enrichment
     geo_database: Path | None = None

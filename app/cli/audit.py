@@ -1,14 +1,13 @@
 """`instream audit`: one round of the audit, now."""
 
 import asyncio
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from app.cli.audit_deep import run_deep
-from app.cli.options import OLDEST_S, moment, number
+from app.cli.options import OLDEST_S, MomentMs, moment, number
 from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json
 
@@ -35,10 +34,8 @@ def audit(
         bool,
         typer.Option("--deep", help="Compare all that is stored twice, and name each difference; changes nothing."),
     ] = False,
-    since: Annotated[
-        datetime | None, typer.Option(help="Only what was received or committed from this time on, UTC.", parser=moment)
-    ] = None,
-    until: Annotated[datetime | None, typer.Option(help="... and before this time.", parser=moment)] = None,
+    since: Annotated[MomentMs | None, moment("Only batches and transactions from this moment on.")] = None,
+    until: Annotated[MomentMs | None, moment("Only batches and transactions up to this moment.", ends=True)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the registry with the warehouse's ledger once: complete what is covered, send again what is missing.

@@ -1,12 +1,10 @@
 """`instream audit --deep`: compare everything that is stored twice."""
 
 import asyncio
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import typer
 
-from app.cli.options import as_ms
 from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, print_json
 from app.progress import Bar, ProgressLines
@@ -27,20 +25,20 @@ async def look(settings: "Settings", span: "Span", show: "Show") -> "DeepReport"
         return await audit_deep(ports, settings, span, show)
 
 
-def span_of(since: datetime | None, until: datetime | None) -> "Span":
+def span_of(since_ms: int | None, until_ms: int | None) -> "Span":
     """The span between two options; without them everything."""
     from agents.audit.deep.report import Span  # noqa: PLC0415
 
     everything = Span()
     return Span(
-        everything.since_ms if since is None else as_ms(since), everything.until_ms if until is None else as_ms(until)
+        everything.since_ms if since_ms is None else since_ms, everything.until_ms if until_ms is None else until_ms
     )  # fmt: skip
 
 
-def run_deep(since: datetime | None, until: datetime | None, *, as_json: bool) -> None:
+def run_deep(since_ms: int | None, until_ms: int | None, *, as_json: bool) -> None:
     """Run the command with its answer and exit code."""
     settings = settings_to_ask(*Asks)
-    span = span_of(since, until)
+    span = span_of(since_ms, until_ms)
     with Bar(ProgressLines(), "checks are done", TELL_EVERY_S) as bar:
         report = asyncio.run(look(settings, span, bar))
     if as_json:

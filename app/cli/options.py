@@ -2,7 +2,7 @@
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ LONGEST_MINUTES: Final = 7 * 1440
 OLDEST_S: Final = 365 * 86_400
 LAST_PARTITION: Final = 1023
 """Of the most partitions that the settings allow; the settings themselves load more than a help text needs."""
+_MOMENT: Final = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)(?:[T ](?P<clock>\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)Z?)?")
 SEEDS: Final = (-(2**63), 2**63 - 1)
 
 
@@ -51,6 +52,33 @@ def number(text: str, lower: float, upper: float) -> Any:
     return typer.Option(help=text, parser=parse, min=lower, max=upper)
 
 
+class MomentMs(int):
+    """A moment, in ms since the epoch."""
+
+
+def moment(text: str, *, ends: bool = False) -> Any:
+    """An option that is a moment in UTC, of type `MomentMs`; `text` is its help.
+
+    A day (2026-11-28), an hour (2026-11-28T03) or a minute stands for its first instant; with `ends`, for the first instant
+    behind it, so that `--since 2026-11-28 --until 2026-11-28` is that day.
+    """
+
+    def parse(value: str) -> MomentMs:
+        found = _MOMENT.fullmatch(value.strip())
+        clock = (found and found["clock"]) or ""
+        try:
+            if found is None:
+                raise ValueError
+            begins = datetime.fromisoformat(f"{found['day']}T{clock or '00'}").replace(tzinfo=UTC)
+        except ValueError:
+            form = "give a moment in UTC as 2026-11-28, 2026-11-28T03 or 2026-11-28T03:15:00"
+            raise typer.BadParameter(f"{shown(value)}: {form}") from None
+        length = {0: timedelta(days=1), 2: timedelta(hours=1), 5: timedelta(minutes=1)}.get(len(clock), timedelta())
+        return MomentMs(round((begins + (length if ends else timedelta())).timestamp() * 1000))
+
+    return typer.Option(help=text, parser=parse, metavar="MOMENT")
+
+
 def given(value: str) -> str:
     """Parse an argument that is a name, an id or a reason: it is not empty, and loses the spaces around it."""
     if not value.strip():
@@ -61,30 +89,3 @@ def given(value: str) -> str:
 def folder(value: str | Path) -> Path:
     """Parse a folder's name."""
     return Path(given(str(value)))
-
-
-_MOMENT: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2})(:\d{2}(:\d{2}(\.\d{1,6})?)?)?)?Z?")
-_HOUR: Final = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}(:00)?Z?")
-
-
-def moment(value: str | datetime) -> datetime:
-    """Parse a moment in UTC: `2026-11-28`, `2026-11-28T03` or `2026-11-28T03:15:20`."""
-    text = str(value).strip()
-    if found := _MOMENT.fullmatch(text):
-        try:
-            return datetime.fromisoformat(f"{found[1]}T{found[2] or '00'}{found[3] or ':00'}").replace(tzinfo=UTC)
-        except ValueError:
-            pass
-    raise typer.BadParameter(f"{shown(str(value))}: give a time in UTC like 2026-11-28T03 or 2026-11-28T03:15:20")
-
-
-def hour(value: str | datetime) -> datetime:
-    """Parse an hour in UTC, `2026-11-28T03`: its beginning."""
-    if not _HOUR.fullmatch(str(value).strip()):
-        raise typer.BadParameter(f"{shown(str(value))}: give an hour in UTC like 2026-11-28T03")
-    return moment(value)
-
-
-def as_ms(moment: datetime) -> int:
-    """A moment in ms since the epoch."""
-    return round(moment.timestamp() * 1000)
