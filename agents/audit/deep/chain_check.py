@@ -56,7 +56,7 @@ class ChainCheck:
         self._span = span
         self._report = report
         self._last = 0
-        """The highest number of the chain."""
+        """The highest number of the chain's records."""
         self._before: TransactionRecord | None = None
         self.txn_ids: set[str] = set()
         """Every transaction of the chain that was looked at."""
@@ -65,14 +65,13 @@ class ChainCheck:
 
     async def numbers(self) -> list[int]:
         """The numbers of the chain to look at: those that exist, and those that must exist."""
-        prefix = object_keys.chain_prefix(*self._chain_id)
-        there = set()
-        async for info in self._ports.store.list(prefix):
+        prefix, first = object_keys.chain_prefix(*self._chain_id), await self._first()
+        before = object_keys.record_key(*self._chain_id, first - 1) if first > 1 else ""
+        self._last = first - 1
+        async for info in self._ports.store.list(prefix, before):
             name = info.key.removeprefix(prefix).removesuffix(".json")
             if name.isdecimal() and info.key == object_keys.record_key(*self._chain_id, int(name)):
-                there.add(int(name))
-        self._last = max(there, default=0)
-        first = await self._first(sorted(there))
+                self._last = int(name)
         return list(range(first, max(self._last, self._reached) + 1))
 
     async def run(self, numbers: Sequence[int], needs_ledgers: Callable[[], object]) -> AsyncIterator[int]:
@@ -111,19 +110,19 @@ class ChainCheck:
         if body is not None and _digest(body) == ledger.sha256:
             self.ledgers.append(outcome_lines(decode_output(LEDGER.name, body, ledger.columns_version)))
 
-    async def _first(self, there: Sequence[int]) -> int:
+    async def _first(self) -> int:
         """The first number of the span, by halves: commits of a chain come one after the other."""
-        if not there or self._span.since_ms == 0:
+        if self._span.since_ms == 0:
             return 1
-        low, high = 0, len(there)
+        low, high = 1, self._reached + 1
         while low < high:
             middle = (low + high) // 2
-            record = await self._read(there[middle])
+            record = await self._read(middle)
             if record is not None and record.committed_at_ms < self._span.since_ms:
                 low = middle + 1
             else:
                 high = middle
-        return there[low] if low < len(there) else self._last + 1
+        return low
 
     async def _read(self, number: int) -> TransactionRecord | None:
         try:
