@@ -34,9 +34,7 @@ class WarehouseRows:
 
     async def rows(self, output: str, txn_ids: Sequence[str]) -> pl.DataFrame:
         """The rows of these transactions, as a frame with the output's columns."""
-        columns = ", ".join(f'"{name}"' for name in BY_NAME[output].names)
-        rows = await self._of(f"SELECT {columns} FROM {table(output)} WHERE txn_id IN", txn_ids)
-        return _frame(output, rows)
+        return await self._frame_of(output, "txn_id", txn_ids)
 
     async def transactions(
         self, output: str, after: str, limit: int, span: LoadedSpan | None = None
@@ -56,14 +54,17 @@ class WarehouseRows:
             found.setdefault(batch_id, []).append(LedgerEntry(*entry))
         return found
 
-    async def places(self, output: str, batch_id: str) -> list[tuple[int, str]]:
-        """(line, txn_id) of each row that a flow's table has of a batch."""
-        query = f"SELECT line, txn_id FROM {table(output)} WHERE batch_id = %s"
-        return [(line, txn_id) for line, txn_id in await self._questions.rows(query, [batch_id])]
+    async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
+        """The rows of these batches, as a frame with the output's columns."""
+        return await self._frame_of(output, "batch_id", batch_ids)
 
     async def close(self) -> None:
         """Let go of the connection; the next call makes a new one."""
         await self._questions.close()
+
+    async def _frame_of(self, output: str, name: str, ids: Sequence[str]) -> pl.DataFrame:
+        columns = ", ".join(f'"{column}"' for column in BY_NAME[output].names)
+        return _frame(output, await self._of(f"SELECT {columns} FROM {table(output)} WHERE {name} IN", ids))
 
     async def _of(self, query: str, ids: Sequence[str]) -> list[tuple[Any, ...]]:
         """The rows of a query that ends in `IN`, for all ids."""

@@ -193,8 +193,8 @@ class LoadedRows(Protocol):
     async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerEntry]]:
         """The ledger rows of each batch; a batch without any is not in the answer."""
 
-    async def places(self, output: str, batch_id: str) -> list[tuple[int, str]]:
-        """(line, txn_id) of each row that a flow's table has of a batch."""
+    async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
+        """The rows of these batches, as `rows` gives them."""
 
 
 def moment_ms(moment: datetime | None) -> int:

@@ -75,7 +75,7 @@ async def test_rows_come_back_as_their_file_has_them(case):
     assert (await case.rows.rows("redirects", [])).height == 0
 
 
-async def test_the_log_the_transactions_and_the_places(case):
+async def test_the_log_the_transactions_and_the_rows_of_a_batch(case):
     first, second = case.records
     total = sum(out.rows for out in first.outputs)
     assert await case.rows.log(1, 0, 1, 5) == [
@@ -89,9 +89,10 @@ async def test_the_log_the_transactions_and_the_places(case):
     now_ms = SystemClock().now_ms()
     assert await case.rows.transactions("redirects", "", 5, LoadedSpan(0, now_ms - 3_600_000)) == []
     assert len(await case.rows.transactions("redirects", "", 5, LoadedSpan(now_ms - 3_600_000, now_ms + 3_600_000))) == 2
-    places = [(line, record.txn_id) for record in case.records for line in range(8)]
-    assert sorted(await case.rows.places("redirects", BATCH)) == sorted(places)
-    assert await case.rows.places("redirects", "other") == []
+    found = await case.rows.of_batches("redirects", [BATCH, "other"])
+    own = await case.rows.rows("redirects", [first.txn_id, second.txn_id])
+    assert are_equal(normalised("redirects", found), normalised("redirects", own))
+    assert (await case.rows.of_batches("redirects", ["other"])).height == 0
 
 
 async def test_the_ledger_of_batches(case):

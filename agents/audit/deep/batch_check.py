@@ -1,7 +1,6 @@
 """Every batch: its registry item, its raw file, and its lines in the warehouse's ledger."""
 
 import asyncio
-import base64
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,15 +12,12 @@ from agents.audit.auditor import audit_rules
 from agents.audit.deep.ports import DeepPorts
 from agents.audit.deep.report import NAMED, DeepReport, Span
 from agents.audit.registry_items import readable
-from app.core.audit.deep.batches import doubled_lines, judge_raw
+from app.core.audit.deep.batches import LossEvidence, doubled_lines, judge_raw, lost_lines
 from app.core.audit.differences import Difference, DifferenceKind
 from app.core.audit.reconcile import (
     Coverage,
-    Evidence,
     LedgerLines,
-    VerdictKind,
     coverage,
-    judge_batch,
     lacking_blocks,
     read_lines,
 )
@@ -217,17 +213,11 @@ class BatchCheck:
             rows = entries.get(batch_id, [])
             missing = coverage(item.line_count, rows).missing
             elsewhere = missing & self.committed.get(batch_id, BitMap())  # not loaded yet, or lost and named there
-            left = missing - elsewhere
+            evidence = LossEvidence(rows, elsewhere, replays.get(batch_id, frozenset()), times_ms)
+            left = lost_lines(item, evidence, audit_rules(self._settings), self._ports.clock.now_ms())
             if not left:
                 self._report.late_batches += bool(missing)
                 continue
-            if item.state is BatchState.OPEN:
-                held = [*rows, LedgerLines("", len(elsewhere), _packed_lines(elsewhere))]
-                evidence = Evidence(held, replays.get(batch_id, frozenset()), {}, {})
-                rules = audit_rules(self._settings)
-                if judge_batch(item, evidence, times_ms, rules, self._ports.clock.now_ms()).kind is not VerdictKind.LOST:
-                    self._report.late_batches += 1
-                    continue
             why = "the registry says complete" if item.state is BatchState.COMPLETE else "the etl knows their blocks"
             self._report.note([Difference(
                 kind=DifferenceKind.LINES_LOST, batch_id=batch_id, lines=list(left),
@@ -254,7 +244,3 @@ def _packed(batch_id: str) -> bytes:
         return bytes.fromhex(batch_id.replace("-", ""))
     except ValueError:
         return batch_id.encode()
-
-
-def _packed_lines(lines: BitMap) -> str:
-    return base64.b64encode(lines.serialize()).decode()

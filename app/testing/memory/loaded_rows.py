@@ -34,10 +34,9 @@ class MemoryLoadedRows(Hooked):
     async def rows(self, output: str, txn_ids: Sequence[str]) -> pl.DataFrame:
         """The rows of these transactions, as a frame with the output's columns."""
         await self._enter("rows", output)
-        wanted, schema = set(txn_ids), frame_schema(output)
-        rows = [row for row in self._warehouse.rows(output) if row["txn_id"] in wanted]
+        frame = self._frame(output, "txn_id", txn_ids)
         await self._leave("rows", output)
-        return pl.DataFrame([[row.get(name) for name in schema] for row in rows], schema=schema, orient="row")
+        return frame
 
     async def transactions(
         self, output: str, after: str, limit: int, span: LoadedSpan | None = None
@@ -62,9 +61,14 @@ class MemoryLoadedRows(Hooked):
         await self._leave("ledger")
         return found
 
-    async def places(self, output: str, batch_id: str) -> list[tuple[int, str]]:
-        """(line, txn_id) of each row that a flow's table has of a batch."""
-        await self._enter("places", output)
-        found = [(row["line"], row["txn_id"]) for row in self._warehouse.rows(output) if row["batch_id"] == batch_id]
-        await self._leave("places", output)
-        return found
+    async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
+        """The rows of these batches, as a frame with the output's columns."""
+        await self._enter("of_batches", output)
+        frame = self._frame(output, "batch_id", batch_ids)
+        await self._leave("of_batches", output)
+        return frame
+
+    def _frame(self, output: str, name: str, ids: Sequence[str]) -> pl.DataFrame:
+        wanted, schema = set(ids), frame_schema(output)
+        rows = [row for row in self._warehouse.rows(output) if row[name] in wanted]
+        return pl.DataFrame([[row.get(column) for column in schema] for row in rows], schema=schema, orient="row")

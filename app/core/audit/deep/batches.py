@@ -1,18 +1,19 @@
 """A batch in the registry against its raw file, and against its ledger."""
 
+import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pyroaring import BitMap
 
 from app.core.audit.differences import Difference, DifferenceKind
-from app.core.audit.reconcile import read_lines
+from app.core.audit.reconcile import AuditRules, Evidence, LedgerLines, VerdictKind, coverage, judge_batch, read_lines
 from app.core.formats.batch import batch_time_ms, cut_again
 from app.core.formats.block import open_frame
 from app.core.formats.decoding import reading
 from app.core.formats.object_keys import raw_key
-from app.core.formats.registry_item import RegistryItem
+from app.core.formats.registry_item import BatchState, RegistryItem
 from app.errors import FormatInvalid
 
 
@@ -85,6 +86,33 @@ def doubled_lines(item: RegistryItem, entries: Sequence[LedgerEntry]) -> list[Di
             differences.append(_of_ledger(item, entry, beyond, f"the batch has {item.line_count} lines"))
         covered |= lines
     return differences
+
+
+class LossEvidence(NamedTuple):
+    """What decides whether missing lines are lost or late."""
+
+    entries: Sequence[LedgerLines]
+    """The batch's ledger in the warehouse."""
+    elsewhere: BitMap
+    """Missing lines that are somewhere on their way, or that are named as damage of another kind."""
+    replayed_blocks: frozenset[int]
+    stream_times_ms: Mapping[int, int]
+    """Partition -> stream time of the last transaction that delivery has decided about."""
+
+
+def lost_lines(item: RegistryItem, found: LossEvidence, rules: AuditRules, now_ms: int) -> BitMap:
+    """The lines of a batch that no ledger has and that nothing on its way can bring; empty if they are only late.
+
+    A complete batch was covered once. Of an open one the audit must be able to prove the loss (rule A2).
+    """
+    missing = coverage(item.line_count, found.entries).missing - found.elsewhere
+    if not missing or item.state is BatchState.COMPLETE:
+        return missing
+    placed = base64.b64encode(found.elsewhere.serialize()).decode()
+    entries = [*found.entries, LedgerLines("", len(found.elsewhere), placed)]
+    evidence = Evidence(entries, found.replayed_blocks, {}, {})
+    verdict = judge_batch(item, evidence, found.stream_times_ms, rules, now_ms)
+    return missing if verdict.kind is VerdictKind.LOST else BitMap()
 
 
 def _of_ledger(item: RegistryItem, entry: LedgerEntry, lines: Iterable[int], detail: str) -> Difference:
