@@ -18,6 +18,8 @@ _QUARANTINED: Final = """
     SELECT txn_id, "partition", "number" FROM analytics.delivery_log WHERE epoch = %s AND status = 'quarantined'
 """
 _ENTRIES: Final = "SELECT batch_id, outcome, lines, line_set FROM analytics.ledger WHERE batch_id IN ({})"
+_BETWEEN: Final = "SELECT DISTINCT batch_id FROM analytics.ledger WHERE batch_id >= %s AND batch_id < %s ORDER BY 1"
+"""Ids are compared as bytes by Redshift; the collation of another database may differ, but ids are hexadecimal digits."""
 _REPLAYS: Final = "SELECT batch_id, block FROM analytics.replays WHERE attempt >= 1 AND batch_id IN ({})"
 _DEAD_LETTERS: Final = "SELECT batch_id, block, reason FROM analytics.dead_letters WHERE batch_id IN ({})"
 
@@ -43,6 +45,10 @@ class WarehouseLedger:
         for batch_id, outcome, lines, line_set in await self._of_batches(_ENTRIES, batch_ids):
             found.setdefault(batch_id, []).append(LedgerLines(outcome, lines, line_set))
         return found
+
+    async def batches_between(self, first_id: str, end_id: str) -> list[str]:
+        """The batches with ledger rows and first_id <= batch id < end_id, in the order of their ids."""
+        return [batch_id for (batch_id,) in await self._questions.rows(_BETWEEN, [first_id, end_id])]
 
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Blocks of each batch with a loaded report of a replay."""

@@ -153,6 +153,9 @@ class LoadedLedger(Protocol):
     async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerLines]]:
         """The ledger rows of each batch; a batch without any is not in the answer."""
 
+    async def batches_between(self, first_id: str, end_id: str) -> list[str]:
+        """The batches with ledger rows and first_id <= batch id < end_id, in the order of their ids."""
+
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Blocks of each batch that the ETL reported as known when a replay of the audit came."""
 

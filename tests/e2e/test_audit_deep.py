@@ -1,4 +1,4 @@
-"""`instream audit --deep` on a whole stack: silent while all is well; each planted damage named by batch, line and flow."""
+"""`instream audit --deep` and `instream prove` on a whole stack: silent while all is well; planted damage named by line."""
 
 import asyncio
 import json
@@ -27,6 +27,14 @@ async def audit(since: str, code: int) -> dict[str, Any]:
     done = await asyncio.to_thread(run_here, "audit", "--deep", "--since", since, "--json")
     assert done.returncode == code, (done.stdout[-3000:], done.stderr)
     answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+async def prove(verdict: str, code: int, *words: str) -> dict[str, Any]:
+    """The answer of `prove --json`, which must have this verdict and end with this exit code."""
+    done = await asyncio.to_thread(run_here, "prove", *words, "--json")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert (answer["verdict"], done.returncode) == (verdict, code), (answer, done.stderr)
     return answer
 
 
@@ -93,11 +101,19 @@ async def test_a_stack_under_load_is_clean_and_planted_damage_is_named(stack):
     now = datetime.now(UTC).replace(microsecond=0)
     since = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     run = await stack.load(300, rate=300)
+    batch_id = max(run.sent.acknowledged_at_ms)
+    waiting = await prove("WAITING", 3, batch_id)
+    assert (waiting["lines_broken"], bool(waiting["waits_for"])) == ([], True)
     assert (await audit(since, 0))["differences"] == []  # lines are in the window, or anywhere else on their way
     await stack.compare_exact(run)
     clean = await audit(since, 0)
     assert all(clean[count] for count in ("batches", "raw_files", "transactions", "files", "rows", "steps")), clean
     assert clean["unchecked"] == clean["differences"] == []
+    proven = await prove("PROVEN", 0, batch_id)
+    assert [link["name"] for link in proven["links"] if link["ok"]] == [
+        "registry", "raw", "blocks", "offsets", "transactions", "files", "load", "rows"
+    ]  # fmt: skip
+    assert "@" in proven["links"][3]["detail"]
     settings = read_settings()
     async with AsyncExitStack() as closing:
         store, registry = S3ObjectStore(settings), DynamoRegistry(settings)
@@ -116,5 +132,9 @@ async def test_a_stack_under_load_is_clean_and_planted_damage_is_named(stack):
             answer = await audit(since, 3)
             found = [(one["kind"], one["batch_id"], one["flow"], tuple(one["lines"])) for one in answer["differences"]]
             assert sorted(found) == sorted(damage.expected)
+            lost = next(one for one in answer["differences"] if one["kind"] == "rows_lost")
+            broken = await prove("BROKEN", 1, lost["batch_id"])
+            assert set(lost["lines"]) <= set(broken["lines_broken"])
+            assert not next(link["ok"] for link in broken["links"] if link["name"] == "rows")
         finally:
             await damage.take_back()

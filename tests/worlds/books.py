@@ -14,9 +14,12 @@ import msgspec
 from agents.audit.deep.audit import audit_deep
 from agents.audit.deep.ports import DeepPorts
 from agents.audit.deep.report import DeepReport, Span
+from agents.audit.prove.prover import Prover
+from agents.audit.stages.stages import StagePorts, Stages
 from agents.delivery.deliverer import Deliverer
 from agents.delivery.load import WarehouseLoad
 from agents.sink.partition import SinkPartition, SinkPorts, commit_rules
+from app.core.audit.proof import Proof
 from app.core.enrich.enrich import Enricher
 from app.core.etl.step import PartitionEtl
 from app.core.formats.batch import SealedBatch, new_batch_id, seal
@@ -163,6 +166,13 @@ class Books:
 
     async def audit(self, span: Span | None = None) -> DeepReport:
         return await audit_deep(self.ports, SETTINGS, span or Span())
+
+    async def prove(self, *batch_ids: str, find_offsets: bool = False) -> list[Proof]:
+        return await self.prover().of(batch_ids, find_offsets=find_offsets)
+
+    def prover(self) -> Prover:
+        stages = Stages(StagePorts(self.store, self.ledger, self.logs), SETTINGS)
+        return Prover(self.ports, stages, SETTINGS)
 
     async def records(self) -> list[TransactionRecord]:
         keys = [info.key async for info in self.store.list("transactions/1/0/")]
