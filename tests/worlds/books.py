@@ -165,14 +165,14 @@ class Books:
     # --- looking and damaging
 
     async def audit(self, span: Span | None = None) -> DeepReport:
-        return await audit_deep(self.ports, SETTINGS, span or Span())
+        return await audit_deep(self.ports, self.settings, span or Span())
 
     async def prove(self, *batch_ids: str, find_offsets: bool = False) -> list[Proof]:
         return await self.prover().of(batch_ids, find_offsets=find_offsets)
 
     def prover(self) -> Prover:
         stages = Stages(StagePorts(self.store, self.ledger, self.logs), SETTINGS)
-        return Prover(self.ports, stages, SETTINGS)
+        return Prover(self.ports, stages, self.settings)
 
     async def records(self) -> list[TransactionRecord]:
         keys = [info.key async for info in self.store.list("transactions/1/0/")]

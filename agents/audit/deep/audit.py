@@ -4,6 +4,7 @@ from typing import Final
 
 from agents.audit.deep.batch_check import BatchCheck
 from agents.audit.deep.chain_check import ChainCheck
+from agents.audit.deep.look import Look
 from agents.audit.deep.ports import DeepPorts
 from agents.audit.deep.report import DeepReport, Show, Span
 from agents.audit.deep.step_check import find_damaged_steps
@@ -35,12 +36,13 @@ async def audit_deep(
         ServiceUnavailable: S3, the registry or the warehouse does not answer.
     """
     report = DeepReport()
-    batches = BatchCheck(ports, settings, span, report)
+    look = Look(ports, settings, span, report)
+    batches = BatchCheck(look)
     raw_ids = await batches.raw_files()  # 1
     delivery = await ports.ledger.delivery(settings.epoch)  # 2
     chains = []
     for partition in range(settings.partitions):
-        check = ChainCheck(ports, ChainId(settings.epoch, partition), delivery.number(partition), span, report)
+        check = ChainCheck(look, ChainId(settings.epoch, partition), delivery.number(partition))
         chains.append((check, await check.numbers()))
     total = len(raw_ids) + sum(len(numbers) for _, numbers in chains) + len(OUTPUTS) + settings.partitions
     done = 0

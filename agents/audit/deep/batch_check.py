@@ -9,8 +9,8 @@ from typing import Final
 from pyroaring import BitMap
 
 from agents.audit.auditor import audit_rules
-from agents.audit.deep.ports import DeepPorts
-from agents.audit.deep.report import NAMED, DeepReport, Span
+from agents.audit.deep.look import Look
+from agents.audit.deep.report import NAMED
 from agents.audit.registry_items import readable
 from app.core.audit.deep.batches import LossEvidence, doubled_lines, judge_raw, lost_lines
 from app.core.audit.differences import Difference, DifferenceKind
@@ -25,7 +25,6 @@ from app.core.formats.batch import batch_time_ms
 from app.core.formats.object_keys import hour_path, raw_key
 from app.core.formats.registry_item import BatchState, RegistryItem
 from app.errors import FormatInvalid, NewerFormat, ObjectMissing
-from app.settings import Settings
 
 CHUNK: Final = 200
 """Batches asked for together."""
@@ -38,11 +37,13 @@ _BATCH_ID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[
 class BatchCheck:
     """Looks at the batches of a span, and remembers those with lines that no ledger of the warehouse has."""
 
-    def __init__(self, ports: DeepPorts, settings: Settings, span: Span, report: DeepReport) -> None:
-        self._ports = ports
-        self._settings = settings
-        self._span = span
-        self._report = report
+    def __init__(self, look: Look) -> None:
+        """Look at nothing yet."""
+        self._look = look
+        self._ports = look.ports
+        self._settings = look.settings
+        self._span = look.span
+        self._report = look.report
         self._files = asyncio.Semaphore(FILES_AT_ONCE)
         self._known: set[bytes] = set()
         """Ids of the batches that have a registry item."""
@@ -95,6 +96,8 @@ class BatchCheck:
         for batch_id in batch_ids:
             self._known.add(_packed(batch_id))
             key = raw_key(batch_id, batch_time_ms(batch_id))
+            if self._settings.retention.has_expired(key, batch_time_ms(batch_id), self._ports.clock.now_ms()):
+                continue
             if await self._registered(batch_id) is None and await self._ports.store.head(key) is None:
                 lines = (await self._lines([batch_id])).get(batch_id, BitMap())
                 for kind, what in ((DifferenceKind.RAW_LOST, key), (DifferenceKind.REGISTRY_LOST, "the registry's item")):
@@ -137,8 +140,9 @@ class BatchCheck:
         ids = [item.batch_id for item in items]
         dead_letters = await self._ports.ledger.dead_letters(ids)
         entries = await self._ports.rows.ledger(ids)
-        found = await asyncio.gather(*(self._judge_file(item) for item in items))
-        self._report.note(each for each in found if each is not None)
+        for item, found in zip(items, await asyncio.gather(*map(self._judge_file, items)), strict=True):
+            if found is not None:
+                self._report.note(self._look.kept([found], batch_time_ms(item.batch_id)))
         for item in items:
             rows = entries.get(item.batch_id, [])
             self._report.note(doubled_lines(item, rows))

@@ -12,8 +12,7 @@ from typing import Final, NamedTuple
 import polars as pl
 from pyroaring import BitMap
 
-from agents.audit.deep.ports import DeepPorts
-from agents.audit.deep.report import DeepReport, Span
+from agents.audit.deep.look import Look
 from app.core.audit.deep.lines import LinesOf, by_batch, of_all, of_output, outcome_lines
 from app.core.audit.deep.log_entry import LogEntry
 from app.core.audit.deep.objects import StoredObjects, about, judge_log, judge_objects
@@ -46,15 +45,14 @@ class Found(NamedTuple):
 class ChainCheck:
     """Looks at one chain."""
 
-    def __init__(
-        self, ports: DeepPorts, chain_id: ChainId, reached: int, span: Span, report: DeepReport
-    ) -> None:  # fmt: skip
+    def __init__(self, look: Look, chain_id: ChainId, reached: int) -> None:
         """`reached` is the highest number that delivery has decided about."""
-        self._ports = ports
+        self._look = look
+        self._ports = look.ports
         self._chain_id = chain_id
         self._reached = reached
-        self._span = span
-        self._report = report
+        self._span = look.span
+        self._report = look.report
         self._last = 0
         """The highest number of the chain's records."""
         self._before: TransactionRecord | None = None
@@ -220,6 +218,7 @@ class ChainCheck:
         differences: list[Difference] = []
         if is_finished:
             differences, judged = judge_objects(record, found.objects, log, self._ports.store.bucket)
+            differences = self._look.kept(differences, record.committed_at_ms)
         frames = await asyncio.to_thread(self._decode, judged, found)
         lines = outcome_lines(frames.get(LEDGER.name, rows[LEDGER.name]))
         self.ledgers.append(lines)

@@ -77,7 +77,7 @@ class Prover:
         self._ports = ports
         self._stages = stages
         self._settings = settings
-        self._transactions = Transactions(ports)
+        self._transactions = Transactions(ports, settings)
         self._files = asyncio.Semaphore(FILES_AT_ONCE)
 
     async def of(self, batch_ids: Sequence[str], *, find_offsets: bool = False) -> list[Proof]:
@@ -130,7 +130,7 @@ class Prover:
             return str(exc)
 
     async def _raw(self, batch_id: str, item: RegistryItem | str) -> Difference | int | None:
-        """The difference of the raw file; without a readable item its size, None if there is no file."""
+        """The difference of the raw file; else its size; None if there is none: expired, or never stored."""
         async with self._files:
             own_key = raw_key(batch_id, batch_time_ms(batch_id))
             if not isinstance(item, RegistryItem):
@@ -139,7 +139,12 @@ class Prover:
             raw = await self._get(item.raw_key)
             at_own_key = await self._get(own_key) if own_key != item.raw_key else None
             found = await asyncio.to_thread(judge_raw, item, raw, at_own_key)
+            if raw is None and found is not None and self._has_expired(own_key, batch_time_ms(batch_id)):
+                return None
             return item.byte_count if found is None else found
+
+    def _has_expired(self, key: str, stored_ms: int) -> bool:
+        return self._settings.retention.has_expired(key, stored_ms, self._ports.clock.now_ms())
 
     async def _get(self, key: str) -> bytes | None:
         try:
@@ -230,7 +235,9 @@ def _prove(item: RegistryItem, raw: Difference | int | None, warehouse: Warehous
     differences = [*doubled_lines(item, entries), *_of_transactions(batch_id, warehouse)]
     holds = _holds(item, warehouse, place.stage, len(missing))
     faults = [fault_of(one) for one in differences]
-    if isinstance(raw, Difference):
+    if raw is None:
+        holds |= dict.fromkeys((LinkName.RAW, LinkName.BLOCKS), "the raw file has expired (RETENTION_RAW_DAYS)")
+    elif isinstance(raw, Difference):
         faults.append(fault_of(raw))
         if raw.kind is DifferenceKind.RAW_LOST:
             del holds[LinkName.BLOCKS]

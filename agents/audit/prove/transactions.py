@@ -18,6 +18,7 @@ from app.core.formats.flows import FLOWS, LEDGER
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.core.sink.chain import ChainId, decode_record
 from app.errors import ChainBroken, ObjectMissing
+from app.settings import Settings
 
 OUTPUTS: Final = (*(flow.name for flow in FLOWS), LEDGER.name)
 """What a proof looks at: the rows of lines, and the ledger."""
@@ -40,8 +41,9 @@ class ProvenTransaction(NamedTuple):
 class Transactions:
     """Reads transactions, and keeps those without damage."""
 
-    def __init__(self, ports: DeepPorts) -> None:
+    def __init__(self, ports: DeepPorts, settings: Settings) -> None:
         self._ports = ports
+        self._retention = settings.retention
         self._kept: dict[str, ProvenTransaction] = {}
         self._bytes = 0
 
@@ -83,11 +85,14 @@ class Transactions:
         log = await self._ports.rows.log(epoch, partition, number, number)
         return ProvenTransaction(txn_id, record, frames, differences + judge_log(record, log, is_passed=True), log)
 
-    async def _frame(self, record: TransactionRecord, out: OutputObject) -> pl.DataFrame | Difference:
+    async def _frame(self, record: TransactionRecord, out: OutputObject) -> pl.DataFrame | Difference | None:
+        """The normalised rows of a data file; or its difference; None if it has expired."""
         what = about(record, out.output)
         try:
             body = await self._ports.store.get(out.data_key or "")
         except ObjectMissing:
+            if self._retention.has_expired(out.data_key or "", record.committed_at_ms, self._ports.clock.now_ms()):
+                return None
             return what.difference(DifferenceKind.FILE_LOST, f"{out.data_key} is missing")
         digest = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
         if digest != out.sha256:

@@ -10,13 +10,14 @@ from pyroaring import BitMap
 
 from agents.audit.deep.report import Span
 from app.core.audit.differences import Difference, DifferenceKind, in_ranges
+from app.core.audit.proof import Verdict
 from app.core.formats.batch import new_batch_id
 from app.core.formats.flow_files import decode_output, encode_output
 from app.core.formats.flows import FLOWS, OUTPUTS
 from app.core.formats.object_keys import raw_key, record_key
 from app.core.formats.registry_item import encode_item
 from app.core.sink.chain import effects_of, encode_record
-from tests.worlds.books import ALL_KINDS, START_MS, Books
+from tests.worlds.books import ALL_KINDS, SETTINGS, START_MS, Books
 
 FLOW_NAMES = [flow.name for flow in FLOWS]
 
@@ -320,6 +321,24 @@ async def test_a_span_looks_at_its_own_batches_and_transactions_only():
     assert {one.batch_id for one in report.differences} == {second.batch_id}
     report = await world.audit(Span(0, second.received_at_ms - 1))
     assert (report.batches, {one.batch_id for one in report.differences}) == (1, {first.batch_id})
+
+
+async def test_what_has_expired_is_not_lost():
+    world = await books()
+    gone = [info.key async for info in world.store.list("") if not info.key.startswith(("transactions/", "jobdata/"))]
+    await world.store.delete(gone)
+    kinds = {kind for kind, *_ in await found(world)}
+    assert kinds == {"raw_lost", "file_lost", "manifest_lost", "ready_lost"}
+    days = {f"retention_{what}_days": 14 for what in ("raw", "data", "manifests")}
+    world.settings = SETTINGS.model_copy(update=days)
+    world.at_ms += 13 * 86_400_000
+    assert {kind for kind, *_ in await found(world)} == kinds
+    world.at_ms += 2 * 86_400_000
+    assert await found(world) == []
+    (proof,) = await world.prove(next(iter(world.registry._items)))
+    assert (proof.verdict, "has expired" in proof.links[1].detail) == (Verdict.PROVEN, True)
+    world.change_rows("redirects", lambda rows: rows[1:])
+    assert [kind for kind, *_ in await found(world)] == ["rows_lost"]
 
 
 async def test_without_kafka_the_answer_says_what_was_not_looked_at():
