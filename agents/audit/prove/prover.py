@@ -153,14 +153,12 @@ class Prover:
             return None
 
     async def _warehouse(self, batch_ids: Sequence[str]) -> Warehouse:
-        entries = await self._ports.rows.ledger(batch_ids)
         frames = {}
-        for flow in FLOWS:
-            frames[flow.name] = normalised(flow.name, await self._ports.rows.of_batches(flow.name, batch_ids))
-        rows = [
-            {"batch_id": batch_id, **entry._asdict()} for batch_id, some in entries.items() for entry in some
-        ]  # fmt: skip
-        frames[LEDGER.name] = normalised(LEDGER.name, pl.DataFrame(rows, schema=empty(LEDGER.name).schema))
+        for output in (LEDGER.name, *(flow.name for flow in FLOWS)):
+            frames[output] = normalised(output, await self._ports.rows.of_batches(output, batch_ids))
+        entries: dict[str, list[LedgerEntry]] = {}
+        for batch_id, *entry in frames[LEDGER.name].select("batch_id", *LedgerEntry._fields).iter_rows():
+            entries.setdefault(batch_id, []).append(LedgerEntry(*entry))
         txn_ids = {txn_id for frame in frames.values() for txn_id in frame["txn_id"].unique().to_list()}
         return Warehouse(entries, frames, await self._transactions.of(txn_ids))
 
