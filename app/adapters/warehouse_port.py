@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
+import polars as pl
 
+from app.core.audit.deep.batches import LedgerEntry
+from app.core.audit.deep.log_entry import LogEntry
 from app.core.audit.reconcile import LedgerLines
 from app.core.audit.trace.facts import LoadedOutcome, RowFacts
 from app.core.delivery.schema_found import FoundTables
@@ -151,6 +154,9 @@ class LoadedLedger(Protocol):
     async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerLines]]:
         """The ledger rows of each batch; a batch without any is not in the answer."""
 
+    async def batches_between(self, first_id: str, end_id: str) -> list[str]:
+        """The batches with ledger rows and first_id <= batch id < end_id, in the order of their ids."""
+
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Blocks of each batch that the ETL reported as known when a replay of the audit came."""
 
@@ -185,6 +191,46 @@ class LoadedFates(Protocol):
 
     async def refusal(self, txn_id: str) -> str | None:
         """The reason why delivery has set a transaction aside; None if its log has no such transaction."""
+
+
+# --- the view of the deep audit, proofs and repairs
+
+
+class LoadedSpan(NamedTuple):
+    """A span of `loaded_at`: since <= loaded_at < until."""
+
+    since_ms: int
+    until_ms: int
+
+
+class LoadedRows(Protocol):
+    """The warehouse's rows as they lie there, for the deep audit, `prove` and repairs.
+
+    Every call raises ServiceUnavailable while the warehouse does not answer. Tables are those of `app.core.formats.flows`.
+    """
+
+    async def log(self, epoch: int, partition: int, first: int, last: int) -> list[LogEntry]:
+        """The rows of delivery_log with first <= number <= last, by number."""
+
+    async def rows(self, output: str, txn_ids: Sequence[str]) -> pl.DataFrame:
+        """The rows of these transactions.
+
+        Returns: DataFrame[n rows] with exactly the columns and types of `app.core.formats.flow_files.frame_schema`.
+        """
+
+    async def transactions(
+        self, output: str, after: str, limit: int, span: LoadedSpan | None = None
+    ) -> list[tuple[str, int]]:
+        """The first `limit` transactions of a table whose id sorts behind `after`, each with its number of rows.
+
+        `span` leaves out the rows that were loaded outside of it.
+        """
+
+    async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerEntry]]:
+        """The ledger rows of each batch; a batch without any is not in the answer."""
+
+    async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
+        """The rows of these batches, as `rows` gives them."""
 
 
 def moment_ms(moment: datetime | None) -> int:

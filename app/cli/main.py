@@ -12,6 +12,7 @@ from app.cli.demo import demo
 from app.cli.index import index
 from app.cli.init import init
 from app.cli.load import load
+from app.cli.prove import prove
 from app.cli.repair_log import repair_log
 from app.cli.replay import replay
 from app.cli.show import Exit, log_to_stderr, say_why
@@ -40,7 +41,9 @@ def enter_stack(context: typer.Context) -> None:
         enter(home_of_environment())  # use the stack in INSTREAM_HOME if one is up; else the environment leads to AWS
 
 
-for command in (demo, up, down, status, load, wait, audit, replay, trace, index, dead_letters, repair_log, init, bench):
+for command in (
+    demo, up, down, status, load, wait, audit, prove, replay, trace, index, dead_letters, repair_log, init, bench
+):  # fmt: skip
     app.command()(command)
 
 

@@ -148,7 +148,8 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 COMMANDS_ONLY: Final = frozenset({
-    "registry.all_batches", "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
+    "registry.all_batches", "ledger.batches_between", "warehouse.log_status", "warehouse.ledger_of",
+    "warehouse.mark_released",
 })  # fmt: skip
 """Calls that only commands make. A command that died is not started again, so it needs no points."""
 

@@ -86,7 +86,8 @@ PORTS: Final[Mapping[str, Port]] = {
         frozenset({"closed", "close"}),
     ),
     "ledger": Port(
-        dict.fromkeys(("delivery", "entries", "replayed_blocks", "dead_letters"), _nothing), frozenset({"close"})
+        dict.fromkeys(("delivery", "entries", "batches_between", "replayed_blocks", "dead_letters"), _nothing),
+        frozenset({"close"}),
     ),
 }  # fmt: skip
 """Port -> its methods that are calls, each with the thing that it touches."""

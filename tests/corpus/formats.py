@@ -9,6 +9,7 @@ import msgspec
 import polars as pl
 from pyroaring import BitMap
 
+from app.core.audit.certificate import CERTIFICATE_VERSION, decode_certificate, encode_certificate
 from app.core.delivery.load_plan import Failure, FailureClass, log_row, output_loads
 from app.core.delivery.statements import LogRow
 from app.core.etl.flow_rows import PENDING_COLUMNS, PENDING_SCHEMA, SECONDS_COLUMNS, SECONDS_SCHEMA
@@ -268,6 +269,7 @@ OF_TRANSACTIONS = (
     Format("manifest", 1, _read_manifest, lambda: manifest_of("lake", values.record().outputs)),
     Format("load_manifest", 1, _read_manifest, _manifest),
     Format("delivery_log", 1, _read_log_row, _log_row),
+    Format("certificate", CERTIFICATE_VERSION, decode_certificate, lambda: encode_certificate(values.CERTIFICATE)),
     *(
         Format(
             f"file.{f.name}", f.version, partial(_read_file, f.name), partial(_file, f.name), told=partial(_told, f.name),

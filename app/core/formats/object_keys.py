@@ -6,6 +6,7 @@
     data/<output>/dt=YYYY-MM-DD/hour=HH/<txn_id>.<ext>                     committed files of every output
     manifests/dt=YYYY-MM-DD/hour=HH/<txn_id>/<output>.manifest, ready.json COPY manifests; ready.json is the last word
     loads/<load_id>/<output>.manifest                                      merged manifests of one warehouse load
+    certificates/dt=YYYY-MM-DD/hour=HH.json                                what became of every line of an hour
     repairs/<epoch>/<partition, 6 digits>/<offset, 12 digits>.step         steps that replace damaged ones of topic rows
     index/dt=YYYY-MM-DD/hour=HH/<digest>-<counts>.v1.ids, settled          where the ids of an hour's raw files are
     registry/<export>/data/<file>.json.gz                                  exports of the registry, made by DynamoDB
@@ -91,6 +92,11 @@ def ready_key(txn: str, committed_at_ms: int) -> str:
 def load_manifest_key(load_id: str, output: str, version: int = 1) -> str:
     """The merged manifest of one output in one warehouse load, of files whose columns are of one version."""
     return f"loads/{load_id}/{output}.manifest" if version == 1 else f"loads/{load_id}/{output}.v{version}.manifest"
+
+
+def certificate_key(hour_ms: int) -> str:
+    """The certificate of an hour; `hour_ms` is a moment in it."""
+    return f"certificates/{hour_path(hour_ms)}.json"
 
 
 def repairs_prefix(epoch: int, partition: int | None = None) -> str:
