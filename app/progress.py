@@ -36,7 +36,7 @@ class Bar:
         self._say = say
         self._what = what
         self._every_s = every_s
-        self._told = time.monotonic()
+        self._began = self._told = time.monotonic()
         self._drawn: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Self:
@@ -53,20 +53,57 @@ class Bar:
             progress.update(task, completed=done, total=total, note=note)
         elif time.monotonic() - self._told >= self._every_s:
             self._told = time.monotonic()
-            self._say(f"{done:,} of {total:,} {self._what}" + (f"; {note}" if note else ""))
+            left = left_words(done, total, self._told - self._began)
+            self._say(f"{done:,} of {total:,} {self._what}" + "".join(f"; {words}" for words in (left, note) if words))
 
     def _draw(self) -> "tuple[Progress, TaskID]":
         from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(self._what),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
         progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._drawn = (progress, progress.add_task("", note=""))
         progress.start()
         return self._drawn
+
+
+def left_words(done: int, total: int, took_s: float) -> str:
+    """The time that is left if the rest goes as fast as what is done; empty while nothing is done, or nothing is left."""
+    if not 0 < done < total:
+        return ""
+    return f"about {round(took_s * (total - done) / done):,} s left"
+
+
+class Bars:
+    """Progress of a command with several stages: one bar after the other. A context manager."""
+
+    def __init__(self, say: ProgressLines) -> None:
+        self._say = say
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__()
+
+    def of(self, what: str) -> Bar:
+        """The bar of the next stage; `what` is as in `Bar`."""
+        self.__exit__()
+        self._bar = Bar(self._say, what)
+        return self._bar

@@ -11,6 +11,7 @@ from app.cli.dead_letters import dead_letters
 from app.cli.demo import demo
 from app.cli.init import init
 from app.cli.load import load
+from app.cli.rebuild import plan_rules, rebuild
 from app.cli.repair_log import repair_log
 from app.cli.replay import replay
 from app.cli.show import Exit, log_to_stderr, say_why
@@ -37,7 +38,9 @@ def enter_stack(context: typer.Context) -> None:
         enter(home_of_environment())  # use the stack in INSTREAM_HOME if one is up; else the environment leads to AWS
 
 
-for command in (demo, up, down, status, load, wait, audit, replay, dead_letters, repair_log, init, bench):
+for command in (
+    demo, up, down, status, load, wait, audit, replay, dead_letters, repair_log, rebuild, plan_rules, init, bench,
+):  # fmt: skip
     app.command()(command)
 
 

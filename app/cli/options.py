@@ -1,6 +1,7 @@
 """Options and arguments of the commands: numbers between two bounds, texts that are not empty."""
 
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +48,21 @@ def number(text: str, lower: float, upper: float) -> Any:
         return found
 
     return typer.Option(help=text, parser=parse, min=lower, max=upper)
+
+
+def moment(text: str) -> Any:
+    """An option that is a moment in ISO 8601, UTC where it names no zone; the value is in ms since the epoch."""
+
+    def parse(value: str | int) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            found = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise typer.BadParameter(f"{shown(value)}: give a moment as 2026-11-28T14:00") from None
+        return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+    return typer.Option(help=text, parser=parse, metavar="MOMENT")
 
 
 def given(value: str) -> str:

@@ -6,6 +6,7 @@
     data/<output>/dt=YYYY-MM-DD/hour=HH/<txn_id>.<ext>                     committed files of every output
     manifests/dt=YYYY-MM-DD/hour=HH/<txn_id>/<output>.manifest, ready.json COPY manifests; ready.json is the last word
     loads/<load_id>/<output>.manifest                                      merged manifests of one warehouse load
+    rebuilds/<load_id>/<output>/<txn_id>.<ext>                             files of a rebuild, until they are loaded
     repairs/<epoch>/<partition, 6 digits>/<offset, 12 digits>.step         steps that replace damaged ones of topic rows
 
 dt and hour are UTC: of the batch's id for raw, of the commit for the rest.
@@ -76,6 +77,11 @@ def ready_key(txn: str, committed_at_ms: int) -> str:
 def load_manifest_key(load_id: str, output: str, version: int = 1) -> str:
     """The merged manifest of one output in one warehouse load, of files whose columns are of one version."""
     return f"loads/{load_id}/{output}.manifest" if version == 1 else f"loads/{load_id}/{output}.v{version}.manifest"
+
+
+def rebuilt_key(load_id: str, output: str, txn: str) -> str:
+    """A file of a rebuild, on its way into another schema."""
+    return f"rebuilds/{load_id}/{output}/{txn}.{BY_NAME[output].format.value}"
 
 
 def repairs_prefix(epoch: int, partition: int | None = None) -> str:
