@@ -2,10 +2,14 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+TELLS_AFTER_S: Final = 3
+"""Earlier, the speed is chance."""
 
 
 class ProgressLines:
@@ -82,8 +86,8 @@ class Bar:
 
 
 def left_words(done: int, total: int, took_s: float) -> str:
-    """The time that is left if the rest goes as fast as what is done; empty while nothing is done, or nothing is left."""
-    if not 0 < done < total:
+    """The time that is left if the rest goes as fast as what is done; empty in the first seconds, and at the end."""
+    if not 0 < done < total or took_s < TELLS_AFTER_S:
         return ""
     return f"about {round(took_s * (total - done) / done):,} s left"
 

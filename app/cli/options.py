@@ -17,6 +17,8 @@ LONGEST_MINUTES: Final = 7 * 1440
 OLDEST_S: Final = 365 * 86_400
 LAST_PARTITION: Final = 1023
 """Of the most partitions that the settings allow; the settings themselves load more than a help text needs."""
+FIRST_YEAR: Final = 2000
+LAST_YEAR: Final = 2100
 SEEDS: Final = (-(2**63), 2**63 - 1)
 
 
@@ -51,16 +53,16 @@ def number(text: str, lower: float, upper: float) -> Any:
 
 
 def moment(text: str) -> Any:
-    """An option that is a moment in ISO 8601, UTC where it names no zone; the value is in ms since the epoch."""
+    """An option that is a moment of this century in ISO 8601, UTC where it names no zone."""
 
-    def parse(value: str | int) -> int:
-        if isinstance(value, int):
-            return value
+    def parse(value: str) -> datetime:
         try:
             found = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise typer.BadParameter(f"{shown(value)}: give a moment as 2026-11-28T14:00") from None
-        return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+            found = None
+        if found is None or not FIRST_YEAR <= found.year < LAST_YEAR:
+            raise typer.BadParameter(f"{shown(value)}: give a moment as 2026-11-28T14:00")
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
     return typer.Option(help=text, parser=parse, metavar="MOMENT")
 
