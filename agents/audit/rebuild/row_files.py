@@ -47,7 +47,7 @@ def slices_of(lines: Mapping[str, int], end_id: str, most_lines: int = SLICE_LIN
             held = 0
         groups[-1].append(batch_id)
         held += lines[batch_id]
-    ends = [group[0] for group in groups[1:]] + [end_id]
+    ends = [*(group[0] for group in groups[1:]), end_id][: len(groups)]
     return [Slice(n, group, end) for n, (group, end) in enumerate(zip(groups, ends, strict=True))]
 
 
