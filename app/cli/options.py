@@ -1,7 +1,8 @@
 """Options and arguments of the commands: numbers between two bounds, texts that are not empty."""
 
 import math
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +18,7 @@ LONGEST_MINUTES: Final = 7 * 1440
 OLDEST_S: Final = 365 * 86_400
 LAST_PARTITION: Final = 1023
 """Of the most partitions that the settings allow; the settings themselves load more than a help text needs."""
-FIRST_YEAR: Final = 2000
-LAST_YEAR: Final = 2100
+_MOMENT: Final = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)(?:[T ](?P<clock>\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)(?:Z|\+00:00)?)?")
 SEEDS: Final = (-(2**63), 2**63 - 1)
 
 
@@ -52,17 +52,29 @@ def number(text: str, lower: float, upper: float) -> Any:
     return typer.Option(help=text, parser=parse, min=lower, max=upper)
 
 
-def moment(text: str) -> Any:
-    """An option that is a moment of this century in ISO 8601, UTC where it names no zone."""
+class MomentMs(int):
+    """A moment, in ms since the epoch."""
 
-    def parse(value: str) -> datetime:
+
+def moment(text: str, *, ends: bool = False) -> Any:
+    """An option that is a moment in UTC, of type `MomentMs`; `text` is its help.
+
+    A day (2026-11-28), an hour (2026-11-28T03) or a minute stands for its first instant; with `ends`, for the first instant
+    behind it, so that `--since 2026-11-28 --until 2026-11-28` is that day.
+    """
+
+    def parse(value: str) -> MomentMs:
+        found = _MOMENT.fullmatch(value.strip())
+        clock = (found and found["clock"]) or ""
         try:
-            found = datetime.fromisoformat(value.strip())
+            if found is None:
+                raise ValueError
+            begins = datetime.fromisoformat(f"{found['day']}T{clock or '00'}").replace(tzinfo=UTC)
         except ValueError:
-            found = None
-        if found is None or not FIRST_YEAR <= found.year < LAST_YEAR:
-            raise typer.BadParameter(f"{shown(value)}: give a moment as 2026-11-28T14:00")
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+            form = "give a moment in UTC as 2026-11-28, 2026-11-28T03 or 2026-11-28T03:15:00"
+            raise typer.BadParameter(f"{shown(value)}: {form}") from None
+        length = {0: timedelta(days=1), 2: timedelta(hours=1), 5: timedelta(minutes=1)}.get(len(clock), timedelta())
+        return MomentMs(round((begins + (length if ends else timedelta())).timestamp() * 1000))
 
     return typer.Option(help=text, parser=parse, metavar="MOMENT")
 

@@ -1,12 +1,11 @@
 """`instream rebuild` and `instream plan-rules`: raw files through the core once more, offline."""
 
 import asyncio
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import OLDEST_S, given, moment, number, whole
+from app.cli.options import OLDEST_S, MomentMs, given, moment, number, whole
 from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json, print_table
 from app.progress import Bars, ProgressLines
@@ -24,8 +23,8 @@ DIMENSIONS_WITHIN_S = 15
 OF_ARTICLES = ("article_title", "author_id", "section", "campaign_name", "campaign_network")
 """The columns that come from these tables."""
 
-Since = Annotated[datetime, moment("First moment, as 2026-11-28T14:00 (UTC).")]
-Until = Annotated[datetime | None, moment("Moment behind the last one; now if it is not given.")]
+Since = Annotated[MomentMs, moment("First moment in UTC, as 2026-11-28T14.")]
+Until = Annotated[MomentMs | None, moment("Last moment; now if it is not given.", ends=True)]
 LookBack = Annotated[
     float,
     number("Know the ids of so many seconds before: a copy of an older event is no duplicate.", 0, OLDEST_S),
@@ -80,19 +79,15 @@ async def run(settings: "Settings", plan: "RebuildPlan") -> "RebuildReport":
         await registry.close()
 
 
-def _plan(since: datetime, until: datetime | None, look_back: float, most: int) -> "RebuildPlan":
+def _plan(since: int, until: int | None, look_back: float, most: int) -> "RebuildPlan":
     from agents.audit.rebuild.run import RebuildPlan  # noqa: PLC0415
     from app.clock import SystemClock  # noqa: PLC0415
     from app.core.rebuild.span import Span  # noqa: PLC0415
 
-    span = Span(_ms(since), SystemClock().now_ms() if until is None else _ms(until))
+    span = Span(since, SystemClock().now_ms() if until is None else until)
     if span.since_ms >= span.until_ms:
         raise typer.BadParameter("--since must be before --until")
     return RebuildPlan(span, look_back, most=most)
-
-
-def _ms(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
 
 
 def rebuild(  # noqa: PLR0913, PLR0917 - the options of a command

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pytest
@@ -17,7 +18,7 @@ import app.cli.sink
 import tests.rig.chaos.__main__ as chaos
 import tests.rig.crash_sweep.__main__ as crash_sweep
 import tests.rig.outage.__main__ as outage
-from app.cli.options import number, whole
+from app.cli.options import moment, number, whole
 from app.cli.show import Exit
 from app.settings import MOST_PARTITIONS
 
@@ -191,3 +192,29 @@ def test_partitions_of_a_command_are_those_of_the_settings() -> None:
     declared = {option.command: option.declared for option in OPTIONS if option.name == "--partition"}
     assert declared.keys() == {"sink accept-gap", "repair-log"}
     assert {(option.min, option.max) for option in declared.values()} == {(0, MOST_PARTITIONS - 1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "begins", "ends"),
+    [
+        ("2026-11-28", "2026-11-28T00:00:00+00:00", "2026-11-29T00:00:00+00:00"),
+        ("2026-11-28T03", "2026-11-28T03:00:00+00:00", "2026-11-28T04:00:00+00:00"),
+        ("2026-11-28 03:15", "2026-11-28T03:15:00+00:00", "2026-11-28T03:16:00+00:00"),
+        ("2026-11-28T03:15:07Z", "2026-11-28T03:15:07+00:00", "2026-11-28T03:15:07+00:00"),
+        ("2026-11-28T03:15:07+00:00", "2026-11-28T03:15:07+00:00", "2026-11-28T03:15:07+00:00"),
+        (" 2026-11-28T03:15:07.250 ", "2026-11-28T03:15:07.250+00:00", "2026-11-28T03:15:07.250+00:00"),
+    ],
+)
+def test_a_moment_stands_for_its_first_instant_or_the_first_one_behind_it(text: str, begins: str, ends: str) -> None:
+    def ms(iso: str) -> int:
+        return round(datetime.fromisoformat(iso).timestamp() * 1000)
+
+    assert (moment("").parser(text), moment("", ends=True).parser(text)) == (ms(begins), ms(ends))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2026-13-01", "2026-11-28T25", "2026-11-28T03:", "28.11.2026", "2026-11-28T03+01:00"]
+)
+def test_what_is_no_moment_is_refused_with_the_form(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="give a moment in UTC as 2026-11-28"):
+        moment("").parser(text)
