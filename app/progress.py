@@ -2,14 +2,19 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-TELLS_AFTER_S: Final = 3
-"""Earlier, the speed is chance."""
+def time_left(passed_s: float, done: int, total: int) -> str:
+    """The time that the rest takes if it takes as long as what is done, in words; empty while nobody can know."""
+    if not 0 < done < total or passed_s < 1:
+        return ""
+    left_s = passed_s / done * (total - done)
+    minutes, seconds = divmod(round(left_s), 60)
+    return f"about {minutes} min left" if minutes >= 2 else f"about {minutes * 60 + seconds} s left"
 
 
 class ProgressLines:
@@ -40,7 +45,7 @@ class Bar:
         self._say = say
         self._what = what
         self._every_s = every_s
-        self._began = self._told = time.monotonic()
+        self._begun = self._told = time.monotonic()
         self._drawn: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Self:
@@ -57,8 +62,8 @@ class Bar:
             progress.update(task, completed=done, total=total, note=note)
         elif time.monotonic() - self._told >= self._every_s:
             self._told = time.monotonic()
-            left = left_words(done, total, self._told - self._began)
-            self._say(f"{done:,} of {total:,} {self._what}" + "".join(f"; {words}" for words in (left, note) if words))
+            told = (f"{done:,} of {total:,} {self._what}", note, time_left(self._told - self._begun, done, total))
+            self._say("; ".join(part for part in told if part))
 
     def _draw(self) -> "tuple[Progress, TaskID]":
         from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
@@ -83,13 +88,6 @@ class Bar:
         self._drawn = (progress, progress.add_task("", note=""))
         progress.start()
         return self._drawn
-
-
-def left_words(done: int, total: int, took_s: float) -> str:
-    """The time that is left if the rest goes as fast as what is done; empty in the first seconds, and at the end."""
-    if not 0 < done < total or took_s < TELLS_AFTER_S:
-        return ""
-    return f"about {round(took_s * (total - done) / done):,} s left"
 
 
 class Bars:

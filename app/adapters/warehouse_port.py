@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
+import polars as pl
 
+from app.core.audit.deep.batches import LedgerEntry
+from app.core.audit.deep.log_entry import LogEntry
 from app.core.audit.reconcile import LedgerLines
 from app.core.delivery.schema_found import FoundTables
 from app.core.delivery.statements import LogRow
@@ -155,6 +158,43 @@ class LoadedLedger(Protocol):
 
     async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
         """For each batch, the blocks of which a copy could not be read, with the reason; other copies may have been read."""
+
+
+class LoadedSpan(NamedTuple):
+    """A span of `loaded_at`: since <= loaded_at < until."""
+
+    since_ms: int
+    until_ms: int
+
+
+class LoadedRows(Protocol):
+    """The warehouse's rows as they lie there, for the deep audit, `prove` and repairs.
+
+    Every call raises ServiceUnavailable while the warehouse does not answer. Tables are those of `app.core.formats.flows`.
+    """
+
+    async def log(self, epoch: int, partition: int, first: int, last: int) -> list[LogEntry]:
+        """The rows of delivery_log with first <= number <= last, by number."""
+
+    async def rows(self, output: str, txn_ids: Sequence[str]) -> pl.DataFrame:
+        """The rows of these transactions.
+
+        Returns: DataFrame[n rows] with exactly the columns and types of `app.core.formats.flow_files.frame_schema`.
+        """
+
+    async def transactions(
+        self, output: str, after: str, limit: int, span: LoadedSpan | None = None
+    ) -> list[tuple[str, int]]:
+        """The first `limit` transactions of a table whose id sorts behind `after`, each with its number of rows.
+
+        `span` leaves out the rows that were loaded outside of it.
+        """
+
+    async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerEntry]]:
+        """The ledger rows of each batch; a batch without any is not in the answer."""
+
+    async def places(self, output: str, batch_id: str) -> list[tuple[int, str]]:
+        """(line, txn_id) of each row that a flow's table has of a batch."""
 
 
 def moment_ms(moment: datetime | None) -> int:

@@ -4,6 +4,7 @@ from app.testing.memory.hooks import Hook
 from app.testing.memory.kafka import MemoryGroup, MemoryLogs
 from app.testing.memory.kinesis import MemoryBlockStream
 from app.testing.memory.loaded_ledger import MemoryLoadedLedger
+from app.testing.memory.loaded_rows import MemoryLoadedRows
 from app.testing.memory.registry import MemoryRegistry
 from app.testing.memory.s3 import MemoryObjectStore
 from app.testing.memory.warehouse import MemoryWarehouse
@@ -14,6 +15,7 @@ __all__ = [
     "MemoryBlockStream",
     "MemoryGroup",
     "MemoryLoadedLedger",
+    "MemoryLoadedRows",
     "MemoryLogs",
     "MemoryObjectStore",
     "MemoryRegistry",

@@ -19,7 +19,7 @@ from app.cli.show import Exit, print_table
 from app.cli.wait import exit_code_of
 from app.core.audit.reconcile import LedgerLines
 from app.core.formats.registry_item import RegistryItem
-from app.progress import Bar, ProgressLines, left_words
+from app.progress import Bar, ProgressLines
 from app.settings import Settings
 from app.testing.memory import MemoryObjectStore, MemoryRegistry
 from tests.worlds.command_line import OF_SIGNALS, Ran, run_here
@@ -346,8 +346,3 @@ async def test_a_wait_may_count_its_time_from_the_last_batch_covered(monkeypatch
     monkeypatch.setattr("agents.audit.coverage.asyncio", ledger)
     result = await await_coverage(Settings(), 10, lambda *_: None, while_it_moves=while_it_moves)
     assert (result.took_s, result.covered, result.missing) == (ends_s, covered, 5 - covered)
-
-
-@pytest.mark.parametrize(("done", "took_s", "words"), [(0, 9, ""), (5, 1, ""), (20, 9, ""), (5, 10, "about 30 s left")])
-def test_the_time_that_is_left_is_told_once_the_speed_is_known(done: int, took_s: float, words: str) -> None:
-    assert left_words(done, 20, took_s) == words
