@@ -96,6 +96,18 @@ class WarehouseSession(Protocol):
     async def mark_released(self, txn_id: str, load_id: str) -> None:
         """Turn a quarantined transaction into one that `load_id` loaded."""
 
+    async def count_rows(self, output: str, txn_id: str) -> int:
+        """The number of rows that an output's table has of a transaction."""
+
+    async def delete_rows(self, output: str, txn_id: str) -> None:
+        """Delete the rows that an output's table has of a transaction."""
+
+    async def log_rows(self, epoch: int, partition: int, number: int) -> list[LogRow]:
+        """The rows that delivery_log has under a number, in no order."""
+
+    async def delete_log(self, epoch: int, partition: int, number: int) -> None:
+        """Delete the rows that delivery_log has under a number."""
+
     async def commit(self) -> None:
         """Commit. After an error it keeps nothing, like `rollback`.
 

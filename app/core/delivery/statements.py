@@ -136,6 +136,31 @@ def mark_released(txn_id: str, load_id: str) -> Statement:
     return Statement(text, (LOADED, load_id, txn_id, QUARANTINED))
 
 
+def count_rows(output: str, txn_id: str) -> Statement:
+    """How many rows an output's table has of a transaction."""
+    return Statement(f"SELECT COUNT(*) FROM {table(output)} WHERE txn_id = %s", (txn_id,))
+
+
+def delete_rows(output: str, txn_id: str) -> Statement:
+    """Delete the rows that an output's table has of a transaction: a repair loads its file again."""
+    return Statement(f"DELETE FROM {table(output)} WHERE txn_id = %s", (txn_id,))
+
+
+_UNDER_NUMBER: Final = 'epoch = %s AND "partition" = %s AND "number" = %s'
+
+
+def log_rows(epoch: int, partition: int, number: int) -> Statement:
+    """The rows of delivery_log under a number."""
+    columns = ", ".join(f'"{name}"' for name in LogRow._fields)
+    text = f"SELECT {columns} FROM {table('delivery_log')} WHERE {_UNDER_NUMBER}"
+    return Statement(text, (epoch, partition, number))
+
+
+def delete_log(epoch: int, partition: int, number: int) -> Statement:
+    """Delete the rows of delivery_log under a number: a repair writes the right one."""
+    return Statement(f"DELETE FROM {table('delivery_log')} WHERE {_UNDER_NUMBER}", (epoch, partition, number))
+
+
 QUARANTINE: Final = Statement(
     f'SELECT txn_id, epoch, "partition", number, "rows", detail, loaded_at FROM {table("delivery_log")} '
     f"WHERE status = '{QUARANTINED}' ORDER BY epoch, \"partition\", number"
