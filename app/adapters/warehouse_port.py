@@ -209,6 +209,19 @@ class LoadedRows(Protocol):
         """(line, txn_id) of each row that a flow's table has of a batch."""
 
 
+class KnownEvents(Protocol):
+    """The events that the warehouse has, by their ids. Every call raises ServiceUnavailable while it does not answer."""
+
+    async def counted(self, event_ids: Sequence[str]) -> list[tuple[str, str | None]]:
+        """(event id, page view id) of each event of these ids that counted, whatever became of it.
+
+        The page view id is None where a row has none.
+        """
+
+    async def first_events(self, page_view_ids: Sequence[str]) -> list[tuple[str, str, int]]:
+        """(page view id, event id, received_at in ms) of each first event of these page views that is a row."""
+
+
 def moment_ms(moment: datetime | None) -> int:
     """Milliseconds since the epoch of a warehouse timestamp (UTC, without zone); NULL is before everything."""
     return -1 if moment is None else round(moment.replace(tzinfo=UTC).timestamp() * 1000)

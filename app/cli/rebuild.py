@@ -32,7 +32,7 @@ LookBack = Annotated[
 Most = Annotated[int, whole("Name so many differences.", 0, MOST_NAMED)]
 
 
-async def _dimensions(settings: "Settings") -> "tuple[DimensionRows, DimensionRows] | None":
+async def dimensions(settings: "Settings") -> "tuple[DimensionRows, DimensionRows] | None":
     """Articles and campaigns; None if Kafka does not answer."""
     from app.adapters.kafka import LogReader  # noqa: PLC0415 - commands load what they need
     from app.cli.repair_log import read_dimension  # noqa: PLC0415
@@ -62,7 +62,7 @@ async def run(settings: "Settings", plan: "RebuildPlan") -> "RebuildReport":
     from app.adapters.warehouse_login import login_of  # noqa: PLC0415
     from app.clock import SystemClock  # noqa: PLC0415
 
-    known = await _dimensions(settings)
+    known = await dimensions(settings)
     if known is None:
         plan = plan._replace(not_compared=OF_ARTICLES)
     articles, campaigns = known or ({}, {})

@@ -76,7 +76,7 @@ ACTIONS: Final[Mapping[DifferenceKind, Action]] = whole_table(DifferenceKind, {
 })  # fmt: skip
 
 _OF_BATCH: Final = frozenset({
-    Action.RESTORE_RAW, Action.REGISTER, Action.RESTORE_LINES, Action.SETTLE_LINES, Action.REPLAY,
+    Action.RESTORE_RAW, Action.REGISTER, Action.SETTLE_LINES, Action.REPLAY,
 })  # fmt: skip
 _ORDER: Final = {action: n for n, action in enumerate(Action)}
 
@@ -94,8 +94,8 @@ class Mend(msgspec.Struct, frozen=True, kw_only=True):
     """Of a transaction whose number is known."""
     flows: tuple[str, ...] = ()
     """The outputs that are damaged, where the action is about outputs."""
-    lines: tuple[int, ...] = ()
-    """The lines that are damaged, where the action is about lines of a batch."""
+    batch_ids: tuple[str, ...] = ()
+    """Of an action on the lost lines of all batches: a lost first event takes a lost second event of another batch."""
     differences: tuple[int, ...]
     """Positions of the differences that it mends."""
 
@@ -115,6 +115,8 @@ def plan_mends(differences: Sequence[Difference]) -> list[Mend]:
 def _thing(each: Difference) -> tuple[object, ...]:
     """What the difference's mend touches: differences with the same thing are mended together."""
     action = ACTIONS[each.kind]
+    if action is Action.RESTORE_LINES:
+        return (action,)
     if action in _OF_BATCH:
         return action, each.batch_id
     if action is Action.REPLACE_STEP:
@@ -126,9 +128,10 @@ def _thing(each: Difference) -> tuple[object, ...]:
 
 def _mend(some: Sequence[Difference], places: tuple[int, ...]) -> Mend:
     action = ACTIONS[some[0].kind]
+    if action is Action.RESTORE_LINES:
+        return Mend(action=action, batch_ids=tuple(sorted({each.batch_id for each in some})), differences=places)
     if action in _OF_BATCH:
-        lines = tuple(sorted({line for each in some for line in each.lines}))
-        return Mend(action=action, batch_id=some[0].batch_id, lines=lines, differences=places)
+        return Mend(action=action, batch_id=some[0].batch_id, differences=places)
     return Mend(
         action=action, txn_id=_first(each.txn_id for each in some), partition=some[0].partition, number=some[0].number,
         flows=tuple(sorted({each.flow for each in some if each.flow})), differences=places,

@@ -3,6 +3,7 @@
 from app.testing.memory.hooks import Hook
 from app.testing.memory.kafka import MemoryGroup, MemoryLogs
 from app.testing.memory.kinesis import MemoryBlockStream
+from app.testing.memory.known_events import MemoryKnownEvents
 from app.testing.memory.loaded_ledger import MemoryLoadedLedger
 from app.testing.memory.loaded_rows import MemoryLoadedRows
 from app.testing.memory.registry import MemoryRegistry
@@ -14,6 +15,7 @@ __all__ = [
     "Hook",
     "MemoryBlockStream",
     "MemoryGroup",
+    "MemoryKnownEvents",
     "MemoryLoadedLedger",
     "MemoryLoadedRows",
     "MemoryLogs",

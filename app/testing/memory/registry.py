@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.formats.registry_item import BatchState, ItemReader, RegistryItem, move
+from app.core.formats.registry_item import BatchState, ItemReader, RegistryItem, decode_item, move
 from app.errors import IllegalMove
 from app.testing.memory.hooks import Hooked
 
@@ -35,8 +35,9 @@ class MemoryRegistry(Hooked):
         """The batch, or None."""
         await self._enter("get", batch_id)
         item = self._items.get(batch_id)
+        foreign = next((stored for stored in self.stored if stored.get("batch_id") == {"S": batch_id}), None)
         await self._leave("get", batch_id)
-        return item
+        return decode_item(foreign) if item is None and foreign is not None else item
 
     async def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
         """Open batches received before the bound, oldest first; their state is that of the first read."""
