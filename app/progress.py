@@ -8,15 +8,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-def time_left(passed_s: float, done: int, total: int) -> str:
-    """The time that the rest takes if it takes as long as what is done, in words; empty while nobody can know."""
-    if not 0 < done < total or passed_s < 1:
-        return ""
-    left_s = passed_s / done * (total - done)
-    minutes, seconds = divmod(round(left_s), 60)
-    return f"about {minutes} min left" if minutes >= 2 else f"about {minutes * 60 + seconds} s left"
-
-
 class ProgressLines:
     """Progress: plain lines on stderr, with the seconds since the start on a terminal."""
 
@@ -29,6 +20,14 @@ class ProgressLines:
             line = f"\x1b[2m{time.monotonic() - self._start:6.1f} s\x1b[0m  {line}"
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
+
+
+def time_left(took_s: float, done: int, left: int) -> str:
+    """The time that `left` more things take if `done` of them took `took_s`, in words."""
+    seconds = round(took_s * left / done)
+    if seconds < 90:
+        return f"{seconds} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Bar:
@@ -45,7 +44,9 @@ class Bar:
         self._say = say
         self._what = what
         self._every_s = every_s
-        self._begun = self._told = time.monotonic()
+        self._told = time.monotonic()
+        self._began: tuple[float, int] | None = None
+        """The time of the first call, and what was done by then."""
         self._drawn: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Self:
@@ -56,14 +57,16 @@ class Bar:
             self._drawn[0].stop()
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` are done; `note` names an obstacle."""
+        """Show that `done` of `total` are done, and how long the rest will take; `note` names an obstacle."""
+        now_s = time.monotonic()
+        since_s, before = self._began = self._began or (now_s, done)
         if sys.stderr.isatty():
             progress, task = self._drawn or self._draw()
             progress.update(task, completed=done, total=total, note=note)
-        elif time.monotonic() - self._told >= self._every_s:
-            self._told = time.monotonic()
-            told = (f"{done:,} of {total:,} {self._what}", note, time_left(self._told - self._begun, done, total))
-            self._say("; ".join(part for part in told if part))
+        elif now_s - self._told >= self._every_s:
+            self._told = now_s
+            left = f", about {time_left(now_s - since_s, done - before, total - done)} left" if before < done < total else ""
+            self._say(f"{done:,} of {total:,} {self._what}{left}" + (f"; {note}" if note else ""))
 
     def _draw(self) -> "tuple[Progress, TaskID]":
         from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it

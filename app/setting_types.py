@@ -118,6 +118,13 @@ WarehouseName = Annotated[
     str,
     AfterValidator(_named(r"[a-z0-9-]{1,64}", "give the name of a Redshift cluster or workgroup: 1 to 64 of a-z 0-9 -")),
 ]
+WorkgroupName = Annotated[
+    str, AfterValidator(_named(r"[A-Za-z0-9._-]{1,128}", "give an Athena workgroup: 1 to 128 of A-Z a-z 0-9 . _ -"))
+]
+DatabaseName = Annotated[
+    str, AfterValidator(_named(r"[a-z][a-z0-9_]{0,127}", "give a database's name: 1 to 128 of a-z 0-9 _"))
+]
+S3Url = Annotated[str, AfterValidator(_named(r"s3://[A-Za-z0-9._-]{3,255}/[^'\s]*", "give s3://bucket/prefix/"))]
 Host = Annotated[str, AfterValidator(_named(r"[A-Za-z0-9._:%-]+", "give an address or a host's name"))]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_networks)]

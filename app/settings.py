@@ -13,21 +13,25 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from app.core.retention import LEAST_DAYS, Retention
 from app.core.rules import JoinRules
 from app.kafka_access import KafkaAccess
 from app.setting_types import (
     AccountId,
     BucketName,
+    DatabaseName,
     Host,
     IamRole,
     KmsKey,
     Networks,
     Origins,
     Region,
+    S3Url,
     Servers,
     StreamName,
     TableName,
     WarehouseName,
+    WorkgroupName,
     WriteKeys,
 )
 from app.variables import MOST_PORT, read
@@ -85,6 +89,16 @@ class Settings(KafkaAccess):
     """DynamoDB table of batches."""
     registry_protected: bool = True
     """`init` turns on the registry's deletion protection and point-in-time recovery."""
+
+    # --- how long things are kept (days; 0: for ever); `init` writes it into the bucket's lifecycle and the registry
+    retention_raw_days: int = Field(0, ge=0, le=36_500)
+    """Raw files and the index of their ids; a complete batch's registry item goes 30 days later."""
+    retention_data_days: int = Field(0, ge=0, le=36_500)
+    """Files of the flows and of the ledger, which the warehouse has loaded."""
+    retention_manifests_days: int = Field(90, ge=0, le=36_500)
+    """Manifests, which nobody reads once their transaction is loaded."""
+    retention_exports_days: int = Field(30, ge=0, le=36_500)
+    """Exports of the registry (`instream athena missing`)."""
 
     # --- time (seconds)
     join_window_s: float = Field(90, ge=LEAST_S, le=DAY_S)
@@ -177,6 +191,14 @@ class Settings(KafkaAccess):
     copy_region: Region | None = None
     """The bucket's region, where it is not the warehouse's."""
 
+    # --- Athena: SQL over the files of the bucket
+    athena_database: DatabaseName = "instream"
+    """Database of Athena's catalogue in which `instream athena init` makes the tables."""
+    athena_workgroup: WorkgroupName | None = None
+    """Athena's workgroup; a workgroup may name the place of results itself."""
+    athena_output: S3Url | None = None
+    """Where Athena writes its results, `s3://bucket/prefix/`. Needed unless the workgroup names it."""
+
     # --- enrichment
     geo_database: Path | None = None
     """MaxMind-format file (.mmdb) with country, region and city; without it those columns are NULL."""
@@ -209,6 +231,13 @@ class Settings(KafkaAccess):
                 "INSTREAM_WAREHOUSE_CLUSTER and INSTREAM_WAREHOUSE_WORKGROUP: a warehouse is either provisioned or "
                 "serverless, unset one of them"
             )
+        for name in ("retention_raw_days", "retention_data_days", "retention_manifests_days"):
+            days: int = getattr(self, name)
+            if 0 < days < max(LEAST_DAYS, 2 * self.dedup_window_s / DAY_S):
+                raise ValueError(
+                    f"INSTREAM_{name.upper()}: {days} days are too few: at least {LEAST_DAYS} and twice "
+                    "INSTREAM_DEDUP_WINDOW_S, so that nothing expires that may still be loaded or sent again; 0: for ever"
+                )
         if self.min_insync_replicas > self.replication_factor:
             raise ValueError(
                 f"INSTREAM_MIN_INSYNC_REPLICAS: {self.min_insync_replicas} exceeds INSTREAM_REPLICATION_FACTOR, which is "
@@ -220,6 +249,13 @@ class Settings(KafkaAccess):
     def join(self) -> JoinRules:
         """The join's bounds in milliseconds."""
         return JoinRules(int(self.join_window_s * 1000), int(self.join_grace_s * 1000), int(self.join_reorder_s * 1000))
+
+    @property
+    def retention(self) -> Retention:
+        """Days for which the parts of the bucket and complete registry items are kept."""
+        return Retention(
+            self.retention_raw_days, self.retention_data_days, self.retention_manifests_days, self.retention_exports_days
+        )
 
     @property
     def dedup_window_ms(self) -> int:

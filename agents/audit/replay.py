@@ -4,7 +4,7 @@ The pipeline reports and drops the blocks that it has already, so a replay never
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -14,9 +14,11 @@ from agents.audit.auditor import audit_rules
 from agents.audit.ports import AuditPorts
 from agents.audit.registry_items import readable
 from agents.audit.stored_ledger import StoredLedger
+from app.clock import Clock
 from app.core.audit.reconcile import pause_ms
 from app.core.backoff import Backoff
 from app.core.formats.batch import cut_again
+from app.core.formats.decoding import LATEST_MS
 from app.core.formats.registry_item import RegistryItem
 from app.errors import FormatInvalid, ObjectMissing, OutsideError
 from app.settings import Settings
@@ -34,6 +36,7 @@ class Replayed(msgspec.Struct, frozen=True):
     batch_id: str
     attempt: int
     blocks: int
+    lines: int
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -46,6 +49,10 @@ class Held(msgspec.Struct, frozen=True):
 class ReplayReport(msgspec.Struct):
     """The result of a replay."""
 
+    dry_run: bool = False
+    """Whether nothing was sent: `replayed` has the batches that would be."""
+    last: str = ""
+    """The last batch that is done; a replay that was interrupted goes on behind it."""
     replayed: list[Replayed] = []
     refused: list[str] = []
     """Batches of which Kinesis did not take every block, after all tries."""
@@ -64,28 +71,85 @@ class ReplayReport(msgspec.Struct):
         """Blocks that were sent again."""
         return sum(batch.blocks for batch in self.replayed)
 
+    @property
+    def lines(self) -> int:
+        """Lines that were sent again."""
+        return sum(batch.lines for batch in self.replayed)
 
-async def replay(ports: AuditPorts, settings: Settings, batch_ids: Collection[str] | None) -> ReplayReport:
-    """Send the named batches again, or all.
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """The batches to send: those that are named, or all that were received in a time range."""
+
+    batch_ids: Sequence[str] | None = None
+    """Batches by name, in any order; None for every batch of this epoch in the range."""
+    since_ms: int = 0
+    until_ms: int = LATEST_MS
+    """First received_at behind the range."""
+    after: str = ""
+    """Only batches whose ids sort behind this one: a replay that was interrupted goes on there."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a replay is done."""
+
+    dry_run: bool = False
+    """Whether nothing is sent, and only counted."""
+    lines_per_s: float | None = None
+    """Most lines a second; None for as fast as it goes."""
+
+
+EVERY: Final = Chosen()
+AT_ONCE: Final = Terms()
+
+
+async def replay(
+    ports: AuditPorts,
+    settings: Settings,
+    chosen: Chosen,
+    terms: Terms = AT_ONCE,
+    show: Callable[[ReplayReport, int], None] = lambda *_: None,
+) -> ReplayReport:
+    """Send batches again, in the order of their ids, which is that of their times.
 
     Args:
         ports: the services. If the warehouse does not answer, held batches are sent too, which is harmless.
         settings: epoch and the audit's times.
-        batch_ids: the batches; None means every batch of this epoch.
+        chosen: the batches.
+        terms: pace, or only counting.
+        show: gets the report so far and the number of all chosen batches, after each batch.
 
     Raises:
         ServiceUnavailable: registry or S3 do not answer. Batches that were sent before stay sent, which is harmless.
     """
-    report = ReplayReport()
+    report = ReplayReport(dry_run=terms.dry_run)
     held_by = await _holders(ports, settings.epoch)
-    async for item in _chosen(ports, batch_ids, report):
-        if item.epoch != settings.epoch:
-            report.other_epoch.append(item.batch_id)
-        elif (txn_id := held_by.get(item.batch_id)) is not None:
-            report.held.append(Held(item.batch_id, txn_id))
-        else:
-            await _replay(ports, settings, item, report)
+    batch_ids = await _find(ports, settings, chosen, report)
+    pace = _Pace(ports.clock, terms)
+    for batch_id in batch_ids:
+        item = await _read(ports, batch_id, report)
+        if item is not None:
+            await _send(ports, settings, item, held_by.get(batch_id), report)
+            await pace.after(item.line_count)
+        report.last = batch_id
+        show(report, len(batch_ids))
     return report
+
+
+class _Pace:
+    """Waits, so that no more lines a second are sent than the terms say."""
+
+    def __init__(self, clock: Clock, terms: Terms) -> None:
+        self._clock = clock
+        self._lines_per_s = None if terms.dry_run else terms.lines_per_s
+        self._began_s = clock.monotonic_s()
+        self._lines = 0
+
+    async def after(self, lines: int) -> None:
+        """Return when as much time has passed as all lines so far may take."""
+        if self._lines_per_s is not None:
+            self._lines += lines
+            ahead_s = self._began_s + self._lines / self._lines_per_s - self._clock.monotonic_s()
+            await asyncio.sleep(max(0.0, ahead_s))
 
 
 async def _holders(ports: AuditPorts, epoch: int) -> dict[str, str]:
@@ -99,21 +163,43 @@ async def _holders(ports: AuditPorts, epoch: int) -> dict[str, str]:
     return {batch_id: txn_id for txn_id, of_batches in lines.items() for batch_id in of_batches}
 
 
-async def _chosen(ports: AuditPorts, batch_ids: Collection[str] | None, report: ReplayReport) -> AsyncIterator[RegistryItem]:
-    if batch_ids is None:
-        async for item in readable(ports.registry.all_batches(), report.unreadable):
-            yield item
-        return
-    for batch_id in batch_ids:
-        try:
-            found = await ports.registry.get(batch_id)
-        except FormatInvalid as exc:
-            report.unreadable.append(str(exc))
-            continue
-        if found is None:
-            report.unknown.append(batch_id)
-        else:
-            yield found
+async def _find(ports: AuditPorts, settings: Settings, chosen: Chosen, report: ReplayReport) -> list[str]:
+    """The ids of the chosen batches, in their order; a batch of another epoch is only counted if it is named."""
+    if chosen.batch_ids is not None:
+        return sorted({batch_id for batch_id in chosen.batch_ids if batch_id > chosen.after})
+    found = []
+    async for item in readable(ports.registry.all_batches(), report.unreadable):
+        if item.batch_id > chosen.after and chosen.since_ms <= item.received_at_ms < chosen.until_ms:
+            if item.epoch == settings.epoch:
+                found.append(item.batch_id)
+            else:
+                report.other_epoch.append(item.batch_id)
+    return sorted(found)
+
+
+async def _read(ports: AuditPorts, batch_id: str, report: ReplayReport) -> RegistryItem | None:
+    """A batch in the registry; None, and in the report, if it is not there or is no batch."""
+    try:
+        found = await ports.registry.get(batch_id)
+    except FormatInvalid as exc:
+        report.unreadable.append(str(exc))
+        return None
+    if found is None:
+        report.unknown.append(batch_id)
+    return found
+
+
+async def _send(
+    ports: AuditPorts, settings: Settings, item: RegistryItem, held_by: str | None, report: ReplayReport
+) -> None:
+    if item.epoch != settings.epoch:
+        report.other_epoch.append(item.batch_id)
+    elif held_by is not None:
+        report.held.append(Held(item.batch_id, held_by))
+    elif report.dry_run:
+        report.replayed.append(Replayed(item.batch_id, item.attempts + 1, len(item.blocks), item.line_count))
+    else:
+        await _replay(ports, settings, item, report)
 
 
 async def _replay(ports: AuditPorts, settings: Settings, item: RegistryItem, report: ReplayReport) -> None:
@@ -129,7 +215,7 @@ async def _replay(ports: AuditPorts, settings: Settings, item: RegistryItem, rep
         return
     next_at_ms = ports.clock.now_ms() + pause_ms(attempt, audit_rules(settings))
     await ports.registry.record_attempt(item.batch_id, attempt, next_at_ms)
-    report.replayed.append(Replayed(item.batch_id, attempt, len(blocks)))
+    report.replayed.append(Replayed(item.batch_id, attempt, len(blocks), item.line_count))
 
 
 async def _put(ports: AuditPorts, blocks: Sequence[bytes]) -> bool:

@@ -26,6 +26,8 @@ BatchLines = dict[str, BitMap]
 KEPT: Final = 1024
 """Transactions whose lines are kept in memory; their files never change."""
 
+COUNTED_MOST: Final = 10_000
+"""Most transactions of a partition, committed and not loaded, that are counted: a day of a sink."""
 BEHIND_MOST: Final = 30
 """Most transactions of a partition, committed and not loaded, that the audit reads: five minutes of a sink. With more,
 delivery lags, and batches with missing lines there wait."""
@@ -56,6 +58,20 @@ class StoredLedger:
         """txn_id -> lines, for one committed transaction."""
         return await self._read(partition, [number])
 
+    async def some_behind(
+        self, partition: int, number: int, most: int
+    ) -> tuple[dict[str, BatchLines], int, TransactionRecord | None]:
+        """txn_id -> lines, for the first `most` transactions committed behind `number`.
+
+        Returns: the lines; how many more transactions there are; and the last record of the chain, None if it has none.
+
+        Raises: as `behind`.
+        """
+        numbers = await self.numbers_behind(partition, number, COUNTED_MOST)
+        last = numbers[-1] if numbers else number
+        record = await self._record(partition, last) if last else None
+        return await self._read(partition, numbers[:most]), len(numbers[most:]), record
+
     async def of_quarantined(self, delivery: Delivery) -> dict[str, BatchLines]:
         """txn_id -> lines, for every transaction that delivery has set aside."""
         found: dict[str, BatchLines] = {}
@@ -75,8 +91,7 @@ class StoredLedger:
         for number in numbers:
             at = (partition, number)
             if at not in self._known:
-                body = await self._objects.get(object_keys.record_key(self._epoch, partition, number))
-                record = decode_record(body, ChainId(self._epoch, partition), number)
+                record = await self._record(partition, number)
                 lines = await self._lines(record)
                 if lines is None:  # not cached: an operator may repair it
                     continue
@@ -86,6 +101,10 @@ class StoredLedger:
             txn_id, lines = self._known[at]
             found[txn_id] = lines
         return found
+
+    async def _record(self, partition: int, number: int) -> TransactionRecord:
+        body = await self._objects.get(object_keys.record_key(self._epoch, partition, number))
+        return decode_record(body, ChainId(self._epoch, partition), number)
 
     async def _lines(self, record: TransactionRecord) -> BatchLines | None:
         """The lines in a transaction's ledger file; None, with an alarm, if the file is gone or damaged."""

@@ -269,6 +269,15 @@ class LogReader:
         end = await self.end_offsets(topic, [partition])
         return first[partition], end[partition]
 
+    async def offset_at(self, topic: str, partition: int, time_ms: int) -> int:
+        """The first offset that the log has and that was appended at `time_ms` or later; the log's end if none was."""
+        tp = TopicPartition(topic, partition)
+        try:
+            found = (await self._consumer.offsets_for_times({tp: time_ms})).get(tp)
+        except KafkaError as exc:
+            raise ServiceUnavailable(f"{topic}[{partition}] cannot be searched by time: {exc!r}") from exc
+        return found.offset if found is not None else (await self.end_offsets(topic, [partition]))[partition]
+
     async def message_at(self, topic: str, partition: int, offset: int) -> bytes | None:
         """The value of the message at `offset`, b"" for a null; None where the log does not have it (any more, or yet)."""
         first, end = await self.bounds(topic, partition)

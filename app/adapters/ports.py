@@ -167,6 +167,19 @@ class LogScan(Protocol):
         """The messages with first <= offset < end that the log has, in order. Several scans may go on side by side."""
 
 
+class LogSearch(LogScan, Protocol):
+    """What looks for single messages in Kafka's logs; only commands and the audit do."""
+
+    async def end_offsets(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Partition -> one more than the last offset (the highwater)."""
+
+    async def offset_at(self, topic: str, partition: int, time_ms: int) -> int:
+        """The first offset that the log has and that was appended at `time_ms` or later; the log's end if none was."""
+
+    async def message_at(self, topic: str, partition: int, offset: int) -> bytes | None:
+        """The value of the message at `offset`; None where the log does not have it (any more, or yet)."""
+
+
 class Logs(Protocol):
     """Kafka's logs, asked without a consumer group. Every call raises ServiceUnavailable while the brokers do not answer."""
 

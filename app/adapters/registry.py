@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, failure, made, new_session
-from app.core.formats.registry_item import BatchState, ItemReader, RegistryItem, decode_item, encode_item, move
+from app.core.formats.batch import batch_time_ms
+from app.core.formats.registry_item import (
+    EXPIRES_AT,
+    BatchState,
+    ItemReader,
+    RegistryItem,
+    decode_item,
+    encode_item,
+    move,
+)
 from app.errors import ConfigurationError, IllegalMove
-from app.settings import Settings
+from app.settings import DAY_S, Settings
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -39,6 +48,7 @@ class DynamoRegistry:
         self._table = settings.registry_table
         self._is_protected = settings.registry_protected
         self._epoch = settings.epoch
+        self._kept_days = settings.retention.registry_days()
         self._threads = Threads("registry", THREADS)
         session = new_session()
         config = client_config(THREADS, ATTEMPTS)
@@ -48,7 +58,7 @@ class DynamoRegistry:
         """Create the table and its index if they are not there, wait until they are active, and protect them.
 
         Protection is only ever turned on: against deletion of the table, and against that of items (recovery to any
-        second of the last 35 days).
+        second of the last 35 days). Expiry of items follows the settings: complete batches alone have a time of expiry.
         """
         try:
             await self._threads.run(self._create)
@@ -127,13 +137,19 @@ class DynamoRegistry:
             IllegalMove: no such batch is registered.
         """
         target = move(BatchState.OPEN, BatchState.COMPLETE)
+        expires: Any = {}
+        if self._kept_days:
+            expires = {":expires": {"N": str(batch_time_ms(batch_id) // 1000 + self._kept_days * DAY_S)}}
         moved = await self._write(
             f"UpdateItem {batch_id}",
             partial(
                 self._client.update_item, Key={"batch_id": {"S": batch_id}},
-                UpdateExpression="SET #state = :target REMOVE open_epoch", ConditionExpression="#state = :open",
-                ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues={":target": {"S": target.value}, ":open": {"S": BatchState.OPEN.value}},
+                UpdateExpression=f"SET #state = :target{', #expires = :expires' if expires else ''} REMOVE open_epoch",
+                ConditionExpression="#state = :open",
+                ExpressionAttributeNames={"#state": "state"} | ({"#expires": EXPIRES_AT} if expires else {}),
+                ExpressionAttributeValues={
+                    ":target": {"S": target.value}, ":open": {"S": BatchState.OPEN.value}, **expires,
+                },
             ),
         )  # fmt: skip
         return BatchState.OPEN if moved else (await self._registered(batch_id)).state
@@ -224,6 +240,14 @@ class DynamoRegistry:
         self._client.get_waiter("table_exists").wait(TableName=self._table, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
         if self._is_protected:
             self._protect()
+        if self._kept_days:
+            self._let_expire()
+
+    def _let_expire(self) -> None:
+        found = self._client.describe_time_to_live(TableName=self._table)["TimeToLiveDescription"]
+        if found.get("TimeToLiveStatus") not in {"ENABLED", "ENABLING"}:
+            wanted: Any = {"Enabled": True, "AttributeName": EXPIRES_AT}
+            self._client.update_time_to_live(TableName=self._table, TimeToLiveSpecification=wanted)
 
     def _protect(self) -> None:
         table = self._client.describe_table(TableName=self._table)["Table"]

@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import error_code, status_of
+from app.core.retention import lifecycle_rules, merged
 from app.errors import ConfigurationError
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-STAGED: Final = "jobdata/"
-"""Below it every object is deleted once its transaction is ready: old versions of them are of no use."""
-STAGED_KEPT_DAYS: Final = 7
 _OURS_ALREADY: Final = "BucketAlreadyOwnedByYou"
 _NO_LIFECYCLE: Final = "NoSuchLifecycleConfiguration"
 
@@ -29,7 +27,7 @@ def make_bucket(client: "S3Client", settings: Settings) -> None:
     Effects in order; a crash after each leaves what the next call goes on with:
       1 CreateBucket                an empty bucket
       2 versions                    a bucket whose objects survive a deletion
-      3 lifecycle of old versions   only if the bucket has no lifecycle at all: nobody's rules are replaced
+      3 lifecycle                   what expires by the settings, and old versions; rules of others stay as they are
       4 encryption by a KMS key     only if a key is set; S3 encrypts with keys of its own by itself
 
     Raises:
@@ -41,17 +39,17 @@ def make_bucket(client: "S3Client", settings: Settings) -> None:
         _create(client, place)  # 1
     if settings.bucket_versioning and client.get_bucket_versioning(**ours).get("Status") != "Enabled":
         client.put_bucket_versioning(**ours, VersioningConfiguration={"Status": "Enabled"})  # 2
-    if settings.bucket_versioning and not _has_lifecycle(client, ours):
-        rule: Any = {
-            "ID": "instream-staged", "Filter": {"Prefix": STAGED}, "Status": "Enabled",
-            "NoncurrentVersionExpiration": {"NoncurrentDays": STAGED_KEPT_DAYS},
-            "Expiration": {"ExpiredObjectDeleteMarker": True},
-        }  # fmt: skip
-        client.put_bucket_lifecycle_configuration(**ours, LifecycleConfiguration={"Rules": [rule]})  # 3
+    existing = _lifecycle(client, ours)
+    wanted = merged(existing, lifecycle_rules(settings.retention, versions=settings.bucket_versioning))
+    if wanted and wanted != existing:
+        rules: Any = wanted
+        client.put_bucket_lifecycle_configuration(**ours, LifecycleConfiguration={"Rules": rules})  # 3
+    elif existing and not wanted:
+        client.delete_bucket_lifecycle(**ours)  # 3
     if settings.bucket_kms_key is not None:
         by_default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": settings.bucket_kms_key}
-        rules: Any = [{"ApplyServerSideEncryptionByDefault": by_default, "BucketKeyEnabled": True}]
-        client.put_bucket_encryption(**ours, ServerSideEncryptionConfiguration={"Rules": rules})  # 4
+        encryption: Any = [{"ApplyServerSideEncryptionByDefault": by_default, "BucketKeyEnabled": True}]
+        client.put_bucket_encryption(**ours, ServerSideEncryptionConfiguration={"Rules": encryption})  # 4
 
 
 def _is_there(client: "S3Client", ours: Any, settings: Settings) -> bool:
@@ -78,14 +76,15 @@ def _create(client: "S3Client", place: Any) -> None:
             raise
 
 
-def _has_lifecycle(client: "S3Client", ours: Any) -> bool:
+def _lifecycle(client: "S3Client", ours: Any) -> list[dict[str, Any]]:
+    """The rules of the bucket's lifecycle."""
     try:
-        client.get_bucket_lifecycle_configuration(**ours)
+        rules: Any = client.get_bucket_lifecycle_configuration(**ours)["Rules"]
     except ClientError as exc:
         if error_code(exc) == _NO_LIFECYCLE:
-            return False
+            return []
         raise
-    return True
+    return list(rules)
 
 
 def _foreign(bucket: str) -> ConfigurationError:

@@ -61,6 +61,14 @@ def delivery(context: typer.Context) -> None:
     _run(commands, context.args, "instream delivery")
 
 
+@app.command("athena", context_settings=GROUP)
+def athena(context: typer.Context) -> None:
+    """Find missing batches with SQL over the files of the bucket (`instream athena --help`)."""
+    from app.cli.athena import app as commands  # noqa: PLC0415
+
+    _run(commands, context.args, "instream athena")
+
+
 def _run(commands: typer.Typer, words: list[str], name: str) -> None:
     """Run the commands of a group."""
     if code := commands(words, prog_name=name, standalone_mode=False):

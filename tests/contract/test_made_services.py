@@ -11,11 +11,14 @@ from botocore.exceptions import ClientError
 from app.adapters.kinesis import KinesisBlockStream
 from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
+from app.core.formats.batch import new_batch_id, seal
+from app.core.formats.stored_line import StoredLine
 from app.errors import ConfigurationError, OutsideError
 from app.settings import Settings
 from tests.worlds.http_server import Answering, serving
 
 OWNER = "123456789012"
+NOW_MS = 1_795_000_000_000
 
 
 async def made(kind: Any, settings: Settings, **changed: Any) -> None:
@@ -28,29 +31,76 @@ def s3() -> Any:
     return boto3.session.Session().client("s3")
 
 
+def lifecycle(settings: Settings) -> dict[str, dict[str, Any]]:
+    rules = s3().get_bucket_lifecycle_configuration(Bucket=settings.bucket)["Rules"]
+    return {rule["Filter"]["Prefix"]: rule for rule in rules}
+
+
+def days(rules: dict[str, dict[str, Any]]) -> dict[str, int | None]:
+    """Prefix -> days after which its objects expire; None for only their old versions."""
+    return {prefix: rule["Expiration"].get("Days") for prefix, rule in rules.items()}
+
+
 async def test_a_bucket_keeps_versions_and_drops_old_ones_of_staged_files(aws_settings: Settings) -> None:
     for _ in range(2):
         await made(S3ObjectStore, aws_settings)
         assert s3().get_bucket_versioning(Bucket=aws_settings.bucket)["Status"] == "Enabled"
-        (rule,) = s3().get_bucket_lifecycle_configuration(Bucket=aws_settings.bucket)["Rules"]
-        assert (rule["Filter"], rule["NoncurrentVersionExpiration"]) == ({"Prefix": "jobdata/"}, {"NoncurrentDays": 7})
-        assert "Days" not in rule.get("Expiration", {}), "no object that is in use expires"
+        found = lifecycle(aws_settings)
+        assert found["jobdata/"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7}
+        assert days(found) == {"jobdata/": None, "manifests/": 90, "loads/": 90, "registry/": 30}
 
 
-async def test_a_bucket_without_versions_stays_as_it_is(aws_settings: Settings) -> None:
-    await made(S3ObjectStore, aws_settings, bucket_versioning=False)
-    assert "Status" not in s3().get_bucket_versioning(Bucket=aws_settings.bucket)
-    with pytest.raises(ClientError, match="NoSuchLifecycleConfiguration"):
-        s3().get_bucket_lifecycle_configuration(Bucket=aws_settings.bucket)
+async def test_things_are_kept_as_long_as_the_settings_say(aws_settings: Settings) -> None:
+    await made(S3ObjectStore, aws_settings, retention_raw_days=365, retention_data_days=400, retention_manifests_days=0)
+    kept = {"jobdata/": None, "raw/": 365, "index/": 365, "data/": 400, "registry/": 30}
+    assert days(lifecycle(aws_settings)) == kept
+    await made(S3ObjectStore, aws_settings, retention_exports_days=0, retention_manifests_days=0)
+    assert days(lifecycle(aws_settings)) == {"jobdata/": None}, "what is for ever again has no rule"
+
+
+async def test_a_bucket_without_versions_and_without_expiry_stays_as_it_is(aws_settings: Settings) -> None:
+    for _ in range(2):
+        await made(
+            S3ObjectStore, aws_settings, bucket_versioning=False, retention_manifests_days=0, retention_exports_days=0
+        )
+        assert "Status" not in s3().get_bucket_versioning(Bucket=aws_settings.bucket)
+        with pytest.raises(ClientError, match="NoSuchLifecycleConfiguration"):
+            s3().get_bucket_lifecycle_configuration(Bucket=aws_settings.bucket)
+        await made(S3ObjectStore, aws_settings, bucket_versioning=False)
+        assert "NoncurrentVersionExpiration" not in lifecycle(aws_settings)["manifests/"]
 
 
 async def test_the_rules_of_an_operator_are_not_replaced(aws_settings: Settings) -> None:
     s3().create_bucket(Bucket=aws_settings.bucket)
     rule = {"ID": "theirs", "Filter": {"Prefix": "raw/"}, "Status": "Enabled", "Expiration": {"Days": 365}}
     s3().put_bucket_lifecycle_configuration(Bucket=aws_settings.bucket, LifecycleConfiguration={"Rules": [rule]})
-    await made(S3ObjectStore, aws_settings)
-    rules = s3().get_bucket_lifecycle_configuration(Bucket=aws_settings.bucket)["Rules"]
-    assert [found["ID"] for found in rules] == ["theirs"]
+    for _ in range(2):
+        await made(S3ObjectStore, aws_settings)
+        found = lifecycle(aws_settings)
+        assert (found["raw/"]["ID"], found["raw/"]["Expiration"]) == ("theirs", {"Days": 365})
+        assert days(found) == {"raw/": 365, "jobdata/": None, "manifests/": 90, "loads/": 90, "registry/": 30}
+
+
+async def test_an_item_expires_behind_its_raw_file_and_only_once_its_batch_is_complete(aws_settings: Settings) -> None:
+    settings = aws_settings.model_copy(update={"retention_raw_days": 365})
+    for _ in range(2):
+        await made(DynamoRegistry, settings)
+    client = boto3.session.Session().client("dynamodb")
+    expiry = client.describe_time_to_live(TableName=settings.registry_table)["TimeToLiveDescription"]
+    assert (expiry["TimeToLiveStatus"], expiry["AttributeName"]) == ("ENABLED", "expires_at")
+    registry = DynamoRegistry(settings)
+    item = seal(new_batch_id(NOW_MS, bytes(10)), 1, 4, [StoredLine(b"{}", b"k", True, None, NOW_MS)]).item
+    await registry.register(item)
+
+    def expires_at() -> int | None:
+        found = client.get_item(TableName=settings.registry_table, Key={"batch_id": {"S": item.batch_id}})["Item"]
+        return int(found["expires_at"]["N"]) if "expires_at" in found else None
+
+    assert expires_at() is None
+    await registry.complete(item.batch_id)
+    assert expires_at() == NOW_MS // 1000 + 395 * 86_400
+    assert await registry.get(item.batch_id) is not None
+    await registry.close()
 
 
 async def test_a_bucket_encrypts_with_a_key_of_ours(aws_settings: Settings) -> None:

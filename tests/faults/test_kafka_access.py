@@ -40,6 +40,8 @@ async def test_admin_producer_and_log_reader_get_in(secured: Secured, way: str) 
     async with AIOKafkaProducer(**kafka_clients.producer(settings)) as producer, LogReader(settings) as logs:
         sent = await producer.send_and_wait(topic, way.encode(), partition=1)
         assert await logs.message_at(topic, 1, sent.offset) == way.encode()
+        assert await logs.offset_at(topic, 1, sent.timestamp) == sent.offset
+        assert await logs.offset_at(topic, 1, sent.timestamp + 1) == sent.offset + 1, "nothing is later: the log's end"
     assert await committed_offsets(settings, "nobody") == {}
 
 

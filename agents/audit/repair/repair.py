@@ -21,7 +21,7 @@ from agents.audit.repair.loaded import LoadedMends
 from agents.audit.repair.log_again import RowsLog
 from agents.audit.repair.ports import RepairPorts
 from agents.audit.repair.report import Mended, RepairReport, mended
-from agents.audit.replay import ReplayReport, replay
+from agents.audit.replay import Chosen, ReplayReport, replay
 from agents.delivery.load import LoadStopped, WarehouseLoad
 from app.core.audit.differences import Difference
 from app.core.repair.plan import ACTIONS, Action, Mend, plan_mends
@@ -155,7 +155,7 @@ class _Mender:
             return {}
 
         ports = AuditPorts(deep.store, deep.registry, self._ports.stream, deep.ledger, no_lags, deep.clock)
-        report = await replay(ports, self._settings, [mend.batch_id])
+        report = await replay(ports, self._settings, Chosen(batch_ids=[mend.batch_id]))
         if report.replayed:
             return "the batch is sent again: its lines come within minutes"
         return f"the batch was not sent: {_why_not(report)}"

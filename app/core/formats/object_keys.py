@@ -8,6 +8,7 @@
     loads/<load_id>/<output>.manifest                                      merged manifests of one warehouse load
     rebuilds/<load_id>/<output>/<txn_id>.<ext>                             files of a rebuild, until they are loaded
     repairs/<epoch>/<partition, 6 digits>/<offset, 12 digits>.step         steps that replace damaged ones of topic rows
+    registry/<export>/data/<file>.json.gz                                  exports of the registry, made by DynamoDB
 
 dt and hour are UTC: of the batch's id for raw, of the commit for the rest.
 """
@@ -18,9 +19,11 @@ from typing import Final
 
 from app.core.formats.flows import BY_NAME
 
+EXPORTS_PREFIX: Final = "registry/"
 NUMBER_DIGITS: Final = 12
 PARTITION_DIGITS: Final = 6
 _TXN_ID: Final = re.compile(r"\d+-\d+-\d+-[0-9a-f]+")
+_EXPORT: Final = re.compile(rf"{EXPORTS_PREFIX}(.+)/data/[^/]+")
 _REPAIR: Final = re.compile(rf"repairs/(\d+)/(\d{{{PARTITION_DIGITS}}})/(\d{{{NUMBER_DIGITS}}})\.step")
 
 
@@ -103,3 +106,9 @@ def repair_place(key: str) -> tuple[int, int, int] | None:
 def is_txn_id(text: str) -> bool:
     """Whether `text` has the form of a transaction id."""
     return _TXN_ID.fullmatch(text) is not None
+
+
+def export_of(key: str) -> str | None:
+    """The export of the registry that a key is a file of; None if it is no such key."""
+    found = _EXPORT.fullmatch(key)
+    return None if found is None else found[1]

@@ -3,7 +3,8 @@
 The item's attributes as DynamoDB types them:
 
     batch_id (S), version, epoch, line_count, byte_count (N), sha256, raw_key (S), blocks (L of L of N), received_at (N),
-    state (S), attempts, next_attempt_at (N), open_epoch (N, only while the batch is open)
+    state (S), attempts, next_attempt_at (N), open_epoch (N, only while the batch is open),
+    expires_at (N, seconds since the epoch, only of a complete batch, if RETENTION_RAW_DAYS is set: DynamoDB deletes it then)
 
 Versions (rule E10): the item names its version; an item without a version is of version 1. A reader ignores an attribute
 that it does not know, and the attribute stays: items are changed attribute by attribute and never written anew.
@@ -21,6 +22,7 @@ from app.core.whole_table import whole_table
 from app.errors import FormatInvalid, IllegalMove, NewerFormat, RegistryItemsInvalid
 
 ITEM_VERSION: Final = 1
+EXPIRES_AT: Final = "expires_at"
 _MOST: Final = 2**63
 _UUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SHA256: Final = re.compile("[0-9a-f]{64}")

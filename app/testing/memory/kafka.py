@@ -1,5 +1,6 @@
 """Kafka in memory: logs with the broker's times, offsets that groups acknowledged, and owners of partitions."""
 
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -62,6 +63,17 @@ class MemoryLogs(Hooked):
         for message in self.read(topic, partition, first, end - first):
             yield LoggedMessage(message.offset, message.append_ms, message.value)
         await self._leave("scan", topic)
+
+    # --- LogSearch
+
+    async def offset_at(self, topic: str, partition: int, time_ms: int) -> int:
+        """The first offset that was appended at `time_ms` or later; the log's end if none was."""
+        await self._enter("offset_at", topic)
+        found = max(
+            bisect_left(self.append_ms.get((topic, partition), []), time_ms), self.trimmed.get((topic, partition), 0)
+        )
+        await self._leave("offset_at", topic)
+        return found
 
     # --- Logs
 

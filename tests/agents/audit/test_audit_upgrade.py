@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agents.audit.coverage import Uncovered
-from agents.audit.replay import replay
+from agents.audit.replay import EVERY, replay
 from app.core.formats.object_keys import record_key
 from app.core.formats.registry_item import BatchState, encode_item
 from tests.agents.audit.test_audit_agent import TURNS, Audit
@@ -80,7 +80,7 @@ async def test_an_item_that_is_no_batch_is_named_and_keeps_no_other_from_being_j
 async def test_a_replay_names_the_items_that_are_no_batch_and_sends_the_others(world: World) -> None:
     sealed = await world.batch()
     world.registry.stored.append({"batch_id": {"S": "b"}, "state": {"S": "banana"}})
-    report = await replay(world.ports, world.settings, None)
+    report = await replay(world.ports, world.settings, EVERY)
     assert [done.batch_id for done in report.replayed] == [sealed.item.batch_id]
     assert [reason.partition(" cannot")[0] for reason in report.unreadable] == ["registry item b"]
 

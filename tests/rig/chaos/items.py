@@ -7,7 +7,7 @@ from typing import Any, Final
 from agents.audit.auditor import Auditor
 from agents.audit.coverage import await_coverage
 from agents.audit.ports import open_ports
-from agents.audit.replay import replay
+from agents.audit.replay import Chosen, replay
 from app.settings import Settings
 from app.shell.ports import Ports
 from tests.rig.chaos.plan import Fault
@@ -51,7 +51,7 @@ class Items:
         """Ask the three commands for the items, then delete the items, as an operator does."""
         async with open_ports(Ports(self._settings)) as ports:
             round_ = await Auditor(ports, self._settings).round(None)
-            again = await replay(ports, self._settings, self._put)
+            again = await replay(ports, self._settings, Chosen(batch_ids=self._put))
         waited = await await_coverage(self._settings, 0, lambda *_: None)
         told = {
             "audit": (round_.unreadable, len(round_.unreadable)), "replay": (again.unreadable, len(again.unreadable)),

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from agents.audit.ports import open_ports
 from agents.audit.registry_items import readable
-from agents.audit.replay import replay
+from agents.audit.replay import Chosen, replay
 from app.adapters.s3 import S3ObjectStore
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import TransactionRecord
@@ -149,7 +149,7 @@ class Objects:
             item = items[fault.chance % len(items)]
             await self._cut(item.raw_key, await ports.store.get(item.raw_key))
             try:
-                report = await replay(ports, self._settings, [item.batch_id])
+                report = await replay(ports, self._settings, Chosen(batch_ids=[item.batch_id]))
             finally:
                 await self._put_back(item.raw_key)
         if report.held:

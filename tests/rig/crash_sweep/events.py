@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from agents.audit.ports import open_ports
-from agents.audit.replay import replay
+from agents.audit.replay import Chosen, replay
 from app.adapters import kafka_clients
 from app.adapters.kafka import LogReader
 from app.adapters.kinesis import KinesisBlockStream
@@ -138,7 +138,7 @@ async def replay_one(settings: Settings) -> None:
         if items:
             latest = max(items, key=lambda item: item.received_at_ms)
             async with open_ports(Ports(settings)) as ports:
-                await replay(ports, settings, [latest.batch_id])
+                await replay(ports, settings, Chosen(batch_ids=[latest.batch_id]))
     finally:
         await registry.close()
 

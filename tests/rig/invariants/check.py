@@ -21,6 +21,7 @@ from tests.rig.invariants.gather import (
     read_registry,
     read_tables,
 )
+from tests.rig.invariants.lake import judge_lake
 from tests.rig.invariants.replays import check_replays
 from tests.rig.invariants.rows import judge_rows
 from tests.rig.invariants.settle import Say, settle
@@ -97,6 +98,8 @@ async def judge(
     committed, _ = await read_chains(ports)
 
     acknowledged = [batch_id for run in runs for batch_id in run.sent.acknowledged_at_ms]
+    if not terms.may_be_aside:
+        violations += await judge_lake(ports)
     violations += judge_raw(items, raw, acknowledged)
     violations += judge_ledger(items, tables.entries, tables.lines)
     copies = {key: body for key, body in manifests.items() if key.endswith(".manifest")}

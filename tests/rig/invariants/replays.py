@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from agents.audit.ports import open_ports
-from agents.audit.replay import Replayed, replay
+from agents.audit.replay import EVERY, Replayed, replay
 from app.adapters.warehouse import Connection
 from app.core.formats.flows import FLOWS, LEDGER, REPLAYS
 from app.shell.ports import Ports as AppPorts
@@ -38,7 +38,7 @@ async def check_replays(ports: Ports, timeout_s: float, say: Say) -> list[Violat
     """
     before = await digests(ports.warehouse)
     async with open_ports(AppPorts(ports.settings)) as audit_ports:
-        report = await replay(audit_ports, ports.settings, None)
+        report = await replay(audit_ports, ports.settings, EVERY)
     say(f"{len(report.replayed)} batches ({report.blocks} blocks) are sent again")
     violations = [
         Violation("I5", f"{what}: {listed(found)}")

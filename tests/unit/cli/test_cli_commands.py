@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -19,7 +20,7 @@ from app.cli.show import Exit, print_table
 from app.cli.wait import exit_code_of
 from app.core.audit.reconcile import LedgerLines
 from app.core.formats.registry_item import RegistryItem
-from app.progress import Bar, ProgressLines
+from app.progress import Bar, ProgressLines, time_left
 from app.settings import Settings
 from app.testing.memory import MemoryObjectStore, MemoryRegistry
 from tests.worlds.command_line import OF_SIGNALS, Ran, run_here
@@ -184,10 +185,27 @@ def test_a_service_that_is_named_is_asked_and_a_failure_says_how_to_get_a_stack(
 def test_a_bar_is_lines_where_nobody_watches(capsys):
     with Bar(ProgressLines(), "batches are covered", every_s=0) as bar:
         bar(1, 2000)
-        bar(2, 2000, "the warehouse does not answer")
+        bar(2000, 2000, "the warehouse does not answer")
     assert capsys.readouterr().err == (
-        "1 of 2,000 batches are covered\n2 of 2,000 batches are covered; the warehouse does not answer\n"
+        "1 of 2,000 batches are covered\n2,000 of 2,000 batches are covered; the warehouse does not answer\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("took_s", "done", "left", "words"),
+    [(10, 5, 1, "2 s"), (10, 1, 8, "80 s"), (60, 1, 2, "2 min"), (60, 1, 89, "89 min"), (60, 1, 90, "1.5 h")],
+)
+def test_the_time_left_is_that_of_the_pace_so_far(took_s: int, done: int, left: int, words: str) -> None:
+    assert time_left(took_s, done, left) == words
+
+
+def test_a_bar_says_how_long_the_rest_takes_once_it_has_a_pace(capsys, monkeypatch):
+    moments = iter([100.0, 100.0, 100.0, 110.0])  # two calls when it is made
+    monkeypatch.setattr("app.progress.time", SimpleNamespace(monotonic=lambda: next(moments, 110.0)))
+    with Bar(ProgressLines(), "batches", every_s=0) as bar:
+        bar(1, 11)
+        bar(6, 11)
+    assert capsys.readouterr().err == "1 of 11 batches\n6 of 11 batches, about 10 s left\n"
 
 
 def test_a_bar_is_drawn_on_a_terminal(capsys, monkeypatch):

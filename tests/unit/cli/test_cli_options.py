@@ -136,8 +136,12 @@ def test_a_number_out_of_bounds_is_refused_in_one_line(option: Numeric, refused:
     [
         (["replay", ""], "Invalid value for 'batch': '': give a text that is not empty"),
         (["replay", "a", " "], "Invalid value for 'batch': ' ': give a text that is not empty"),
-        (["replay"], "Invalid value: name batches, or say --all"),
-        (["replay", "a", "--all"], "Invalid value: name batches, or say --all"),
+        (["replay"], "Invalid value: name batches, or say --all, or a time range by --since and --until"),
+        (["replay", "a", "--all"], "Invalid value: name batches, or say --all, or a time range by --since and --until"),
+        (
+            ["replay", "a", "--until", "2026"],
+            "Invalid value for '--until': 2026: give a moment in UTC as 2026-11-28, 2026-11-28T03 or 2026-11-28T03:15:00",
+        ),
         (["dead-letters", "--save", ""], "Invalid value for '--save': '': give a text that is not empty"),
         (["delivery", "release", ""], "Invalid value for 'txn_id': '': give a text that is not empty"),
         (["sink", "accept-gap", "--partition", "0", "--reason", " "], "Invalid value for '--reason': ' ': give a text"),

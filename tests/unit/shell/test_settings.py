@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.rules import JoinRules
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, SettingsRefused
 from app.settings import Settings, read_settings
 
 
@@ -128,3 +128,12 @@ def test_settings_given_in_code_are_checked_alike() -> None:
         Settings(partitions=0)
     with pytest.raises(ConfigurationError, match="partitons is no setting"):
         Settings(**{"partitons": 1})
+
+
+@pytest.mark.parametrize("name", ["raw", "data", "manifests"])
+def test_nothing_expires_that_may_still_be_needed(name: str) -> None:
+    for days, window_days in [(13, 1), (27, 14)]:
+        with pytest.raises(SettingsRefused, match=f"RETENTION_{name.upper()}_DAYS: {days} days are too few"):
+            Settings(**{f"retention_{name}_days": days, "dedup_window_s": window_days * 86_400})
+        kept = Settings(**{f"retention_{name}_days": days + 1, "dedup_window_s": window_days * 86_400})
+        assert days + 1 in kept.retention.prefixes().values()

@@ -1,0 +1,1 @@
+"""Where batches stand that the warehouse's ledger does not cover yet."""
