@@ -101,6 +101,8 @@ class Settings(KafkaAccess):
     """Manifests, which nobody reads once their transaction is loaded."""
     retention_exports_days: int = Field(30, ge=0, le=36_500)
     """Exports of the registry (`instream athena missing`)."""
+    retention_log_days: int = Field(400, ge=0, le=36_500)
+    """Rows of delivery_log; a partition's last one and quarantined ones stay."""
 
     # --- time (seconds)
     join_window_s: float = Field(90, ge=LEAST_S, le=DAY_S)
@@ -241,13 +243,18 @@ class Settings(KafkaAccess):
                 "INSTREAM_WAREHOUSE_CLUSTER and INSTREAM_WAREHOUSE_WORKGROUP: a warehouse is either provisioned or "
                 "serverless, unset one of them"
             )
-        for name in ("retention_raw_days", "retention_data_days", "retention_manifests_days"):
+        for name in ("retention_raw_days", "retention_data_days", "retention_manifests_days", "retention_log_days"):
             days: int = getattr(self, name)
             if 0 < days < max(LEAST_DAYS, 2 * self.dedup_window_s / DAY_S):
                 raise ValueError(
                     f"INSTREAM_{name.upper()}: {days} days are too few: at least {LEAST_DAYS} and twice "
                     "INSTREAM_DEDUP_WINDOW_S, so that nothing expires that may still be loaded or sent again; 0: for ever"
                 )
+        if 0 < self.retention_log_days <= self.retention_manifests_days:
+            raise ValueError(
+                f"INSTREAM_RETENTION_LOG_DAYS: {self.retention_log_days} days are too few: more than "
+                "INSTREAM_RETENTION_MANIFESTS_DAYS, so that a load that still has its files has its row; 0: for ever"
+            )
         if self.min_insync_replicas > self.replication_factor:
             raise ValueError(
                 f"INSTREAM_MIN_INSYNC_REPLICAS: {self.min_insync_replicas} exceeds INSTREAM_REPLICATION_FACTOR, which is "
@@ -264,8 +271,9 @@ class Settings(KafkaAccess):
     def retention(self) -> Retention:
         """Days for which the parts of the bucket and complete registry items are kept."""
         return Retention(
-            self.retention_raw_days, self.retention_data_days, self.retention_manifests_days, self.retention_exports_days
-        )
+            self.retention_raw_days, self.retention_data_days, self.retention_manifests_days, self.retention_exports_days,
+            self.retention_log_days,
+        )  # fmt: skip
 
     @property
     def dedup_window_ms(self) -> int:

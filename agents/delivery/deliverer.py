@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from agents.delivery.load import Attempt, LoadStopped, WarehouseLoad
+from agents.delivery.log_pruning import LogPruning
 from agents.sink.chain_store import ChainStore
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
@@ -101,6 +102,7 @@ class Deliverer:
         self._clock = clock
         self._chance = chance or random.Random()
         self._load = load
+        self._pruning = LogPruning(load, settings, clock)
         self._positions: dict[int, int] | None = None
         self._deferrals = 0
         self._deferred: Failure | None = None
@@ -154,6 +156,8 @@ class Deliverer:
                 break
             ready = [txn for txn in ready if txn.txn_id not in done]
         self._show_completeness(partitions)
+        if failure is None:
+            await self._pruning.when_due(partitions)
         return self._judged(report, failure or broken)
 
     # --- the ready transactions

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -187,6 +188,23 @@ class WarehouseLoad:
                 await session.insert_log([row._replace(load_id=row.load_id or load_id) for row in found.logged])
             await _commit(session)
         return True
+
+    async def prune_log(self, loaded_before: datetime) -> None:
+        """Delete the old rows of delivery_log, under the lock, in one transaction of their own.
+
+        Of each partition the row with the highest number stays, because the walk begins there (rule D1); quarantined rows
+        stay, because an operator must release them (rule D2).
+
+        Args:
+            loaded_before: UTC without a zone, as the warehouse keeps times.
+
+        Raises:
+            LoadStopped: a statement failed; the rows that are left are deleted another time.
+        """
+        async with self._transaction() as session:
+            await session.lock()
+            await session.prune_log(self._epoch, await session.positions(self._epoch), loaded_before)
+            await _commit(session)
 
     # --- inside
 

@@ -1,7 +1,7 @@
 """Redshift (or its stand-in) through psycopg: connections, and the session that loads."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -199,6 +199,11 @@ class PsycopgSession:
     async def delete_log(self, epoch: int, partition: int, number: int) -> None:
         """Delete the rows that delivery_log has under a number."""
         await self._run(statements.delete_log(epoch, partition, number))
+
+    async def prune_log(self, epoch: int, below: Mapping[int, int], loaded_before: datetime) -> None:
+        """Delete the rows of delivery_log of loaded transactions that are old."""
+        if below:
+            await self._run(statements.prune_log(epoch, below, loaded_before))
 
     async def commit(self) -> None:
         """Commit. Without an answer the outcome is unknown."""

@@ -5,7 +5,7 @@ first call opens a transaction. Its snapshot begins with the first call that rea
 after `lock` sees everything that was committed before the lock was given (rule D1).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
 
@@ -108,6 +108,12 @@ class WarehouseSession(Protocol):
 
     async def delete_log(self, epoch: int, partition: int, number: int) -> None:
         """Delete the rows that delivery_log has under a number."""
+
+    async def prune_log(self, epoch: int, below: Mapping[int, int], loaded_before: datetime) -> None:
+        """Delete the rows of delivery_log of loaded transactions whose number is below that of their partition.
+
+        Rows that were loaded at `loaded_before` (UTC without a zone) or later, and quarantined ones, stay.
+        """
 
     async def commit(self) -> None:
         """Commit. After an error it keeps nothing, like `rollback`.

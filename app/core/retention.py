@@ -24,6 +24,7 @@ class Retention(NamedTuple):
     data_days: int
     manifests_days: int
     exports_days: int
+    log_days: int
 
     def prefixes(self) -> Mapping[str, int]:
         """Prefix of keys -> days, for the prefixes that expire."""
@@ -37,6 +38,13 @@ class Retention(NamedTuple):
         """Whether the bucket's lifecycle may have deleted the object at `key`: if it is missing, it is not lost."""
         days = next((days for prefix, days in self.prefixes().items() if key.startswith(prefix)), 0)
         return days > 0 and now_ms - stored_ms >= days * DAY_MS
+
+    def is_pruned(self, stored_ms: int, now_ms: int) -> bool:
+        """Whether delivery may have deleted the row of delivery_log of a transaction that was committed at `stored_ms`.
+
+        A row is deleted by the time of its load, which is later: a row that is missing although this says no is lost.
+        """
+        return self.log_days > 0 and now_ms - stored_ms >= self.log_days * DAY_MS
 
     def registry_days(self) -> int:
         """Days after which the item of a complete batch expires; 0 for never."""

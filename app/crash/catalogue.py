@@ -111,6 +111,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "warehouse.copied",
         "warehouse.load_error",  # a COPY failed
         "warehouse.insert_log",
+        "warehouse.prune_log",  # once a day, first in the first round
         "warehouse.commit",
         "warehouse.rollback",
         "kafka.commit",

@@ -79,7 +79,8 @@ PORTS: Final[Mapping[str, Port]] = {
         | dict.fromkeys(
             (
                 "lock", "columns", "positions", "copied", "load_error", "insert_log", "log_status",
-                "ledger_of", "mark_released", "count_rows", "delete_rows", "log_rows", "delete_log", "commit", "rollback",
+                "ledger_of", "mark_released", "count_rows", "delete_rows", "log_rows", "delete_log", "prune_log",
+                "commit", "rollback",
             ),
             _nothing,
         ),

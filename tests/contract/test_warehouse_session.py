@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from datetime import datetime
 
 import pytest
 from pyroaring import BitMap
@@ -310,6 +311,26 @@ class Mending:
         await session.commit()
         assert await session.log_rows(1, 0, 1) == [row(1)]
         assert await case.count("delivery_log") == 4
+        await session.close()
+
+    async def test_old_rows_of_the_log_go_but_not_quarantined_ones_nor_those_of_other_epochs(self, case: Case) -> None:
+        session = await case.open()
+        kept = [row(2, status=QUARANTINED), row(4), row(7, partition=3), row(1, epoch=2)]
+        await session.insert_log([row(1), row(3), *kept])
+        await session.commit()
+        below = await session.positions(1)
+        await session.prune_log(1, below, datetime(2026, 1, 1))  # noqa: DTZ001 - the warehouse's timestamps have no zone
+        await session.commit()
+        assert await case.count("delivery_log") == 6, "all were loaded later"
+        await session.prune_log(1, below, datetime(2999, 1, 1))  # noqa: DTZ001
+        await session.rollback()
+        assert await case.count("delivery_log") == 6
+        await session.prune_log(1, {}, datetime(2999, 1, 1))  # noqa: DTZ001
+        await session.prune_log(1, below, datetime(2999, 1, 1))  # noqa: DTZ001
+        assert await session.positions(1) == below, "the walk begins where it did"
+        await session.commit()
+        left = [await session.log_rows(each.epoch, each.partition, each.number) for each in [row(1), row(3), *kept]]
+        assert left == [[], [], *([each] for each in kept)]
         await session.close()
 
 

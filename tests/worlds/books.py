@@ -141,7 +141,7 @@ class Books:
 
     async def deliver(self) -> None:
         """Delivery loads what is ready."""
-        report = await Deliverer(self.store, self._load, SETTINGS, self, random.Random(1)).round([0])
+        report = await Deliverer(self.store, self._load, self.settings, self, random.Random(1)).round([0])
         assert report.deferred is None, report.deferred
 
     async def through(self) -> None:

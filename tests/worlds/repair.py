@@ -17,7 +17,7 @@ from app.shell.repairs import read_replacements
 from app.testing.memory import MemoryBlockStream, MemoryKnownEvents
 from app.testing.memory.engine import Disk
 from tables.store.partition_store import PartitionStore
-from tests.worlds.books import RULES, SETTINGS, Books
+from tests.worlds.books import RULES, Books
 
 ENRICHER = Enricher({}, {})
 
@@ -49,7 +49,7 @@ class RepairedBooks(Books):
         return {} if found.refused is None else {-1: found.refused}
 
     async def repair(self, *, apply: bool = False) -> RepairReport:
-        return await repair(self.repair_ports, SETTINGS, apply=apply)
+        return await repair(self.repair_ports, self.settings, apply=apply)
 
     async def both_repair(self) -> list[RepairReport]:
         """Two repairs side by side."""

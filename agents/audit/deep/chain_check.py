@@ -223,7 +223,8 @@ class ChainCheck:
         lines = outcome_lines(frames.get(LEDGER.name, rows[LEDGER.name]))
         self.ledgers.append(lines)
         self._report.note(each for one in differences for each in self._by_line(one, judged, found, rows, lines))
-        self._report.note(judge_log(judged, log, is_passed=is_passed))
+        is_logged = is_passed and not self._look.is_pruned(record.committed_at_ms)
+        self._report.note(judge_log(judged, log, is_passed=is_logged))
         if any(entry.status == QUARANTINED for entry in log):
             detail = "delivery has set it aside; `instream delivery release` loads it once its fault is mended"
             self._report.note(by_batch(about(record, "").difference(DifferenceKind.QUARANTINED, detail), of_all(lines)))

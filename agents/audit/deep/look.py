@@ -22,6 +22,10 @@ class Look(NamedTuple):
     span: Span
     report: DeepReport
 
+    def is_pruned(self, committed_ms: int) -> bool:
+        """Whether delivery may have deleted the row of delivery_log of a transaction of that time."""
+        return self.settings.retention.is_pruned(committed_ms, self.ports.clock.now_ms())
+
     def kept(self, differences: Iterable[Difference], stored_ms: int) -> list[Difference]:
         """The differences without objects that have expired: `stored_ms` is the time from which they were kept."""
         now_ms, retention = self.ports.clock.now_ms(), self.settings.retention

@@ -83,7 +83,8 @@ class Transactions:
         frames = {out.output: one for out, one in zip(outputs, files, strict=True) if isinstance(one, pl.DataFrame)}
         differences = [one for one in files if isinstance(one, Difference)]
         log = await self._ports.rows.log(epoch, partition, number, number)
-        return ProvenTransaction(txn_id, record, frames, differences + judge_log(record, log, is_passed=True), log)
+        is_logged = not self._retention.is_pruned(record.committed_at_ms, self._ports.clock.now_ms())
+        return ProvenTransaction(txn_id, record, frames, differences + judge_log(record, log, is_passed=is_logged), log)
 
     async def _frame(self, record: TransactionRecord, out: OutputObject) -> pl.DataFrame | Difference | None:
         """The normalised rows of a data file; or its difference; None if it has expired."""

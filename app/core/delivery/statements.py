@@ -6,7 +6,7 @@ COPY is literal text, for Redshift takes no bind parameters there; it names a ro
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -159,6 +159,19 @@ def log_rows(epoch: int, partition: int, number: int) -> Statement:
 def delete_log(epoch: int, partition: int, number: int) -> Statement:
     """Delete the rows of delivery_log under a number: a repair writes the right one."""
     return Statement(f"DELETE FROM {table('delivery_log')} WHERE {_UNDER_NUMBER}", (epoch, partition, number))
+
+
+def prune_log(epoch: int, below: Mapping[int, int], loaded_before: datetime) -> Statement:
+    """Delete the rows of loaded transactions of an epoch that are old.
+
+    Args:
+        epoch: the epoch.
+        below: partition -> a number; rows from that number on stay. At least one partition.
+        loaded_before: UTC without a zone; rows that were loaded at this moment or later stay.
+    """
+    places = " OR ".join(['("partition" = %s AND "number" < %s)'] * len(below))
+    text = f"DELETE FROM {table('delivery_log')} WHERE epoch = %s AND status = %s AND loaded_at < %s AND ({places})"
+    return Statement(text, (epoch, LOADED, loaded_before, *(value for place in sorted(below.items()) for value in place)))
 
 
 QUARANTINE: Final = Statement(

@@ -1,5 +1,6 @@
 """The common part of the sessions of the warehouse in memory: committed rows, waiting sessions, refused files."""
 
+from datetime import UTC, datetime
 from typing import Protocol
 
 from app.adapters.ports import ObjectStore
@@ -39,3 +40,9 @@ class Database(Hooked):
         self.sessions: list[Connected] = []
         """Open sessions, oldest first."""
         self.copies_made = 0
+        self.logged_ms: dict[str, int] = {}
+        """Transaction -> the column loaded_at of its row of delivery_log."""
+
+    def logged_at(self, txn_id: str) -> datetime:
+        """The column loaded_at of a row of delivery_log: UTC without a zone."""
+        return datetime.fromtimestamp(self.logged_ms.get(txn_id, 0) / 1000, UTC).replace(tzinfo=None)

@@ -1,15 +1,16 @@
 """A session of the warehouse in memory: it sees and changes committed rows like a session of the real warehouse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import msgspec
 
 from app.adapters.warehouse_port import COPY_TIMEOUT_S, STATEMENT_TIMEOUT_S, LedgerRow, LoadError
 from app.core.delivery import statements
 from app.core.delivery.schema_found import FoundTables
-from app.core.delivery.statements import LogRow
+from app.core.delivery.statements import LOADED, LogRow
 from app.core.formats.flows import LEDGER, Flow
 from app.core.formats.tables import DELIVERY_LOG
 from app.errors import OutcomeUnknown, OutsideError, ServiceUnavailable, WarehouseError
@@ -171,6 +172,15 @@ class MemorySession(Hooked):
             place = (epoch, partition, number)
             self._logged = [row for row in self._logged if (row.epoch, row.partition, row.number) != place]
 
+    async def prune_log(self, epoch: int, below: Mapping[int, int], loaded_before: datetime) -> None:
+        """Delete the rows of delivery_log of loaded transactions that are old."""
+        async with self._statement("prune_log"):
+            self._unlogged |= {
+                (row.epoch, row.partition, row.number) for row in await self._log()
+                if row.epoch == epoch and row.status == LOADED and row.number < below.get(row.partition, 0)
+                and self._database.logged_at(row.txn_id) < loaded_before
+            }  # fmt: skip
+
     async def commit(self) -> None:
         """Commit; if a hook breaks it, the outcome is unknown."""
         if self._gone:
@@ -288,6 +298,8 @@ class MemorySession(Hooked):
             committed = self._database.committed.without(self._deleted)
             for table, rows in self._rows.items():
                 committed = committed.with_rows(table, rows)
+            for row in self._logged:
+                self._database.logged_ms[row.txn_id] = self._database.clock.now_ms()
             kept = without_numbers(committed.log, self._unlogged)
             log = with_released((*kept, *self._logged), self._released)
             self._database.committed = msgspec.structs.replace(committed, log=log)

@@ -22,7 +22,7 @@ async def test_a_delivery_has_the_moments_that_are_swept_here() -> None:
     calls = await moments_of_a_delivery()
     expected = {"list", "get", "head", "put", "connect", "lock", "columns", "positions", "copy", "copied"}
     assert {call.removeprefix("before ") for call in calls if call.startswith("before ")} == expected | {
-        "insert_log", "commit", "rollback",
+        "insert_log", "prune_log", "commit", "rollback",
     }  # fmt: skip
 
 

@@ -85,6 +85,7 @@ _HISTORIES: Final = {
     "sink.s3.get.data": History(companions=("sink.s3.delete.jobdata.after",)),  # finished once more with nothing staged
     "delivery.warehouse.connect": _START,
     "delivery.warehouse.columns": _START,
+    "delivery.warehouse.prune_log": _START,
     "delivery.warehouse.copy.replays": History((Event.REPLAY,)),
     "delivery.warehouse.copy.dead_letters": _UNREADABLE,
     "delivery.warehouse.load_error": History((Event.BAD_FILE,)),

@@ -137,3 +137,11 @@ def test_nothing_expires_that_may_still_be_needed(name: str) -> None:
             Settings(**{f"retention_{name}_days": days, "dedup_window_s": window_days * 86_400})
         kept = Settings(**{f"retention_{name}_days": days + 1, "dedup_window_s": window_days * 86_400})
         assert days + 1 in kept.retention.prefixes().values()
+
+
+def test_delivery_log_outlives_manifests() -> None:
+    for manifests, days in [(90, 90), (0, 13)]:
+        with pytest.raises(SettingsRefused, match=f"RETENTION_LOG_DAYS: {days} days are too few"):
+            Settings(retention_log_days=days, retention_manifests_days=manifests)
+    for manifests, days in [(90, 91), (90, 0), (0, 14)]:
+        assert Settings(retention_log_days=days, retention_manifests_days=manifests).retention.log_days == days
