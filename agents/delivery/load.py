@@ -190,7 +190,7 @@ class WarehouseLoad:
         return True
 
     async def prune_log(self, loaded_before: datetime) -> None:
-        """Delete the old rows of delivery_log, under the lock, in one transaction of their own.
+        """Delete the old rows of delivery_log, under the lock, in one transaction of their own (rule D6).
 
         Of each partition the row with the highest number stays, because the walk begins there (rule D1); quarantined rows
         stay, because an operator must release them (rule D2).

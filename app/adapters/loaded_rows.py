@@ -13,9 +13,11 @@ from app.core.audit.deep.batches import LedgerEntry
 from app.core.audit.deep.log_entry import LogEntry
 from app.core.delivery.statements import table
 from app.core.formats.flow_files import frame_schema
-from app.core.formats.flows import BY_NAME, ColumnKind
+from app.core.formats.flows import BY_NAME, REJECTED, ColumnKind
+from app.errors import ConfigurationError
 
 IDS_PER_QUERY: Final = 500
+ID_COLUMNS: Final = frozenset({"visitor_id", "page_view_id"})
 
 
 class WarehouseRows:
@@ -57,6 +59,18 @@ class WarehouseRows:
     async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
         """The rows of these batches, as a frame with the output's columns."""
         return await self._frame_of(output, "batch_id", batch_ids)
+
+    async def with_ids(self, output: str, column: str, ids: Sequence[str]) -> pl.DataFrame:
+        """The rows whose column has one of these values."""
+        if column not in ID_COLUMNS:
+            raise ConfigurationError(f"{column!r} is no column of ids")
+        return await self._frame_of(output, column, ids)
+
+    async def payloads(self, text: str) -> pl.DataFrame:
+        """The rows of flow `rejected` whose payload has a text."""
+        columns = ", ".join(f'"{column}"' for column in REJECTED.names)
+        query = f"SELECT {columns} FROM {table(REJECTED.name)} WHERE STRPOS(payload, %s) > 0"
+        return _frame(REJECTED.name, await self._questions.rows(query, [text]))
 
     async def close(self) -> None:
         """Let go of the connection; the next call makes a new one."""

@@ -82,6 +82,12 @@ class Registry(Protocol):
     async def restore(self, item: RegistryItem) -> None:
         """Put a batch in the place of whatever its id has: for a repair, because what is there cannot be trusted."""
 
+    async def amend(self, item: RegistryItem, sha256_before: str) -> bool:
+        """Let a batch name another raw file (byte_count, sha256, blocks): for an erasure.
+
+        Returns: whether it named the one with `sha256_before`; otherwise nothing is changed.
+        """
+
     async def get(self, batch_id: str) -> RegistryItem | None:
         """The batch, by a consistent read."""
 

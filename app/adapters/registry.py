@@ -84,6 +84,26 @@ class DynamoRegistry:
         """
         await self._write(f"PutItem {item.batch_id}", partial(self._client.put_item, Item=encode_item(item)))
 
+    async def amend(self, item: RegistryItem, sha256_before: str) -> bool:
+        """Let a batch name another raw file: length, sha256 and places of the blocks; everything else stays as it is.
+
+        Returns: whether the batch named the file with `sha256_before`; otherwise nothing is changed.
+
+        Raises:
+            ServiceUnavailable: it may or may not be done.
+        """
+        named = {name: value for name, value in encode_item(item).items() if name in {"byte_count", "sha256", "blocks"}}
+        return await self._write(
+            f"UpdateItem {item.batch_id}",
+            partial(
+                self._client.update_item, Key={"batch_id": {"S": item.batch_id}},
+                UpdateExpression="SET byte_count = :byte_count, sha256 = :sha256, #blocks = :blocks",
+                ConditionExpression="sha256 = :before", ExpressionAttributeNames={"#blocks": "blocks"},
+                ExpressionAttributeValues={f":{name}": value for name, value in named.items()}
+                | {":before": {"S": sha256_before}},
+            ),
+        )  # fmt: skip
+
     async def get(self, batch_id: str) -> RegistryItem | None:
         """The batch, by a consistent read.
 

@@ -250,6 +250,12 @@ class LoadedRows(Protocol):
     async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
         """The rows of these batches, as `rows` gives them."""
 
+    async def with_ids(self, output: str, column: str, ids: Sequence[str]) -> pl.DataFrame:
+        """The rows whose `column` (`visitor_id` or `page_view_id`) has one of these values, as `rows` gives them."""
+
+    async def payloads(self, text: str) -> pl.DataFrame:
+        """The rows of flow `rejected` whose payload has `text` somewhere, as `rows` gives them."""
+
 
 class KnownEvents(Protocol):
     """The events that the warehouse has, by their ids. Every call raises ServiceUnavailable while it does not answer."""

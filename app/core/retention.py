@@ -13,8 +13,9 @@ REGISTRY_BEHIND_DAYS: Final = 30
 """A registry item outlives its raw file: expiry is lazy on both sides, and a raw file without an item is damage."""
 OURS: Final = "instream-"
 """The ids of our lifecycle rules begin with it."""
-NEVER: Final = ("transactions/", "repairs/", "certificates/", STAGED)
-"""The chain, the steps that replace damaged ones and the proofs stay; staged files go with their transaction (rule S4)."""
+NEVER: Final = ("transactions/", "repairs/", "erasures/", "certificates/", STAGED)
+"""The chain, the steps that replace damaged ones, the erasures and the proofs stay; staged files go with their transaction
+(rule S4)."""
 
 
 class Retention(NamedTuple):
@@ -42,7 +43,8 @@ class Retention(NamedTuple):
     def is_pruned(self, stored_ms: int, now_ms: int) -> bool:
         """Whether delivery may have deleted the row of delivery_log of a transaction that was committed at `stored_ms`.
 
-        A row is deleted by the time of its load, which is later: a row that is missing although this says no is lost.
+        A row is deleted by the time of its load, which is later: a row that is missing although this says no is lost
+        (rule D6).
         """
         return self.log_days > 0 and now_ms - stored_ms >= self.log_days * DAY_MS
 

@@ -149,7 +149,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 COMMANDS_ONLY: Final = frozenset({
-    "registry.all_batches", "registry.restore", "ledger.batches_between",
+    "registry.all_batches", "registry.restore", "registry.amend", "ledger.batches_between",
     "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
     "warehouse.count_rows", "warehouse.delete_rows", "warehouse.log_rows", "warehouse.delete_log",
 })  # fmt: skip

@@ -56,7 +56,9 @@ PORTS: Final[Mapping[str, Port]] = {
         frozenset({"bucket", "clock_skew_ms", "close"}),
     ),
     "registry": Port(
-        dict.fromkeys(("register", "restore", "get", "open_batches", "all_batches", "complete", "record_attempt"), _nothing),
+        dict.fromkeys(
+            ("register", "restore", "amend", "get", "open_batches", "all_batches", "complete", "record_attempt"), _nothing
+        ),
         frozenset({"close"}),
     ),
     "kinesis": Port(dict.fromkeys(("put", "shards", "iterator", "records"), _nothing), frozenset({"close"})),

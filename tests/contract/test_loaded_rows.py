@@ -17,6 +17,7 @@ from app.core.audit.deep.rows import are_equal, normalised
 from app.core.formats.flow_files import frame_schema
 from app.core.formats.flows import OUTPUTS, ColumnKind
 from app.core.formats.transaction_record import TransactionRecord, ready_of
+from app.errors import ConfigurationError
 from app.testing.memory import MemoryLoadedRows, MemoryWarehouse
 from tests.worlds.warehouse import NOW_MS, Warehouse, put_transaction, rows_of
 
@@ -93,6 +94,19 @@ async def test_the_log_the_transactions_and_the_rows_of_a_batch(case):
     own = await case.rows.rows("redirects", [first.txn_id, second.txn_id])
     assert are_equal(normalised("redirects", found), normalised("redirects", own))
     assert (await case.rows.of_batches("redirects", ["other"])).height == 0
+
+
+async def test_rows_are_found_by_ids_and_by_texts_in_payloads(case):
+    frame = case.frames["page_views"]
+    for column in ("visitor_id", "page_view_id"):
+        found = await case.rows.with_ids("page_views", column, [AWKWARD[0], "x", "nobody"])
+        values = frame[column].to_list()
+        assert found.height == 2 * sum(value in {AWKWARD[0], "x"} for value in values) > 0
+    with pytest.raises(ConfigurationError):
+        await case.rows.with_ids("page_views", "title", ["x"])
+    payloads = case.frames["rejected"]["payload"].to_list()
+    for text in ('and "quotes', r"\N", "%", "_", "nobody"):
+        assert (await case.rows.payloads(text)).height == 2 * sum(text in (payload or "") for payload in payloads)
 
 
 async def test_the_ledger_of_batches(case):

@@ -68,6 +68,26 @@ async def test_a_restored_item_takes_the_place_of_what_its_id_had(registry: Regi
     assert await registry.get(named("b2")) == batch("b2")
 
 
+async def test_a_batch_names_another_raw_file_only_in_place_of_the_one_it_named(registry: Registry) -> None:
+    await registry.register(batch("b1"))
+    await registry.complete(named("b1"))
+    before = batch("b1")
+    wanted = msgspec.structs.replace(
+        before, sha256="cd" * 32, byte_count=7, received_at_ms=1, attempts=9,
+        blocks=[msgspec.structs.replace(place, byte_len=3) for place in before.blocks],
+    )  # fmt: skip
+    assert not await registry.amend(wanted, "ef" * 32)
+    assert await registry.get(named("b1")) == msgspec.structs.replace(before, state=BatchState.COMPLETE)
+    assert await registry.amend(wanted, before.sha256)
+    expected = msgspec.structs.replace(
+        before, state=BatchState.COMPLETE, sha256=wanted.sha256, byte_count=7, blocks=wanted.blocks
+    )
+    assert await registry.get(named("b1")) == expected, "state, attempts and times stay"
+    assert not await registry.amend(wanted, before.sha256)
+    assert not await registry.amend(batch("b2"), before.sha256)
+    assert await registry.get(named("b2")) is None
+
+
 async def test_registering_again_changes_nothing(registry: Registry) -> None:
     await registry.register(batch("b1"))
     await registry.record_attempt(named("b1"), 1, 5000)

@@ -19,7 +19,7 @@ MUTANTS = (
         "a step is sent though its ledger and its rows differ",
         "E9",
         "app/core/etl/emit.py",
-        "        verify_rows(self.ledger, self.row_counts, self.joined, self.duplicates)\n",
+        "        verify_rows(self.ledger, self.row_counts, self.joined, self.dropped)\n",
         "",
         CONSERVATION,
     ),

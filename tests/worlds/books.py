@@ -5,7 +5,7 @@ damages one of them.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
@@ -27,6 +27,7 @@ from app.core.formats.block import WatermarkMessage, encode_control
 from app.core.formats.registry_item import BatchState, RegistryItem
 from app.core.formats.source import SourceMessage
 from app.core.formats.step_message import NO_PREDECESSOR, encode_step
+from app.core.formats.stored_line import StoredLine
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.rules import EtlRules, JoinRules
 from app.core.sink.chain import ChainId, LogBounds, decode_record
@@ -95,6 +96,10 @@ class Books:
         """A batch that is stored and registered, and in topic `blocks` if it arrives there."""
         lines = [parse(text(each), received_at_ms=self.at_ms) for each in events]
         lines += [parse(b"{no json", received_at_ms=self.at_ms)] * malformed
+        return await self.batch_of(lines, arrives=arrives)
+
+    async def batch_of(self, lines: Sequence[StoredLine], *, arrives: bool = True) -> SealedBatch:
+        """The same of stored lines."""
         sealed = seal(new_batch_id(self.at_ms, random.Random(self.at_ms).randbytes(10)), 1, 1, lines)
         await self.store.put(sealed.item.raw_key, sealed.raw)
         await self.registry.register(sealed.item)

@@ -112,7 +112,7 @@ async def prove_hour(ports: DeepPorts, prover: Prover, hour_ms: int, key: str | 
     certificate = books.certificate(now_ms, key)
     waits_for = [f"the hour is not over: more batches may come until {hour_name(hour_ms + HOUR_MS)}:00"]
     waits_for = waits_for if now_ms < hour_ms + HOUR_MS else []
-    stored = await _stored(ports.store, hour_ms, certificate, key)
+    stored = await compare_stored(ports.store, hour_ms, certificate, key)
     verdicts = [verdict for verdict, count in counts.items() if count]
     if stored in _WRONG:
         verdicts.append(Verdict.BROKEN)
@@ -136,7 +136,7 @@ _WRONG: Final = {
 }
 
 
-async def _stored(store: ObjectStore, hour_ms: int, ours: Certificate, key: str | None) -> str:
+async def compare_stored(store: ObjectStore, hour_ms: int, ours: Certificate, key: str | None) -> str:
     """What the stored certificate is, in comparison with ours."""
     try:
         stored = decode_certificate(await store.get(certificate_key(hour_ms)))

@@ -8,7 +8,9 @@ from typing import Final
 import msgspec
 
 from agents.audit.deep.ports import DeepPorts
+from agents.audit.erase.stored import erased_lines
 from app.adapters.ports import LogScan
+from app.core.erase.raw import erased_raw
 from app.core.formats.batch import batch_time_ms
 from app.core.formats.block import BlockHeader, decode_header, is_control
 from app.core.formats.object_keys import is_txn_id, raw_key
@@ -39,7 +41,7 @@ class BatchMends:
         item, key = await self._item(batch_id), raw_key(batch_id, batch_time_ms(batch_id))
         if item is not None and await self._is_whole(item):
             return
-        raw = raw_of(await self._blocks_of(batch_id, item))
+        raw = await self._without_erased(batch_id, item, raw_of(await self._blocks_of(batch_id, item)))
         if item is not None and hashlib.sha256(raw).hexdigest() != item.sha256:
             raise RepairRefused(f"the blocks in topic {self._blocks} give another file than the registry names")
         await self._ports.store.put(key if item is None else item.raw_key, raw)
@@ -75,6 +77,15 @@ class BatchMends:
             await self._ports.registry.restore(kept)
 
     # --- inside
+
+    async def _without_erased(self, batch_id: str, item: RegistryItem | None, raw: bytes) -> bytes:
+        """The raw file without the lines that were erased since its blocks were sent (rule R6)."""
+        lines = (await erased_lines(self._ports.store)).get(batch_id)
+        if not lines:
+            return raw
+        epoch, partitions = self._settings.epoch, self._settings.partitions
+        blocks = item if item is not None else item_of(raw, batch_id, epoch, partitions)
+        return erased_raw(raw, blocks, lines, partitions)[0]
 
     async def _item(self, batch_id: str) -> RegistryItem | None:
         try:

@@ -11,14 +11,17 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
+from msgspec import UNSET
 from pyroaring import BitMap
 
+from agents.audit.erase.stored import erased_lines
 from agents.audit.repair.log_again import RowsLog
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
 from app.core.delivery.release import lines_of
+from app.core.erase.files import Lines, without_lines
 from app.core.formats import object_keys
-from app.core.formats.flow_files import decode_output
+from app.core.formats.flow_files import decode_output, encode_output
 from app.core.formats.flows import LEDGER
 from app.core.formats.transaction_record import Ready, TransactionRecord, read_ready, ready_of
 from app.core.rebuild.span import HOUR_MS, Span
@@ -121,6 +124,9 @@ class Chains:
         before = await self.whole_record(record.partition, record.number - 1) if record.number > 1 else None
         open_ = await self._log.transaction(record.partition, before, record.last_offset)
         files = {file.output: file for file in await _encoded(open_, record.txn_id)}
+        if record.erasures is not UNSET:  # the log has the lines that were erased since (rule R6)
+            lines = await erased_lines(self._store, record.erasures)
+            files = {name: await asyncio.to_thread(_erased, file, lines) for name, file in files.items() if name in damaged}
         wrong = []
         for name in damaged:
             out, file = record.output(name), files[name]
@@ -180,6 +186,15 @@ def _may_be(open_: OpenTransaction, ready: Ready) -> bool:
     rows = {out.output: out.rows for out in ready.outputs if out.rows}
     files = encode_outputs(open_.streams, open_.ledger, open_.replays, ready.txn_id, open_.dead_letters)
     return {file.output: file.rows for file in files if file.rows} == rows
+
+
+def _erased(file: Encoded, lines: Lines) -> Encoded:
+    """The file without some lines."""
+    if not file.rows:
+        return file
+    kept = without_lines(file.output, decode_output(file.output, file.body), lines)
+    body = encode_output(file.output, kept) if kept.height else b""
+    return file._replace(rows=kept.height, body=body, sha256=_digest(body))
 
 
 async def _encoded(open_: OpenTransaction, txn_id: str) -> Sequence[Encoded]:

@@ -95,7 +95,7 @@ class LoadedMends:
             return Mending()
         rows = await session.log_rows(record.epoch, record.partition, record.number)
         is_loaded = any(row.status == LOADED and row.txn_id == txn_id for row in rows)
-        if not rows:  # its row is pruned, or lost: delivery passes only what it has loaded or written down as quarantined
+        if not rows:  # pruned (rule D6), or lost: delivery passes only what it has loaded, or written down as quarantined
             is_loaded = await self._is_passed(record, session)
         return Mending(_only(ready_of(record), flows) if is_loaded else ())
 

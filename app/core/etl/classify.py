@@ -1,4 +1,4 @@
-"""The kind of each line, from the line alone: malformed, sent by a bot, or an event (rules J1, J4)."""
+"""The kind of each line, from the line alone: malformed, erased, sent by a bot, or an event (rules J1, J4, R6)."""
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -10,6 +10,7 @@ from app.core.enrich.bots import WEBDRIVER
 from app.core.enrich.enrich import NO_ORIGIN, Agent, Enricher
 from app.core.etl.decode import Decoded
 from app.core.events.fields import TYPES, JoinPart
+from app.core.formats import tombstone
 from app.core.state.encoding import digests_of
 
 
@@ -17,11 +18,13 @@ class LineKind(IntEnum):
     """The kind of a line; it decides where the line goes."""
 
     MALFORMED = 0
-    DUPLICATE = 1
-    BOT = 2
-    FIRST = 3
-    SECOND = 4
-    EMITTED = 5
+    ERASED = 1
+    """A tombstone: the line was erased from the raw file, and becomes no row."""
+    DUPLICATE = 2
+    BOT = 3
+    FIRST = 4
+    SECOND = 5
+    EMITTED = 6
     """An event that becomes a row at once. `EMITTED` and the codes above it stand for the types of `EMITTED_TYPES`."""
 
 
@@ -73,7 +76,7 @@ class ClassifiedLines(NamedTuple):
     rejections: dict[int, Rejection]
     """The rejections of bots and malformed lines, by their places among these lines."""
     digests: list[bytes]
-    """The digest of each line's event id; for a malformed line it has no meaning."""
+    """The digest of each line's event id; for a malformed or erased line it has no meaning."""
 
 
 def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
@@ -100,7 +103,10 @@ def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
         rejections[n] = Rejection(rule, columns["user_agent"][n], columns["ip"][n], None, columns["event_type"][n])
     if columns["malformed"].count(None) < len(codes):
         for n, reason in enumerate(columns["malformed"]):
-            if reason is not None:
+            if reason == tombstone.REASON:
+                codes[n] = LineKind.ERASED
+                rejections.pop(n, None)
+            elif reason is not None:
                 codes[n] = LineKind.MALFORMED
                 payload = columns["payload"][n] or ""
                 rejections[n] = Rejection(

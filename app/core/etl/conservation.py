@@ -15,7 +15,7 @@ import polars as pl
 from pyroaring import BitMap
 
 from app.core.etl.ledger import StepLedger, lines_by_batch
-from app.core.formats.flows import DUPLICATE, JOINED
+from app.core.formats.flows import JOINED
 from app.core.formats.source import AcceptedBlock
 from app.errors import ConservationBroken
 
@@ -60,14 +60,14 @@ def verify_lines(
         )
 
 
-def verify_rows(ledger: StepLedger, rows: Mapping[str, int], joined: int, duplicates: int) -> None:
+def verify_rows(ledger: StepLedger, rows: Mapping[str, int], joined: int, dropped: Mapping[str, int]) -> None:
     """See that the step emits as many rows as its ledger says.
 
     Args:
         ledger: the ledger of the step.
         rows: flow -> number of its rows.
         joined: second events that are part of a first event's row.
-        duplicates: lines that were dropped as duplicates.
+        dropped: outcome -> lines that become nothing: duplicates and erased lines.
 
     Raises:
         ConservationBroken: a flow has more or fewer rows.
@@ -75,6 +75,6 @@ def verify_rows(ledger: StepLedger, rows: Mapping[str, int], joined: int, duplic
     said: Counter[str] = Counter()
     for (_, outcome), lines in ledger.lines():
         said[outcome] += len(lines)
-    made = Counter({**rows, JOINED: joined, DUPLICATE: duplicates})
+    made = Counter({**rows, JOINED: joined, **dropped})
     if wrong := {name: (said[name], made[name]) for name in said.keys() | made.keys() if said[name] != made[name]}:
         raise ConservationBroken(f"outcome: (lines in the ledger, rows made) differ: {wrong}")

@@ -11,7 +11,7 @@ from app.core.etl.flow_rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_
 from app.core.etl.ledger import StepLedger
 from app.core.etl.route import RoutedLines
 from app.core.formats.columns import stack
-from app.core.formats.flows import DUPLICATE, ENGAGEMENTS, JOINED, PAGE_VIEWS
+from app.core.formats.flows import DUPLICATE, ENGAGEMENTS, ERASED, JOINED, PAGE_VIEWS
 from app.core.formats.source import AcceptedBlock
 from app.core.join.join_order import FIRST, SECOND
 from app.core.join.window_close import Closing
@@ -26,8 +26,8 @@ class Emission(NamedTuple):
     ledger: StepLedger
     joined: int
     """Second events that are part of a first event's row."""
-    duplicates: int
-    """Lines that were dropped as duplicates."""
+    dropped: Mapping[str, int]
+    """Outcome -> lines that become nothing: duplicates and erased lines."""
     closed_before: int
     """Events that the step closes or joins out of frames of earlier steps."""
 
@@ -47,7 +47,7 @@ class Emission(NamedTuple):
             ConservationBroken: the step does not.
         """
         verify_lines(blocks, self.ledger, opened.frames, self.closed_before)
-        verify_rows(self.ledger, self.row_counts, self.joined, self.duplicates)
+        verify_rows(self.ledger, self.row_counts, self.joined, self.dropped)
 
 
 def emit(routed: RoutedLines, closing: Closing, frames: StoredFrames, frame_number: int, enricher: Enricher) -> Emission:
@@ -90,6 +90,8 @@ def emit(routed: RoutedLines, closing: Closing, frames: StoredFrames, frame_numb
         rows={flow: stack(parts) for flow, parts in rows.items()},
         ledger=ledger,
         joined=len(joined),
-        duplicates=sum(len(lines) for outcome, lines in routed.outcomes if outcome == DUPLICATE),
+        dropped={
+            name: sum(len(lines) for outcome, lines in routed.outcomes if outcome == name) for name in (DUPLICATE, ERASED)
+        },
         closed_before=sum(number != frame_number for number, _ in closed),
     )

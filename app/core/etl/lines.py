@@ -62,8 +62,9 @@ def sort_lines(read: Iterable[Decoded], state: StateReader, dedup_window_ms: int
         digests += classified.digests
     ends = list(accumulate(block.header.lines for block in blocks))
     valid: Sequence[int] = range(len(codes))
-    if LineKind.MALFORMED in codes:
-        valid, digests = list(compress(valid, codes)), list(compress(digests, codes))
+    if LineKind.MALFORMED in codes or LineKind.ERASED in codes:
+        has_id = [code > LineKind.ERASED for code in codes]
+        valid, digests = list(compress(valid, has_id)), list(compress(digests, has_id))
     duplicates = find_duplicates(ValidLines(valid, digests, blocks, ends), state, dedup_window_ms)
     for n in duplicates.positions:
         codes[n] = LineKind.DUPLICATE

@@ -19,7 +19,7 @@ from app.core.etl.flow_rows import (
 from app.core.etl.lines import Part, sort_lines
 from app.core.etl.rejected_rows import bot_rows, malformed_rows
 from app.core.formats.columns import gather, pack_frame, without
-from app.core.formats.flows import DUPLICATE, REJECTED
+from app.core.formats.flows import DUPLICATE, ERASED, REJECTED
 from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
 from app.core.join.join import AdmittedEvents, Events, JoiningFirsts, admit_events
@@ -101,6 +101,8 @@ def _route(read: Iterable[Decoded], known: Known, rules: EtlRules, enricher: Enr
                 outcomes.append((REJECTED.name, part))
             case LineKind.DUPLICATE:
                 outcomes.append((DUPLICATE, part))
+            case LineKind.ERASED:
+                outcomes.append((ERASED, part))
             case LineKind.FIRST | LineKind.SECOND:
                 pass  # the join takes them
             case _:

@@ -188,5 +188,6 @@ BY_NAME: Final = {flow.name: flow for flow in OUTPUTS}
 
 JOINED: Final = "joined"
 DUPLICATE: Final = "duplicate"
-OUTCOMES: Final = (*(flow.name for flow in FLOWS), JOINED, DUPLICATE)
-"""The outcomes of a line: a row of a flow, part of a first event's row, or dropped as a duplicate."""
+ERASED: Final = "erased"
+OUTCOMES: Final = (*(flow.name for flow in FLOWS), JOINED, DUPLICATE, ERASED)
+"""The outcomes of a line: a row of a flow, part of a first event's row, dropped as a duplicate, or erased (rule R6)."""

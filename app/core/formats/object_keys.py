@@ -9,6 +9,7 @@
     certificates/dt=YYYY-MM-DD/hour=HH.json                                what became of every line of an hour
     rebuilds/<load_id>/<output>/<txn_id>.<ext>                             files of a rebuild, until they are loaded
     repairs/<epoch>/<partition, 6 digits>/<offset, 12 digits>.step         steps that replace damaged ones of topic rows
+    erasures/<time, 13 digits>-<random>.json                               what was erased, by batch and line
     index/dt=YYYY-MM-DD/hour=HH/<digest>-<counts>.v1.ids, settled          where the ids of an hour's raw files are
     registry/<export>/data/<file>.json.gz                                  exports of the registry, made by DynamoDB
 
@@ -24,6 +25,7 @@ from app.core.formats.flows import BY_NAME
 from app.core.formats.id_index import INDEX_VERSION, Counts
 
 EXPORTS_PREFIX: Final = "registry/"
+ERASURES: Final = "erasures/"
 NUMBER_DIGITS: Final = 12
 PARTITION_DIGITS: Final = 6
 _TXN_ID: Final = re.compile(r"\d+-\d+-\d+-[0-9a-f]+")
@@ -93,6 +95,11 @@ def ready_key(txn: str, committed_at_ms: int) -> str:
 def load_manifest_key(load_id: str, output: str, version: int = 1) -> str:
     """The merged manifest of one output in one warehouse load, of files whose columns are of one version."""
     return f"loads/{load_id}/{output}.manifest" if version == 1 else f"loads/{load_id}/{output}.v{version}.manifest"
+
+
+def erasure_key(erasure_id: str) -> str:
+    """The record of an erasure; ids sort by time."""
+    return f"{ERASURES}{erasure_id}.json"
 
 
 def certificate_key(hour_ms: int) -> str:

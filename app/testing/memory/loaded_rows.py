@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from app.adapters.loaded_rows import ID_COLUMNS
 from app.adapters.warehouse_port import LoadedSpan, moment_ms
 from app.core.audit.deep.batches import LedgerEntry
 from app.core.audit.deep.log_entry import LogEntry
 from app.core.formats.flow_files import frame_schema
-from app.core.formats.flows import LEDGER
+from app.core.formats.flows import LEDGER, REJECTED
+from app.errors import ConfigurationError
 from app.testing.memory.hooks import Hooked
 from app.testing.memory.warehouse import MemoryWarehouse
 
@@ -66,6 +68,24 @@ class MemoryLoadedRows(Hooked):
         await self._enter("of_batches", output)
         frame = self._frame(output, "batch_id", batch_ids)
         await self._leave("of_batches", output)
+        return frame
+
+    async def with_ids(self, output: str, column: str, ids: Sequence[str]) -> pl.DataFrame:
+        """The rows whose column has one of these values."""
+        if column not in ID_COLUMNS:
+            raise ConfigurationError(f"{column!r} is no column of ids")
+        await self._enter("with_ids", output)
+        frame = self._frame(output, column, ids)
+        await self._leave("with_ids", output)
+        return frame
+
+    async def payloads(self, text: str) -> pl.DataFrame:
+        """The rows of flow `rejected` whose payload has a text."""
+        await self._enter("payloads", REJECTED.name)
+        frame = self._frame(REJECTED.name, "payload", [
+            row["payload"] for row in self._warehouse.rows(REJECTED.name) if text in (row["payload"] or "")
+        ])  # fmt: skip
+        await self._leave("payloads", REJECTED.name)
         return frame
 
     def _frame(self, output: str, name: str, ids: Sequence[str]) -> pl.DataFrame:

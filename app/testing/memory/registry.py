@@ -35,6 +35,18 @@ class MemoryRegistry(Hooked):
         self.stored = [other for other in self.stored if other.get("batch_id") != {"S": item.batch_id}]
         await self._leave("restore", item.batch_id)
 
+    async def amend(self, item: RegistryItem, sha256_before: str) -> bool:
+        """Let a batch name another raw file; whether it named the one with `sha256_before`."""
+        await self._enter("amend", item.batch_id)
+        found = self._items.get(item.batch_id)
+        is_named = found is not None and found.sha256 == sha256_before
+        if found is not None and is_named:
+            self._items[item.batch_id] = msgspec.structs.replace(
+                found, byte_count=item.byte_count, sha256=item.sha256, blocks=item.blocks
+            )
+        await self._leave("amend", item.batch_id)
+        return is_named
+
     async def get(self, batch_id: str) -> RegistryItem | None:
         """The batch, or None."""
         await self._enter("get", batch_id)

@@ -63,7 +63,7 @@ def test_a_line_too_few_or_too_many_is_found(
 
 def test_rows_and_ledger_say_the_same() -> None:
     made = ledger(ad_clicks=rows(0, 1), joined=rows(2), duplicate=rows(3, 4))
-    verify_rows(made, {"ad_clicks": 2}, joined=1, duplicates=2)
+    verify_rows(made, {"ad_clicks": 2}, joined=1, dropped={"duplicate": 2})
     for wrong in (
         {"rows": {"ad_clicks": 1}, "joined": 1, "duplicates": 2},
         {"rows": {"ad_clicks": 2, "redirects": 1}, "joined": 1, "duplicates": 2},

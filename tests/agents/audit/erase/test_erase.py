@@ -1,0 +1,299 @@
+"""A visitor leaves warehouse, files and raw files; the books balance, and nothing brings the lines back (rule R6)."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+
+from agents.audit.erase.erase import Wanted, erase
+from agents.audit.erase.ports import ErasePorts, EraseReport
+from app.core.audit.reconcile import read_lines
+from app.core.formats.batch import SealedBatch, cut_again
+from app.core.formats.erasure import decode_erasure, digest_of_visitor
+from app.core.formats.flows import FLOWS
+from app.core.formats.raw_file import frames_in
+from app.core.repair.raw_file import item_of
+from app.errors import ServiceUnavailable
+from tests.builders.events import event, parse
+from tests.worlds.books import ALL_KINDS, SETTINGS
+from tests.worlds.repair import RepairedBooks
+
+ALICE, BOB = "alice-7", "bob"
+
+
+def named(events: Any, visitor: str, mark: str) -> list[dict[str, Any]]:
+    """The events with ids of their own, of a visitor."""
+    return [
+        each | {name: f"{each[name]}{mark}" for name in ("event_id", "page_view_id")} | {"visitor_id": visitor}
+        for each in events
+    ]
+
+
+OF_ALICE = [
+    *named(ALL_KINDS, ALICE, "a"),
+    event("ad_click", event_id="server", page_view_id="v1a", ad_slot=2),  # names no visitor, and is of her page view
+]
+OF_BOB = named(ALL_KINDS, BOB, "b")
+
+
+class ErasedBooks(RepairedBooks):
+    """Books of two visitors, in batches that the audit has marked as complete."""
+
+    async def filled(self, *, complete: bool = True) -> list[SealedBatch]:
+        made = []
+        for events in ([*OF_ALICE, *OF_BOB], named(ALL_KINDS, BOB, "c")):
+            made.append(await self.batch(events, malformed=0))
+            await self.through()
+            self.pass_s(30)
+            await self.through()
+            self.pass_s(30)
+        if complete:
+            for each in made:
+                self.complete(each)
+        return made
+
+    async def erase(self, *visitors: str, apply: bool = True) -> EraseReport:
+        ports = ErasePorts(self.ports, self.warehouse.connect)
+        return await erase(ports, self.settings, Wanted(visitors or (ALICE,)), apply=apply)
+
+    async def traces(self, *needles: str) -> list[str]:
+        """Where any of the texts still lies: tables and objects, less the topics and what a bucket's versions keep."""
+        found = []
+        for name, rows in self.warehouse.committed.tables.items():
+            found += [name for row in rows if any(needle in str(row) for needle in needles)]
+        async for info in self.store.list(""):
+            body = await self.store.get(info.key)
+            texts = b"".join(frame.text for frame in frames_in(body)) if info.key.startswith("raw/") else body
+            found += [info.key for needle in needles if needle.encode() in texts]
+        return found
+
+    def outcomes(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for row in self.warehouse.rows("ledger"):
+            counts[row["outcome"]] += row["lines"]
+        return counts
+
+
+async def books(*, complete: bool = True) -> ErasedBooks:
+    world = ErasedBooks()
+    await world.filled(complete=complete)
+    assert (await world.audit()).is_clean
+    return world
+
+
+async def assert_whole(world: ErasedBooks) -> None:
+    """Every check of the books is content, and a repair finds nothing to do."""
+    assert (await world.audit()).differences == []
+    for proof in await world.prove(*world.registry._items):
+        assert proof.verdict == "PROVEN", proof
+    for row in world.warehouse.rows("ledger"):
+        assert row["lines"] == len(read_lines(row["line_set"]) or ())
+    rows = sum(len(world.warehouse.rows(flow.name)) for flow in FLOWS)
+    counts, lines = world.outcomes(), sum(item.line_count for item in world.registry._items.values())
+    assert rows + counts["joined"] + counts["duplicate"] + counts["erased"] == lines == counts.total()
+    before = await world.everything()
+    assert (await world.repair(apply=True)).differences == []
+    assert await world.everything() == before
+
+
+async def test_a_dry_run_says_what_it_would_do_and_does_nothing() -> None:
+    world = await books()
+    before = await world.everything()
+    report = await world.erase(apply=False)
+    assert await world.everything() == before
+    (batch_id,) = report.lines
+    assert report.lines[batch_id] == len(OF_ALICE)
+    assert report.outcomes == {
+        "ad_clicks": 2, "ad_impressions": 1, "duplicate": 1, "engagements": 1, "joined": 1, "page_views": 1, "redirects": 1,
+        "rejected": 1,
+    }  # fmt: skip
+    assert (report.raw_files, report.waiting, report.refused, report.is_done) == (1, [], [], False)
+    records = {record.txn_id: record for record in await world.records()}
+    assert report.files > len(records) - 1
+
+
+async def test_a_visitor_is_gone_and_the_books_balance() -> None:
+    world = await books()
+    bob = {flow.name: Counter(str(r) for r in world.warehouse.rows(flow.name) if BOB in str(r)) for flow in FLOWS}
+    planned = await world.erase(apply=False)
+    report = await world.erase()
+    assert (report.is_done, report.outcomes, report.files) == (True, planned.outcomes, planned.files)
+    assert await world.traces(ALICE, '"v1a"', "server") == []
+    assert world.outcomes()["erased"] == len(OF_ALICE)
+    for flow in FLOWS:
+        kept = world.warehouse.rows(flow.name)
+        assert Counter(row["event_id"] for row in kept).total() == bob[flow.name].total(), flow.name
+    await assert_whole(world)
+    erasure = decode_erasure(await world.store.get(f"erasures/{report.erasure_id}.json"))
+    assert erasure.visitors == [digest_of_visitor(ALICE)]
+    assert erasure.finished_at_ms is not None
+
+
+async def test_a_second_run_finds_nothing_and_changes_nothing() -> None:
+    world = await books()
+    await world.erase()
+    before = await world.everything()
+    report = await world.erase()
+    assert (report.is_done, report.lines, report.outcomes, report.erasure_id, report.resumed) == (True, {}, {}, "", [])
+    assert await world.everything() == before
+    assert (await world.erase("nobody")).lines == {}
+
+
+async def test_files_that_have_no_row_left_are_gone_and_the_transaction_says_so() -> None:
+    world = await books()
+    report = await world.erase(ALICE, BOB)
+    assert report.is_done
+    assert await world.traces(ALICE, BOB) == []
+    assert [len(world.warehouse.rows(flow.name)) for flow in FLOWS] == [0] * len(FLOWS)
+    assert [info.key async for info in world.store.list("data/") if not info.key.startswith("data/ledger/")] == []
+    await assert_whole(world)
+
+
+async def test_what_is_on_its_way_waits() -> None:
+    world = await books(complete=False)
+    before = await world.everything()
+    report = await world.erase()
+    assert (report.is_done, report.lines, [left.lines for left in report.waiting]) == (False, {}, [len(OF_ALICE)])
+    assert "has not marked it" in report.waiting[0].reason
+    assert await world.everything() == before
+    for item in list(world.registry._items.values()):
+        await world.registry.complete(item.batch_id)
+    assert (await world.erase()).is_done
+
+
+async def test_a_raw_file_keeps_its_blocks_and_its_item_follows_from_it() -> None:
+    world = await books()
+    first = next(iter(world.registry._items.values()))
+    await world.erase()
+    item = world.registry._items[first.batch_id]
+    raw = await world.store.get(item.raw_key)
+    assert [(b.partition, b.first_line, b.lines) for b in item.blocks] == [
+        (b.partition, b.first_line, b.lines) for b in first.blocks
+    ]
+    assert item.sha256 != first.sha256
+    assert item_of(raw, item.batch_id, 1, 1) == msgspec.structs.replace(item, state=first.state.OPEN)
+    world.registry.forget(item.batch_id)
+    assert (await world.repair(apply=True)).is_mended
+    assert world.registry._items[item.batch_id].sha256 == item.sha256
+
+
+@pytest.mark.parametrize("lose", ["data/page_views/", "data/ledger/", "manifests/", "raw/", "rows"])
+async def test_a_repair_brings_nothing_back(lose: str) -> None:
+    world = await books()
+    await world.erase()
+    erased = await world.everything()
+    if lose == "rows":
+        for table in world.warehouse.committed.tables:
+            world.change_rows(table, lambda rows: rows[1:])
+    else:
+        await world.store.delete([info.key async for info in world.store.list(lose)])
+    report = await world.repair(apply=True)
+    assert report.is_mended, [each.reason for each in report.differences]
+    assert await world.everything() == erased
+
+
+async def test_a_batch_that_is_sent_again_brings_nothing_back() -> None:
+    world = await books()
+    await world.erase()
+    before = {name: len(rows) for name, rows in world.warehouse.committed.tables.items() if name != "replays"}
+    for item in world.registry._items.values():
+        for block in cut_again(await world.store.get(item.raw_key), item, 1):
+            world.logs.append(world.topics.blocks.name, 0, block)
+    world.pass_s(60)
+    await world.through()
+    assert {name: len(rows) for name, rows in world.warehouse.committed.tables.items() if name != "replays"} == before
+
+
+async def test_rows_whose_files_have_expired_are_erased() -> None:
+    world = await books()
+    await world.store.delete([info.key async for info in world.store.list("raw/")])
+    await world.store.delete([info.key async for info in world.store.list("data/")])
+    for batch_id in list(world.registry._items):
+        world.registry.forget(batch_id)
+    days = {"retention_raw_days": 14, "retention_data_days": 14}
+    world.settings = SETTINGS.model_copy(update=days)
+    world.at_ms += 20 * 86_400_000
+    assert (await world.erase()).is_done
+    assert [name for name in await world.traces(ALICE) if not name.startswith("data/")] == []
+    assert (await world.audit()).differences == []
+
+
+@pytest.mark.parametrize("payload", [
+    b'{"visitor_id": "alice-7", "page_view_id": "q"', b'{"visitor_id":"alice-7"}', b"\xff" + b'{"visitor_id":"alice-7"}',
+])  # fmt: skip
+async def test_malformed_lines_that_name_the_visitor_are_erased(payload: bytes) -> None:
+    world = ErasedBooks()
+    await world.batch_of([parse(each, received_at_ms=world.at_ms) for each in (payload, b'{"other":"alice-7"')])
+    await world.through()
+    world.pass_s(30)
+    await world.through()
+    for item in list(world.registry._items.values()):
+        await world.registry.complete(item.batch_id)
+    report = await world.erase()
+    assert (report.is_done, report.outcomes) == (True, {"rejected": 1})
+    assert len(await world.traces('"other')) > 0
+    await assert_whole(world)
+
+
+CALLS = ("put", "delete", "amend", "commit", "delete_rows", "copy")
+
+
+class Died(Exception):
+    """The process ended."""
+
+
+async def test_an_erasure_that_dies_at_any_change_is_finished_by_the_next() -> None:
+    """Before and after each change in S3, registry and warehouse; between them a repair does no harm."""
+    whole = await books()
+    await whole.erase()
+    changes = await _changes(await books())
+    assert len(changes) > 20
+    for moment in range(len(changes)):
+        world = await books()
+        await _dying(world, moment)
+        if moment % 3 == 0:
+            await world.repair(apply=True)
+        report = await world.erase(BOB if moment % 2 else ALICE)
+        if moment % 2:
+            report = await world.erase()
+        assert report.is_done, (moment, changes[moment], report.refused)
+        assert await world.traces(ALICE, '"v1a"') == [], (moment, changes[moment])
+        await assert_whole(world)
+
+
+def _hook(world: ErasedBooks, act: Any) -> None:
+    for place in (world.store, world.registry, world.warehouse):
+        place.before = lambda call, subject: act("before", call, subject)
+        place.after = lambda call, subject: act("after", call, subject)
+
+
+async def _changes(world: ErasedBooks) -> list[str]:
+    seen: list[str] = []
+
+    async def note(side: str, call: str, subject: str) -> None:
+        if call in CALLS and not str(subject).startswith("loads/"):
+            seen.append(f"{side} {call} {subject}")
+
+    _hook(world, note)
+    await world.erase()
+    return seen
+
+
+async def _dying(world: ErasedBooks, moment: int) -> None:
+    seen = 0
+
+    async def die(_: str, call: str, subject: str) -> None:
+        nonlocal seen
+        if call in CALLS and not str(subject).startswith("loads/"):
+            seen += 1
+            if seen == moment + 1:
+                raise Died
+
+    _hook(world, die)
+    with pytest.raises((Died, ServiceUnavailable)):
+        await world.erase()
+    for place in (world.store, world.registry, world.warehouse):
+        place.before = place.after = None
+    for session in list(world.warehouse.sessions):
+        session.drop()
