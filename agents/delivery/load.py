@@ -165,7 +165,7 @@ class WarehouseLoad:
         return True
 
     async def mend(self, decide: Callable[[WarehouseSession], Awaitable["Mending | None"]]) -> bool:
-        """Change what was loaded before, under the lock: `decide` looks, and deletes; what it answers is loaded anew.
+        """Change what was loaded before, under the lock: `decide` looks, and deletes; its answer is loaded anew (rule R2).
 
         Effects: LOCK, what `decide` reads and deletes, COPY with counts, INSERT delivery_log, COMMIT, all in one
         transaction. A crash before the COMMIT leaves everything as it was.

@@ -9,6 +9,7 @@ from app.cli.audit import audit
 from app.cli.bench import bench
 from app.cli.dead_letters import dead_letters
 from app.cli.demo import demo
+from app.cli.erase import erase
 from app.cli.index import index
 from app.cli.init import init
 from app.cli.load import load
@@ -45,7 +46,7 @@ def enter_stack(context: typer.Context) -> None:
 
 for command in (
     demo, up, down, status, load, wait, audit, prove, replay, trace, index, dead_letters, repair, repair_log, rebuild,
-    plan_rules, init, bench,
+    plan_rules, erase, init, bench,
 ):  # fmt: skip
     app.command()(command)
 

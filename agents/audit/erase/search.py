@@ -93,7 +93,7 @@ class Search:
         for start in range(0, len(keys), AT_ONCE):
             some = keys[start : start + AT_ONCE]
             await asyncio.gather(*(self._read(key, sought) for key in some))
-            self._show(done + start + len(some), 2 * len(keys), "raw files are read")
+            self._show(done + start + len(some), 2 * len(keys), "")
 
     async def _read(self, key: str, sought: Sought) -> None:
         batch_id = key.rpartition("/")[2].removesuffix(_ENDING)

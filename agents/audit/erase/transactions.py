@@ -33,7 +33,7 @@ TOUCHED: Final = FLOW_NAMES | {LEDGER.name}
 
 
 class TransactionErasing:
-    """Erases lines from transactions of the settings' epoch."""
+    """Erases lines from transactions of the settings' epoch (rule R6)."""
 
     def __init__(self, ports: DeepPorts, load: WarehouseLoad, settings: Settings) -> None:
         self._ports = ports

@@ -26,7 +26,7 @@ _BATCHES_AT_ONCE: Final = 500
 
 
 class LoadedMends:
-    """Mends what delivery loaded."""
+    """Mends what delivery loaded; a row of delivery_log may be pruned (rule D6)."""
 
     def __init__(self, load: WarehouseLoad, chains: Chains, store: ObjectStore, epoch: int) -> None:
         self._load = load

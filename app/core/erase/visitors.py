@@ -15,6 +15,7 @@ from app.core.formats import tombstone
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:@-]+")
 """Ids that JSON writes as they are: a text without them has no line that names them."""
 _NAMED: Final = re.compile(r'"(visitor_id|page_view_id)"\s*:\s*(?:"((?:[^"\\]|\\.)*)|([^\s,}\]"]+))')
+_MALFORMED: Final = b'"malformed"'
 _decoder: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -69,9 +70,12 @@ def _payload(fields: dict[str, Any]) -> str:
 
 
 def _needles(sought: Sought) -> list[bytes]:
-    """Texts of which each line that names an id has one; none if that cannot be said of every id."""
+    """Texts of which each line that names an id has one; none if that cannot be said of every id.
+
+    A malformed line may write any character as an escape.
+    """
     ids: Iterable[str] = (*sought.visitor_ids, *sought.page_view_ids)
-    return [each.encode() for each in ids] if all(map(_PLAIN.fullmatch, ids)) else []
+    return [_MALFORMED, *(each.encode() for each in ids)] if all(map(_PLAIN.fullmatch, ids)) else []
 
 
 def _unescaped(text: str) -> str:

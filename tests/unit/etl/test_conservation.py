@@ -65,11 +65,12 @@ def test_rows_and_ledger_say_the_same() -> None:
     made = ledger(ad_clicks=rows(0, 1), joined=rows(2), duplicate=rows(3, 4))
     verify_rows(made, {"ad_clicks": 2}, joined=1, dropped={"duplicate": 2})
     for wrong in (
-        {"rows": {"ad_clicks": 1}, "joined": 1, "duplicates": 2},
-        {"rows": {"ad_clicks": 2, "redirects": 1}, "joined": 1, "duplicates": 2},
-        {"rows": {}, "joined": 1, "duplicates": 2},
-        {"rows": {"ad_clicks": 2}, "joined": 0, "duplicates": 2},
-        {"rows": {"ad_clicks": 2}, "joined": 1, "duplicates": 3},
+        {"rows": {"ad_clicks": 1}, "joined": 1, "dropped": {"duplicate": 2}},
+        {"rows": {"ad_clicks": 2, "redirects": 1}, "joined": 1, "dropped": {"duplicate": 2}},
+        {"rows": {}, "joined": 1, "dropped": {"duplicate": 2}},
+        {"rows": {"ad_clicks": 2}, "joined": 0, "dropped": {"duplicate": 2}},
+        {"rows": {"ad_clicks": 2}, "joined": 1, "dropped": {"duplicate": 3}},
+        {"rows": {"ad_clicks": 2}, "joined": 1, "dropped": {"duplicate": 2, "erased": 1}},
     ):
         with pytest.raises(ConservationBroken, match="differ"):
             verify_rows(made, **wrong)  # type: ignore[arg-type]
@@ -104,6 +105,7 @@ def without_kind(kind: int) -> Callable[[pytest.MonkeyPatch], None]:
 LINES = (
     event("f", at_s=0), second("s", view="v2", at_s=0), event("a", "ad_click"), event("a", "ad_click"), malformed(),
     event("bot", "ad_click", webdriver=True), event("r", "redirect", view=None),
+    malformed("erased", "0"),
 )  # fmt: skip
 
 

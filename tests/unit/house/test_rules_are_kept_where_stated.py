@@ -8,7 +8,7 @@ import pytest
 from tests.worlds.documents import ROOT, Place, fault_of, module_docstring, place_in, symbols
 
 RULES = (ROOT / "app" / "core" / "RULES.md").read_text()
-LAST = {"T": 5, "E": 10, "J": 6, "S": 5, "D": 6, "A": 2}
+LAST = {"T": 5, "E": 10, "J": 6, "S": 5, "D": 6, "A": 2, "R": 6}
 """Of each group the number of its last rule."""
 
 
@@ -27,7 +27,7 @@ class Section(NamedTuple):
 
 SECTIONS = [
     Section(rule, text)
-    for rule, text in re.findall(r"^### ([TEJSDA]\d+) .*?\n(.*?)(?=^##|\Z)", RULES, re.MULTILINE | re.DOTALL)
+    for rule, text in re.findall(r"^### ([TEJSDAR]\d+) .*?\n(.*?)(?=^##|\Z)", RULES, re.MULTILINE | re.DOTALL)
 ]
 PLACES = [(section.rule, place) for section in SECTIONS for place in section.places]
 

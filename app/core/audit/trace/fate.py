@@ -8,7 +8,7 @@ import msgspec
 
 from app.core.audit.stages import Stage
 from app.core.audit.trace.facts import Held, LineFacts
-from app.core.formats.flows import DUPLICATE, ENGAGEMENTS, JOINED, PAGE_VIEWS, REJECTED
+from app.core.formats.flows import DUPLICATE, ENGAGEMENTS, ERASED, JOINED, PAGE_VIEWS, REJECTED
 from app.core.rules import JoinRules
 from app.core.whole_table import whole_table
 
@@ -119,6 +119,9 @@ def _tell_loaded(found: LineFate, facts: LineFacts) -> None:
     elif entry.outcome == DUPLICATE:
         found.row_visible_at = None
         found.reason = "duplicate of an event that is not kept any more"
+    elif entry.outcome == ERASED:
+        found.row_visible_at = None
+        found.reason = "erased from raw file, data files and warehouse (`instream erase`)"
     elif row is None:
         found.row_visible_at = None
         found.reason = f"the ledger says {entry.outcome}, and that table has no such row"

@@ -1,5 +1,6 @@
 """A visitor leaves warehouse, files and raw files; the books balance, and nothing brings the lines back (rule R6)."""
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -8,18 +9,25 @@ import pytest
 
 from agents.audit.erase.erase import Wanted, erase
 from agents.audit.erase.ports import ErasePorts, EraseReport
+from agents.audit.prove.hour import HourProof, prove_hour
+from agents.audit.trace.ports import TracePorts
+from agents.audit.trace.tracer import Tracer
+from app.core.audit.certificate import HOUR_MS, decode_certificate, encode_certificate
 from app.core.audit.reconcile import read_lines
 from app.core.formats.batch import SealedBatch, cut_again
 from app.core.formats.erasure import decode_erasure, digest_of_visitor
 from app.core.formats.flows import FLOWS
+from app.core.formats.object_keys import certificate_key
 from app.core.formats.raw_file import frames_in
 from app.core.repair.raw_file import item_of
-from app.errors import ServiceUnavailable
+from app.errors import RepairRefused, ServiceUnavailable
+from app.testing.memory import MemoryFates
 from tests.builders.events import event, parse
-from tests.worlds.books import ALL_KINDS, SETTINGS
+from tests.worlds.books import ALL_KINDS, SETTINGS, START_MS
 from tests.worlds.repair import RepairedBooks
 
 ALICE, BOB = "alice-7", "bob"
+KEY = "a key of sixteen or more"
 
 
 def named(events: Any, visitor: str, mark: str) -> list[dict[str, Any]]:
@@ -236,7 +244,67 @@ async def test_malformed_lines_that_name_the_visitor_are_erased(payload: bytes) 
     await assert_whole(world)
 
 
-CALLS = ("put", "delete", "amend", "commit", "delete_rows", "copy")
+async def test_a_trace_says_that_a_line_was_erased() -> None:
+    world = await books()
+    (batch_id,) = (await world.erase()).lines
+
+    async def logs() -> Any:
+        return world.logs
+
+    ports = TracePorts(world.store, world.registry, world.ledger, MemoryFates(world.warehouse), logs, world)
+    trace = await Tracer(ports, world.settings).line(batch_id, 0)
+    assert [(line.fate, line.event_id, line.row_visible_at) for line in trace.lines] == [("erased", None, None)]
+    assert "instream erase" in trace.lines[0].reason
+
+
+async def certificate(world: ErasedBooks) -> HourProof:
+    return await prove_hour(world.ports, world.prover(), START_MS // HOUR_MS * HOUR_MS, KEY, lambda *_: None)
+
+
+async def certified() -> tuple[ErasedBooks, bytes]:
+    """Books whose hour has a signed certificate."""
+    world = await books()
+    world.settings = SETTINGS.model_copy(update={"certificate_key": KEY})
+    world.at_ms += HOUR_MS
+    body = encode_certificate((await certificate(world)).certificate)
+    await world.store.put(certificate_key(START_MS), body)
+    assert (await certificate(world)).stored_certificate == "same"
+    return world, body
+
+
+async def test_certificates_follow_and_balance() -> None:
+    world, before = await certified()
+    assert (await world.erase()).is_done
+    found = await certificate(world)
+    assert (found.stored_certificate, found.verdict, found.certificate.difference) == ("same", "PROVEN", 0)
+    assert found.certificate.outcomes["erased"] == len(OF_ALICE)
+    assert await world.store.get(certificate_key(START_MS)) != before
+
+
+async def test_a_certificate_that_cannot_be_signed_again_or_was_wrong_is_no_victim() -> None:
+    world, before = await certified()
+    world.settings = SETTINGS
+    state = await world.everything()
+    with pytest.raises(RepairRefused, match="set INSTREAM_CERTIFICATE_KEY"):
+        await world.erase()
+    assert await world.everything() == state
+    world, before = await certified()
+    wrong = msgspec.structs.replace(decode_certificate(before), lines=1)
+    await world.store.put(certificate_key(START_MS), encode_certificate(wrong))
+    assert (await world.erase()).is_done
+    assert await world.store.get(certificate_key(START_MS)) == encode_certificate(wrong)
+
+
+async def test_two_erasures_side_by_side_do_not_undo_each_other() -> None:
+    world = await books()
+    reports = await asyncio.gather(world.erase(ALICE), world.erase(BOB))
+    if not all(report.is_done for report in reports):  # one of them saw the other's half
+        assert (await world.erase(ALICE, BOB)).is_done
+    assert await world.traces(ALICE, BOB) == []
+    await assert_whole(world)
+
+
+CALLS = ("put", "delete", "amend", "commit", "copy")
 
 
 class Died(Exception):
@@ -244,36 +312,35 @@ class Died(Exception):
 
 
 async def test_an_erasure_that_dies_at_any_change_is_finished_by_the_next() -> None:
-    """Before and after each change in S3, registry and warehouse; between them a repair does no harm."""
-    whole = await books()
-    await whole.erase()
+    """After each change in S3, registry and warehouse; a repair, or an erasure of somebody else, may come first."""
     changes = await _changes(await books())
     assert len(changes) > 20
-    for moment in range(len(changes)):
+    for moment, change in enumerate(changes):
         world = await books()
         await _dying(world, moment)
         if moment % 3 == 0:
             await world.repair(apply=True)
-        report = await world.erase(BOB if moment % 2 else ALICE)
         if moment % 2:
-            report = await world.erase()
-        assert report.is_done, (moment, changes[moment], report.refused)
-        assert await world.traces(ALICE, '"v1a"') == [], (moment, changes[moment])
-        await assert_whole(world)
+            assert (await world.erase("nobody")).is_done, (moment, change)
+        report = await world.erase()
+        assert report.is_done, (moment, change, report.refused)
+        assert await world.traces(ALICE, '"v1a"') == [], (moment, change)
+        assert (await world.audit()).differences == [], (moment, change)
+        assert world.outcomes()["erased"] == len(OF_ALICE), (moment, change)
+    await assert_whole(world)
 
 
 def _hook(world: ErasedBooks, act: Any) -> None:
     for place in (world.store, world.registry, world.warehouse):
-        place.before = lambda call, subject: act("before", call, subject)
-        place.after = lambda call, subject: act("after", call, subject)
+        place.after = act
 
 
 async def _changes(world: ErasedBooks) -> list[str]:
     seen: list[str] = []
 
-    async def note(side: str, call: str, subject: str) -> None:
+    async def note(call: str, subject: str) -> None:
         if call in CALLS and not str(subject).startswith("loads/"):
-            seen.append(f"{side} {call} {subject}")
+            seen.append(f"{call} {subject}")
 
     _hook(world, note)
     await world.erase()
@@ -283,7 +350,7 @@ async def _changes(world: ErasedBooks) -> list[str]:
 async def _dying(world: ErasedBooks, moment: int) -> None:
     seen = 0
 
-    async def die(_: str, call: str, subject: str) -> None:
+    async def die(call: str, subject: str) -> None:
         nonlocal seen
         if call in CALLS and not str(subject).startswith("loads/"):
             seen += 1
@@ -294,6 +361,6 @@ async def _dying(world: ErasedBooks, moment: int) -> None:
     with pytest.raises((Died, ServiceUnavailable)):
         await world.erase()
     for place in (world.store, world.registry, world.warehouse):
-        place.before = place.after = None
+        place.after = None
     for session in list(world.warehouse.sessions):
         session.drop()
