@@ -65,7 +65,7 @@ def prove(
 
     The answer is PROVEN, WAITING (lines are on their way, and it says for what they wait) or BROKEN (it names the link and
     the lines). With --hour all batches of the hour are proven, and the answer has the hour's certificate: lines in = rows by
-    flow + joined + duplicates + rejected. Exit codes: 0 PROVEN, 3 WAITING, 1 BROKEN.
+    flow + joined + duplicates + rejected + erased. Exit codes: 0 PROVEN, 3 WAITING, 1 BROKEN.
     """
     from app.core.formats.registry_item import is_batch_id  # noqa: PLC0415
 

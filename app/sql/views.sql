@@ -142,8 +142,8 @@ SELECT article_id, article_title, section, views_15_minutes, views_hour,
 FROM counted
 WHERE views_hour > 0;
 
--- What became of a line? One row for each line of a batch with its outcome: the flow that has its row, joined or duplicate. Ask for
--- one batch, or a few: WHERE batch_id = '...' (AND line = ...). To count lines by outcome, add up column lines of table ledger.
+-- What became of a line? One row for each line of a batch with its outcome: the flow that has its row, joined, duplicate or
+-- erased. Ask for one batch, or a few: WHERE batch_id = '...' (AND line = ...). To count lines by outcome, add up column lines of table ledger.
 -- A line is a character of the ledger's line_bits, and the numbers say which. Ledger rows that an older version wrote have no
 -- line_bits: their lines are only in line_set, which SQL cannot read.
 CREATE OR REPLACE VIEW analytics.line_fates AS

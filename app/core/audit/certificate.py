@@ -19,12 +19,14 @@ from pyroaring import BitMap
 
 from app.core.audit.reconcile import read_lines
 from app.core.formats.decoding import Count, Moment, read_versioned
-from app.core.formats.flows import OUTCOMES
+from app.core.formats.flows import ERASED, OUTCOMES
 from app.core.formats.object_keys import hour_path
 from app.core.formats.registry_item import RegistryItem
 
 CERTIFICATE_VERSION: Final = 1
 HOUR_MS: Final = 3_600_000
+_COUNTED: Final = tuple(outcome for outcome in OUTCOMES if outcome != ERASED)
+"""Every certificate has them; those of older versions do not know `erased`, and an hour without any says the same."""
 
 
 class SignedWith(StrEnum):
@@ -46,7 +48,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     lines: Count
     """Lines in: the sum of the registry's line counts."""
     outcomes: dict[str, int]
-    """Outcome -> lines: rows by flow, `joined`, `duplicate`."""
+    """Outcome -> lines: rows by flow, `joined`, `duplicate`; `erased` only if there are any."""
     difference: int
     """Lines in less lines with an outcome: 0, or a line is missing or doubled."""
     digest: str
@@ -95,7 +97,7 @@ class HourBooks:
         """`hour_ms`: the beginning of the hour."""
         self._hour_ms = hour_ms
         self._digest = hashlib.sha256()
-        self._counts: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+        self._counts: dict[str, int] = dict.fromkeys(_COUNTED, 0)
         self._batches = self._lines = self._counted = 0
         self._last = ""
 
