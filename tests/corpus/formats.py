@@ -33,6 +33,7 @@ from app.core.formats.checkpoint import MESSAGE_VERSION, decode, encode
 from app.core.formats.columns import pack_frame
 from app.core.formats.dead_letter import LETTER_VERSION, decode_letter, encode_letter
 from app.core.formats.decoding import read, read_bitmap, reading
+from app.core.formats.erasure import ERASURE_VERSION, decode_erasure, encode_erasure
 from app.core.formats.flow_files import concat_rows, decode_output, encode_output, refuse_unknown_rows
 from app.core.formats.flows import BY_NAME, ENGAGEMENTS, FLOWS, OUTPUTS, PAGE_VIEWS
 from app.core.formats.id_index import INDEX_VERSION, IdsOfBatch, build, decode_segment, encode_segment
@@ -269,6 +270,7 @@ OF_TRANSACTIONS = (
     Format("manifest", 1, _read_manifest, lambda: manifest_of("lake", values.record().outputs)),
     Format("load_manifest", 1, _read_manifest, _manifest),
     Format("delivery_log", 1, _read_log_row, _log_row),
+    Format("erasure", ERASURE_VERSION, decode_erasure, lambda: encode_erasure(values.ERASURE)),
     Format("certificate", CERTIFICATE_VERSION, decode_certificate, lambda: encode_certificate(values.CERTIFICATE)),
     *(
         Format(

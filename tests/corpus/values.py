@@ -13,6 +13,7 @@ from app.core.formats.block import BlockHeader, End, RefusedRecord, WatermarkMes
 from app.core.formats.checkpoint import Barrier, Checkpoint
 from app.core.formats.columns import DTYPES
 from app.core.formats.dead_letter import LetterHead, Tally
+from app.core.formats.erasure import Erasure, digest_of_visitor, packed
 from app.core.formats.flows import BY_NAME, ColumnKind
 from app.core.formats.registry_item import BlockPlace, RegistryItem
 from app.core.formats.step_history import Accepted
@@ -70,6 +71,10 @@ _CERTIFICATE = Certificate(
     signed_with=SignedWith.HMAC_SHA256,
 )  # fmt: skip
 CERTIFICATE = msgspec.structs.replace(_CERTIFICATE, signature=sign(_CERTIFICATE, "a key of the corpus"))
+ERASURE = Erasure(
+    erasure_id=f"{NOW_MS:013d}-0123456789abcdef", made_at_ms=NOW_MS, made_by="0.1.0", visitors=[digest_of_visitor("v-1")],
+    lines=packed({BATCH: BitMap([0, 3, 11])}), certificates=[NOW_MS // 3_600_000 * 3_600_000], finished_at_ms=NOW_MS + 1500,
+)  # fmt: skip
 ITEM = RegistryItem(
     batch_id=BATCH, epoch=3, line_count=12, byte_count=345, sha256="ab" * 32,
     raw_key=f"raw/dt=2024-07-27/hour=20/{BATCH}.ndjson.zst",
