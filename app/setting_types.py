@@ -128,6 +128,7 @@ WarehouseName = Annotated[
     str,
     AfterValidator(_named(r"[a-z0-9-]{1,64}", "give the name of a Redshift cluster or workgroup: 1 to 64 of a-z 0-9 -")),
 ]
+CertificateKey = Annotated[str, AfterValidator(_named(r"\S{16,1024}", "give a key of 16 to 1024 characters without spaces"))]
 WorkgroupName = Annotated[
     str, AfterValidator(_named(r"[A-Za-z0-9._-]{1,128}", "give an Athena workgroup: 1 to 128 of A-Z a-z 0-9 . _ -"))
 ]

@@ -19,6 +19,7 @@ from app.kafka_access import KafkaAccess
 from app.setting_types import (
     AccountId,
     BucketName,
+    CertificateKey,
     DatabaseName,
     Host,
     IamRole,
@@ -124,6 +125,8 @@ class Settings(KafkaAccess):
     """How often the audit judges open batches."""
     audit_grace_s: float = Field(300, ge=0, le=365 * DAY_S)
     """How old an open batch must be before it is judged."""
+    certificate_key: CertificateKey | None = Field(default=None, repr=False)
+    """Signs the certificates of hours, with HMAC-SHA256; without it they carry a plain SHA-256. Never shown."""
     tick_interval_s: float = Field(1, ge=LEAST_S, le=HOUR_S)
     """How often a bridge worker publishes its marks."""
     stall_timeout_s: float = Field(120, ge=1, le=DAY_S)

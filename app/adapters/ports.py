@@ -50,6 +50,12 @@ class ObjectStore(Protocol):
     async def get(self, key: str) -> bytes:
         """The object's bytes. Raises ObjectMissing, ServiceUnavailable."""
 
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        """`length` bytes of the object from byte `start` on; fewer, or none, where it ends before.
+
+        Raises ObjectMissing, ServiceUnavailable.
+        """
+
     async def head(self, key: str) -> ObjectInfo | None:
         """The object's size and age, or None where there is none."""
 
@@ -72,6 +78,9 @@ class Registry(Protocol):
 
     async def register(self, item: RegistryItem) -> None:
         """Add a batch in state open; registering the same batch again changes nothing."""
+
+    async def restore(self, item: RegistryItem) -> None:
+        """Put a batch in the place of whatever its id has: for a repair, because what is there cannot be trusted."""
 
     async def get(self, batch_id: str) -> RegistryItem | None:
         """The batch, by a consistent read."""

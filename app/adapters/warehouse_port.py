@@ -10,8 +10,12 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
+import polars as pl
 
+from app.core.audit.deep.batches import LedgerEntry
+from app.core.audit.deep.log_entry import LogEntry
 from app.core.audit.reconcile import LedgerLines
+from app.core.audit.trace.facts import LoadedOutcome, RowFacts
 from app.core.delivery.schema_found import FoundTables
 from app.core.delivery.statements import LogRow
 from app.core.formats.flows import Flow
@@ -93,6 +97,18 @@ class WarehouseSession(Protocol):
     async def mark_released(self, txn_id: str, load_id: str) -> None:
         """Turn a quarantined transaction into one that `load_id` loaded."""
 
+    async def count_rows(self, output: str, txn_id: str) -> int:
+        """The number of rows that an output's table has of a transaction."""
+
+    async def delete_rows(self, output: str, txn_id: str) -> None:
+        """Delete the rows that an output's table has of a transaction."""
+
+    async def log_rows(self, epoch: int, partition: int, number: int) -> list[LogRow]:
+        """The rows that delivery_log has under a number, in no order."""
+
+    async def delete_log(self, epoch: int, partition: int, number: int) -> None:
+        """Delete the rows that delivery_log has under a number."""
+
     async def commit(self) -> None:
         """Commit. After an error it keeps nothing, like `rollback`.
 
@@ -150,11 +166,96 @@ class LoadedLedger(Protocol):
     async def entries(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerLines]]:
         """The ledger rows of each batch; a batch without any is not in the answer."""
 
+    async def batches_between(self, first_id: str, end_id: str) -> list[str]:
+        """The batches with ledger rows and first_id <= batch id < end_id, in the order of their ids."""
+
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Blocks of each batch that the ETL reported as known when a replay of the audit came."""
 
     async def dead_letters(self, batch_ids: Sequence[str]) -> dict[str, dict[int, str]]:
         """For each batch, the blocks of which a copy could not be read, with the reason; other copies may have been read."""
+
+
+# --- the view of `instream trace`
+
+
+class Span(NamedTuple):
+    """Milliseconds since the epoch, both included."""
+
+    first_ms: int
+    last_ms: int
+
+
+class LoadedFates(Protocol):
+    """The warehouse as a trace sees it. Every call raises ServiceUnavailable while it does not answer.
+
+    `received_ms` bounds the time of receipt of the wanted rows, so that the warehouse need not read whole tables.
+    """
+
+    async def outcomes(self, batch_id: str) -> list[LoadedOutcome]:
+        """The ledger's rows of a batch, in no order."""
+
+    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: Span | None) -> list[RowFacts]:
+        """The rows of a flow that some lines of a batch became, in no order."""
+
+    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: Span | None) -> list[RowFacts]:
+        """The rows of page views that a second event of their page view joined."""
+
+    async def refusal(self, txn_id: str) -> str | None:
+        """The reason why delivery has set a transaction aside; None if its log has no such transaction."""
+
+
+# --- the view of the deep audit, proofs and repairs
+
+
+class LoadedSpan(NamedTuple):
+    """A span of `loaded_at`: since <= loaded_at < until."""
+
+    since_ms: int
+    until_ms: int
+
+
+class LoadedRows(Protocol):
+    """The warehouse's rows as they lie there, for the deep audit, `prove` and repairs.
+
+    Every call raises ServiceUnavailable while the warehouse does not answer. Tables are those of `app.core.formats.flows`.
+    """
+
+    async def log(self, epoch: int, partition: int, first: int, last: int) -> list[LogEntry]:
+        """The rows of delivery_log with first <= number <= last, by number."""
+
+    async def rows(self, output: str, txn_ids: Sequence[str]) -> pl.DataFrame:
+        """The rows of these transactions.
+
+        Returns: DataFrame[n rows] with exactly the columns and types of `app.core.formats.flow_files.frame_schema`.
+        """
+
+    async def transactions(
+        self, output: str, after: str, limit: int, span: LoadedSpan | None = None
+    ) -> list[tuple[str, int]]:
+        """The first `limit` transactions of a table whose id sorts behind `after`, each with its number of rows.
+
+        `span` leaves out the rows that were loaded outside of it.
+        """
+
+    async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerEntry]]:
+        """The ledger rows of each batch; a batch without any is not in the answer."""
+
+    async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
+        """The rows of these batches, as `rows` gives them."""
+
+
+class KnownEvents(Protocol):
+    """The events that the warehouse has, by their ids. Every call raises ServiceUnavailable while it does not answer."""
+
+    async def counted(self, event_ids: Sequence[str]) -> list[tuple[str, str | None]]:
+        """(event id, page view id) of each event of these ids that counted, whatever became of it.
+
+        The page view id is None where a row has none.
+        """
+
+    async def first_events(self, page_view_ids: Sequence[str]) -> list[tuple[str, str, int]]:
+        """(page view id, event id, received_at in ms) of each first event of these page views that is a row."""
 
 
 def moment_ms(moment: datetime | None) -> int:

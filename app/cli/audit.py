@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from app.cli.options import OLDEST_S, number
+from app.cli.audit_deep import run_deep
+from app.cli.options import OLDEST_S, MomentMs, moment, number
 from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json
 
@@ -29,13 +30,30 @@ def audit(
     grace: Annotated[
         float | None, number("Judge batches older than this many seconds [default: AUDIT_GRACE_S, 300].", 0, OLDEST_S)
     ] = None,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Compare all that is stored twice, and name each difference; changes nothing."),
+    ] = False,
+    since: Annotated[MomentMs | None, moment("Only batches and transactions from this moment on.")] = None,
+    until: Annotated[MomentMs | None, moment("Only batches and transactions up to this moment.", ends=True)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the registry with the warehouse's ledger once: complete what is covered, send again what is missing.
 
     The audit's worker does the same every minute. Exit codes: 0 none of the batches judged is open, 3 some are (they wait,
     were sent again or are held), 1 an alarm: lines are lost, damaged, or in the ledger more than once.
+
+    With --deep: compare raw files, registry, ledger, transactions, data files, manifests, topic `rows` and every row of the
+    warehouse, and name each difference by batch, line and flow. What is only late is no difference. Exit codes: 0 nothing
+    differs, 3 something does, or could not be looked at.
     """
+    if deep:
+        if grace is not None:
+            raise typer.BadParameter("--grace has no meaning with --deep")
+        run_deep(since, until, as_json=as_json)
+        return
+    if since is not None or until is not None:
+        raise typer.BadParameter("--since and --until need --deep")
     settings = settings_to_ask(*Asks)
     report = asyncio.run(run_round(settings, grace))
     if as_json:

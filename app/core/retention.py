@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+DAY_MS: Final = 86_400_000
 STAGED: Final = "jobdata/"
 """Below it every object is deleted once its transaction is ready: old versions of them are of no use."""
 STAGED_KEPT_DAYS: Final = 7
@@ -31,6 +32,11 @@ class Retention(NamedTuple):
             "loads/": self.manifests_days, "registry/": self.exports_days,
         }  # fmt: skip
         return {prefix: days for prefix, days in kept.items() if days}
+
+    def has_expired(self, key: str, stored_ms: int, now_ms: int) -> bool:
+        """Whether the bucket's lifecycle may have deleted the object at `key`: if it is missing, it is not lost."""
+        days = next((days for prefix, days in self.prefixes().items() if key.startswith(prefix)), 0)
+        return days > 0 and now_ms - stored_ms >= days * DAY_MS
 
     def registry_days(self) -> int:
         """Days after which the item of a complete batch expires; 0 for never."""

@@ -133,6 +133,12 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.get.transactions",
         "s3.get.data",
         "s3.get.jobdata",  # committed, and not moved yet
+        "s3.list.raw",  # the index of ids, from here on
+        "s3.list.index",
+        "s3.get_range.index",  # the batches of a segment that another process, or an earlier life, wrote
+        "s3.put.index",
+        "s3.get.index",  # small segments are merged
+        "s3.delete.index",
         "kafka.lags",
         "kafka.commit",  # of a foreign message: its topic has none of ours
         "logs.committed",  # the watchdog's question: did that commit reach the broker?
@@ -142,7 +148,9 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 COMMANDS_ONLY: Final = frozenset({
-    "registry.all_batches", "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
+    "registry.all_batches", "registry.restore", "ledger.batches_between",
+    "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
+    "warehouse.count_rows", "warehouse.delete_rows", "warehouse.log_rows", "warehouse.delete_log",
 })  # fmt: skip
 """Calls that only commands make. A command that died is not started again, so it needs no points."""
 

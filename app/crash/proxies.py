@@ -50,13 +50,13 @@ class Port(NamedTuple):
 PORTS: Final[Mapping[str, Port]] = {
     "s3": Port(
         {
-            "put": _area, "put_if_absent": _area, "get": _area, "head": _area, "copy": _area_of_target,
+            "put": _area, "put_if_absent": _area, "get": _area, "get_range": _area, "head": _area, "copy": _area_of_target,
             "delete": _area_of_first, "list": _area,
         },
         frozenset({"bucket", "clock_skew_ms", "close"}),
     ),
     "registry": Port(
-        dict.fromkeys(("register", "get", "open_batches", "all_batches", "complete", "record_attempt"), _nothing),
+        dict.fromkeys(("register", "restore", "get", "open_batches", "all_batches", "complete", "record_attempt"), _nothing),
         frozenset({"close"}),
     ),
     "kinesis": Port(dict.fromkeys(("put", "shards", "iterator", "records"), _nothing), frozenset({"close"})),
@@ -79,14 +79,15 @@ PORTS: Final[Mapping[str, Port]] = {
         | dict.fromkeys(
             (
                 "lock", "columns", "positions", "copied", "load_error", "insert_log", "log_status",
-                "ledger_of", "mark_released", "commit", "rollback",
+                "ledger_of", "mark_released", "count_rows", "delete_rows", "log_rows", "delete_log", "commit", "rollback",
             ),
             _nothing,
         ),
         frozenset({"closed", "close"}),
     ),
     "ledger": Port(
-        dict.fromkeys(("delivery", "entries", "replayed_blocks", "dead_letters"), _nothing), frozenset({"close"})
+        dict.fromkeys(("delivery", "entries", "batches_between", "replayed_blocks", "dead_letters"), _nothing),
+        frozenset({"close"}),
     ),
 }  # fmt: skip
 """Port -> its methods that are calls, each with the thing that it touches."""

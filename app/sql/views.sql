@@ -141,3 +141,18 @@ SELECT article_id, article_title, section, views_15_minutes, views_hour,
        (views_hour + 1) / (CAST(views_before AS DOUBLE PRECISION) / 24 + 1) AS score
 FROM counted
 WHERE views_hour > 0;
+
+-- What became of a line? One row for each line of a batch with its outcome: the flow that has its row, joined or duplicate. Ask for
+-- one batch, or a few: WHERE batch_id = '...' (AND line = ...). To count lines by outcome, add up column lines of table ledger.
+-- A line is a character of the ledger's line_bits, and the numbers say which. Ledger rows that an older version wrote have no
+-- line_bits: their lines are only in line_set, which SQL cannot read.
+CREATE OR REPLACE VIEW analytics.line_fates AS
+WITH digits AS (
+    SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL SELECT 5
+    UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9
+), numbers AS (
+    SELECT a.d + 10 * b.d + 100 * c.d + 1000 * e.d + 10000 * f.d AS n
+    FROM digits a CROSS JOIN digits b CROSS JOIN digits c CROSS JOIN digits e CROSS JOIN digits f
+)
+SELECT l.batch_id, l.first_line + n.n AS line, l.outcome, l.txn_id, l.loaded_at
+FROM analytics.ledger l JOIN numbers n ON n.n <= l.last_line - l.first_line AND SUBSTRING(l.line_bits, n.n + 1, 1) = '1';

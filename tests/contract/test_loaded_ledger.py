@@ -146,8 +146,8 @@ async def test_more_batches_than_a_query_takes(case: Case) -> None:
 async def test_a_dropped_connection_is_made_again(warehouse: Warehouse) -> None:
     ledger = WarehouseLedger(warehouse.settings.warehouse_url)
     assert await ledger.entries(["b"]) == {}
-    assert ledger._connection is not None
-    backend = ledger._connection.info.backend_pid
+    assert ledger._questions._connection is not None
+    backend = ledger._questions._connection.info.backend_pid
     assert backend
     await warehouse.query(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{warehouse.settings.bucket}'"
@@ -163,3 +163,11 @@ async def test_a_warehouse_that_is_gone_is_unavailable() -> None:
     ledger = WarehouseLedger(f"postgresql://instream@127.0.0.1:{own_port()}/instream")
     with pytest.raises(ServiceUnavailable):
         await ledger.delivery(1)
+
+
+async def test_batches_with_ledger_rows_are_listed_by_their_ids(case: Case) -> None:
+    for batch_id in ("b2", "b1", "b2", "c1"):
+        await case.add_entry(batch_id, LedgerLines("page_views", 3, LINES))
+    assert await case.ledger.batches_between("b1", "c1") == ["b1", "b2"]
+    assert await case.ledger.batches_between("b2", "d") == ["b2", "c1"]
+    assert await case.ledger.batches_between("d", "e") == []

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import msgspec
 import polars as pl
 from pyroaring import BitMap
 
+from app.core.audit.certificate import Certificate, SignedWith, sign
 from app.core.etl.meta import EtlMeta
 from app.core.etl.stream_time import ShardWatermarks
 from app.core.formats.block import BlockHeader, End, RefusedRecord, WatermarkMessage
@@ -62,12 +64,22 @@ LETTER = LetterHead(
     batch_id=BATCH, block=1, attempt=0, bytes=6,
 )  # fmt: skip
 LETTER_BODY = b"\x01\x00\n\xff{}"
+_CERTIFICATE = Certificate(
+    hour="2024-07-27T20", made_at_ms=NOW_MS, batches=2, lines=12,
+    outcomes={"page_views": 5, "joined": 4, "duplicate": 1, "rejected": 1}, difference=1, digest="ab" * 32,
+    signed_with=SignedWith.HMAC_SHA256,
+)  # fmt: skip
+CERTIFICATE = msgspec.structs.replace(_CERTIFICATE, signature=sign(_CERTIFICATE, "a key of the corpus"))
 ITEM = RegistryItem(
     batch_id=BATCH, epoch=3, line_count=12, byte_count=345, sha256="ab" * 32,
     raw_key=f"raw/dt=2024-07-27/hour=20/{BATCH}.ndjson.zst",
     blocks=[BlockPlace(0, 0, 10, 0, 300), BlockPlace(5, 10, 2, 300, 45)], received_at_ms=NOW_MS, attempts=2,
     next_attempt_at_ms=NOW_MS + 60_000,
 )  # fmt: skip
+
+
+IDS = (["e1", None, "e2"], ["v1", "v1", None])
+"""The ids of events and of page views in the lines of a batch."""
 
 
 def rows_of(output: str, *, of_file: bool) -> pl.DataFrame:

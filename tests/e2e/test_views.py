@@ -3,9 +3,15 @@
 from typing import Any
 
 import pytest
+from pyroaring import BitMap
 
-from app.adapters.warehouse import connect
-from tests.worlds.warehouse import Warehouse
+from agents.delivery.load import WarehouseLoad
+from app.adapters.warehouse import connect, to_warehouse
+from app.clock import SystemClock
+from app.core.formats.flow_files import ledger_frame
+from app.core.formats.step_message import LedgerEntry
+from app.core.formats.transaction_record import ready_of
+from tests.worlds.warehouse import Warehouse, put_transaction
 
 BATCH = "01900000-0000-7000-8000-000000000001"
 
@@ -182,3 +188,24 @@ async def test_shares_and_means_are_floating_point(warehouse: Warehouse) -> None
 
     assert len(found) == 11
     assert {kind for _, _, kind in found} == {"double precision"}
+
+
+async def test_line_fates(warehouse: Warehouse) -> None:
+    sets = {"page_views": [0, 3, 4], "joined": [1], "duplicate": [2, 70_000], "rejected": []}
+    entries = [
+        LedgerEntry(BATCH, outcome, len(lines), BitMap(lines).serialize()) for outcome, lines in sets.items() if lines
+    ]
+    frames = {"ledger": ledger_frame(entries, "t")}
+    assert frames["ledger"].height == 4  # a row whose lines lie further apart than line_bits is long is cut
+    record = await put_transaction(warehouse, 1, frames)
+    load = WarehouseLoad(warehouse.store, to_warehouse(warehouse.settings), warehouse.settings, SystemClock())
+    assert (await load.load([ready_of(record)], {})).failure is None
+    await load.close()
+    old = "INSERT INTO analytics.ledger (txn_id, batch_id, outcome, lines, line_set) VALUES ('t', 'old', 'joined', 1, 'x')"
+    async with await connect(warehouse.settings.warehouse_url) as connection:
+        await connection.execute(old.encode())
+    query = "SELECT line, outcome, txn_id FROM analytics.line_fates WHERE batch_id = '{}' ORDER BY line"
+    assert await warehouse.query(query.format(BATCH)) == [
+        (line, outcome, record.txn_id) for line, outcome in sorted((n, name) for name, lines in sets.items() for n in lines)
+    ]
+    assert await warehouse.query(query.format("old")) == []

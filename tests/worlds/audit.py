@@ -14,7 +14,7 @@ from app.core.formats import object_keys
 from app.core.formats.batch import SealedBatch, new_batch_id, seal
 from app.core.formats.block import decode_header
 from app.core.formats.flow_files import encode_output, ledger_frame
-from app.core.formats.flows import OUTPUTS
+from app.core.formats.flows import LEDGER, OUTPUTS
 from app.core.formats.registry_item import RegistryItem
 from app.core.formats.step_message import LedgerEntry
 from app.core.formats.stored_line import StoredLine
@@ -88,7 +88,7 @@ class World:
                 output="ledger", rows=1, bytes=len(body), sha256=hashlib.sha256(body).hexdigest(),
                 staged_key=object_keys.staged_key(txn_id, "ledger"),
                 data_key=object_keys.data_key("ledger", txn_id, self.at_ms),
-                manifest_key="m",
+                manifest_key="m", version=LEDGER.version,
             )
             if flow.name == "ledger" else OutputObject(output=flow.name, rows=0)
             for flow in OUTPUTS

@@ -57,6 +57,11 @@ def _uuid7(now_ms: int, high: int, low: int) -> str:
     return str(uuid.UUID(int=value))
 
 
+def first_id(time_ms: int) -> str:
+    """The least text that a batch id of this time can be: ids of earlier times sort before it."""
+    return str(uuid.UUID(int=time_ms << 80))
+
+
 def batch_time_ms(batch_id: str) -> int:
     """The time in a batch's id, ms since the epoch."""
     return uuid.UUID(batch_id).int >> 80

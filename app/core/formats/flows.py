@@ -105,6 +105,8 @@ def _since(version: int, *columns: Column) -> tuple[Column, ...]:
 MAX_PROPERTIES_BYTES: Final = 32 * 1024
 MAX_INVALID_FIELDS_BYTES: Final = 1024
 MAX_PAYLOAD_BYTES: Final = 4 * 1024
+MAX_LINE_BITS: Final = 65535
+"""A VARCHAR has no more; ledger rows that span more lines are cut."""
 _PLACE: Final = _required(*_text(36, "batch_id"), *_integers("line", size=4), *_text(64, "txn_id"))
 _WHO: Final = (*_text(64, "event_id", "page_view_id", "visitor_id"), *_times("occurred_at", "received_at"))
 _WHERE: Final = (*_text(128, "country", "region", "city"), *_text(64, "browser", "os", "device"))
@@ -159,10 +161,13 @@ REJECTED: Final = Flow("rejected", Format.AVRO_NULL, (
     *_text(1024, "user_agent"), *_text(64, "ip"), *_text(MAX_PAYLOAD_BYTES, "payload"), *_times("received_at"), *_PLACE,
     _KEY,
 ), about="a bot or a malformed line, with the rule that caught it", distributed_by="")  # fmt: skip
-LEDGER: Final = Flow("ledger", Format.TSV_ZSTD, _required(
-    *_text(64, "txn_id"), *_text(36, "batch_id"), *_text(32, "outcome"), *_integers("lines", size=4),
-    *_text(65535, "line_set"),
-), about="what became of lines of a batch: line_set is a Roaring bitmap in base64 with `lines` members",
+LEDGER: Final = Flow("ledger", Format.TSV_ZSTD, (
+    *_required(*_text(64, "txn_id"), *_text(36, "batch_id"), *_text(32, "outcome"), *_integers("lines", size=4),
+               *_text(65535, "line_set")),
+    *_since(2, *_integers("first_line", "last_line", size=4), *_text(MAX_LINE_BITS, "line_bits")),
+),
+    about="what became of lines of a batch: line_set is a Roaring bitmap in base64 with `lines` members; line_bits is it "
+    "for SQL, a character for each line from first_line to last_line: 1 if it is a member (view `line_fates`)",
     distributed_by="batch_id", sorted_by="batch_id")  # fmt: skip
 REPLAYS: Final = Flow("replays", Format.TSV_ZSTD, _required(
     *_text(64, "txn_id"), *_text(36, "batch_id"), *_integers("block", "attempt", size=4),

@@ -28,6 +28,11 @@ _UUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
+def is_batch_id(text: str) -> bool:
+    """Whether a text has the form of a batch id."""
+    return _UUID.fullmatch(text) is not None
+
+
 class BatchState(StrEnum):
     """A batch is open until the warehouse's ledger covers its lines."""
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from app.core.etl.decode import ANY_FAILURE
 from app.core.etl.step import GAP_DECLARED, PartitionEtl
 from app.core.formats.source import SourceMessage
-from app.core.formats.step_history import Accepted
+from app.core.formats.step_history import Accepted, Candidate
 from app.core.formats.step_message import StepMessage, digest_of
 from app.core.repair.replacements import Replacements
 from app.core.sink.chain import ChainEnd
@@ -40,7 +40,7 @@ class Decided(NamedTuple):
 
 
 def damaged_between(
-    accepted: Accepted, step: StepMessage, unreadable: Collection[int], named: Collection[int] = ()
+    accepted: Accepted, step: StepMessage | Candidate, unreadable: Collection[int], named: Collection[int] = ()
 ) -> list[int]:
     """The offsets of the damaged steps between the last step that counts and `step`, whose number shows a gap.
 

@@ -76,6 +76,13 @@ class MemoryLoadedLedger(Hooked):
         await self._leave("entries")
         return found
 
+    async def batches_between(self, first_id: str, end_id: str) -> list[str]:
+        """The batches with ledger rows and first_id <= batch id < end_id, in the order of their ids."""
+        await self._enter("batches_between")
+        found = {row["batch_id"] for row in self.warehouse.rows(LEDGER.name) if first_id <= row["batch_id"] < end_id}
+        await self._leave("batches_between")
+        return sorted(found)
+
     async def replayed_blocks(self, batch_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Blocks of each batch with a report of a replay."""
         await self._enter("replayed_blocks")

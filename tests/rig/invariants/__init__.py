@@ -4,6 +4,7 @@
     I2  batches.py       the ledger of every registered batch covers its lines once, and fits the tables
     I3  batches.py       every acknowledged batch is registered, with the right raw file
     I4  transactions.py  chains without a gap, files and manifests as recorded, a transaction loaded whole or not at all
+    I4  deep.py          and the deep audit agrees
     I5  replays.py       every batch once more through Kinesis changes no row
     I7  settle.py        nothing lags and no batch is open
 

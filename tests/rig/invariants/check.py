@@ -12,6 +12,7 @@ from app.local.traffic.stories import Timing
 from app.settings import Settings
 from tests.rig.invariants.arrivals import Seen, arrivals, read_stream
 from tests.rig.invariants.batches import judge_ledger, judge_raw
+from tests.rig.invariants.deep import judge_deep
 from tests.rig.invariants.gather import (
     Ports,
     Tables,
@@ -75,6 +76,8 @@ async def check(
         violations = await settle(ports, terms.settle_s, say)
         say("judging rows, ledger, raw files and transactions")
         violations += await judge(ports, runs, terms, say)
+        if not terms.may_be_aside:
+            violations += await judge_deep(settings)
         if terms.replays:
             violations += await check_replays(ports, terms.settle_s, say)
         return violations

@@ -132,7 +132,13 @@ def test_names_come_from_the_catalogue() -> None:
 
 
 def test_views_are_read_in_their_order_without_comments() -> None:
-    assert [view.name for view in views()] == ["campaign_profit", "popular_articles", "popular_authors", "trends"]
+    assert [view.name for view in views()] == [
+        "campaign_profit",
+        "popular_articles",
+        "popular_authors",
+        "trends",
+        "line_fates",
+    ]
     for view in views():
         assert view.statement.startswith(f"CREATE OR REPLACE VIEW analytics.{view.name} AS\n")
         assert not {"--", ";"} & {view.statement[-1], *view.statement.split()}

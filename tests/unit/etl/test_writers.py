@@ -12,6 +12,7 @@ import fastavro
 import polars as pl
 import pytest
 import zstandard
+from pyroaring import BitMap
 
 from app.core.formats.flow_files import (
     concat_rows,
@@ -180,9 +181,14 @@ def test_rows_that_are_not_the_flows_are_refused(stream: bytes) -> None:
 
 
 def test_ledger_and_replays() -> None:
-    ledger = ledger_frame([LedgerEntry("b", "joined", 2, b"\x00\xff")], "t")
+    lines = BitMap([3, 4, 6]).serialize()
+    ledger = ledger_frame([LedgerEntry("b", "joined", 3, lines), LedgerEntry("b", "joined", 2, b"\x00\xff")], "t")
+    common = {"txn_id": "t", "batch_id": "b", "outcome": "joined"}
+    damaged = dict.fromkeys(("first_line", "last_line", "line_bits"))
     assert ledger.to_dicts() == [
-        {"txn_id": "t", "batch_id": "b", "outcome": "joined", "lines": 2, "line_set": base64.b64encode(b"\x00\xff").decode()}
+        common
+        | {"lines": 3, "line_set": base64.b64encode(lines).decode(), "first_line": 3, "last_line": 6, "line_bits": "1101"},
+        common | {"lines": 2, "line_set": base64.b64encode(b"\x00\xff").decode()} | damaged,
     ]
     replays = replays_frame([Replay("b", 3, 1)], "t")
     assert replays.to_dicts() == [{"txn_id": "t", "batch_id": "b", "block": 3, "attempt": 1}]

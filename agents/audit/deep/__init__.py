@@ -1,0 +1,1 @@
+"""The deep audit: it recounts registry, raw files, chains, data files, manifests and the warehouse's rows."""
