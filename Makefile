@@ -2,8 +2,8 @@
 #
 #   make help        list the commands
 #
-# Everything is installed into this checkout (.venv, .kafka); only Maven, if it is missing, comes from the system's
-# package manager. Checkouts side by side do not disturb each other.
+# Everything is installed into this checkout (.venv, .kafka, .promtool); only Maven, if it is missing, comes from the
+# system's package manager. Checkouts side by side do not disturb each other.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,12 +17,12 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser upgrade-drill lint lists bench up down clean
+.PHONY: help setup demo test test-fast simulate runbook-drill mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser status-drill upgrade-drill lint lists watch boards bench up down clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/installed .kafka/installed  ## install everything into this checkout (quick if it is done already)
+setup: .venv/installed .kafka/installed .promtool/installed  ## install everything into this checkout (quick if it is done already)
 
 demo: setup  ## the whole path in a minute: 60,000 events to the warehouse, compared (REAL_TIME=1: with the true 90 s)
 	@$(BIN)/instream demo $(DEMO_OPTIONS)
@@ -36,6 +36,9 @@ test-fast: setup  ## run the tests that need no stack
 simulate: setup  ## simulate the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to print one history; UPGRADE=1: two versions
 	@$(BIN)/python -m tests.simulation.simulate $(if $(UPGRADE),--upgrade) \
 	  $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1)) $(if $(PROCESSES),--processes $(PROCESSES))
+
+runbook-drill: setup  ## plant the fault of each runbook on a stack, run its commands, see its alert begin and end (ONLY=Quarantine)
+	@$(BIN)/python -m tests.rig.runbooks $(if $(ONLY),--only $(ONLY))
 
 mutants: setup  ## plant each of some hundred bugs in a copy of the tree and show which tests catch it
 	@$(BIN)/python -m tests.mutants.run
@@ -64,6 +67,9 @@ fuzz: setup  ## feed damaged bytes to every decoder, the collector and the stand
 browser: setup  ## let a page of another origin send events in every way, from headless Chromium (which must be there)
 	@$(BIN)/python -m tests.rig.browser
 
+status-drill: setup  ## plant every fault in a stack under light load; show how soon `instream status` names each (ONLY=frozen)
+	@$(BIN)/python -m tests.rig.status $(if $(ONLY),--only "$(ONLY)")
+
 upgrade-drill: setup  ## a stack under load goes to its next version and back, role by role; every row is checked (FROM=rev IDENTICAL=1)
 	@$(BIN)/python -m tests.rig.upgrade --rate $(or $(RATE),100) $(if $(FROM),--from $(FROM)) $(if $(IDENTICAL),--identical)
 
@@ -74,6 +80,12 @@ lint: setup  ## ruff and mypy
 
 lists: setup  ## fetch the lists of referrers, crawlers and browsers that others keep (needs npm); look at the differences
 	@$(BIN)/python -m tests.lists.update
+
+watch: setup  ## show each alert over the running local stack when it begins and when it ends
+	@$(BIN)/python -m app.local.boards.watch
+
+boards: setup  ## write Grafana's pages into compose/grafana/dashboards, from app/local/boards
+	@$(BIN)/python -m app.local.boards
 
 bench: setup  ## measure each stage: CPU time an event, in one table
 	@$(BIN)/instream bench
@@ -86,7 +98,7 @@ down: setup  ## stop the local stack
 
 clean:  ## remove the files of setup and tests (stops the stack first)
 	@if [[ -x $(BIN)/instream ]]; then $(BIN)/instream down; fi
-	rm -rf .venv .kafka .instream *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .kafka .promtool .instream *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # If the Python of .venv is gone or too old, .venv is made anew.
@@ -124,3 +136,8 @@ clean:  ## remove the files of setup and tests (stops the stack first)
 	@rm -rf .kafka && mkdir .kafka
 	@mvn -q -B -Dstyle.color=never -f $(KAFKA_POM) $(MAVEN_COPY) -DoutputDirectory="$(CURDIR)/.kafka"
 	@touch $@
+
+# promtool and prometheus check the alerts of compose/. Debian's package is unpacked, not installed: that needs no root and
+# starts no service. Without them everything else works, and the tests of the alerts fail and say what is missing.
+.promtool/installed: compose/install-promtool.sh
+	@bash compose/install-promtool.sh "$(CURDIR)/.promtool"

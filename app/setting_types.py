@@ -10,11 +10,14 @@ from pydantic_settings import NoDecode
 
 from app.core.delivery.statements import SAFE_REGION, SAFE_ROLE
 from app.core.events.fields import KeyKind
+from app.core.status.seen import ROLES
 from app.variables import MOST_PORT, bad_part
 
 KINDS: Final = get_args(KeyKind)
 _SERVER: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
 _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
+
+_ROLE_URL: Final = re.compile(rf"(?:{'|'.join(ROLES)})=http://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{{1,5}})?/?")
 
 
 def _named(pattern: str, remedy: str) -> Callable[[str], str]:
@@ -59,6 +62,13 @@ def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
         except ValueError:
             raise bad_part(network, "network: give networks as 10.0.0.0/8, comma separated") from None
     return networks
+
+
+def _role_urls(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        if not _ROLE_URL.fullmatch(entry):
+            raise bad_part(entry, "address: give role=http://host:port, comma separated")
+    return tuple(entry.rstrip("/") for entry in entries)
 
 
 def parse_write_keys(entries: Iterable[str]) -> dict[str, KeyKind]:
@@ -128,5 +138,6 @@ DatabaseName = Annotated[
 S3Url = Annotated[str, AfterValidator(_named(r"s3://[A-Za-z0-9._-]{3,255}/[^'\s]*", "give s3://bucket/prefix/"))]
 Host = Annotated[str, AfterValidator(_named(r"[A-Za-z0-9._:%-]+", "give an address or a host's name"))]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_origins)]
+RoleUrls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_role_urls)]
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_networks)]
 WriteKeys = Annotated[dict[str, KeyKind], NoDecode, BeforeValidator(_write_keys)]

@@ -27,6 +27,7 @@ from app.setting_types import (
     Networks,
     Origins,
     Region,
+    RoleUrls,
     S3Url,
     Servers,
     StreamName,
@@ -130,6 +131,12 @@ class Settings(KafkaAccess):
     """How often a bridge worker publishes its marks."""
     stall_timeout_s: float = Field(120, ge=1, le=DAY_S)
     """A worker whose input waits this long without progress exits and is restarted."""
+
+    freshness_s: float = Field(300, ge=1, le=DAY_S)
+    """The promise: a line is in the warehouse when it is so old. `instream status` says late beyond it."""
+    role_urls: RoleUrls = ()
+    """The workers' pages, `role=http://host:port`, comma separated, a role as often as it has workers; `instream status`
+    asks them. The local stack knows its own."""
 
     # --- input that cannot be read
     dead_letter_share: float = Field(0.05, ge=0.001, le=1)

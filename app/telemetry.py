@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, Info, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Info, generate_latest
 
 from app.console_log import console_renderer
 from app.settings import Settings
@@ -18,6 +18,7 @@ Readiness = Callable[[], str | None]
 """None if the process is ready; else, in a few words, the reason why it waits."""
 
 CODE: Final = Info("instream_code", "The code that this process runs: the package's version, and the folder it came from")
+READY: Final = Gauge("instream_ready", "1 while /ready says ready, 0 while the process waits; /ready names the reason")
 
 _SHARED: Final[list[structlog.typing.Processor]] = [
     structlog.contextvars.merge_contextvars,
@@ -70,6 +71,7 @@ def ops_routes(readiness: Readiness) -> list[web.RouteDef]:
         return web.json_response({"status": "waiting", "reason": waiting_for}, status=503)
 
     async def metrics(_: web.Request) -> web.Response:
+        READY.set(readiness() is None)
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return [web.get("/health", health), web.get("/ready", ready), web.get("/metrics", metrics)]

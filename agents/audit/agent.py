@@ -1,4 +1,7 @@
-"""The audit: one worker, the owner of topic `audit`'s only partition, does one round after another (rules A1, A2)."""
+"""The audit: one worker, the owner of topic `audit`'s only partition, does one round after another (rules A1, A2).
+
+Beside its rounds it writes the index of ids, from which `instream trace` finds an event.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,6 +9,7 @@ from typing import Any, Final
 
 from agents.audit.auditor import Auditor
 from agents.audit.ports import open_ports
+from agents.audit.trace.indexer import Indexer
 from app.apps import audit as app
 from app.shell.owned_loop import OwnedLoop
 from app.topics import topics_of
@@ -25,10 +29,23 @@ async def open_auditor(_: list[int]) -> AsyncIterator[Auditor]:
             auditor.close()
 
 
+@asynccontextmanager
+async def open_indexer(_: list[int]) -> AsyncIterator[Indexer]:
+    """The indexer of one turn."""
+    indexer = Indexer(app.ports.objects, app.ports.clock, app.settings)
+    try:
+        yield indexer
+    finally:
+        indexer.close()
+
+
 rounds: Final = OwnedLoop(app, topics.audit, open_auditor, Auditor.run)
-app.when_assigned(rounds.begin)
-app.when_leaving(rounds.end)
+indexing: Final = OwnedLoop(app, topics.audit, open_indexer, Indexer.run)
+for loop in (rounds, indexing):  # apart, so that a long past without an index keeps no batch waiting
+    app.when_assigned(loop.begin)
+    app.when_leaving(loop.end)
 app.ready_when(lambda: None if rounds.worker is None else rounds.worker.waits_for())
+app.ready_when(lambda: None if indexing.worker is None else indexing.worker.waits_for())
 
 
 @app.agent(turns)  # type: ignore[untyped-decorator]

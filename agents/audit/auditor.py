@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import Counter as Metric
 from pyroaring import BitMap
 
+from agents.audit.audit_rules import audit_rules
 from agents.audit.ports import AuditPorts
 from agents.audit.registry_items import readable
 from agents.audit.report import AuditReport, publish
@@ -158,6 +159,8 @@ class Auditor:
                 report.name("dead_lettered", item.batch_id)
                 log.error("blocks cannot be read", batch_id=item.batch_id, blocks=unread)
             report.judged += 1
+            if verdict.kind is not VerdictKind.COMPLETE:
+                report.note_age((now_ms - item.received_at_ms) / 1000)
             VERDICTS.labels(verdict.kind.value).inc()
             await self._act(item, verdict, rules, report)
         return lagging
@@ -253,12 +256,6 @@ class Auditor:
             _wait_for_upgrade(exc, report)
         roles = [f"{role} ({count} behind)" for role, count in behind.items() if count]
         report.wait_for(f"partitions {sorted(partitions)}: {', '.join(roles) or 'bridge'}")
-
-
-def audit_rules(settings: Settings, grace_s: float | None = None) -> AuditRules:
-    """The times of the rules, from the settings. Lines of a batch arrive up to a linger after its first line."""
-    grace_ms = round((settings.audit_grace_s if grace_s is None else grace_s) * 1000)
-    return AuditRules(grace_ms, settings.join.settle_ms + settings.linger_ms)
 
 
 def _wait_for_upgrade(exc: NewerFormat, report: AuditReport) -> None:

@@ -11,6 +11,7 @@ from app.adapters.warehouse_login import login_of
 from app.adapters.warehouse_port import LoadedLedger
 from app.clock import Clock
 from app.crash.proxies import around, between
+from app.shell.outside_calls import noted
 from app.shell.ports import Ports
 from app.topics import topics_of
 
@@ -39,11 +40,13 @@ async def open_ports(ports: Ports) -> AsyncIterator[AuditPorts]:
         behind = {}
         for role, topic in (("etl", topics.blocks.name), ("sink", topics.rows.name)):
             asked = lag(settings, f"instream-{role}-e{settings.epoch}", topic)
-            of_role = await between(ports.points, "kafka.lags", asked)
+            with ports.calls.during("kafka", "lag"):
+                of_role = await between(ports.points, "kafka.lags", asked)
             behind[role] = sum(count for partition, count in of_role.items() if partition in partitions)
         return behind
 
-    warehouse = around(ports.points, "ledger", WarehouseLedger(settings.warehouse_url, login_of(settings)))
+    ledger = around(ports.points, "ledger", WarehouseLedger(settings.warehouse_url, login_of(settings)))
+    warehouse = noted(ports.calls, "warehouse", ledger, frozenset({"entries"}))
     try:
         yield AuditPorts(ports.objects, ports.registry, ports.blocks, warehouse, lags, ports.clock)
     finally:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from agents.audit.auditor import audit_rules
+from agents.audit.audit_rules import audit_rules
 from agents.audit.ports import AuditPorts
 from agents.audit.registry_items import readable
 from agents.audit.stored_ledger import StoredLedger

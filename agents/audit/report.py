@@ -12,6 +12,11 @@ NAMED: Final = 20
 """A report or a log line names at most so many batches and reasons."""
 OPEN = Gauge("instream_audit_open_batches", "Batches of the last round, by finding", ["found"])
 
+OLDEST = Gauge(
+    "instream_oldest_uncovered_batch_seconds",
+    "Age of the oldest batch that the last round judged and did not complete; else 0",
+)
+
 
 class AuditReport(msgspec.Struct, kw_only=True):
     """Findings and actions of one round. Counts are batches."""
@@ -40,6 +45,8 @@ class AuditReport(msgspec.Struct, kw_only=True):
     """Finding (held, lost, excess, damaged, dead_lettered, other_epoch) -> batch ids, at most 20."""
     held_by: list[str] = []
     """Quarantined transactions that hold batches."""
+    oldest_uncovered_s: float = 0.0
+    """Age of the oldest judged batch that is not complete; 0 if there is none."""
     upgrade: str = ""
     """Data of a newer version: its batches cannot be judged before the audit is upgraded (rule E10)."""
 
@@ -52,6 +59,10 @@ class AuditReport(msgspec.Struct, kw_only=True):
     def alarms(self) -> int:
         """Batches that a replay cannot repair."""
         return self.lost + self.excess + self.damaged + len(self.unreadable)
+
+    def note_age(self, age_s: float) -> None:
+        """Note the age of a batch that is not complete."""
+        self.oldest_uncovered_s = max(self.oldest_uncovered_s, round(age_s, 1))
 
     def name(self, finding: str, batch_id: str) -> None:
         """Note a batch by its id."""
@@ -70,6 +81,7 @@ def publish(report: AuditReport) -> None:
     counts = {name: value for name, value in msgspec.structs.asdict(report).items() if isinstance(value, int)}
     for found, count in counts.items():
         OPEN.labels(found).set(count)
+    OLDEST.set(report.oldest_uncovered_s)
     OPEN.labels("unreadable").set(len(report.unreadable))
     if report.judged or report.waits_for or report.other_epoch or report.unreadable:
         told = {name: count for name, count in counts.items() if count}

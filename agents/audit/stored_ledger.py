@@ -69,7 +69,7 @@ class StoredLedger:
         """
         numbers = await self.numbers_behind(partition, number, COUNTED_MOST)
         last = numbers[-1] if numbers else number
-        record = await self._record(partition, last) if last else None
+        record = await self.record(partition, last) if last else None
         return await self._read(partition, numbers[:most]), len(numbers[most:]), record
 
     async def of_quarantined(self, delivery: Delivery) -> dict[str, BatchLines]:
@@ -91,7 +91,7 @@ class StoredLedger:
         for number in numbers:
             at = (partition, number)
             if at not in self._known:
-                record = await self._record(partition, number)
+                record = await self.record(partition, number)
                 lines = await self._lines(record)
                 if lines is None:  # not cached: an operator may repair it
                     continue
@@ -102,7 +102,15 @@ class StoredLedger:
             found[txn_id] = lines
         return found
 
-    async def _record(self, partition: int, number: int) -> TransactionRecord:
+    async def record(self, partition: int, number: int) -> TransactionRecord:
+        """The record of a committed transaction.
+
+        Raises:
+            ObjectMissing: there is none.
+            ChainBroken: it cannot be read.
+            NewerFormat: a newer sink wrote it.
+            ServiceUnavailable: S3 does not answer.
+        """
         body = await self._objects.get(object_keys.record_key(self._epoch, partition, number))
         return decode_record(body, ChainId(self._epoch, partition), number)
 

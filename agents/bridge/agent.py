@@ -22,13 +22,14 @@ table = checkpoint_table(app, topics)
 
 async def append(partition: int, value: bytes) -> Any:
     """Hand a message to the producer for `blocks`; the returned awaitable waits for the broker."""
-    return await blocks.send(key=None, value=value, partition=partition)
+    return app.ports.calls.follow("kafka", "append", await blocks.send(key=None, value=value, partition=partition))
 
 
 async def record(partition: int, message: Checkpoint | Barrier) -> None:
     """Put a message on topic `checkpoints` and wait for the broker."""
     key = message.shard.encode() if isinstance(message, Checkpoint) else None
-    await (await checkpoints.send(key=key, value=encode(message), partition=partition))
+    with app.ports.calls.during("kafka", "append"):
+        await (await checkpoints.send(key=key, value=encode(message), partition=partition))
 
 
 ownership: Final = Ownership(app, table, append, record)

@@ -12,8 +12,11 @@ from agents.delivery.owner import DeliveryOwner
 from app.adapters.warehouse import to_warehouse
 from app.apps import delivery as app
 from app.crash.proxies import connecting
+from app.shell.outside_calls import noted_sessions
 from app.topics import topics_of
 
+LONG_CALLS: Final = frozenset({"copy", "lock"})
+"""A COPY takes as long as its rows do, and a lock as long as another worker's COPY."""
 topics: Final = topics_of(app.settings)
 manifests = app.source_topic(topics.manifests.name, topics.manifests.partitions)
 
@@ -21,7 +24,8 @@ manifests = app.source_topic(topics.manifests.name, topics.manifests.partitions)
 def new_deliverer() -> Deliverer:
     """The deliverer of a loop."""
     settings, store, clock = app.settings, app.ports.objects, app.ports.clock
-    connect = connecting(app.ports.points, "warehouse", to_warehouse(settings))
+    connecting_at = connecting(app.ports.points, "warehouse", to_warehouse(settings))
+    connect = noted_sessions(app.ports.calls, "warehouse", connecting_at, LONG_CALLS)
     return Deliverer(store, WarehouseLoad(store, connect, settings, clock), settings, clock)
 
 

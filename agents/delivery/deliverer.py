@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ from agents.delivery.load import Attempt, LoadStopped, WarehouseLoad
 from agents.sink.chain_store import ChainStore
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
+from app.core.delivery.completeness import complete_up_to
 from app.core.delivery.load_plan import (
     BLAMES_A_FILE,
     DEFERRAL_BACKOFF,
@@ -22,10 +23,19 @@ from app.core.delivery.load_plan import (
     FailureClass,
 )
 from app.core.formats import object_keys
-from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
+from app.core.formats.transaction_record import Ready, TransactionRecord, read_record, ready_of
 from app.core.sink.chain import ChainId, decode_loadable, numbers_behind
-from app.errors import AccessDenied, ChainBroken, NewerFormat, OutsideError, ServiceUnavailable
+from app.errors import (
+    AccessDenied,
+    ChainBroken,
+    FormatInvalid,
+    NewerFormat,
+    ObjectMissing,
+    OutsideError,
+    ServiceUnavailable,
+)
 from app.settings import Settings
+from app.shell.histogram import CountedHistogram
 from app.shell.upgrade import UpgradeWaits, remedy
 
 log = structlog.get_logger(__name__)
@@ -43,10 +53,23 @@ CHAIN: Final = "chain"
 UPGRADE: Final = "upgrade"
 """The reason of a deferral that ends with delivery's upgrade."""
 ROLE: Final = "delivery"
+HALF_S: Final = 0.5
+"""Rows are counted by whole seconds; on average they were received in the middle of theirs."""
 WAIT_S: Final = Histogram(
     "instream_delivery_wait_seconds", "From a transaction's commit in S3 to its load.",
     buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 900, 3600),
 )  # fmt: skip
+
+
+VISIBLE_S: Final = CountedHistogram(
+    "instream_received_to_visible_seconds", "From the receipt of a row to its load, by flow", ("flow",),
+    (2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 135, 150, 180, 240, 300, 450, 600, 1800, 3600, 86400),
+)  # fmt: skip
+COMPLETE_UP_TO: Final = Gauge(
+    "instream_complete_up_to_seconds",
+    "Every row received before this moment (seconds since the epoch) is loaded, as far as it reached Kinesis in time.",
+    ["flow"],
+)
 
 
 class DeliveryReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +105,9 @@ class Deliverer:
         self._deferrals = 0
         self._deferred: Failure | None = None
         self._upgrades = UpgradeWaits(ROLE)
+        self._join = settings.join
+        self._stream_times_ms: dict[int, int] = {}
+        """Partition -> stream time of its last transaction that is loaded or set aside."""
 
     @property
     def deferred(self) -> Failure | None:
@@ -91,14 +117,15 @@ class Deliverer:
     def forget(self) -> None:
         """Read the positions again in the next round: another worker may have owned partitions meanwhile."""
         self._positions = None
+        self._stream_times_ms.clear()
 
     async def close(self) -> None:
         """Close the warehouse session."""
         self._upgrades.clear()
         await self._load.close()
 
-    async def round(self, partitions: Iterable[int]) -> DeliveryReport:
-        """Load everything that is ready in `partitions`.
+    async def round(self, partitions: Collection[int]) -> DeliveryReport:
+        """Load everything that is ready in `partitions`, and show how far they are complete.
 
         Failures of S3 or of the warehouse are deferrals, for ever.
 
@@ -126,6 +153,7 @@ class Deliverer:
             if not done:
                 break
             ready = [txn for txn in ready if txn.txn_id not in done]
+        self._show_completeness(partitions)
         return self._judged(report, failure or broken)
 
     # --- the ready transactions
@@ -153,6 +181,8 @@ class Deliverer:
                 raise ChainBroken(f"delivery_log has number {position} of {place}, the bucket does not")
             for before, key in enumerate(found, start):
                 (number,) = numbers_behind(place, before, [key])
+                if number == position and partition not in self._stream_times_ms:
+                    await self._learn_stream_time(partition, key)
                 if number <= position:
                     continue
                 record = decode_loadable(await self._store.get(key), place, number)
@@ -169,6 +199,14 @@ class Deliverer:
             return out, Failure(FailureClass.DEFER, UPGRADE, remedy(ROLE, exc))
         self._upgrades.end(str(place))
         return out, None
+
+    async def _learn_stream_time(self, partition: int, key: str) -> None:
+        """Read the stream time of a loaded transaction; only a metric needs it, so a damaged record changes nothing."""
+        try:
+            record = read_record(await self._store.get(key), key)
+        except (FormatInvalid, NewerFormat, ObjectMissing):
+            return
+        self._stream_times_ms[partition] = record.stream_time_ms
 
     async def _finish_again(self, place: ChainId, record: TransactionRecord) -> None:
         """Put back what a finished transaction has lost; only a finished one has a successor (rule S3).
@@ -238,6 +276,7 @@ class Deliverer:
         if attempt.failure is None:
             for txn in attempt.planned:
                 self._positions[txn.partition] = max(self._positions.get(txn.partition, 0), txn.number)
+                self._stream_times_ms[txn.partition] = txn.stream_time_ms
 
     def _count(self, report: DeliveryReport, attempt: Attempt) -> DeliveryReport:
         aside = set(attempt.set_aside)
@@ -249,6 +288,8 @@ class Deliverer:
             for output in txn.outputs:
                 LOADED_ROWS.labels(output.output).inc(output.rows)
                 rows += output.rows
+                for second, count in output.received or ():
+                    VISIBLE_S.observe((output.output,), max(0.0, now_ms / 1000 - second - HALF_S), count)
         LOADED_TRANSACTIONS.inc(len(loaded))
         if loaded:
             log.info("loaded", load=attempt.load_id, transactions=len(loaded), rows=rows)
@@ -261,6 +302,12 @@ class Deliverer:
             loaded=report.loaded + tuple(txn.txn_id for txn in loaded), rows=report.rows + rows,
             quarantined=report.quarantined + attempt.set_aside,
         )  # fmt: skip
+
+    def _show_completeness(self, partitions: Collection[int]) -> None:
+        """Set the gauge once the stream time of every partition is known; while loads are deferred it stands."""
+        known = [self._stream_times_ms.get(partition, 0) for partition in partitions]
+        for flow, moment_ms in complete_up_to(known, self._join).items():
+            COMPLETE_UP_TO.labels(flow).set(moment_ms / 1000)
 
     def _judged(self, report: DeliveryReport, failure: Failure | None) -> DeliveryReport:
         """The report with its deferral and the pause that follows."""

@@ -44,8 +44,9 @@ async def append(partition: int, message: bytes) -> int:
         OutcomeUnknown: no answer in time; the message may yet appear, and recovery will know.
     """
     try:
-        async with asyncio.timeout(APPEND_TIMEOUT_S):
-            stored = await (await rows.send(key=None, value=message, partition=partition))
+        with app.ports.calls.during("kafka", "append"):
+            async with asyncio.timeout(APPEND_TIMEOUT_S):
+                stored = await (await rows.send(key=None, value=message, partition=partition))
     except TimeoutError as exc:
         raise OutcomeUnknown(f"{topics.rows.name}[{partition}]: no answer in {APPEND_TIMEOUT_S:.0f} s") from exc
     offset: int = stored.offset
@@ -59,9 +60,10 @@ async def send_dead_letters(partition: int, letters: Sequence[bytes]) -> None:
         OutcomeUnknown: no answer in time; the next owner sends them again.
     """
     try:
-        async with asyncio.timeout(APPEND_TIMEOUT_S):
-            for answer in [await dead_letters.send(key=None, value=value, partition=partition) for value in letters]:
-                await answer
+        with app.ports.calls.during("kafka", "append"):
+            async with asyncio.timeout(APPEND_TIMEOUT_S):
+                for answer in [await dead_letters.send(key=None, value=value, partition=partition) for value in letters]:
+                    await answer
     except TimeoutError as exc:
         raise OutcomeUnknown(f"{topics.dead_letters.name}[{partition}]: no answer in {APPEND_TIMEOUT_S:.0f} s") from exc
 

@@ -44,7 +44,8 @@ def _sink_of(partition: int) -> SinkPartition:
     """A partition's sink on the real ports."""
 
     async def announce(ready: bytes) -> None:
-        await (await manifests.send(key=b"%d" % partition, value=ready, partition=partition))
+        with app.ports.calls.during("kafka", "append"):
+            await (await manifests.send(key=b"%d" % partition, value=ready, partition=partition))
 
     async def bounds() -> LogBounds:
         logs = await app.logs()

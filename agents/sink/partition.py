@@ -5,7 +5,7 @@ The decisions are in `app.core.sink.open_transaction`, `app.core.sink.chain` and
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -22,9 +22,11 @@ from app.core.formats.transaction_record import TransactionRecord
 from app.core.repair.replacements import Replacements
 from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.core.sink.open_transaction import CommitRules, OpenTransaction, Reception, encode_outputs, record_of
+from app.core.sink.seconds import emitted_parts, join_waits
 from app.errors import NewerFormat
 from app.settings import Settings
 from app.shell.foreign import note_foreign
+from app.shell.histogram import CountedHistogram
 from app.shell.inbox import Inbox
 
 log = structlog.get_logger(__name__)
@@ -37,6 +39,12 @@ ROLLED_FORWARD = Counter("instream_sink_rolled_forward_total", "Committed transa
 BUFFERED = Gauge("instream_sink_buffered_bytes", "Bytes of step messages in the open transaction", ["partition"])
 NUMBER = Gauge("instream_sink_number", "Number of the last finished transaction", ["partition"])
 STREAM_TIME = Gauge("instream_sink_stream_time_seconds", "Stream time of the last finished transaction", ["partition"])
+
+JOIN_WAIT_S: Final = CountedHistogram(
+    "instream_join_wait_seconds", "From the receipt of a page view to the stream time that closed it", (),
+    (1, 5, 10, 15, 30, 60, 90, 120, 150, 180, 300, 600, 1800, 3600),
+)  # fmt: skip
+_JOINED: Final = "page_views"
 
 Announce = Callable[[bytes], Awaitable[None]]
 """Send a ready.json to topic `manifests`; returns when the broker has it."""
@@ -162,6 +170,9 @@ class SinkPartition:
         with timed("encode"):
             encode = partial(encode_outputs, open_.streams, open_.ledger, open_.replays, txn, open_.dead_letters)
             files = await asyncio.get_running_loop().run_in_executor(_ENCODER, encode)
+            page_views = emitted_parts(open_.streams.get(_JOINED, ()), open_.stream_times_ms.get(_JOINED, ()))
+            waits = await asyncio.get_running_loop().run_in_executor(_ENCODER, join_waits, page_views)
+            del page_views
         open_.streams.clear()  # they are in the files: while S3 stalls, keep only the files
         ours = record_of(open_, txn, files, now_ms)
         await self._chain.stage(ours, [file.body for file in files])
@@ -170,7 +181,7 @@ class SinkPartition:
             await self._chain.clear([out.staged_key for out in ours.outputs if out.staged_key is not None])
             return Displaced(await self._go_on_behind(await self._chain.find_end(found.number)))
         await self._finish(ours)
-        self._count(ours)
+        self._count(ours, waits)
         self._end = chain_end_after(ours)
         self._open = self._collect_behind(self._end)
         return None
@@ -200,7 +211,9 @@ class SinkPartition:
             STREAM_TIME.labels(self.chain_id.partition).set(end.stream_time_ms / 1000)
         return OpenTransaction(self.chain_id, end, self._clock.monotonic_s(), self._replaced)
 
-    def _count(self, record: TransactionRecord) -> None:
+    def _count(self, record: TransactionRecord, waits: Mapping[int, int]) -> None:
+        for wait_s, count in waits.items():
+            JOIN_WAIT_S.observe((), wait_s, count)
         rows = sum(out.rows for out in record.outputs)
         TRANSACTIONS.labels("rows" if rows else "empty").inc()
         for out in record.outputs:

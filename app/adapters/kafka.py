@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 START_PATIENCE_S: Final = 30.0
 """How long a starting process waits for the brokers, and for its topics to have leaders."""
+HOLD_MS: Final = 500
+QUICK_MS: Final = 10
 SCANNED_AT_ONCE: Final = 1000
 """Messages that a scan takes at most before it gives way to other calls."""
 _TOPIC_EXISTS: Final = 36
@@ -219,8 +221,16 @@ class LogReader:
         ServiceUnavailable: from every method, when the brokers do not answer.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, hold_ms: int = HOLD_MS) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            settings: lead to the brokers.
+            hold_ms: how long a broker may hold a fetch that finds nothing. Behind the end of one range the client fetches
+                ahead, and the next range waits for that fetch: a reader of many short ranges wants `QUICK_MS`.
+        """
         self._settings = settings
+        self._hold_ms = hold_ms
         self._consumer: Any = None
         self._lock = asyncio.Lock()
 
@@ -235,7 +245,7 @@ class LogReader:
 
     async def start(self) -> None:
         """Connect."""
-        self._consumer = AIOKafkaConsumer(**kafka_clients.log_reader(self._settings))
+        self._consumer = AIOKafkaConsumer(**kafka_clients.log_reader(self._settings, self._hold_ms))
         try:
             await self._consumer.start()
         except KafkaError as exc:

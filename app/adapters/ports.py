@@ -50,6 +50,12 @@ class ObjectStore(Protocol):
     async def get(self, key: str) -> bytes:
         """The object's bytes. Raises ObjectMissing, ServiceUnavailable."""
 
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        """`length` bytes of the object from byte `start` on; fewer, or none, where it ends before.
+
+        Raises ObjectMissing, ServiceUnavailable.
+        """
+
     async def head(self, key: str) -> ObjectInfo | None:
         """The object's size and age, or None where there is none."""
 

@@ -33,6 +33,8 @@ CONFLICT_BACKOFF: Final = Backoff(first_s=0.05)
 _GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _DENIED: Final = frozenset({"AccessDenied", "403"})
 """Not among them: wrong signatures, expired credentials, a clock that is off. Those may be over with the next call."""
+_NO_SUCH_RANGE: Final = 416
+"""The object ends before the range begins."""
 _PERMISSIONS: Final = (
     "allow s3:GetObject on the bucket's objects and s3:ListBucket on the bucket; without s3:ListBucket S3 answers 403 where "
     "a key is missing"
@@ -124,6 +126,17 @@ class S3ObjectStore:
         except BOTO_ERRORS as exc:
             raise _missing_or(f"GetObject {key}", exc) from exc
 
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Some of the object's bytes (a GET with the header Range)."""
+        if length <= 0:
+            return b""
+        try:
+            return await self._threads.run(self._get, key, f"bytes={start}-{start + length - 1}")
+        except BOTO_ERRORS as exc:
+            if isinstance(exc, ClientError) and status_of(exc) == _NO_SUCH_RANGE:
+                return b""
+            raise _missing_or(f"GetObject {key}, bytes {start} to {start + length - 1}", exc) from exc
+
     async def head(self, key: str) -> ObjectInfo | None:
         """The object's size and age, or None where there is none."""
         try:
@@ -179,8 +192,9 @@ class S3ObjectStore:
     def _put(self, key: str, body: bytes, condition: dict[str, Any]) -> None:
         self._timed(partial(self._client.put_object, **self._place, Key=key, Body=body, **condition))
 
-    def _get(self, key: str) -> bytes:
-        answer = self._timed(partial(self._client.get_object, **self._place, Key=key))
+    def _get(self, key: str, part: str = "") -> bytes:
+        some: dict[str, Any] = {"Range": part} if part else {}
+        answer = self._timed(partial(self._client.get_object, **self._place, Key=key, **some))
         with answer["Body"] as body:
             content: bytes = body.read()
             return content

@@ -15,6 +15,7 @@ import polars as pl
 from app.core.audit.deep.batches import LedgerEntry
 from app.core.audit.deep.log_entry import LogEntry
 from app.core.audit.reconcile import LedgerLines
+from app.core.audit.trace.facts import LoadedOutcome, RowFacts
 from app.core.delivery.schema_found import FoundTables
 from app.core.delivery.statements import LogRow
 from app.core.formats.flows import Flow
@@ -198,6 +199,35 @@ class LoadedRows(Protocol):
 
     async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
         """The rows of these batches, as `rows` gives them."""
+
+
+# --- the view of `instream trace`
+
+
+class Span(NamedTuple):
+    """Milliseconds since the epoch, both included."""
+
+    first_ms: int
+    last_ms: int
+
+
+class LoadedFates(Protocol):
+    """The warehouse as a trace sees it. Every call raises ServiceUnavailable while it does not answer.
+
+    `received_ms` bounds the time of receipt of the wanted rows, so that the warehouse need not read whole tables.
+    """
+
+    async def outcomes(self, batch_id: str) -> list[LoadedOutcome]:
+        """The ledger's rows of a batch, in no order."""
+
+    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: Span | None) -> list[RowFacts]:
+        """The rows of a flow that some lines of a batch became, in no order."""
+
+    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: Span | None) -> list[RowFacts]:
+        """The rows of page views that a second event of their page view joined."""
+
+    async def refusal(self, txn_id: str) -> str | None:
+        """The reason why delivery has set a transaction aside; None if its log has no such transaction."""
 
 
 def moment_ms(moment: datetime | None) -> int:

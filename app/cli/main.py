@@ -9,13 +9,16 @@ from app.cli.audit import audit
 from app.cli.bench import bench
 from app.cli.dead_letters import dead_letters
 from app.cli.demo import demo
+from app.cli.index import index
 from app.cli.init import init
 from app.cli.load import load
 from app.cli.prove import prove
 from app.cli.repair_log import repair_log
 from app.cli.replay import replay
 from app.cli.show import Exit, log_to_stderr, say_why
-from app.cli.up import down, status, up
+from app.cli.status import status
+from app.cli.trace import trace
+from app.cli.up import down, up
 from app.cli.wait import wait
 from app.errors import InstreamError, SettingsRefused
 
@@ -38,7 +41,9 @@ def enter_stack(context: typer.Context) -> None:
         enter(home_of_environment())  # use the stack in INSTREAM_HOME if one is up; else the environment leads to AWS
 
 
-for command in (demo, up, down, status, load, wait, audit, prove, replay, dead_letters, repair_log, init, bench):
+for command in (
+    demo, up, down, status, load, wait, audit, prove, replay, trace, index, dead_letters, repair_log, init, bench,
+):  # fmt: skip
     app.command()(command)
 
 

@@ -1,8 +1,6 @@
-"""`instream up`, `instream down`, `instream status`: the local stack's life."""
+"""`instream up`, `instream down`: the local stack's life."""
 
-import typer
-
-from app.cli.show import Exit, JsonOption, print_json, print_table
+from app.cli.show import JsonOption, print_json
 from app.progress import ProgressLines
 
 
@@ -40,22 +38,3 @@ def down(as_json: JsonOption = False) -> None:
         print_json({"stopped": stopped})
     elif not stopped:
         print("nothing was running")
-
-
-def status(as_json: JsonOption = False) -> None:
-    """Show the running processes. Exit code 0 if the stack is ready and every process runs, else 1."""
-    from app.local.stack.control import status as ask  # noqa: PLC0415
-    from app.local.stack.stack_file import home_of_environment  # noqa: PLC0415
-
-    found = ask(home_of_environment())
-    if as_json:
-        print_json(found)
-    else:
-        print(f"{found.state}  {found.home}")
-        if found.failure:
-            print(f"why it ended: {found.failure}")
-        if found.processes:
-            rows = [(p.name, str(p.pid), "running" if p.running else "dead", p.restarts, p.log) for p in found.processes]
-            print_table("processes", ("name", "pid", "state", "restarts", "log"), rows)
-    if found.state != "ready" or not all(process.running for process in found.processes):
-        raise typer.Exit(Exit.FAILURE)

@@ -133,6 +133,12 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.get.transactions",
         "s3.get.data",
         "s3.get.jobdata",  # committed, and not moved yet
+        "s3.list.raw",  # the index of ids, from here on
+        "s3.list.index",
+        "s3.get_range.index",  # the batches of a segment that another process, or an earlier life, wrote
+        "s3.put.index",
+        "s3.get.index",  # small segments are merged
+        "s3.delete.index",
         "kafka.lags",
         "kafka.commit",  # of a foreign message: its topic has none of ours
         "logs.committed",  # the watchdog's question: did that commit reach the broker?

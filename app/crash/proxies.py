@@ -50,7 +50,7 @@ class Port(NamedTuple):
 PORTS: Final[Mapping[str, Port]] = {
     "s3": Port(
         {
-            "put": _area, "put_if_absent": _area, "get": _area, "head": _area, "copy": _area_of_target,
+            "put": _area, "put_if_absent": _area, "get": _area, "get_range": _area, "head": _area, "copy": _area_of_target,
             "delete": _area_of_first, "list": _area,
         },
         frozenset({"bucket", "clock_skew_ms", "close"}),

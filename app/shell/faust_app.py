@@ -28,6 +28,7 @@ from app.settings import Settings
 from app.shell.deadline import CRASH_GRACE_S, STOP_GRACE_S, Deadline
 from app.shell.hooks import AssignedHook, LeavingHook, OwnershipHooks, by_topic
 from app.shell.ops import OpsServer
+from app.shell.outside_calls import noted
 from app.shell.ports import Ports
 from app.shell.transport import Consumer, Transport
 from app.shell.watchdog import Watchdog
@@ -85,10 +86,14 @@ class InstreamApp(faust.App):
         self._readiness_checks.append(check)
 
     def readiness(self) -> str | None:
-        """None when this worker owns its partitions and works; else the reason why it waits."""
+        """None when this worker owns its partitions and works; else the reason why it waits.
+
+        A service that does not answer is one, or that refused this worker's last call.
+        """
         if self._waiting_for is not None:
             return self._waiting_for
-        return next((reason for check in self._readiness_checks if (reason := check()) is not None), None)
+        own = next((reason for check in self._readiness_checks if (reason := check()) is not None), None)
+        return self.ports.calls.reason() if own is None else own
 
     def recovery_progress(self) -> Hashable | None:
         """None while partitions are owned and recovered; until then a value that changes with every progress."""
@@ -142,7 +147,7 @@ class InstreamApp(faust.App):
             if self._logs is None:
                 reader = LogReader(self.settings)
                 await reader.start()
-                self._logs = around(self.ports.points, "logs", reader)
+                self._logs = noted(self.ports.calls, "kafka", around(self.ports.points, "logs", reader))
         return self._logs
 
     # --- called by Faust

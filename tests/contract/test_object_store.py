@@ -66,6 +66,16 @@ async def test_missing_objects(store: ObjectStore) -> None:
     await store.delete([])
 
 
+async def test_a_part_of_an_object_ends_where_the_object_ends(store: ObjectStore) -> None:
+    await store.put("k", b"0123456789")
+    assert await store.get_range("k", 2, 3) == b"234"
+    assert await store.get_range("k", 0, 10) == b"0123456789"
+    assert await store.get_range("k", 8, 99) == b"89"
+    assert await store.get_range("k", 10, 1) == await store.get_range("k", 99, 5) == await store.get_range("k", 3, 0) == b""
+    with pytest.raises(ObjectMissing):
+        await store.get_range("nothing", 0, 1)
+
+
 async def test_head_tells_size_and_age(store: ObjectStore) -> None:
     before_ms = SystemClock().now_ms()
     await store.put("k", b"12345")

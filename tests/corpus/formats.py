@@ -35,6 +35,7 @@ from app.core.formats.dead_letter import LETTER_VERSION, decode_letter, encode_l
 from app.core.formats.decoding import read, read_bitmap, reading
 from app.core.formats.flow_files import concat_rows, decode_output, encode_output, refuse_unknown_rows
 from app.core.formats.flows import BY_NAME, ENGAGEMENTS, FLOWS, OUTPUTS, PAGE_VIEWS
+from app.core.formats.id_index import INDEX_VERSION, IdsOfBatch, build, decode_segment, encode_segment
 from app.core.formats.registry_item import ITEM_VERSION, BlockPlace, RegistryItem, decode_item, encode_item
 from app.core.formats.step_message import MAGIC, STEP_VERSION, decode_followed, decode_step, digest_of, encode_step
 from app.core.formats.stored_line import StoredLine
@@ -111,6 +112,12 @@ def _read_item(text: bytes) -> RegistryItem:
     return decode_item(read(msgspec.json.Decoder(dict[str, Any]), text, "attributes"))
 
 
+def _read_index(data: bytes) -> Any:
+    """The batches and the entries of a segment."""
+    segment = decode_segment(data)
+    return segment.batch_ids, list(segment.events), list(segment.views)
+
+
 OF_BLOCKS = (
     Format("stored_line", 2, _read_line, _line),
     Format("raw_file", ITEM_VERSION, _read_raw, _raw, told=open_frame),
@@ -128,6 +135,7 @@ OF_BLOCKS = (
     Format("barrier", MESSAGE_VERSION, decode, lambda: encode(values.BARRIER)),
     Format("dead_letter", LETTER_VERSION, decode_letter, lambda: encode_letter(values.LETTER, values.LETTER_BODY)),
     Format("registry_item", ITEM_VERSION, _read_item, lambda: _json(encode_item(values.ITEM))),
+    Format("index_segment", INDEX_VERSION, _read_index, lambda: encode_segment(build([IdsOfBatch(BATCH, *values.IDS)]))),
     Format("article", 1, read_attributes, None),
     Format("campaign", 1, read_attributes, None),
 )  # fmt: skip

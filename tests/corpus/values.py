@@ -78,6 +78,10 @@ ITEM = RegistryItem(
 )  # fmt: skip
 
 
+IDS = (["e1", None, "e2"], ["v1", "v1", None])
+"""The ids of events and of page views in the lines of a batch."""
+
+
 def rows_of(output: str, *, of_file: bool) -> pl.DataFrame:
     """Two rows of an output: one with a value in every column, one with NULL wherever that is allowed."""
     columns = [column for column in BY_NAME[output].columns if of_file or column.name != "txn_id"]

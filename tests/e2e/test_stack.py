@@ -21,6 +21,7 @@ from app.local.traffic.run import TrafficPlan, run_traffic
 from app.progress import ProgressLines
 from tests.e2e.live_stack import INSTREAM, PATIENT, LiveStack
 from tests.rig.restarts.clients import Clients
+from tests.rig.status.drill import until_healthy
 from tests.worlds.waiting import HANGS_S, eventually
 
 pytestmark = pytest.mark.stack
@@ -76,10 +77,9 @@ def test_only_its_user_may_read_the_files_of_a_stack(stack):
     assert len(files) > 100
 
 
-def test_status_says_that_everything_runs(stack):
-    done = stack.instream("status", "--json")
-    assert done.returncode == 0
-    found = json.loads(done.stdout)
+async def test_status_says_that_everything_runs(stack):
+    found = (await until_healthy(stack.caller, HANGS_S)).answer
+    assert found["healthy"] is True
     assert found["state"] == "ready"
     assert len(found["processes"]) == len(ROLES) + 4
     assert all(process["running"] for process in found["processes"])

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CHANGELOG.md", "app/ARCHITECTURE.md", "app/core/RULES.md", ".github/CONTRIBUTING.md")
+RUNBOOKS = tuple(f"app/runbooks/{file.name}" for file in sorted((ROOT / "app" / "runbooks").glob("*.md")))
+DOCUMENTS = ("README.md", "CHANGELOG.md", "app/ARCHITECTURE.md", "app/core/RULES.md", ".github/CONTRIBUTING.md", *RUNBOOKS)
 TOP_LEVEL = ("app", "agents", "tables", "tests", "compose", ".github", ".ci")
 """The folders of the tree; a code span that begins with one and a slash is a path."""
 _FENCE = re.compile(r"^ *```.*?^ *```$", flags=re.MULTILINE | re.DOTALL)

@@ -8,7 +8,7 @@ from typing import Final
 
 from pyroaring import BitMap
 
-from agents.audit.auditor import audit_rules
+from agents.audit.audit_rules import audit_rules
 from agents.audit.deep.look import Look
 from agents.audit.deep.report import NAMED
 from agents.audit.registry_items import readable

@@ -22,7 +22,7 @@ from app.core.audit.certificate import (
 )
 from app.core.audit.proof import Proof, Verdict, verdict_of
 from app.core.formats.batch import batch_time_ms, first_id
-from app.core.formats.object_keys import certificate_key, raw_prefix
+from app.core.formats.object_keys import certificate_key, hour_path, raw_prefix
 from app.errors import FormatInvalid, NewerFormat, ObjectMissing
 
 CHUNK: Final = 50
@@ -69,7 +69,7 @@ async def batches_of_hour(
     """
     end_ms = hour_ms + HOUR_MS
     found = set()
-    async for info in store.list(raw_prefix(hour_ms)):
+    async for info in store.list(raw_prefix(hour_path(hour_ms))):
         batch_id = info.key.rpartition("/")[2].partition(".")[0]
         if first_id(hour_ms) <= batch_id < first_id(end_ms):
             found.add(batch_id)

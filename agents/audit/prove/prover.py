@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 from pyroaring import BitMap
 
-from agents.audit.auditor import audit_rules
+from agents.audit.audit_rules import audit_rules
 from agents.audit.deep.ports import DeepPorts
 from agents.audit.prove.transactions import OUTPUTS, ProvenTransaction, Transactions
 from agents.audit.stages.stages import Stages

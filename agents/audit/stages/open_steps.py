@@ -28,6 +28,8 @@ class OpenSteps(NamedTuple):
     dead_letters: Mapping[str, Mapping[int, str]]
     """Batch -> block -> the reason why a copy of it could not be read."""
     position: EtlPosition
+    emitted_at_ms: int | None = None
+    """The broker's append time of the first step that the sink must write; None if there is none."""
 
 
 class RowsLog(NamedTuple):
@@ -70,11 +72,14 @@ async def read_open_steps(
     dead_letters: dict[str, dict[int, str]] = {}
     step: FollowedStep | None = None
     size, unread = 0, 0
+    emitted_at_ms: int | None = None
     async for message in rows.logs.scan(rows.log.topic, rows.log.partition, start, last):
         found = rows.step(message.offset, message.value)
         verdict = None if found is None else accepted.judge(found.number, found.predecessor)
         if found is not None and verdict is StepVerdict.ACCEPT:
             accepted, step = accepted.advance(message.offset), found
+            if emitted_at_ms is None and _emits(found):
+                emitted_at_ms = message.timestamp_ms
             taken = _lines(found, wanted)
             if taken:
                 lines[message.offset] = taken
@@ -84,13 +89,14 @@ async def read_open_steps(
         size += len(message.value)
         if size > most_bytes or verdict is StepVerdict.GAP:
             unread = last - message.offset - 1
+            emitted_at_ms = message.timestamp_ms if emitted_at_ms is None else emitted_at_ms  # the sink stops at a gap
             break
     if unread or step is None:
         step = await _last_step(rows, accepted.offset, last if unread else 0) or step
     position = EtlPosition(NO_STEP, end.stream_time_ms, unread)
     if step is not None:
         position = EtlPosition(step.source_last, step.stream_time_ms, unread)
-    return OpenSteps(lines, dead_letters, position)
+    return OpenSteps(lines, dead_letters, position, emitted_at_ms)
 
 
 async def _last_step(rows: RowsLog, accepted: int, end: int) -> FollowedStep | None:
@@ -99,6 +105,11 @@ async def _last_step(rows: RowsLog, accepted: int, end: int) -> FollowedStep | N
         if (found := await rows.step_at(offset)) is not None:
             return found
     return await rows.step_at(accepted) if accepted >= 0 else None
+
+
+def _emits(step: FollowedStep) -> bool:
+    """As `StepMessage.emits`, of a step without its rows."""
+    return bool(step.row_counts or step.ledger or step.replays or step.dead_letters)
 
 
 def _lines(step: FollowedStep, wanted: frozenset[str]) -> dict[str, BitMap]:

@@ -6,11 +6,11 @@ from typing import Final, NamedTuple
 
 from pyroaring import BitMap
 
-from agents.audit.auditor import audit_rules
+from agents.audit.audit_rules import audit_rules
 from agents.audit.stages.block_search import BlockName, BlockSearch, Wanted, by_block
 from agents.audit.stages.open_steps import OpenSteps, RowsLog, read_open_steps
 from agents.audit.stored_ledger import BEHIND_MOST, BatchLines, StoredLedger
-from app.adapters.kafka import LogReader
+from app.adapters.kafka import QUICK_MS, LogReader
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.ports import LogSearch, ObjectStore
 from app.adapters.s3 import S3ObjectStore
@@ -48,7 +48,7 @@ async def open_stages(settings: Settings) -> AsyncIterator["Stages"]:
     objects = S3ObjectStore(settings)
     warehouse = WarehouseLedger(settings.warehouse_url, login_of(settings))
     try:
-        async with LogReader(settings) as logs:
+        async with LogReader(settings, QUICK_MS) as logs:
             yield Stages(StagePorts(objects, warehouse, logs), settings)
     finally:
         await warehouse.close()

@@ -8,16 +8,19 @@
     loads/<load_id>/<output>.manifest                                      merged manifests of one warehouse load
     certificates/dt=YYYY-MM-DD/hour=HH.json                                what became of every line of an hour
     repairs/<epoch>/<partition, 6 digits>/<offset, 12 digits>.step         steps that replace damaged ones of topic rows
+    index/dt=YYYY-MM-DD/hour=HH/<digest>-<counts>.v1.ids, settled          where the ids of an hour's raw files are
     registry/<export>/data/<file>.json.gz                                  exports of the registry, made by DynamoDB
 
-dt and hour are UTC: of the batch's id for raw, of the commit for the rest.
+dt and hour are UTC: of the batch's id for raw and index, of the commit for the rest.
 """
 
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
+from app.core.formats.decoding import refuse_newer
 from app.core.formats.flows import BY_NAME
+from app.core.formats.id_index import INDEX_VERSION, Counts
 
 EXPORTS_PREFIX: Final = "registry/"
 NUMBER_DIGITS: Final = 12
@@ -25,6 +28,15 @@ PARTITION_DIGITS: Final = 6
 _TXN_ID: Final = re.compile(r"\d+-\d+-\d+-[0-9a-f]+")
 _EXPORT: Final = re.compile(rf"{EXPORTS_PREFIX}(.+)/data/[^/]+")
 _REPAIR: Final = re.compile(rf"repairs/(\d+)/(\d{{{PARTITION_DIGITS}}})/(\d{{{NUMBER_DIGITS}}})\.step")
+
+_HOUR: Final = r"dt=\d{4}-\d\d-\d\d/hour=\d\d"
+_UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_RAW: Final = re.compile(rf"raw/({_HOUR})/({_UUID})\.ndjson\.zst")
+_SEGMENT: Final = re.compile(rf"index/({_HOUR})/[0-9a-f]{{16}}-(\d+)-(\d+)-(\d+)\.v(\d+)\.ids")
+RAW: Final = "raw/"
+INDEX: Final = "index/"
+BEHIND_ALL: Final = "~"
+"""It sorts behind every name in a folder of ours."""
 
 
 def hour_path(moment_ms: int) -> str:
@@ -87,11 +99,6 @@ def certificate_key(hour_ms: int) -> str:
     return f"certificates/{hour_path(hour_ms)}.json"
 
 
-def raw_prefix(hour_ms: int) -> str:
-    """The prefix of the raw files of an hour; their keys sort by batch id, that is by time."""
-    return f"raw/{hour_path(hour_ms)}/"
-
-
 def repairs_prefix(epoch: int, partition: int | None = None) -> str:
     """The prefix of the steps that replace damaged ones: of one partition, or of all; keys sort by partition and offset."""
     return f"repairs/{epoch}/" if partition is None else f"repairs/{epoch}/{partition:0{PARTITION_DIGITS}d}/"
@@ -111,6 +118,68 @@ def repair_place(key: str) -> tuple[int, int, int] | None:
 def is_txn_id(text: str) -> bool:
     """Whether `text` has the form of a transaction id."""
     return _TXN_ID.fullmatch(text) is not None
+
+
+class RawPlace(NamedTuple):
+    """The parts of a raw file's key."""
+
+    hour: str
+    """`dt=YYYY-MM-DD/hour=HH`."""
+    batch_id: str
+
+
+def raw_place(key: str) -> RawPlace | None:
+    """The parts of a raw file's key; None if it is no such key."""
+    found = _RAW.fullmatch(key)
+    return None if found is None else RawPlace(found[1], found[2])
+
+
+def hour_of(key: str) -> str:
+    """`dt=YYYY-MM-DD/hour=HH` in a key of `raw/` or `index/`; empty if it has none."""
+    found = re.match(rf"[a-z]+/({_HOUR})/", key)
+    return "" if found is None else found[1]
+
+
+def raw_prefix(hour: str) -> str:
+    """The prefix of an hour's raw files; their keys sort by the time in the batch's id."""
+    return f"{RAW}{hour}/"
+
+
+def index_prefix(hour: str) -> str:
+    """The prefix of an hour's index."""
+    return f"{INDEX}{hour}/"
+
+
+def settled_key(hour: str) -> str:
+    """The object whose presence says that the segments of an hour have all its raw files."""
+    return f"{index_prefix(hour)}settled"
+
+
+class SegmentPlace(NamedTuple):
+    """A segment of the index, as its key names it."""
+
+    key: str
+    hour: str
+    counts: Counts
+
+
+def segment_key(hour: str, digest: int, counts: Counts) -> str:
+    """The key of a segment; `digest` (64 bits) is that of its content, so that one content has one key."""
+    numbers = f"{counts.batches}-{counts.events}-{counts.views}"
+    return f"{index_prefix(hour)}{digest:016x}-{numbers}.v{INDEX_VERSION}.ids"
+
+
+def segment_place(key: str) -> SegmentPlace | None:
+    """The parts of a segment's key; None if it is no such key.
+
+    Raises:
+        NewerFormat: it is the key of a newer segment.
+    """
+    found = _SEGMENT.fullmatch(key)
+    if found is None:
+        return None
+    refuse_newer(f"index segment {key}", int(found[5]), INDEX_VERSION)
+    return SegmentPlace(key, found[1], Counts(int(found[2]), int(found[3]), int(found[4])))
 
 
 def export_of(key: str) -> str | None:

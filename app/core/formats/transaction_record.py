@@ -35,6 +35,8 @@ class OutputObject(msgspec.Struct, frozen=True, kw_only=True):
     manifest_key: str | None = None
     version: Count | msgspec.UnsetType = msgspec.UNSET
     """Version of the flow's columns; unset for 1."""
+    received: list[tuple[Count, Count]] | msgspec.UnsetType = msgspec.UNSET
+    """(second since the epoch, rows received in it), for metrics alone; unset in older records."""
 
     @property
     def columns_version(self) -> int:

@@ -23,6 +23,7 @@ from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay, StepL
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.core.repair.replacements import Replacements
 from app.core.sink.chain import ChainEnd, ChainId
+from app.core.sink.seconds import received_seconds
 from app.errors import ChainGap, DigestMismatch, StepMessageInvalid
 
 _SHA256_OF_NOTHING: Final = hashlib.sha256().hexdigest()
@@ -71,6 +72,8 @@ class OpenTransaction:
         self.held_bytes = 0
         self.emitting_since_s: float | None = None
         self.streams: dict[str, list[bytes]] = {}
+        self.stream_times_ms: dict[str, list[int]] = {}
+        """Flow -> the stream time of each of its streams' steps."""
         self.ledger: list[LedgerEntry] = []
         self.replays: list[Replay] = []
         self.dead_letters: list[DeadLetter] = []
@@ -160,6 +163,7 @@ class OpenTransaction:
             self.emitting_since_s = now_s
         for flow, stream in step.rows.items():
             self.streams.setdefault(flow, []).append(stream)
+            self.stream_times_ms.setdefault(flow, []).append(step.stream_time_ms)
         self.ledger += step.ledger
         self.replays += step.replays
         self.dead_letters += step.dead_letters
@@ -172,6 +176,8 @@ class Encoded(NamedTuple):
     rows: int
     body: bytes
     sha256: str
+    received: tuple[tuple[int, int], ...] = ()
+    """(second since the epoch, rows received in it)."""
 
 
 def encode_outputs(
@@ -197,7 +203,7 @@ def _encoded(output: str, frame: pl.DataFrame | None) -> Encoded:
     if frame is None or not frame.height:
         return Encoded(output, 0, b"", _SHA256_OF_NOTHING)
     body = encode_output(output, frame)
-    return Encoded(output, frame.height, body, hashlib.sha256(body).hexdigest())
+    return Encoded(output, frame.height, body, hashlib.sha256(body).hexdigest(), received_seconds(frame))
 
 
 def record_of(open_: OpenTransaction, txn: str, files: Sequence[Encoded], committed_at_ms: int) -> TransactionRecord:
@@ -220,4 +226,5 @@ def _object_of(file: Encoded, txn: str, committed_at_ms: int) -> OutputObject:
         data_key=object_keys.data_key(file.output, txn, committed_at_ms),
         manifest_key=object_keys.manifest_key(file.output, txn, committed_at_ms),
         version=UNSET if (version := BY_NAME[file.output].version) == 1 else version,
+        received=list(file.received) if file.received else UNSET,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The calls of commands to the stack in a HOME: up, down, status. The supervisor does the work itself.
+"""The calls of commands to the stack in a HOME: up and down. The supervisor does the work itself.
 
 If a supervisor was killed, its processes may still run in HOME; `up` and `down` end exactly the processes that life.json
 names and that are provably the same (pid and start time).
@@ -12,18 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 import psutil
 
 from app.errors import LocalStackError
 from app.local.services.java import java_binary, kafka_jars
-from app.local.stack.environment import SERVICES
 from app.local.stack.life import Home, Life, Started, State, end_leftovers, find, private_file, started
-from app.local.stack.spare import SPARE
 from app.local.stack.stack_file import Stack, read_stack
 from app.settings import read_settings
 from app.variables import in_capitals
-from app.warehouse_url import redacted_url
 
 Say = Callable[[str], None]
 """Shows one line of progress."""
@@ -32,28 +28,6 @@ FIRST_SIGN_S: Final = 30
 """How long a supervisor may take to write its first record."""
 DOWN_TIMEOUT_S: Final = 90
 """Longer than all patience times of an orderly end together."""
-
-
-class RoleStatus(msgspec.Struct, frozen=True):
-    """One process as `status` shows it."""
-
-    name: str
-    pid: int
-    running: bool
-    restarts: int
-    log: str
-
-
-class Status(msgspec.Struct, frozen=True):
-    """The stack as `status` shows it."""
-
-    state: str
-    """absent, starting, ready, stopping, ended, or `abandoned`: its supervisor was killed."""
-    home: str
-    failure: str | None
-    collector_url: str | None
-    warehouse_url: str | None
-    processes: list[RoleStatus]
 
 
 def end_in_order_when_told() -> None:
@@ -138,32 +112,6 @@ def down(home: Home, say: Say) -> bool:
         if ended:
             say("ended what a killed supervisor had left: " + ", ".join(ended))
         return found or bool(ended)
-
-
-def status(home: Home) -> Status:
-    """The running processes in `home`."""
-    life, stack = home.read_life(), read_stack(home)
-    held = home.is_held()
-    if life is None:
-        state = "absent"
-    elif held or life.state is State.ENDED:
-        state = life.state.value
-    else:
-        state = "abandoned"
-    processes = []
-    for record in life.processes if life else []:
-        if record.name == SPARE:  # starts and ends with the collector's restarts, and serves no requests
-            continue
-        restarts = stack.restarts.get(record.name, 0) if stack else 0
-        log = str(home.logs / f"{record.name}.log")
-        processes.append(RoleStatus(record.name, record.pid, find(record) is not None, restarts, log))
-    order = [service.name for service in SERVICES]
-    processes.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
-    return Status(
-        state=state, home=str(home.path), failure=life.failure if life else None,
-        collector_url=stack.collector_url if stack else None,
-        warehouse_url=redacted_url(stack.warehouse_url) if stack else None, processes=processes,
-    )  # fmt: skip
 
 
 def _spawn_supervisor(home: Home, lock_fd: int) -> Started:

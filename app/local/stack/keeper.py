@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import subprocess
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ import structlog
 
 from app.clock import Clock
 from app.core.backoff import Backoff
+from app.core.status.seen import Death
 from app.crash import points as crash_points
 
 log = structlog.get_logger(__name__)
@@ -20,6 +22,8 @@ AT_ONCE: Final = 3
 """Deaths in a row that are answered without delay."""
 BACKOFF: Final = Backoff(first_s=1.0, longest_s=30.0)
 """Delays after further deaths."""
+REMEMBERED: Final = 20
+"""Deaths of a process that are kept for `instream status`."""
 HEALTHY_S: Final = 60.0
 """A process that ran this long has recovered: its earlier deaths are forgotten."""
 
@@ -83,6 +87,10 @@ class Keeper:
         self.spec = spec
         self.deaths = Deaths(spec.healthy_s)
         self.restarts = 0
+        self.last_deaths: deque[Death] = deque(maxlen=REMEMBERED)
+        """The last deaths, the oldest first."""
+        self.died: Callable[[], None] = lambda: None
+        """Called after a death, before the next start."""
         self.successor: Callable[[], asyncio.subprocess.Process | None] = lambda: None
         """Gives a running process as the successor after a death; None if a new one must be started."""
         self.variables: Callable[[], Mapping[str, str]] = dict
@@ -155,9 +163,11 @@ class Keeper:
                 return
             lived_s = self._clock.monotonic_s() - since
             log.warning("process died", process=self.spec.name, code=code, lived_s=round(lived_s, 1))
+            self.last_deaths.append(Death(self._clock.now_ms(), describe_exit(code), round(lived_s, 1)))
             if self.spec.fatal:
                 self._lost(f"{self.spec.name} died ({describe_exit(code)})")
                 return
+            self.died()
             again = await self._start_again(lived_s, code)
             if again is None:
                 return

@@ -151,6 +151,7 @@ class Supervisor:
         keeper = Keeper(spec, self._clock, self._record, self._fail)
         if name in ROLES:
             keeper.variables = partial(self._trees.variables, name)
+        keeper.died = self._record
         self._keepers[name] = keeper
         await keeper.start()
         return keeper
@@ -221,6 +222,8 @@ class Supervisor:
             processes=[processes[role] for role in ROLES],
             infrastructure=[processes[name] for name in INFRASTRUCTURE],
             restarts={name: keeper.restarts for name, keeper in self._keepers.items()},
+            deaths={name: list(keeper.last_deaths) for name, keeper in self._keepers.items() if keeper.last_deaths},
+            postgres=f"{HOST}:{ports['postgres']}",
             controls={
                 "aws": self._endpoint + FAULTS_PATH,
                 "warehouse": f"http://{HOST}:{ports['warehouse-control']}/faults",

@@ -3,6 +3,7 @@
 from app.testing.memory.hooks import Hook
 from app.testing.memory.kafka import MemoryGroup, MemoryLogs
 from app.testing.memory.kinesis import MemoryBlockStream
+from app.testing.memory.loaded_fates import MemoryFates
 from app.testing.memory.loaded_ledger import MemoryLoadedLedger
 from app.testing.memory.loaded_rows import MemoryLoadedRows
 from app.testing.memory.registry import MemoryRegistry
@@ -13,6 +14,7 @@ from app.testing.memory.warehouse_session import MemorySession
 __all__ = [
     "Hook",
     "MemoryBlockStream",
+    "MemoryFates",
     "MemoryGroup",
     "MemoryLoadedLedger",
     "MemoryLoadedRows",

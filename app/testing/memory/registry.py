@@ -18,6 +18,10 @@ class MemoryRegistry(Hooked):
         self.stored: list[Mapping[str, Any]] = []
         """Further items, by their attributes: another version, or a foreign program, put them into the table."""
 
+    def forget(self, batch_id: str) -> None:
+        """Lose an item, as no caller of the port can."""
+        self._items.pop(batch_id)
+
     async def register(self, item: RegistryItem) -> None:
         """Add a batch in state open; registering it again changes nothing."""
         await self._enter("register", item.batch_id)

@@ -54,6 +54,15 @@ class MemoryObjectStore(Hooked):
         await self._leave("get", key)
         return body
 
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Some of the object's bytes."""
+        await self._enter("get_range", key)
+        if key not in self._objects:
+            raise ObjectMissing(f"get {key}")
+        part = self._objects[key][0][start : start + max(0, length)]
+        await self._leave("get_range", key)
+        return part
+
     async def head(self, key: str) -> ObjectInfo | None:
         """The object's size and age, or None where there is none."""
         await self._enter("head", key)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from app.core.formats.block import decode_header, frame_of
 from app.core.formats.registry_item import BatchState
@@ -49,6 +50,20 @@ async def test_a_missing_block_is_replayed_with_its_batch_as_it_was(world: World
     assert counts(await world.auditor.round()) == {"judged": 1, "waiting": 1}
     world.ledger(sealed.item, 1)
     assert counts(await world.auditor.round()) == {"judged": 1, "completed": 1}
+
+
+async def test_the_age_of_the_oldest_batch_that_is_not_complete_is_a_metric(world: World) -> None:
+    missing = await world.batch()
+    world.at_ms += 1
+    covered = await world.batch()
+    world.ledger(covered.item, 0, 1, 2)
+    world.later(400)
+    assert (await world.auditor.round()).oldest_uncovered_s == 400
+    assert REGISTRY.get_sample_value("instream_oldest_uncovered_batch_seconds") == 400
+    world.ledger(missing.item, 0, 1, 2)
+    world.later(10)
+    await world.auditor.round()
+    assert REGISTRY.get_sample_value("instream_oldest_uncovered_batch_seconds") == 0
 
 
 async def test_replays_go_on_for_ever_with_longer_pauses(world: World) -> None:

@@ -100,6 +100,7 @@ _HISTORIES: Final = {
     "audit.s3.get.data": _NOT_LOADED,
     "audit.s3.get.jobdata": History((Event.ORPHAN,), ("sink.s3.copy.data.before",)),
     "audit.kafka.lags": _NOT_LOADED,
+    "audit.s3.get_range.index": _START,
     "audit.kafka.commit": _FOREIGN,
     "audit.logs.committed": _FOREIGN,
 }

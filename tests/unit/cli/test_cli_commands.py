@@ -25,7 +25,7 @@ from app.settings import Settings
 from app.testing.memory import MemoryObjectStore, MemoryRegistry
 from tests.worlds.command_line import OF_SIGNALS, Ran, run_here
 
-COMMANDS = ("up", "down", "status", "wait", "load", "audit", "init", "demo", "repair-log")
+COMMANDS = ("up", "down", "status", "wait", "load", "audit", "init", "demo", "repair-log", "trace", "index")
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +152,8 @@ ASKED = {
     ("init",): {KAFKA, WAREHOUSE, AWS},
     ("init", "--plan"): {WAREHOUSE},
     ("replay", "--all"): {WAREHOUSE, AWS},
+    ("trace", "e-1"): {WAREHOUSE, AWS},
+    ("index",): {AWS},
     ("dead-letters",): {KAFKA},
     ("repair-log",): {KAFKA, AWS},
     ("delivery", "quarantined"): {WAREHOUSE},

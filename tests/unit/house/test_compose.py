@@ -124,6 +124,8 @@ def test_prometheus_asks_services_where_they_answer() -> None:
     jobs = {job["job_name"]: job for job in yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]}
     targets = [target for config in jobs["instream"]["static_configs"] for target in config["targets"]]
     assert sorted(targets) == sorted(f"{role}:{ENVIRONMENT['INSTREAM_WEB_PORT']}" for role in (*ROLES, "collector"))
+    for config in jobs["instream"]["static_configs"]:
+        assert [target.split(":")[0] for target in config["targets"]] == [config["labels"]["role"]]
     assert all(target.split(":")[0] in SERVICES for job in jobs.values() for target in job["static_configs"][0]["targets"])
 
 

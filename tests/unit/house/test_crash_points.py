@@ -25,7 +25,7 @@ def test_turned_off_the_adapter_itself_is_used(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     store = MemoryObjectStore()
     assert around(None, "s3", store) is store
-    assert type(Ports(Settings()).objects) is S3ObjectStore
+    assert type(vars(Ports(Settings()).objects)["_inner"]) is S3ObjectStore, "behind the notes for /ready"
     app = new_app("sink", Settings())
     assert app.ports.points is None
     assert type(app._new_transport()) is Transport

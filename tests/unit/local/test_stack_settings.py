@@ -7,11 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from app.cli.status import urls
 from app.errors import ConfigurationError, LocalStackError
 from app.local.services.java import PROJECT_ROOT, kafka_jars
-from app.local.stack.control import status
 from app.local.stack.environment import SERVICES, process_environment, stack_variables
-from app.local.stack.life import Home
+from app.local.stack.life import Home, Life, State, started
+from app.local.stack.processes import look_at
 from app.local.stack.settings import PORT_VARIABLES, LocalStackSettings, read_local_settings
 from app.local.stack.stack_file import Stack, StackSettings, enter, environment, home_of_environment, without_secrets
 from app.settings import Settings
@@ -121,7 +122,7 @@ def test_a_stack_is_shown_without_its_secrets() -> None:
 def test_status_shows_no_password(tmp_path: Path, url: str) -> None:
     home = Home(tmp_path)
     stack(url).write(home)
-    found = status(home)
-    assert found.warehouse_url is not None
-    assert found.warehouse_url.startswith("postgresql://")
-    assert SECRET not in json.dumps(msgspec.to_builtins(found)) + repr(found)
+    home.write_life(Life(state=State.READY, supervisor=started("supervisor", os.getpid())))
+    found = urls(look_at(home, 0))
+    assert found["warehouse"].startswith("postgresql://")
+    assert SECRET not in json.dumps(found)
