@@ -164,6 +164,38 @@ class LoadedLedger(Protocol):
         """For each batch, the blocks of which a copy could not be read, with the reason; other copies may have been read."""
 
 
+# --- the view of `instream trace`
+
+
+class Span(NamedTuple):
+    """Milliseconds since the epoch, both included."""
+
+    first_ms: int
+    last_ms: int
+
+
+class LoadedFates(Protocol):
+    """The warehouse as a trace sees it. Every call raises ServiceUnavailable while it does not answer.
+
+    `received_ms` bounds the time of receipt of the wanted rows, so that the warehouse need not read whole tables.
+    """
+
+    async def outcomes(self, batch_id: str) -> list[LoadedOutcome]:
+        """The ledger's rows of a batch, in no order."""
+
+    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: Span | None) -> list[RowFacts]:
+        """The rows of a flow that some lines of a batch became, in no order."""
+
+    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: Span | None) -> list[RowFacts]:
+        """The rows of page views that a second event of their page view joined."""
+
+    async def refusal(self, txn_id: str) -> str | None:
+        """The reason why delivery has set a transaction aside; None if its log has no such transaction."""
+
+
+# --- the view of the deep audit, proofs and repairs
+
+
 class LoadedSpan(NamedTuple):
     """A span of `loaded_at`: since <= loaded_at < until."""
 
@@ -199,35 +231,6 @@ class LoadedRows(Protocol):
 
     async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
         """The rows of these batches, as `rows` gives them."""
-
-
-# --- the view of `instream trace`
-
-
-class Span(NamedTuple):
-    """Milliseconds since the epoch, both included."""
-
-    first_ms: int
-    last_ms: int
-
-
-class LoadedFates(Protocol):
-    """The warehouse as a trace sees it. Every call raises ServiceUnavailable while it does not answer.
-
-    `received_ms` bounds the time of receipt of the wanted rows, so that the warehouse need not read whole tables.
-    """
-
-    async def outcomes(self, batch_id: str) -> list[LoadedOutcome]:
-        """The ledger's rows of a batch, in no order."""
-
-    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: Span | None) -> list[RowFacts]:
-        """The rows of a flow that some lines of a batch became, in no order."""
-
-    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: Span | None) -> list[RowFacts]:
-        """The rows of page views that a second event of their page view joined."""
-
-    async def refusal(self, txn_id: str) -> str | None:
-        """The reason why delivery has set a transaction aside; None if its log has no such transaction."""
 
 
 def moment_ms(moment: datetime | None) -> int:

@@ -42,7 +42,7 @@ def enter_stack(context: typer.Context) -> None:
 
 
 for command in (
-    demo, up, down, status, load, wait, audit, prove, replay, trace, index, dead_letters, repair_log, init, bench,
+    demo, up, down, status, load, wait, audit, prove, replay, trace, index, dead_letters, repair_log, init, bench
 ):  # fmt: skip
     app.command()(command)
 
