@@ -89,8 +89,9 @@ def lines_of(report: "EraseReport") -> list[str]:
     said += [f"    {outcome}: {lines}" for outcome, lines in report.outcomes.items()]
     for word, some in (("waiting", report.waiting), ("NOT erased", report.refused)):
         for left in some:
-            place = f"batch {left.batch_id}" if left.batch_id else f"transaction {left.txn_id}"
-            said.append(f"{word}: {place}, {left.lines} lines: {left.reason}")
+            place = left.batch_id and f"batch {left.batch_id}, {left.lines} lines: "
+            place = place or (left.txn_id and f"transaction {left.txn_id}: ")
+            said.append(f"{word}: {place}{left.reason}")
     total = sum(report.lines.values())
     if not total:
         said.append("no line to erase" if not report.waiting else "no line can be erased yet")

@@ -17,7 +17,7 @@ from pyroaring import BitMap
 
 from agents.audit.deep.audit import EVERYTHING, show_nothing
 from agents.audit.deep.report import Show, Span
-from agents.audit.erase.certificates import certify_again, right_certificates
+from agents.audit.erase.certificates import certify_again, hours_to_certify
 from agents.audit.erase.ports import ErasePorts, EraseReport, FoundLines, Left
 from agents.audit.erase.raw_files import RawErasing
 from agents.audit.erase.search import Search
@@ -120,7 +120,7 @@ class _Eraser:
         erasure = Erasure(
             erasure_id=f"{now_ms:013d}-{secrets.token_hex(8)}", made_at_ms=now_ms, made_by=version("instream"),
             visitors=sorted({digest_of_visitor(visitor_id) for visitor_id in visitor_ids}), lines=packed(lines),
-            certificates=await right_certificates(self._ports, lines, self._key),
+            certificates=await hours_to_certify(self._ports, lines, self._key),
         )  # fmt: skip
         await self._store(erasure)
         return erasure
@@ -138,8 +138,12 @@ class _Eraser:
                 await self._raw_files.erase(batch_id, some)
             except NOT_DONE as exc:
                 left.append(Left(batch_id=batch_id, lines=len(some), reason=f"{exc}" or type(exc).__name__))
+        try:
+            if not left:
+                await certify_again(self._ports, erasure.certificates, self._key)  # 5
+        except NOT_DONE as exc:
+            left.append(Left(reason=f"certificates are not made again: {exc}"))
         if not left:
-            await certify_again(self._ports, erasure.certificates, self._key)  # 5
             await self._store(msgspec.structs.replace(erasure, finished_at_ms=self._ports.clock.now_ms()))  # 6
         log.info("erased", erasure=erasure.erasure_id, batches=len(lines), not_done=len(left))
         return left

@@ -32,7 +32,7 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     lines: dict[str, str]
     """Batch -> its erased lines: a Roaring bitmap in base64, as in the ledger."""
     certificates: list[Moment] = []
-    """Hours (their beginning) whose certificate was right before, and is made again."""
+    """Hours (their beginning) whose certificate was right before, or was not there yet: it is made again."""
     finished_at_ms: Moment | None = None
     """None until everything is done."""
 
