@@ -212,6 +212,9 @@ class Oracle:
         firsts, seconds = [], []
         for event in lines:
             fields = event.fields
+            if fields.get("malformed") == "erased":  # a tombstone in the place of a line that was erased
+                self.ledger[event.batch, event.line, "erased"] += 1
+                continue
             if "malformed" in fields:
                 self.reject(event, "malformed", fields["malformed"], fields["payload"])
                 continue

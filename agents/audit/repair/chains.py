@@ -135,7 +135,8 @@ class Chains:
             else:
                 await self._store.put(out.data_key, file.body)
         if wrong:
-            raise RepairRefused(f"topic rows gives other bytes of {', '.join(wrong)} than the record names")
+            unfinished = "" if record.erasures is UNSET else ": if an erasure died, run `instream erase` again"
+            raise RepairRefused(f"topic rows gives other bytes of {', '.join(wrong)} than the record names{unfinished}")
 
     async def write_manifests(self, partition: int | None, number: int | None) -> None:
         """Write manifests and ready.json again, ready.json last.

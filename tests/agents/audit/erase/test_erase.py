@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from agents.audit.erase.erase import Wanted, erase
-from agents.audit.erase.ports import ErasePorts, EraseReport
+from agents.audit.erase.ports import ErasePorts, EraseReport, Left
 from agents.audit.prove.hour import HourProof, prove_hour
 from agents.audit.trace.ports import TracePorts
 from agents.audit.trace.tracer import Tracer
+from app.cli.erase import exit_code_of, lines_of
 from app.core.audit.certificate import HOUR_MS, decode_certificate, encode_certificate
 from app.core.audit.reconcile import read_lines
 from app.core.formats.batch import SealedBatch, cut_again
@@ -136,6 +137,23 @@ async def test_a_visitor_is_gone_and_the_books_balance() -> None:
     erasure = decode_erasure(await world.store.get(f"erasures/{report.erasure_id}.json"))
     assert erasure.visitors == [digest_of_visitor(ALICE)]
     assert erasure.finished_at_ms is not None
+
+
+def test_the_command_answers_in_words_and_with_exit_codes() -> None:
+    planned = EraseReport(applied=False, outcomes={"page_views": 1, "joined": 1}, lines={"b1": 2}, files=2, raw_files=1)
+    assert exit_code_of(planned) == 0
+    said = "2 lines, 2 data files, 1 raw files would be erased: --apply"
+    assert lines_of(planned) == ["batch b1: 2 lines", "    page_views: 1", "    joined: 1", said]
+    done = msgspec.structs.replace(planned, applied=True, erasure_id="7-ab")
+    assert (exit_code_of(done), lines_of(done)[-1]) == (0, "2 lines, 2 data files, 1 raw files: erasure 7-ab")
+    late = EraseReport(applied=True, waiting=[Left(batch_id="b2", lines=3, reason="it is on its way")])
+    assert (exit_code_of(late), lines_of(late)) == (
+        3, ["waiting: batch b2, 3 lines: it is on its way", "no line can be erased yet"],
+    )  # fmt: skip
+    bad = EraseReport(applied=True, refused=[Left(txn_id="1-0-7-ab", reason="its file is damaged")])
+    assert (exit_code_of(bad), lines_of(bad)[0]) == (1, "NOT erased: transaction 1-0-7-ab: its file is damaged")
+    died = EraseReport(applied=False, resumed=["6-ab"])
+    assert (exit_code_of(died), exit_code_of(msgspec.structs.replace(died, applied=True))) == (3, 0)
 
 
 async def test_a_second_run_finds_nothing_and_changes_nothing() -> None:
@@ -293,6 +311,23 @@ async def test_a_certificate_that_cannot_be_signed_again_or_was_wrong_is_no_vict
     await world.store.put(certificate_key(START_MS), encode_certificate(wrong))
     assert (await world.erase()).is_done
     assert await world.store.get(certificate_key(START_MS)) == encode_certificate(wrong)
+
+
+async def test_a_certificate_that_the_audit_writes_in_between_follows() -> None:
+    world = await books()
+    world.settings = SETTINGS.model_copy(update={"certificate_key": KEY})
+    world.at_ms += HOUR_MS
+
+    async def certify(call: str, subject: str) -> None:
+        if call == "put" and subject.startswith("transactions/"):
+            world.store.after = None
+            body = encode_certificate((await certificate(world)).certificate)
+            await world.store.put(certificate_key(START_MS), body)
+
+    world.store.after = certify
+    assert (await world.erase()).is_done
+    found = await certificate(world)
+    assert (found.stored_certificate, found.verdict) == ("same", "PROVEN")
 
 
 async def test_two_erasures_side_by_side_do_not_undo_each_other() -> None:
