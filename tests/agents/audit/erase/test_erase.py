@@ -2,14 +2,18 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from pyroaring import BitMap
 
 from agents.audit.erase.erase import Wanted, erase
 from agents.audit.erase.ports import ErasePorts, EraseReport, Left
 from agents.audit.prove.hour import HourProof, prove_hour
+from agents.audit.rebuild.offline import Core, run_partition
+from agents.audit.rebuild.raw_blocks import BlockFiles, gather
 from agents.audit.trace.ports import TracePorts
 from agents.audit.trace.tracer import Tracer
 from app.cli.erase import exit_code_of, lines_of
@@ -20,12 +24,15 @@ from app.core.formats.erasure import decode_erasure, digest_of_visitor
 from app.core.formats.flows import FLOWS
 from app.core.formats.object_keys import certificate_key
 from app.core.formats.raw_file import frames_in
+from app.core.rebuild.span import Span
 from app.core.repair.raw_file import item_of
 from app.errors import RepairRefused, ServiceUnavailable
 from app.testing.memory import MemoryFates
+from app.testing.memory.engine import Disk
+from tables.store.partition_store import PartitionStore
 from tests.builders.events import event, parse
-from tests.worlds.books import ALL_KINDS, SETTINGS, START_MS
-from tests.worlds.repair import RepairedBooks
+from tests.worlds.books import ALL_KINDS, RULES, SETTINGS, START_MS
+from tests.worlds.repair import ENRICHER, RepairedBooks
 
 ALICE, BOB = "alice-7", "bob"
 KEY = "a key of sixteen or more"
@@ -229,6 +236,30 @@ async def test_a_batch_that_is_sent_again_brings_nothing_back() -> None:
     world.pass_s(60)
     await world.through()
     assert {name: len(rows) for name, rows in world.warehouse.committed.tables.items() if name != "replays"} == before
+
+
+async def test_a_rebuild_makes_the_books_that_are_there(tmp_path: Path) -> None:
+    world = await books()
+    await world.erase()
+    fates = {
+        (row["batch_id"], line): row["outcome"]
+        for row in world.warehouse.rows("ledger") for line in read_lines(row["line_set"]) or ()
+    }  # fmt: skip
+    duplicates = {
+        row["batch_id"]: read_lines(row["line_set"]) or BitMap()
+        for row in world.warehouse.rows("ledger") if row["outcome"] == "duplicate"
+    }  # fmt: skip
+    files, disk, span = BlockFiles(tmp_path), Disk(), Span(START_MS - HOUR_MS, START_MS + HOUR_MS)
+    await gather(world.store, world.registry, span.widened(RULES.join, 0), files)
+    core = Core(RULES, ENRICHER, lambda: PartitionStore(disk.open("rebuild"), RULES.dedup_window_ms))
+    made = [part for each in files.partitions() for part in run_partition(files, each, core, span, duplicates)]
+    again = {
+        (entry.batch_id, line): entry.outcome
+        for part in made for entry in part.ledger for line in BitMap.deserialize(entry.line_set)
+    }  # fmt: skip
+    assert again == fates
+    ids = [event_id for part in made for frame in part.rows.values() for event_id in frame["event_id"].to_list()]
+    assert Counter(ids) == Counter(row["event_id"] for flow in FLOWS for row in world.warehouse.rows(flow.name))
 
 
 async def test_rows_whose_files_have_expired_are_erased() -> None:
