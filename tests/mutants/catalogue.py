@@ -4,6 +4,7 @@ from tests.mutants import (
     of_audit,
     of_change,
     of_delivery,
+    of_erase,
     of_etl,
     of_join,
     of_lines,
@@ -16,6 +17,6 @@ from tests.mutants import (
 
 MUTANTS = (
     *of_lines.MUTANTS, *of_time.MUTANTS, *of_etl.MUTANTS, *of_change.MUTANTS, *of_join.MUTANTS, *of_sink.MUTANTS,
-    *of_delivery.MUTANTS, *of_schema.MUTANTS,
+    *of_delivery.MUTANTS, *of_schema.MUTANTS, *of_erase.MUTANTS,
     *of_audit.MUTANTS, *of_whole_entry.MUTANTS, *of_whole.MUTANTS,
 )  # fmt: skip
