@@ -220,6 +220,26 @@ AUDIT: Final = role_page(
         ),
     ),
     Section(
+        "Certificates",
+        (
+            plain_in_an_hour(
+                "Certificates that were written, in an hour", hours="instream_audit_certificates_total"
+            )._replace(limits=()),
+            Panel(
+                "End of the newest certified hour, age",
+                [Query("time() - max(instream_audit_certified_hour_seconds > 0)", "age")],
+                Unit.SECONDS,
+                help="Up to two hours are usual while batches come: an hour is certified once it is over and complete.",
+            ),
+            Panel(
+                "Hours whose books do not balance",
+                [Query("max(instream_audit_unbalanced_hours)", "hours")],
+                help="Alert BooksUnbalanced fires.",
+                limits=ANY_IS_BAD,
+            ),
+        ),
+    ),
+    Section(
         "Index of ids",
         (
             plain_rates("Lines that were indexed", lines="instream_index_lines_total"),
