@@ -220,26 +220,6 @@ AUDIT: Final = role_page(
         ),
     ),
     Section(
-        "Certificates",
-        (
-            plain_in_an_hour(
-                "Certificates that were written, in an hour", hours="instream_audit_certificates_total"
-            )._replace(limits=()),
-            Panel(
-                "End of the newest certified hour, age",
-                [Query("time() - max(instream_audit_certified_hour_seconds > 0)", "age")],
-                Unit.SECONDS,
-                help="Up to two hours are usual while batches come: an hour is certified once it is over and complete.",
-            ),
-            Panel(
-                "Hours whose books do not balance",
-                [Query("max(instream_audit_unbalanced_hours)", "hours")],
-                help="Alert BooksUnbalanced fires.",
-                limits=ANY_IS_BAD,
-            ),
-        ),
-    ),
-    Section(
         "Index of ids",
         (
             plain_rates("Lines that were indexed", lines="instream_index_lines_total"),
@@ -252,6 +232,26 @@ AUDIT: Final = role_page(
                 "Raw files whose ids cannot be read",
                 [Query("max(instream_index_unreadable_files)", "files")],
                 help="As the last round saw them. `instream audit --deep` names their batches.",
+                limits=ANY_IS_BAD,
+            ),
+        ),
+    ),
+    Section(
+        "Certificates of hours",
+        (
+            plain_in_an_hour("Certificates written, in an hour", certificates="instream_audit_certificates_total")._replace(
+                limits=()
+            ),
+            Panel(
+                "Age of the newest hour with a certificate",
+                [Query("time() - max(instream_audit_certified_hour_seconds > 0)", "age")],
+                Unit.SECONDS,
+                help="An hour gets its certificate when each of its batches is complete.",
+            ),
+            Panel(
+                "Hours whose books do not balance",
+                [Query("max(instream_audit_unbalanced_hours)", "hours")],
+                help="Alert BooksUnbalanced fires; `instream prove --hour` names the batches.",
                 limits=ANY_IS_BAD,
             ),
         ),
