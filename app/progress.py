@@ -91,3 +91,24 @@ class Bar:
         self._drawn = (progress, progress.add_task("", note=""))
         progress.start()
         return self._drawn
+
+
+class Bars:
+    """Progress of a command with several stages: one bar after the other. A context manager."""
+
+    def __init__(self, say: ProgressLines) -> None:
+        self._say = say
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__()
+
+    def of(self, what: str) -> Bar:
+        """The bar of the next stage; `what` is as in `Bar`."""
+        self.__exit__()
+        self._bar = Bar(self._say, what)
+        return self._bar

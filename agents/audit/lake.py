@@ -86,7 +86,7 @@ class _Named:
     def __init__(self, registry: Registry, batch_ids: Sequence[str]) -> None:
         self._batch_ids = batch_ids
         self.register, self.get, self.all_batches = registry.register, registry.get, registry.all_batches
-        self.complete, self.record_attempt = registry.complete, registry.record_attempt
+        self.complete, self.record_attempt, self.restore = registry.complete, registry.record_attempt, registry.restore
 
     async def open_batches(self, received_before_ms: int) -> AsyncIterator[RegistryItem]:
         """Those of the named batches that are open."""

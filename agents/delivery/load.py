@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -23,6 +24,7 @@ from app.core.delivery.load_plan import (
     plan_load,
 )
 from app.core.delivery.schema_found import lacking
+from app.core.delivery.statements import LogRow
 from app.core.formats.transaction_record import Ready
 from app.errors import OutcomeUnknown, OutsideError, WarehouseError
 from app.settings import Settings
@@ -47,6 +49,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """partition -> highest number in delivery_log, read under the lock before this load; None if not read."""
     failure: Failure | None = None
     """None if the load was committed."""
+
+
+class Mending(NamedTuple):
+    """The changes of a repair to the warehouse, behind its deletions."""
+
+    copied: Sequence[Ready] = ()
+    """Files to copy: a transaction with only the outputs that are wanted."""
+    logged: Sequence[LogRow] = ()
+    """Rows of delivery_log; one without a load_id gets that of this load."""
 
 
 class LoadStopped(Exception):
@@ -149,6 +160,31 @@ class WarehouseLoad:
                 return False
             await self._copy_all(session, [txn], load_id)
             await session.mark_released(txn.txn_id, load_id)
+            await _commit(session)
+        return True
+
+    async def mend(self, decide: Callable[[WarehouseSession], Awaitable["Mending | None"]]) -> bool:
+        """Change what was loaded before, under the lock: `decide` looks, and deletes; what it answers is loaded anew.
+
+        Effects: LOCK, what `decide` reads and deletes, COPY with counts, INSERT delivery_log, COMMIT, all in one
+        transaction. A crash before the COMMIT leaves everything as it was.
+
+        Returns: whether anything was changed.
+
+        Raises:
+            LoadStopped: a statement failed; after an UNKNOWN failure the next call's `decide` finds the outcome.
+        """
+        load_id = self._new_load_id()
+        async with self._transaction() as session:
+            await self._compare(session)
+        async with self._transaction() as session:
+            await session.lock()
+            found = await decide(session)
+            if found is None:
+                return False
+            await self._copy_all(session, found.copied, load_id)
+            if found.logged:
+                await session.insert_log([row._replace(load_id=row.load_id or load_id) for row in found.logged])
             await _commit(session)
         return True
 

@@ -79,6 +79,9 @@ class Registry(Protocol):
     async def register(self, item: RegistryItem) -> None:
         """Add a batch in state open; registering the same batch again changes nothing."""
 
+    async def restore(self, item: RegistryItem) -> None:
+        """Put a batch in the place of whatever its id has: for a repair, because what is there cannot be trusted."""
+
     async def get(self, batch_id: str) -> RegistryItem | None:
         """The batch, by a consistent read."""
 

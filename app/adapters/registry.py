@@ -78,6 +78,14 @@ class DynamoRegistry:
             partial(self._client.put_item, Item=encode_item(item), ConditionExpression="attribute_not_exists(batch_id)"),
         )
 
+    async def restore(self, item: RegistryItem) -> None:
+        """Put a batch in the place of whatever its id has.
+
+        Raises:
+            ServiceUnavailable: it may or may not be there; restore it again.
+        """
+        await self._write(f"PutItem {item.batch_id}", partial(self._client.put_item, Item=encode_item(item)))
+
     async def get(self, batch_id: str) -> RegistryItem | None:
         """The batch, by a consistent read.
 

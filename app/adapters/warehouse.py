@@ -184,6 +184,22 @@ class PsycopgSession:
         """Turn a quarantined transaction into a loaded one."""
         await self._run(statements.mark_released(txn_id, load_id))
 
+    async def count_rows(self, output: str, txn_id: str) -> int:
+        """The number of rows that an output's table has of a transaction."""
+        return int((await self._run(statements.count_rows(output, txn_id), COPY_TIMEOUT_S))[0][0])
+
+    async def delete_rows(self, output: str, txn_id: str) -> None:
+        """Delete the rows that an output's table has of a transaction."""
+        await self._run(statements.delete_rows(output, txn_id), COPY_TIMEOUT_S)
+
+    async def log_rows(self, epoch: int, partition: int, number: int) -> list[LogRow]:
+        """The rows that delivery_log has under a number."""
+        return [LogRow(*row) for row in await self._run(statements.log_rows(epoch, partition, number))]
+
+    async def delete_log(self, epoch: int, partition: int, number: int) -> None:
+        """Delete the rows that delivery_log has under a number."""
+        await self._run(statements.delete_log(epoch, partition, number))
+
     async def commit(self) -> None:
         """Commit. Without an answer the outcome is unknown."""
         try:

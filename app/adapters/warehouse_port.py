@@ -97,6 +97,18 @@ class WarehouseSession(Protocol):
     async def mark_released(self, txn_id: str, load_id: str) -> None:
         """Turn a quarantined transaction into one that `load_id` loaded."""
 
+    async def count_rows(self, output: str, txn_id: str) -> int:
+        """The number of rows that an output's table has of a transaction."""
+
+    async def delete_rows(self, output: str, txn_id: str) -> None:
+        """Delete the rows that an output's table has of a transaction."""
+
+    async def log_rows(self, epoch: int, partition: int, number: int) -> list[LogRow]:
+        """The rows that delivery_log has under a number, in no order."""
+
+    async def delete_log(self, epoch: int, partition: int, number: int) -> None:
+        """Delete the rows that delivery_log has under a number."""
+
     async def commit(self) -> None:
         """Commit. After an error it keeps nothing, like `rollback`.
 
@@ -231,6 +243,19 @@ class LoadedRows(Protocol):
 
     async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:
         """The rows of these batches, as `rows` gives them."""
+
+
+class KnownEvents(Protocol):
+    """The events that the warehouse has, by their ids. Every call raises ServiceUnavailable while it does not answer."""
+
+    async def counted(self, event_ids: Sequence[str]) -> list[tuple[str, str | None]]:
+        """(event id, page view id) of each event of these ids that counted, whatever became of it.
+
+        The page view id is None where a row has none.
+        """
+
+    async def first_events(self, page_view_ids: Sequence[str]) -> list[tuple[str, str, int]]:
+        """(page view id, event id, received_at in ms) of each first event of these page views that is a row."""
 
 
 def moment_ms(moment: datetime | None) -> int:

@@ -13,6 +13,8 @@ from app.cli.index import index
 from app.cli.init import init
 from app.cli.load import load
 from app.cli.prove import prove
+from app.cli.rebuild import plan_rules, rebuild
+from app.cli.repair import repair
 from app.cli.repair_log import repair_log
 from app.cli.replay import replay
 from app.cli.show import Exit, log_to_stderr, say_why
@@ -42,7 +44,8 @@ def enter_stack(context: typer.Context) -> None:
 
 
 for command in (
-    demo, up, down, status, load, wait, audit, prove, replay, trace, index, dead_letters, repair_log, init, bench
+    demo, up, down, status, load, wait, audit, prove, replay, trace, index, dead_letters, repair, repair_log, rebuild,
+    plan_rules, init, bench,
 ):  # fmt: skip
     app.command()(command)
 

@@ -18,7 +18,7 @@ LONGEST_MINUTES: Final = 7 * 1440
 OLDEST_S: Final = 365 * 86_400
 LAST_PARTITION: Final = 1023
 """Of the most partitions that the settings allow; the settings themselves load more than a help text needs."""
-_MOMENT: Final = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)(?:[T ](?P<clock>\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)Z?)?")
+_MOMENT: Final = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)(?:[T ](?P<clock>\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)(?:Z|\+00:00)?)?")
 SEEDS: Final = (-(2**63), 2**63 - 1)
 
 

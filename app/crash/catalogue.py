@@ -152,8 +152,9 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 COMMANDS_ONLY: Final = frozenset({
-    "registry.all_batches", "warehouse.log_status", "warehouse.ledger_of",
-    "warehouse.mark_released",
+    "registry.all_batches", "registry.restore",
+    "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
+    "warehouse.count_rows", "warehouse.delete_rows", "warehouse.log_rows", "warehouse.delete_log",
 })  # fmt: skip
 """Calls that only commands make. A command that died is not started again, so it needs no points."""
 

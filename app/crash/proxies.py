@@ -56,7 +56,7 @@ PORTS: Final[Mapping[str, Port]] = {
         frozenset({"bucket", "clock_skew_ms", "close"}),
     ),
     "registry": Port(
-        dict.fromkeys(("register", "get", "open_batches", "all_batches", "complete", "record_attempt"), _nothing),
+        dict.fromkeys(("register", "restore", "get", "open_batches", "all_batches", "complete", "record_attempt"), _nothing),
         frozenset({"close"}),
     ),
     "kinesis": Port(dict.fromkeys(("put", "shards", "iterator", "records"), _nothing), frozenset({"close"})),
@@ -79,7 +79,7 @@ PORTS: Final[Mapping[str, Port]] = {
         | dict.fromkeys(
             (
                 "lock", "columns", "positions", "copied", "load_error", "insert_log", "log_status",
-                "ledger_of", "mark_released", "commit", "rollback",
+                "ledger_of", "mark_released", "count_rows", "delete_rows", "log_rows", "delete_log", "commit", "rollback",
             ),
             _nothing,
         ),

@@ -65,6 +65,18 @@ async def test_what_is_registered_is_read_back_whole(registry: Registry) -> None
     assert await registry.get(named("b2")) is None
 
 
+async def test_a_restored_item_takes_the_place_of_what_its_id_had(registry: Registry) -> None:
+    await registry.register(batch("b1"))
+    await registry.complete(named("b1"))
+    item = msgspec.structs.replace(batch("b1", received_at_ms=77), sha256="cd" * 32)
+    for _ in range(2):
+        await registry.restore(item)
+        assert await registry.get(named("b1")) == item
+        assert await open_ids(registry) == [named("b1")]
+    await registry.restore(batch("b2"))
+    assert await registry.get(named("b2")) == batch("b2")
+
+
 async def test_registering_again_changes_nothing(registry: Registry) -> None:
     await registry.register(batch("b1"))
     await registry.record_attempt(named("b1"), [Attempt(1, 1000, "missing")], 5000)

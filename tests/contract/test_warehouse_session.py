@@ -270,6 +270,49 @@ class Release:
         await session.close()
 
 
+class Mending:
+    async def test_rows_of_a_transaction_are_deleted_and_copied_anew_in_one_transaction(self, case: Case) -> None:
+        session, other = await case.open(), await case.open()
+        for name in ("m", "m", "n"):  # the first one twice
+            await session.copy(PAGE_VIEWS, await case.put(name, views(2, name)))
+        await session.commit()
+        assert [await session.count_rows("page_views", name) for name in ("m", "n", "o")] == [4, 2, 0]
+        await session.rollback()
+        await session.lock()
+        await session.delete_rows("page_views", "m")
+        await session.copy(PAGE_VIEWS, await case.put("m", views(2, "m")))
+        assert await session.count_rows("page_views", "m") == 2
+        assert await other.count_rows("page_views", "m") == 4, "nobody else sees it yet"
+        await other.rollback()
+        await session.commit()
+        assert [await other.count_rows("page_views", name) for name in ("m", "n")] == [2, 2]
+        await other.rollback()
+        await session.delete_rows("page_views", "n")
+        await session.rollback()
+        assert await case.count("page_views") == 4
+        for each in (session, other):
+            await each.close()
+
+    async def test_rows_of_the_log_are_found_and_replaced_by_their_number(self, case: Case) -> None:
+        session = await case.open()
+        await session.insert_log([row(1), row(1), row(2), row(1, partition=3), row(1, epoch=2)])
+        await session.commit()
+        assert await session.log_rows(1, 0, 1) == [row(1), row(1)]
+        assert await session.log_rows(1, 0, 9) == []
+        await session.delete_log(1, 0, 1)
+        assert await session.log_rows(1, 0, 1) == []
+        await session.insert_log([row(1, status=QUARANTINED)])
+        assert await session.log_rows(1, 0, 1) == [row(1, status=QUARANTINED)]
+        await session.rollback()
+        assert len(await session.log_rows(1, 0, 1)) == 2
+        await session.delete_log(1, 0, 1)
+        await session.insert_log([row(1)])
+        await session.commit()
+        assert await session.log_rows(1, 0, 1) == [row(1)]
+        assert await case.count("delivery_log") == 4
+        await session.close()
+
+
 class InMemory:
     @pytest.fixture
     def case(self) -> Case:
@@ -298,3 +341,9 @@ class TestReleaseInMemory(InMemory, Release): ...
 
 
 class TestReleaseOnTheStandIn(OnTheStandIn, Release): ...
+
+
+class TestMendingInMemory(InMemory, Mending): ...
+
+
+class TestMendingOnTheStandIn(OnTheStandIn, Mending): ...

@@ -36,13 +36,13 @@ def type_of(column: Column) -> str:
             assert_never(column.kind)
 
 
-def create_table(table: Table) -> str:
-    """The CREATE TABLE of a table that is not there."""
+def create_table(table: Table, schema: str = SCHEMA) -> str:
+    """The CREATE TABLE of a table that is not there, in schema `analytics` or in another one."""
     lines = [f"    {_definition(column)}" for column in table.columns]
     if table.primary_key:
         lines.append(f"    PRIMARY KEY ({_names(table.primary_key)})")
     columns = ",\n".join(lines)
-    return f"CREATE TABLE {named(table.name)} (\n{columns}\n)\n{_storage(table)}"
+    return f"CREATE TABLE {named(table.name, schema)} (\n{columns}\n)\n{_storage(table)}"
 
 
 def add_column(table: Table, column: Column) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from app.core.formats.flows import Flow, Format
+from app.core.formats.flows import DUPLICATE, Flow, Format
 from app.core.formats.tables import BY_NAME, SCHEMA
 from app.core.whole_table import whole_table
 from app.errors import ConfigurationError
@@ -28,6 +28,8 @@ SAFE_ROLE: Final = re.compile(
 """The allowed form of a COPY's role."""
 SAFE_REGION: Final = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
 """The allowed form of a region's name."""
+SAFE_SCHEMA: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+"""The allowed form of a schema's name."""
 _NULLS: Final = rf" EMPTYASNULL NULL AS '{NULL_TEXT}'"
 _FORMATS: Final = whole_table(Format, {
     Format.TSV_ZSTD: r"CSV DELIMITER '\t' ZSTD TIMEFORMAT 'auto'" + _NULLS,
@@ -61,14 +63,20 @@ class LogRow(NamedTuple):
     detail: str | None = None
 
 
-def table(name: str) -> str:
-    """A table of the schema, quoted; `name` is one of `TABLES`."""
+def table(name: str, schema: str = SCHEMA) -> str:
+    """A table of a schema, quoted; `name` is one of `TABLES`.
+
+    Raises:
+        ConfigurationError: it is none, or the schema's name has characters that do not belong in literal SQL.
+    """
     if name not in BY_NAME:
         raise ConfigurationError(f"{name!r} is no table of schema {SCHEMA}")
-    return f'"{SCHEMA}"."{name}"'
+    if not SAFE_SCHEMA.fullmatch(schema):
+        raise ConfigurationError(f"{schema!r} is no name of a schema: a letter, then letters, digits and _, at most 63")
+    return f'"{schema}"."{name}"'
 
 
-def copy(flow: Flow, manifest_url: str, iam_role: str, region: str | None = None) -> Statement:
+def copy(flow: Flow, manifest_url: str, iam_role: str, region: str | None = None, schema: str = SCHEMA) -> Statement:
     """The COPY of one output from a manifest.
 
     Args:
@@ -76,6 +84,7 @@ def copy(flow: Flow, manifest_url: str, iam_role: str, region: str | None = None
         manifest_url: the manifest in S3.
         iam_role: the role with which the warehouse reads S3, or `default`.
         region: the bucket's region; None where it is the warehouse's.
+        schema: the schema of the table.
 
     Raises:
         ConfigurationError: bucket, role or region hold characters that do not belong in literal SQL.
@@ -87,7 +96,7 @@ def copy(flow: Flow, manifest_url: str, iam_role: str, region: str | None = None
     role = "default" if iam_role == "default" else f"'{iam_role}'"
     columns = ", ".join(f'"{name}"' for name in flow.names)
     return Statement(
-        f"COPY {table(flow.name)} ({columns}) FROM '{manifest_url}' IAM_ROLE {role} MANIFEST {_FORMATS[flow.format]}"
+        f"COPY {table(flow.name, schema)} ({columns}) FROM '{manifest_url}' IAM_ROLE {role} MANIFEST {_FORMATS[flow.format]}"
         + (f" REGION '{region}'" if region else "")
         + " MAXERROR 0 COMPUPDATE OFF STATUPDATE OFF"
     )
@@ -127,6 +136,31 @@ def mark_released(txn_id: str, load_id: str) -> Statement:
     return Statement(text, (LOADED, load_id, txn_id, QUARANTINED))
 
 
+def count_rows(output: str, txn_id: str) -> Statement:
+    """How many rows an output's table has of a transaction."""
+    return Statement(f"SELECT COUNT(*) FROM {table(output)} WHERE txn_id = %s", (txn_id,))
+
+
+def delete_rows(output: str, txn_id: str) -> Statement:
+    """Delete the rows that an output's table has of a transaction: a repair loads its file again."""
+    return Statement(f"DELETE FROM {table(output)} WHERE txn_id = %s", (txn_id,))
+
+
+_UNDER_NUMBER: Final = 'epoch = %s AND "partition" = %s AND "number" = %s'
+
+
+def log_rows(epoch: int, partition: int, number: int) -> Statement:
+    """The rows of delivery_log under a number."""
+    columns = ", ".join(f'"{name}"' for name in LogRow._fields)
+    text = f"SELECT {columns} FROM {table('delivery_log')} WHERE {_UNDER_NUMBER}"
+    return Statement(text, (epoch, partition, number))
+
+
+def delete_log(epoch: int, partition: int, number: int) -> Statement:
+    """Delete the rows of delivery_log under a number: a repair writes the right one."""
+    return Statement(f"DELETE FROM {table('delivery_log')} WHERE {_UNDER_NUMBER}", (epoch, partition, number))
+
+
 QUARANTINE: Final = Statement(
     f'SELECT txn_id, epoch, "partition", number, "rows", detail, loaded_at FROM {table("delivery_log")} '
     f"WHERE status = '{QUARANTINED}' ORDER BY epoch, \"partition\", number"
@@ -139,6 +173,40 @@ def ledger_of(batch_ids: Sequence[str]) -> Statement:
     places = ", ".join(["%s"] * len(batch_ids))
     text = f"SELECT batch_id, txn_id, line_set FROM {table('ledger')} WHERE batch_id IN ({places})"
     return Statement(text, tuple(batch_ids))
+
+
+# --- rows of some batches, in the order of their ids: Redshift keeps one cursor a session
+
+
+def rows_of_batches(flow: Flow, first_id: str, end_id: str) -> Statement:
+    """The cursor over a flow's rows of the batches from `first_id` to before `end_id`, by batch and line."""
+    columns = ", ".join(f'"{name}"' for name in flow.names)
+    order = "batch_id, line" if "line" in flow.names else "batch_id"
+    text = (
+        f"DECLARE {_CURSOR} CURSOR FOR SELECT {columns} FROM {table(flow.name)} "
+        f"WHERE batch_id >= %s AND batch_id < %s ORDER BY {order}"
+    )
+    return Statement(text, (first_id, end_id))
+
+
+_CURSOR: Final = "instream_rows"
+
+
+def fetch(rows: int) -> Statement:
+    """The next rows of the cursor."""
+    return Statement(f"FETCH FORWARD {rows:d} FROM {_CURSOR}")
+
+
+def duplicates_of(first_id: str, end_id: str) -> Statement:
+    """Rows (batch_id, line_set) of the ledger's duplicates in the batches from `first_id` to before `end_id`."""
+    text = f"SELECT batch_id, line_set FROM {table('ledger')} WHERE outcome = %s AND batch_id >= %s AND batch_id < %s"
+    return Statement(text, (DUPLICATE, first_id, end_id))
+
+
+def delete_batches(name: str, schema: str, first_id: str, end_id: str) -> Statement:
+    """Delete the rows of the batches from `first_id` to before `end_id` from a table of another schema."""
+    text = f"DELETE FROM {table(name, schema)} WHERE batch_id >= %s AND batch_id < %s"
+    return Statement(text, (first_id, end_id))
 
 
 SESSION: Final = Statement("SELECT pg_backend_pid(), GETDATE()")
@@ -174,10 +242,17 @@ def load_error(system_table: str, pid: int, since: datetime, seen: int) -> State
     return Statement(_LOAD_ERRORS[system_table], (pid, since, seen))
 
 
-COLUMNS: Final = Statement(
+_COLUMNS: Final = (
     "SELECT c.table_name, t.table_type, c.column_name, c.data_type, c.character_maximum_length, c.is_nullable, "
     "CASE WHEN c.column_default IS NULL THEN 0 ELSE 1 END FROM information_schema.columns c "
     "JOIN information_schema.tables t ON t.table_schema = c.table_schema AND t.table_name = c.table_name "
-    f"WHERE c.table_schema = '{SCHEMA}' ORDER BY c.table_name, c.ordinal_position"
+    "WHERE c.table_schema = '{}' ORDER BY c.table_name, c.ordinal_position"
 )
+COLUMNS: Final = Statement(_COLUMNS.format(SCHEMA))
 """Every column of the schema's tables and views, in their order."""
+
+
+def columns_of(schema: str) -> Statement:
+    """The same of another schema."""
+    table(BY_NAME["ledger"].name, schema)  # refuses a text that literal SQL cannot hold
+    return Statement(_COLUMNS.format(schema))

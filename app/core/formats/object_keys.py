@@ -7,6 +7,7 @@
     manifests/dt=YYYY-MM-DD/hour=HH/<txn_id>/<output>.manifest, ready.json COPY manifests; ready.json is the last word
     loads/<load_id>/<output>.manifest                                      merged manifests of one warehouse load
     certificates/dt=YYYY-MM-DD/hour=HH.json                                what became of every line of an hour
+    rebuilds/<load_id>/<output>/<txn_id>.<ext>                             files of a rebuild, until they are loaded
     repairs/<epoch>/<partition, 6 digits>/<offset, 12 digits>.step         steps that replace damaged ones of topic rows
     index/dt=YYYY-MM-DD/hour=HH/<digest>-<counts>.v1.ids, settled          where the ids of an hour's raw files are
     registry/<export>/data/<file>.json.gz                                  exports of the registry, made by DynamoDB
@@ -97,6 +98,11 @@ def load_manifest_key(load_id: str, output: str, version: int = 1) -> str:
 def certificate_key(hour_ms: int) -> str:
     """The certificate of an hour; `hour_ms` is a moment in it."""
     return f"certificates/{hour_path(hour_ms)}.json"
+
+
+def rebuilt_key(load_id: str, output: str, txn: str) -> str:
+    """A file of a rebuild, on its way into another schema."""
+    return f"rebuilds/{load_id}/{output}/{txn}.{BY_NAME[output].format.value}"
 
 
 def repairs_prefix(epoch: int, partition: int | None = None) -> str:

@@ -3,6 +3,7 @@
 from app.testing.memory.hooks import Hook
 from app.testing.memory.kafka import MemoryGroup, MemoryLogs
 from app.testing.memory.kinesis import MemoryBlockStream
+from app.testing.memory.known_events import MemoryKnownEvents
 from app.testing.memory.loaded_fates import MemoryFates
 from app.testing.memory.loaded_ledger import MemoryLoadedLedger
 from app.testing.memory.loaded_rows import MemoryLoadedRows
@@ -16,6 +17,7 @@ __all__ = [
     "MemoryBlockStream",
     "MemoryFates",
     "MemoryGroup",
+    "MemoryKnownEvents",
     "MemoryLoadedLedger",
     "MemoryLoadedRows",
     "MemoryLogs",

@@ -1,6 +1,6 @@
 """The content of the warehouse in memory, as a value."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -17,6 +17,20 @@ class Committed(msgspec.Struct, frozen=True):
     def with_rows(self, table: str, rows: Iterable[CopiedRow]) -> "Committed":
         """This and more rows of a table."""
         return msgspec.structs.replace(self, tables=self.tables | {table: (*self.tables[table], *rows)})
+
+    def without(self, deleted: Collection[tuple[str, str]]) -> "Committed":
+        """This without the rows of some tables' transactions (table, txn_id)."""
+        if not deleted:
+            return self
+        tables = {
+            table: tuple(row for row in rows if (table, row["txn_id"]) not in deleted) for table, rows in self.tables.items()
+        }
+        return msgspec.structs.replace(self, tables=tables)
+
+
+def without_numbers(log: tuple[LogRow, ...], numbers: Collection[tuple[int, int, int]]) -> tuple[LogRow, ...]:
+    """`log` without the rows of some transactions (epoch, partition, number)."""
+    return tuple(row for row in log if (row.epoch, row.partition, row.number) not in numbers) if numbers else log
 
 
 def with_released(log: tuple[LogRow, ...], released: dict[str, str]) -> tuple[LogRow, ...]:

@@ -13,7 +13,7 @@ from app.core.delivery.statements import LogRow
 from app.core.formats.flows import LEDGER, Flow
 from app.core.formats.tables import DELIVERY_LOG
 from app.errors import OutcomeUnknown, OutsideError, ServiceUnavailable, WarehouseError
-from app.testing.memory.committed import Committed, with_released
+from app.testing.memory.committed import Committed, with_released, without_numbers
 from app.testing.memory.copied_files import CopiedRow, FileRefused
 from app.testing.memory.database import Database
 from app.testing.memory.hooks import Hook, Hooked
@@ -38,6 +38,10 @@ class MemorySession(Hooked):
         self._rows: dict[str, list[CopiedRow]] = {}
         self._logged: list[LogRow] = []
         self._released: dict[str, str] = {}
+        self._deleted: set[tuple[str, str]] = set()
+        """Table and transaction whose committed rows this transaction deletes."""
+        self._unlogged: set[tuple[int, int, int]] = set()
+        """Epoch, partition and number whose committed rows of delivery_log this transaction deletes."""
         self._failed = False
 
     @property
@@ -128,8 +132,7 @@ class MemorySession(Hooked):
     async def ledger_of(self, batch_ids: Sequence[str]) -> list[LedgerRow]:
         """The ledger's rows of these batches."""
         async with self._statement("ledger_of"):
-            rows = (*self._seen().tables[LEDGER.name], *self._rows.get(LEDGER.name, ()))
-            wanted = set(batch_ids)
+            wanted, rows = set(batch_ids), self._rows_of(LEDGER.name)
             return [LedgerRow(r["batch_id"], r["txn_id"], r["line_set"]) for r in rows if r["batch_id"] in wanted]
 
     async def mark_released(self, txn_id: str, load_id: str) -> None:
@@ -138,6 +141,35 @@ class MemorySession(Hooked):
             await self._log()
             self._check_conflict([txn_id])
             self._released[txn_id] = load_id
+
+    async def count_rows(self, output: str, txn_id: str) -> int:
+        """The number of rows that an output's table has of a transaction."""
+        async with self._statement("count_rows", output):
+            self._check_table(output)
+            return sum(row["txn_id"] == txn_id for row in self._rows_of(output))
+
+    async def delete_rows(self, output: str, txn_id: str) -> None:
+        """Delete the rows that an output's table has of a transaction."""
+        async with self._statement("delete_rows", output):
+            self._check_table(output)
+            self._seen()
+            self._deleted.add((output, txn_id))
+            own = self._rows.get(output, [])
+            self._rows[output] = [row for row in own if row["txn_id"] != txn_id]
+
+    async def log_rows(self, epoch: int, partition: int, number: int) -> list[LogRow]:
+        """The rows that delivery_log has under a number."""
+        async with self._statement("log_rows"):
+            place = (epoch, partition, number)
+            return [row for row in await self._log() if (row.epoch, row.partition, row.number) == place]
+
+    async def delete_log(self, epoch: int, partition: int, number: int) -> None:
+        """Delete the rows that delivery_log has under a number."""
+        async with self._statement("delete_log"):
+            await self._log()
+            self._unlogged.add((epoch, partition, number))
+            place = (epoch, partition, number)
+            self._logged = [row for row in self._logged if (row.epoch, row.partition, row.number) != place]
 
     async def commit(self) -> None:
         """Commit; if a hook breaks it, the outcome is unknown."""
@@ -236,7 +268,11 @@ class MemorySession(Hooked):
         self._check_table(DELIVERY_LOG.name)
         seen = self._seen()
         await self._database.log_lock.acquire(self, exclusive=False)
-        return with_released((*seen.log, *self._logged), self._released)
+        return with_released((*without_numbers(seen.log, self._unlogged), *self._logged), self._released)
+
+    def _rows_of(self, output: str) -> Sequence[CopiedRow]:
+        """A table's rows as this transaction sees them."""
+        return (*self._seen().without(self._deleted).tables[output], *self._rows.get(output, ()))
 
     def _check_conflict(self, txn_ids: Iterable[str]) -> None:
         """Check that no other session has changed the rows that this transaction will change."""
@@ -249,10 +285,11 @@ class MemorySession(Hooked):
         """Publish this transaction's changes and give the lock back; a failed transaction publishes nothing."""
         if not self._failed:
             self._check_conflict(self._released)
-            committed = self._database.committed
+            committed = self._database.committed.without(self._deleted)
             for table, rows in self._rows.items():
                 committed = committed.with_rows(table, rows)
-            log = with_released((*committed.log, *self._logged), self._released)
+            kept = without_numbers(committed.log, self._unlogged)
+            log = with_released((*kept, *self._logged), self._released)
             self._database.committed = msgspec.structs.replace(committed, log=log)
         self._discard()
 

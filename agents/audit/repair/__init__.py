@@ -1,0 +1,1 @@
+"""Repair: what the deep audit finds is made again from its source."""

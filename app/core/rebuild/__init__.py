@@ -1,0 +1,1 @@
+"""Raw batches through the core once more, without Kafka."""

@@ -1,0 +1,84 @@
+"""Raw files through the core again: the same rows in another schema, and a changed rule is seen before it goes live."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.adapters.warehouse import connect
+from app.clock import SystemClock
+from app.core.formats.flows import FLOWS, LEDGER
+from tests.e2e.live_stack import LiveStack
+from tests.worlds.command_line import Ran, run_here
+
+pytestmark = pytest.mark.stack
+
+
+def now() -> str:
+    return datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC).isoformat()
+
+
+async def here(stack: LiveStack, *words: str, **settings: str) -> Ran:
+    """Run a command in this process, on the stack."""
+    return await asyncio.to_thread(run_here, *words, INSTREAM_HOME=str(stack.home.path), **settings)
+
+
+async def rows_of(url: str, schema: str, table: str, first: str) -> list[tuple[Any, ...]]:
+    """Rows of a table without what says how they came, of batches made since `first`."""
+    columns = ", ".join(f'"{c.name}"' for c in (*FLOWS, LEDGER)[[f.name for f in (*FLOWS, LEDGER)].index(table)].columns
+                        if c.name not in {"txn_id", "lines", "line_set"})  # fmt: skip
+    query = f"SELECT DISTINCT {columns} FROM {schema}.{table} WHERE batch_id >= %s ORDER BY {columns}"
+    async with await connect(url) as connection:
+        return await (await connection.execute(query.encode(), (first,))).fetchall()
+
+
+async def test_a_rebuild_makes_the_rows_of_the_warehouse_and_shows_what_a_new_rule_would_change(
+    stack: LiveStack, tmp_path: Path
+) -> None:
+    since = now()
+    run = await stack.load(events=1500, rate=500, seed=33)
+    await stack.compare_exact(run)
+    span = ["--since", since, "--until", now()]
+
+    # the same rules: every row and every line's outcome is the warehouse's, and another schema has them too; twice is once
+    for _ in range(2):
+        done = await here(stack, "rebuild", *span, "--schema", "again", "--diff", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    found = report["difference"]
+    assert (found["flows"], found["moved"], found["uncovered"], found["not_compared"]) == ({}, [], 0, [])
+    assert report["batches"] == found["compared"] > 1
+    assert report["lines"] == sum(report["outcomes"].values()) == 1500
+    first = min(await batches(stack.stack.warehouse_url, since))
+    for flow in (*FLOWS, LEDGER):
+        ours, theirs = [
+            await rows_of(stack.stack.warehouse_url, schema, flow.name, first) for schema in ("again", "analytics")
+        ]
+        assert ours == theirs
+        assert bool(ours) == bool(report["rows"].get(flow.name, flow is LEDGER))
+
+    # another list of bots: the lines that would be rejected are named, and nothing is written
+    rules = tmp_path / "bots"
+    rules.write_text("bot newly Chrome/\n")
+    done = await here(stack, "plan-rules", *span, "--json", INSTREAM_BOT_AGENTS=str(rules))
+    assert done.returncode == 3, done.stdout + done.stderr
+    found = json.loads(done.stdout)["difference"]
+    moved = {(each["before"], each["after"]): each["lines"] for each in found["moved"]}
+    assert 0 < moved["page_views", "rejected"] == found["flows"]["page_views"]["extra"] < report["rows"]["page_views"]
+    assert found["flows"]["rejected"]["missing"] == sum(lines for (_, after), lines in moved.items() if after == "rejected")
+    assert {each["kind"] for each in found["first"]} == {"extra"}
+    assert len(found["first"]) == 20
+
+    done = await here(stack, "rebuild", *span, "--schema", "analytics")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "never writes into schema analytics" in done.stderr
+
+
+async def batches(url: str, since: str) -> list[str]:
+    """The batches whose ledger was loaded since a moment."""
+    async with await connect(url) as connection:
+        query = b"SELECT DISTINCT batch_id FROM analytics.ledger WHERE loaded_at >= %s"
+        return [row[0] for row in await (await connection.execute(query, (since[:19],))).fetchall()]
