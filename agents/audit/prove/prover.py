@@ -1,4 +1,4 @@
-"""Proves batches: reads everything that has lines of them, from the registry to the warehouse's rows.
+"""Proves batches: reads everything that has lines of them, from the registry to the warehouse's rows (rule A3).
 
 Order of reads: the registry, the raw files, the warehouse's ledger and rows, delivery_log and the transactions, and last the
 places of lines that are not loaded (`agents.audit.stages`). A transaction that is loaded meanwhile may be in some of these

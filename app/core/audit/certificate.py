@@ -1,4 +1,4 @@
-"""The certificate of an hour: what became of every line that the collectors acknowledged in it.
+"""The certificate of an hour: what became of every line that the collectors acknowledged in it (rule A4).
 
 An hour is that of the batches' ids. Its digest stands for the batch ids, the sha256 of the raw files and the ledger, line by
 line: whoever has the same registry and ledger makes the same digest. The signature is an HMAC-SHA256 with a key of the
