@@ -15,10 +15,10 @@ from pyroaring import BitMap
 
 from agents.audit.audit_rules import audit_rules
 from agents.audit.deep.ports import DeepPorts
-from agents.audit.prove.transactions import OUTPUTS, ProvenTransaction, Transactions
+from agents.audit.prove.transactions import OUTPUTS, ProvenTransaction, Transactions, of_each
 from agents.audit.stages.stages import Stages
 from app.core.audit.certificate import BatchBooks, books_of
-from app.core.audit.deep.batch_rows import compare_batches, empty, ledger_lines, lines_in
+from app.core.audit.deep.batch_rows import Frames, compare_batches, empty, ledger_lines, lines_in
 from app.core.audit.deep.batches import LedgerEntry, LossEvidence, doubled_lines, judge_raw, lost_lines
 from app.core.audit.deep.objects import about
 from app.core.audit.deep.rows import normalised
@@ -45,8 +45,8 @@ class Warehouse(NamedTuple):
     """What the warehouse has of some batches."""
 
     entries: Mapping[str, list[LedgerEntry]]
-    rows: Mapping[str, pl.DataFrame]
-    """Output -> the normalised rows of the batches."""
+    rows: Mapping[str, Mapping[str, Frames]]
+    """Batch -> transaction -> output -> the normalised rows."""
     transactions: Mapping[str, ProvenTransaction]
 
 
@@ -153,14 +153,19 @@ class Prover:
             return None
 
     async def _warehouse(self, batch_ids: Sequence[str]) -> Warehouse:
-        frames = {}
+        frames: dict[str, pl.DataFrame] = {}
         for output in (LEDGER.name, *(flow.name for flow in FLOWS)):
             frames[output] = normalised(output, await self._ports.rows.of_batches(output, batch_ids))
         entries: dict[str, list[LedgerEntry]] = {}
         for batch_id, *entry in frames[LEDGER.name].select("batch_id", *LedgerEntry._fields).iter_rows():
             entries.setdefault(batch_id, []).append(LedgerEntry(*entry))
         txn_ids = {txn_id for frame in frames.values() for txn_id in frame["txn_id"].unique().to_list()}
-        return Warehouse(entries, frames, await self._transactions.of(txn_ids))
+        rows: dict[str, dict[str, dict[str, pl.DataFrame]]] = {}
+        for output, frame in frames.items():
+            for batch_id, own in of_each(frame, "batch_id").items():
+                for txn_id, part in of_each(own, "txn_id").items():
+                    rows.setdefault(batch_id, {}).setdefault(txn_id, {})[output] = part
+        return Warehouse(entries, rows, await self._transactions.of(txn_ids))
 
     async def _stand(
         self, items: Sequence[RegistryItem], warehouse: Warehouse, *, find_offsets: bool
@@ -271,12 +276,9 @@ def _outcomes(entries: Sequence[LedgerEntry]) -> dict[str, int]:
 
 def _of_transactions(batch_id: str, warehouse: Warehouse) -> list[Difference]:
     """The damage that concerns a batch, of the transactions that have rows of it in the warehouse."""
-    own = {output: frame.filter(pl.col("batch_id") == batch_id) for output, frame in warehouse.rows.items()}
     found: list[Difference] = []
-    for txn_id, each in warehouse.transactions.items():
-        there = {output: frame.filter(pl.col("txn_id") == txn_id) for output, frame in own.items()}
-        if not any(frame.height for frame in there.values()):
-            continue
+    for txn_id, there in warehouse.rows.get(batch_id, {}).items():
+        each = warehouse.transactions[txn_id]
         files = _files_of(batch_id, each)
         lines = ledger_lines(files, there)
         for one in each.differences:
@@ -290,7 +292,7 @@ def _of_transactions(batch_id: str, warehouse: Warehouse) -> list[Difference]:
 
 def _files_of(batch_id: str, each: ProvenTransaction) -> dict[str, pl.DataFrame]:
     """Output -> the batch's rows in a transaction's data files; outputs whose file is damaged are absent."""
-    files = {output: frame.filter(pl.col("batch_id") == batch_id) for output, frame in each.frames.items()}
+    files = {output: of_batch.get(batch_id, empty(output)) for output, of_batch in each.frames.items()}
     if each.record is not None:
         files |= {output: empty(output) for output in OUTPUTS if not each.record.output(output).rows}
     return files
@@ -306,8 +308,10 @@ def _holds(
     files = sum(len(each.frames) for each in own)
     loads = [entry for each in own for entry in each.log]
     there = item.line_count - missing
-    rows = sum(frame.filter(pl.col("batch_id") == batch_id).height for name, frame in warehouse.rows.items()
-               if name != LEDGER.name)  # fmt: skip
+    rows = sum(
+        frame.height for frames in warehouse.rows.get(batch_id, {}).values() for name, frame in frames.items()
+        if name != LEDGER.name
+    )  # fmt: skip
     apart = {name: count for name, count in _outcomes(entries).items() if name not in {flow.name for flow in FLOWS}}
     more = "".join(f", {count} {name}" for name, count in apart.items())
     of_all = "all" if not missing else f"{there} of {item.line_count}"
