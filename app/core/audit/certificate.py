@@ -83,7 +83,11 @@ def books_of(item: RegistryItem, entries: Iterable[tuple[str, int, str]]) -> Bat
     outcomes: dict[str, BitMap] = {}
     counted = 0
     for outcome, count, line_set in entries:
-        outcomes[outcome] = outcomes.get(outcome, BitMap()) | (read_lines(line_set) or BitMap())
+        lines = read_lines(line_set) or BitMap()
+        if outcome in outcomes:
+            outcomes[outcome] |= lines
+        else:
+            outcomes[outcome] = lines
         counted += count
     return BatchBooks(item.batch_id, item.line_count, item.sha256, outcomes, counted)
 
