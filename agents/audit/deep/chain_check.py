@@ -7,6 +7,7 @@ must be in delivery_log with its rows. A transaction behind it is late; if rows 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import cache
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -288,7 +289,9 @@ class ChainCheck:
                 self._report.note(foreign_rows(about(record, output), frame, why))
 
 
+@cache
 def _nothing(output: str) -> pl.DataFrame:
+    """No rows. Most outputs of most transactions have none, so the frame is made once."""
     return pl.DataFrame(schema=frame_schema(output))
 
 
