@@ -71,7 +71,7 @@ class Planted:
         return [msgspec.structs.replace(item, state=BatchState.OPEN, attempts=0, next_attempt_at_ms=0) for item in found]
 
     async def records(self) -> list[TransactionRecord]:
-        """The load's transactions that have page views, of all partitions."""
+        """The load's transactions of all partitions, those with page views first; each has a successor."""
         found = []
         for partition in range(self.settings.partitions):
             chain = ChainId(self.settings.epoch, partition)
@@ -79,29 +79,31 @@ class Planted:
             bodies = await asyncio.gather(*map(self.store.get, keys))
             records = [decode_record(body, chain, number) for number, body in enumerate(bodies, 1)]
             found += [record for record in records[:-1] if record.committed_at_ms >= self.since_ms]
-        return [record for record in found if record.output("page_views").rows > 1]
+        return sorted(found, key=lambda record: record.output("page_views").rows <= 1)
 
     async def plant(self, records: Sequence[TransactionRecord]) -> None:
         """`KINDS`, most on transactions of their own."""
-        first, *others = records
+        first, second, third, *others = records
+        assert third.output("page_views").rows > 1
         txn = first.txn_id
-        row = (await self.sql("SELECT batch_id, line FROM analytics.page_views WHERE txn_id = %s ORDER BY 1, 2", txn))[0]
-        await self.sql("DELETE FROM analytics.page_views WHERE batch_id = %s AND line = %s", *row)
+        rows = await self.sql("SELECT batch_id, line FROM analytics.page_views WHERE txn_id = %s ORDER BY 1, 2", txn)
+        place = "WHERE batch_id = %s AND line = %s"
+        await self.sql(f"DELETE FROM analytics.page_views {place}", *rows[0])
+        await self.sql(f"UPDATE analytics.page_views SET city = 'Nowhere' {place}", *rows[1])
         await self.sql("INSERT INTO analytics.ledger SELECT * FROM analytics.ledger WHERE txn_id = %s", txn)
-        await self.sql("UPDATE analytics.page_views SET city = 'Nowhere' WHERE txn_id = %s", others[5].txn_id)
         await self.sql("INSERT INTO analytics.redirects (batch_id, line, txn_id) VALUES ('x', 1, '1-0-999999-ab')")
-        await self.sql("DELETE FROM analytics.delivery_log WHERE txn_id = %s", others[0].txn_id)
         await self.sql('UPDATE analytics.delivery_log SET "rows" = 1 WHERE txn_id = %s', txn)
-        keys = {out.output: (out.data_key or "", out.manifest_key or "") for out in others[0].outputs if out.rows}
+        await self.store.delete([first.ready_key])
+        await self.sql("DELETE FROM analytics.delivery_log WHERE txn_id = %s", second.txn_id)
+        keys = {out.output: (out.data_key or "", out.manifest_key or "") for out in second.outputs if out.rows}
         await self.store.delete([keys["ledger"][0]])
         await self.store.put(keys["page_views"][0], b"garbage")
         await self.store.delete([keys["page_views"][1]])
         await self.store.put(keys["ledger"][1], b'{"entries":[]}')
-        await self.store.delete([first.ready_key])
-        await self.store.put(others[1].ready_key, b"{}")
-        await self.store.delete([object_keys.record_key(*chain_of(others[2]), others[2].number)])
-        await self.store.put(object_keys.record_key(*chain_of(others[3]), others[3].number), b"{")
-        await self.quarantine(others[4])
+        await self.quarantine(third)
+        await self.store.put(others[0].ready_key, b"{}")
+        await self.store.delete([object_keys.record_key(*chain_of(others[1]), others[1].number)])
+        await self.store.put(object_keys.record_key(*chain_of(others[2]), others[2].number), b"{")
         items = [item for item in await self.items() if item.line_count > 20][-4:]
         await self.store.delete([items[0].raw_key])
         raw = await self.store.get(items[1].raw_key)

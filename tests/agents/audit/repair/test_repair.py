@@ -28,7 +28,7 @@ async def books() -> RepairedBooks:
 
 @pytest.fixture(scope="module")
 def kept() -> list[RepairedBooks]:
-    """Books that were damaged and are what they were again. A test takes them out, and puts them back: they are made once."""
+    """Books that were damaged and are what they were again. A test takes them out and puts them back."""
     return []
 
 
@@ -230,7 +230,9 @@ DAMAGES: dict[str, tuple[Damage, set[DifferenceKind]]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-async def test_damage_is_found_mended_to_what_was_there_and_left_alone_afterwards(name: str, kept: list[RepairedBooks]) -> None:
+async def test_damage_is_found_mended_to_what_was_there_and_left_alone_afterwards(
+    name: str, kept: list[RepairedBooks]
+) -> None:
     damage, kinds = DAMAGES[name]
     world = kept.pop() if kept else await books()
     clean = await world.everything()
