@@ -310,12 +310,14 @@ async def test_what_cannot_be_mended_says_why_and_the_rest_is_mended() -> None:
     await drop("page_views")(world)
     await lose_rows("ad_clicks")(world)
     world.logs.trim(world.topics.rows.name, 0, record.last_offset + 1)
+    await drop_raw(world)
+    world.logs.trim(world.topics.blocks.name, 0, world._taken)
     report = await world.repair(apply=True)
     of_record = [each for each in report.differences if each.txn_id == record.txn_id and each.kind is K.FILE_LOST]
-    assert ["gone by retention" in each.reason for each in of_record] == [True]
+    assert ["ndjson.zst is missing" in each.reason for each in of_record] == [True]
     assert [each.done for each in report.differences if each.kind is K.ROWS_LOST] == [True]
     assert not report.is_mended
-    assert {each.kind for each in report.left} == {K.FILE_LOST}
+    assert {each.kind for each in report.left} == {K.FILE_LOST, K.RAW_LOST}
 
 
 async def test_a_repair_that_dies_goes_on_with_the_next_one() -> None:
