@@ -1,6 +1,6 @@
 """The audit: one worker, the owner of topic `audit`'s only partition, does one round after another (rules A1, A2).
 
-Beside its rounds it writes the index of ids, from which `instream trace` finds an event.
+Beside its rounds it writes the index of ids, from which `instream trace` finds an event, and the certificates of hours.
 """
 
 from collections.abc import AsyncIterator
@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from agents.audit.auditor import Auditor
+from agents.audit.certifier import Certifier
 from agents.audit.ports import open_ports
 from agents.audit.trace.indexer import Indexer
 from app.apps import audit as app
@@ -39,13 +40,26 @@ async def open_indexer(_: list[int]) -> AsyncIterator[Indexer]:
         indexer.close()
 
 
+@asynccontextmanager
+async def open_certifier(_: list[int]) -> AsyncIterator[Certifier]:
+    """The certifier of one turn."""
+    async with open_ports(app.ports) as ports:
+        certifier = Certifier(ports, app.settings)
+        try:
+            yield certifier
+        finally:
+            certifier.close()
+
+
 rounds: Final = OwnedLoop(app, topics.audit, open_auditor, Auditor.run)
 indexing: Final = OwnedLoop(app, topics.audit, open_indexer, Indexer.run)
-for loop in (rounds, indexing):  # apart, so that a long past without an index keeps no batch waiting
+certifying: Final = OwnedLoop(app, topics.audit, open_certifier, Certifier.run)
+for loop in (rounds, indexing, certifying):  # apart, so that a long past without an index keeps no batch waiting
     app.when_assigned(loop.begin)
     app.when_leaving(loop.end)
 app.ready_when(lambda: None if rounds.worker is None else rounds.worker.waits_for())
 app.ready_when(lambda: None if indexing.worker is None else indexing.worker.waits_for())
+app.ready_when(lambda: None if certifying.worker is None else certifying.worker.waits_for())
 
 
 @app.agent(turns)  # type: ignore[untyped-decorator]

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from app.adapters.kafka import lag
 from app.adapters.loaded_ledger import WarehouseLedger
@@ -15,6 +15,8 @@ from app.shell.outside_calls import noted
 from app.shell.ports import Ports
 from app.topics import topics_of
 
+LIMITS_S: Final = {"entries": 120.0, "delivery": 120.0}
+"""The ledger is large, and a load holds the lock on delivery_log."""
 Lags = Callable[[frozenset[int]], Awaitable[Mapping[str, int]]]
 """Given partitions, returns role -> its number of waiting messages there. Raises OutsideError."""
 
@@ -46,7 +48,7 @@ async def open_ports(ports: Ports) -> AsyncIterator[AuditPorts]:
         return behind
 
     ledger = around(ports.points, "ledger", WarehouseLedger(settings.warehouse_url, login_of(settings)))
-    warehouse = noted(ports.calls, "warehouse", ledger, frozenset({"entries"}))
+    warehouse = noted(ports.calls, "warehouse", ledger, LIMITS_S)
     try:
         yield AuditPorts(ports.objects, ports.registry, ports.blocks, warehouse, lags, ports.clock)
     finally:

@@ -15,8 +15,8 @@ from app.crash.proxies import connecting
 from app.shell.outside_calls import noted_sessions
 from app.topics import topics_of
 
-LONG_CALLS: Final = frozenset({"copy", "lock"})
-"""A COPY takes as long as its rows do, and a lock as long as another worker's COPY."""
+LIMITS_S: Final = {"copy": 120.0, "lock": 10.0}
+"""A COPY takes as long as its rows do; a lock waits for another worker's load, and for ever if a stranger holds it."""
 topics: Final = topics_of(app.settings)
 manifests = app.source_topic(topics.manifests.name, topics.manifests.partitions)
 
@@ -25,7 +25,7 @@ def new_deliverer() -> Deliverer:
     """The deliverer of a loop."""
     settings, store, clock = app.settings, app.ports.objects, app.ports.clock
     connecting_at = connecting(app.ports.points, "warehouse", to_warehouse(settings))
-    connect = noted_sessions(app.ports.calls, "warehouse", connecting_at, LONG_CALLS)
+    connect = noted_sessions(app.ports.calls, "warehouse", connecting_at, LIMITS_S)
     return Deliverer(store, WarehouseLoad(store, connect, settings, clock), settings, clock)
 
 

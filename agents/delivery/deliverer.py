@@ -30,7 +30,6 @@ from app.errors import (
     ChainBroken,
     FormatInvalid,
     NewerFormat,
-    ObjectMissing,
     OutsideError,
     ServiceUnavailable,
 )
@@ -106,8 +105,9 @@ class Deliverer:
         self._deferred: Failure | None = None
         self._upgrades = UpgradeWaits(ROLE)
         self._join = settings.join
-        self._stream_times_ms: dict[int, int] = {}
-        """Partition -> stream time of its last transaction that is loaded or set aside."""
+        self._partitions = settings.partitions
+        self._reached: dict[int, tuple[int, int]] = {}
+        """Partition, of any owner -> number and stream time of its last transaction that is loaded or set aside."""
 
     @property
     def deferred(self) -> Failure | None:
@@ -117,7 +117,6 @@ class Deliverer:
     def forget(self) -> None:
         """Read the positions again in the next round: another worker may have owned partitions meanwhile."""
         self._positions = None
-        self._stream_times_ms.clear()
 
     async def close(self) -> None:
         """Close the warehouse session."""
@@ -153,7 +152,7 @@ class Deliverer:
             if not done:
                 break
             ready = [txn for txn in ready if txn.txn_id not in done]
-        self._show_completeness(partitions)
+        await self._show_completeness()
         return self._judged(report, failure or broken)
 
     # --- the ready transactions
@@ -181,8 +180,6 @@ class Deliverer:
                 raise ChainBroken(f"delivery_log has number {position} of {place}, the bucket does not")
             for before, key in enumerate(found, start):
                 (number,) = numbers_behind(place, before, [key])
-                if number == position and partition not in self._stream_times_ms:
-                    await self._learn_stream_time(partition, key)
                 if number <= position:
                     continue
                 record = decode_loadable(await self._store.get(key), place, number)
@@ -199,14 +196,6 @@ class Deliverer:
             return out, Failure(FailureClass.DEFER, UPGRADE, remedy(ROLE, exc))
         self._upgrades.end(str(place))
         return out, None
-
-    async def _learn_stream_time(self, partition: int, key: str) -> None:
-        """Read the stream time of a loaded transaction; only a metric needs it, so a damaged record changes nothing."""
-        try:
-            record = read_record(await self._store.get(key), key)
-        except (FormatInvalid, NewerFormat, ObjectMissing):
-            return
-        self._stream_times_ms[partition] = record.stream_time_ms
 
     async def _finish_again(self, place: ChainId, record: TransactionRecord) -> None:
         """Put back what a finished transaction has lost; only a finished one has a successor (rule S3).
@@ -276,7 +265,7 @@ class Deliverer:
         if attempt.failure is None:
             for txn in attempt.planned:
                 self._positions[txn.partition] = max(self._positions.get(txn.partition, 0), txn.number)
-                self._stream_times_ms[txn.partition] = txn.stream_time_ms
+                self._reached[txn.partition] = txn.number, txn.stream_time_ms
 
     def _count(self, report: DeliveryReport, attempt: Attempt) -> DeliveryReport:
         aside = set(attempt.set_aside)
@@ -303,11 +292,26 @@ class Deliverer:
             quarantined=report.quarantined + attempt.set_aside,
         )  # fmt: skip
 
-    def _show_completeness(self, partitions: Collection[int]) -> None:
-        """Set the gauge once the stream time of every partition is known; while loads are deferred it stands."""
-        known = [self._stream_times_ms.get(partition, 0) for partition in partitions]
+    async def _show_completeness(self) -> None:
+        """Set the gauge once the stream time of every partition is known, those of other owners too.
+
+        While loads are deferred it stands. Only a metric needs it, so a record that cannot be read changes nothing else.
+        """
+        try:
+            await asyncio.gather(*(self._reach(*at) for at in (self._positions or {}).items()))
+        except (OutsideError, FormatInvalid, NewerFormat) as exc:
+            log.info("completeness is not known", error=str(exc))
+            return
+        known = [self._reached.get(partition, (0, 0))[1] for partition in range(self._partitions)]
         for flow, moment_ms in complete_up_to(known, self._join).items():
             COMPLETE_UP_TO.labels(flow).set(moment_ms / 1000)
+
+    async def _reach(self, partition: int, number: int) -> None:
+        """Learn the stream time of a partition's position from its record, unless it is known."""
+        if not number or self._reached.get(partition, (0, 0))[0] == number:
+            return
+        key = object_keys.record_key(self._epoch, partition, number)
+        self._reached[partition] = number, read_record(await self._store.get(key), key).stream_time_ms
 
     def _judged(self, report: DeliveryReport, failure: Failure | None) -> DeliveryReport:
         """The report with its deferral and the pause that follows."""

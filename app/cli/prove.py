@@ -125,7 +125,8 @@ def lines_of_hour(proven: "HourProof") -> list[str]:
     said.append(f"  {'difference':<16} {made.difference:>14,}")
     said.append(f"  digest {made.digest}, {made.signed_with.value} {made.signature}")
     said.append(f"  the audit's certificate: {proven.stored_certificate}")
-    said.append(proven.verdict.value + (f": {'; '.join(proven.waits_for)}" if proven.waits_for else ""))
+    said += [f"  {why}" for why in proven.waits_for]
+    said.append(proven.verdict.value)
     return said
 
 

@@ -139,6 +139,10 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "s3.put.index",
         "s3.get.index",  # small segments are merged
         "s3.delete.index",
+        "s3.list.certificates",
+        "ledger.batches_between",
+        "registry.get",  # the batches of an hour that is over
+        "s3.put_if_absent.certificates",
         "kafka.lags",
         "kafka.commit",  # of a foreign message: its topic has none of ours
         "logs.committed",  # the watchdog's question: did that commit reach the broker?
@@ -148,7 +152,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 COMMANDS_ONLY: Final = frozenset({
-    "registry.all_batches", "registry.restore", "ledger.batches_between",
+    "registry.all_batches", "registry.restore",
     "warehouse.log_status", "warehouse.ledger_of", "warehouse.mark_released",
     "warehouse.count_rows", "warehouse.delete_rows", "warehouse.log_rows", "warehouse.delete_log",
 })  # fmt: skip

@@ -6,7 +6,7 @@ is noted when it begins and when it ends.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
 
@@ -15,8 +15,6 @@ from app.errors import OutcomeUnknown, ServiceUnavailable
 T = TypeVar("T")
 ANSWER_S: Final = 5.0
 """A call without an answer for so long is named by /ready."""
-LONG_S: Final = 120.0
-"""The same for calls that may take long although all is well: a COPY of many rows."""
 FORGET_S: Final = 60.0
 """A failure that is not repeated is forgotten after this time ..."""
 ANSWERED_S: Final = 10.0
@@ -88,11 +86,11 @@ class OutsideCalls:
 class _Noted:
     """Stands before an adapter and notes its calls."""
 
-    def __init__(self, inner: object, service: str, calls: OutsideCalls, long_calls: frozenset[str]) -> None:
+    def __init__(self, inner: object, service: str, calls: OutsideCalls, limits_s: Mapping[str, float]) -> None:
         self._inner = inner
         self._service = service
         self._calls = calls
-        self._long = long_calls
+        self._limits_s = limits_s
 
     def __getattr__(self, name: str) -> Any:
         """The adapter's own attribute, or its method with the notes around it."""
@@ -107,7 +105,7 @@ class _Noted:
         return noted
 
     def _answer(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        limit_s = LONG_S if name in self._long else ANSWER_S
+        limit_s = self._limits_s.get(name, ANSWER_S)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             with self._calls.during(self._service, name, limit_s):
@@ -129,19 +127,19 @@ class _Noted:
         return listing
 
 
-def noted(calls: OutsideCalls, service: str, adapter: T, long_calls: frozenset[str] = frozenset()) -> T:
-    """The adapter, with its calls noted under the name of the service; `long_calls` may take long."""
-    return cast(T, _Noted(adapter, service, calls, long_calls))
+def noted(calls: OutsideCalls, service: str, adapter: T, limits_s: Mapping[str, float] = {}) -> T:
+    """The adapter, with its calls noted under the name of the service; `limits_s` has the calls that may take longer."""
+    return cast(T, _Noted(adapter, service, calls, limits_s))
 
 
 def noted_sessions(
-    calls: OutsideCalls, service: str, connect: Callable[[], Awaitable[T]], long_calls: frozenset[str] = frozenset()
+    calls: OutsideCalls, service: str, connect: Callable[[], Awaitable[T]], limits_s: Mapping[str, float] = {}
 ) -> Callable[[], Awaitable[T]]:
     """`connect`, with itself and the calls of each of its sessions noted."""
 
     async def connected() -> T:
         with calls.during(service, "connect"):
             session = await connect()
-        return noted(calls, service, session, long_calls)
+        return noted(calls, service, session, limits_s)
 
     return connected

@@ -3,22 +3,19 @@
 `make status-drill` plants all of them, crash loops too.
 """
 
-import json
-
 import pytest
 
 from tests.e2e.live_stack import LiveStack
-from tests.rig.status.drill import ask, strike, until_healthy
+from tests.rig.status.drill import strike, until_healthy
 from tests.rig.status.faults import FAULTS
 from tests.worlds.waiting import HANGS_S
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
-PLANTED = ("sink is frozen", "the warehouse is frozen", "a column is dropped", "S3 fails")
+PLANTED = ("sink is frozen", "a column is dropped", "S3 fails")
 
 
 async def test_faults_are_named_with_their_stage_and_nothing_is_named_when_all_is_well(stack: LiveStack) -> None:
-    await stack.load(200, 200, seed=18)
     well = await until_healthy(stack.caller, HANGS_S)
     assert (well.code, well.answer["problems"]) == (0, [])
     assert {role["role"]: role["state"] for role in well.answer["roles"]} == dict.fromkeys(stack.stack.metrics, "ready")
@@ -32,9 +29,8 @@ async def test_faults_are_named_with_their_stage_and_nothing_is_named_when_all_i
     assert (await until_healthy(stack.caller, HANGS_S)).code == 0
 
 
-async def test_status_is_for_people_too(stack: LiveStack) -> None:
+def test_status_is_for_people_too(stack: LiveStack) -> None:
     done = stack.instream("status")
     assert "warehouse is complete up to " in done.stdout
     assert f"collector  {stack.stack.collector_url}/v1/events" in done.stdout
-    told = await ask(stack.caller)
-    assert json.dumps(told.answer).count("demo:browser") == 0
+    assert "demo:browser" not in done.stdout

@@ -44,9 +44,13 @@ class Pipeline:
         """Blocks that the bridge has not read."""
         self._etls = [_Etl(partition) for partition in range(PARTITIONS)]
         self._random = count()
-        load = WarehouseLoad(self.store, self.warehouse.connect, SETTINGS, self.clock)
-        self.deliverer = Deliverer(self.store, load, SETTINGS, self.clock, random.Random(1))
+        self.deliverer = self.another_deliverer()
         self.stages = Stages(StagePorts(self.store, self.ledger, self.logs), SETTINGS)
+
+    def another_deliverer(self) -> Deliverer:
+        """A deliverer of this warehouse that knows nothing yet."""
+        load = WarehouseLoad(self.store, self.warehouse.connect, SETTINGS, self.clock)
+        return Deliverer(self.store, load, SETTINGS, self.clock, random.Random(1))
 
     async def collect(self, *events: dict[str, Any] | str) -> RegistryItem:
         """A batch of these events, received now; a text is a malformed line. Its blocks are in Kinesis."""

@@ -6,10 +6,9 @@ from typing import Final
 import msgspec
 
 from agents.audit.deep.ports import DeepPorts
+from agents.audit.hours import batches_of_hour, open_hours
 from agents.audit.prove.prover import Prover
-from agents.audit.registry_items import readable
-from app.adapters.ports import ObjectStore, Registry
-from app.adapters.warehouse_port import LoadedLedger
+from app.adapters.ports import ObjectStore
 from app.core.audit.certificate import (
     HOUR_MS,
     Certificate,
@@ -21,8 +20,7 @@ from app.core.audit.certificate import (
     same_books,
 )
 from app.core.audit.proof import Proof, Verdict, verdict_of
-from app.core.formats.batch import batch_time_ms, first_id
-from app.core.formats.object_keys import certificate_key, hour_path, raw_prefix
+from app.core.formats.object_keys import certificate_key
 from app.errors import FormatInvalid, NewerFormat, ObjectMissing
 
 CHUNK: Final = 50
@@ -51,36 +49,6 @@ class HourProof(msgspec.Struct, kw_only=True):
     that is not set here."""
 
 
-async def batches_of_hour(
-    store: ObjectStore, registry: Registry, ledger: LoadedLedger, hour_ms: int, unreadable: list[str] | None = None
-) -> list[str]:
-    """The ids of all batches of an hour, in their order: with a raw file, a ledger row, or an open item in the registry.
-
-    Args:
-        store: the raw files.
-        registry: the open batches.
-        ledger: the warehouse.
-        hour_ms: the beginning of the hour.
-        unreadable: gets the registry items that are no batch, with their reasons.
-
-    Raises:
-        ServiceUnavailable: one of them does not answer.
-        NewerFormat: a newer version registered an open batch.
-    """
-    end_ms = hour_ms + HOUR_MS
-    found = set()
-    async for info in store.list(raw_prefix(hour_path(hour_ms))):
-        batch_id = info.key.rpartition("/")[2].partition(".")[0]
-        if first_id(hour_ms) <= batch_id < first_id(end_ms):
-            found.add(batch_id)
-    found.update(await ledger.batches_between(first_id(hour_ms), first_id(end_ms)))
-    bad = [] if unreadable is None else unreadable
-    async for item in readable(registry.open_batches(end_ms + HOUR_MS), bad):  # received_at may be past the id's time
-        if hour_ms <= batch_time_ms(item.batch_id) < end_ms:
-            found.add(item.batch_id)
-    return sorted(found)
-
-
 async def prove_hour(ports: DeepPorts, prover: Prover, hour_ms: int, key: str | None, show: Show) -> HourProof:
     """Prove every batch of an hour, and compare the certificate with the stored one.
 
@@ -95,7 +63,8 @@ async def prove_hour(ports: DeepPorts, prover: Prover, hour_ms: int, key: str | 
         ServiceUnavailable: a service does not answer.
     """
     unreadable: list[str] = []
-    batch_ids = await batches_of_hour(ports.store, ports.registry, ports.ledger, hour_ms, unreadable)
+    still_open = (await open_hours(ports.registry, hour_ms + HOUR_MS, unreadable)).get(hour_ms, [])
+    batch_ids = sorted({*await batches_of_hour(ports.store, ports.ledger, hour_ms), *still_open})
     books, counts = HourBooks(hour_ms), dict.fromkeys(Verdict, 0)
     not_proven: list[Proof] = []
     for start in range(0, len(batch_ids), CHUNK):

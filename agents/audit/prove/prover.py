@@ -245,9 +245,9 @@ def _prove(item: RegistryItem, raw: Difference | int | None, warehouse: Warehous
         faults += faults_of_stages(place.stage, place.lost)
     elif missing:
         detail = f"{len(missing)} lines are not in the warehouse, and Kafka does not say where they are"
-        faults.append(Fault(LinkName.TRANSACTIONS, detail, missing, is_late=True))
+        faults.append(Fault(LinkName.TRANSACTIONS, detail, missing, is_late=True, stops=True))
     if moved := missing - BitMap.union(BitMap(), *(fault.lines for fault in faults)):
-        faults.append(Fault(LinkName.LOAD, MOVED, moved, is_late=True))
+        faults.append(Fault(LinkName.LOAD, MOVED, moved, is_late=True, stops=True))
     proof = conclude(batch_id, holds, faults, place.stage if missing else None)
     return msgspec.structs.replace(proof, lines=item.line_count, outcomes=_outcomes(entries))
 
@@ -319,7 +319,8 @@ def _holds(
         LinkName.TRANSACTIONS: f"{of_all} lines in {len(txn_ids)} transactions"
         + (f": {', '.join(txn_ids)}" if txn_ids else ""),
         LinkName.FILES: f"{files} data files, every sha256 as recorded",
-        LinkName.LOAD: f"{len(loads)} transactions in delivery_log; the ledger has {of_all} lines, each once",
+        LinkName.LOAD: f"{len(loads)} transactions in delivery_log; the ledger has {of_all} lines"
+        + ", each once" * (there > 0),
         LinkName.ROWS: f"{rows} rows, each as its file has it{more}",
     }
 

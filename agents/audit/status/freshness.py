@@ -41,10 +41,16 @@ LOOKED_BACK: Final = 200
 """Messages at the end of a partition of `blocks` among which the watermarks are looked for."""
 LOOKED_AHEAD: Final = 200
 """Messages behind the etl's position among which the first block is looked for."""
+LOCKED_S: Final = 2.0
+"""How long the progress of delivery may wait for a load's lock."""
 HOLD_S: Final = 10.0
 """The etl lets watermark messages alone wait for some seconds; if they are older, it does not take them."""
 TICK_S: Final = 3.0
 """Watermarks are published about every second."""
+
+
+class LogLocked(Exception):
+    """The progress of delivery cannot be read now."""
 
 
 class FreshPorts(NamedTuple):
@@ -64,6 +70,7 @@ class FreshLook:
         self._topics = topics_of(settings)
         self._stored = StoredLedger(ports.stages.store, settings.epoch)
         self._delivery: Delivery | None = None
+        self._is_locked = False
         self._asking = asyncio.Lock()
 
     async def freshness(self, *, with_stages: bool) -> Freshness:
@@ -75,8 +82,11 @@ class FreshLook:
         Raises:
             ServiceUnavailable: the registry or the warehouse does not answer.
         """
-        delivery = await self._progress()
         uncovered, is_whole = await self._uncovered()
+        try:
+            delivery = await self._progress()
+        except LogLocked:
+            delivery, with_stages = Delivery({}, []), False
         quarantined = tuple(sorted(each.txn_id for each in delivery.quarantined))
         up_to_ms = self._now_ms
         if uncovered:
@@ -112,10 +122,22 @@ class FreshLook:
         return Freshness(complete_up_to_ms=self._now_ms, at_once_up_to_ms=self._now_ms)
 
     async def _progress(self) -> Delivery:
-        """The progress of delivery, asked once: the looks go on side by side."""
+        """The progress of delivery, asked once: the looks go on side by side.
+
+        Raises:
+            LogLocked: a load, or a stranger, holds the lock on delivery_log. Delivery itself says it if that takes long.
+            ServiceUnavailable: the warehouse does not answer.
+        """
         async with self._asking:
+            if self._is_locked:
+                raise LogLocked
             if self._delivery is None:
-                self._delivery = await self._ports.stages.warehouse.delivery(self._settings.epoch)
+                try:
+                    async with asyncio.timeout(LOCKED_S):
+                        self._delivery = await self._ports.stages.warehouse.delivery(self._settings.epoch)
+                except TimeoutError:
+                    self._is_locked = True
+                    raise LogLocked from None
             return self._delivery
 
     async def _open_batches(self) -> AsyncIterator[RegistryItem]:
@@ -187,10 +209,15 @@ class FreshLook:
     async def lags_s(self) -> Mapping[str, float]:
         """Stage -> the age (s) of the oldest thing that it has not passed; 0 if nothing waits there.
 
+        Empty while a load holds the lock on delivery_log.
+
         Raises:
             ServiceUnavailable: the warehouse, S3 or Kafka does not answer.
         """
-        delivery = await self._progress()
+        try:
+            delivery = await self._progress()
+        except LogLocked:
+            return {}
         partitions = range(self._settings.partitions)
         replaced = await read_replacements(self._ports.stages.store, self._settings.epoch, partitions)
         found = await asyncio.gather(

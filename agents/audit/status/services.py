@@ -8,8 +8,10 @@ from typing import Final, NamedTuple
 from agents.audit.status.roles import read_page
 from app.adapters.kafka import QUICK_MS, LogReader
 from app.adapters.ports import BlockStream, ObjectStore, Registry
-from app.adapters.warehouse import to_warehouse
-from app.core.delivery.schema_found import lacking
+from app.adapters.warehouse import ask, connect
+from app.adapters.warehouse_login import login_of
+from app.core.delivery.schema_found import lacking, tables_of
+from app.core.delivery.statements import COLUMNS, Statement
 from app.core.status.seen import ProcessSeen, ServiceSeen
 from app.errors import InstreamError
 from app.settings import Settings
@@ -125,12 +127,20 @@ async def _kinesis(stream: BlockStream) -> str | None:
 
 
 async def _warehouse(settings: Settings) -> str | None:
-    """Whether it answers and has what a load writes (rule D5)."""
-    session = await to_warehouse(settings)()
+    """Whether it answers and has what a load writes (rule D5).
+
+    A load holds a lock, and the description of a locked table waits for it: then nothing is said of the columns.
+    """
+    connection = await connect(settings.warehouse_url, login_of(settings))
     try:
-        return lacking(await session.columns())
+        await ask(connection, Statement("SELECT 1"))
+        try:
+            async with asyncio.timeout(ANSWER_S / 2):
+                return lacking(tables_of(await ask(connection, COLUMNS)))
+        except TimeoutError:
+            return None
     finally:
-        await session.close()
+        await connection.close()
 
 
 async def _postgres(address: str) -> str | None:

@@ -56,6 +56,8 @@ class Fault(NamedTuple):
     detail: str
     lines: BitMap
     is_late: bool = False
+    stops: bool = False
+    """Whether the lines did not come further than here: no later link can hold for them."""
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,10 +138,10 @@ def faults_of_stages(found: BatchStage, lost: BitMap) -> list[Fault]:
             gone = lines & lost
             if gone:
                 detail = f"block {block.block}: {len(gone)} lines are in no ledger, and nothing on its way can bring them"
-                faults.append(Fault(_WAITS_AT[Stage.LOST], detail, gone))
+                faults.append(Fault(_WAITS_AT[Stage.LOST], detail, gone, stops=True))
             if waiting := lines - lost:
                 is_late = stage is not Stage.QUARANTINED
-                faults.append(Fault(_WAITS_AT[stage], _words(block, stage, len(waiting)), waiting, is_late))
+                faults.append(Fault(_WAITS_AT[stage], _words(block, stage, len(waiting)), waiting, is_late, stops=True))
     return faults
 
 
@@ -170,11 +172,15 @@ def conclude(
     for fault in faults:
         by_link.setdefault(fault.link, []).append(fault)
     links = []
+    stopped: list[Fault] = []
     for name in LinkName:
         found = by_link.get(name, [])
+        before, stopped = stopped, stopped + [fault for fault in found if fault.stops]
         if found:
             details = dict.fromkeys(fault.detail for fault in found)
             links.append(Link(name, False, "; ".join(details), waits=all(fault.is_late for fault in found)))
+        elif name in holds and before:
+            links.append(Link(name, False, holds[name], waits=all(fault.is_late for fault in before)))
         elif name in holds:
             links.append(Link(name, True, holds[name]))
         else:

@@ -219,6 +219,23 @@ AUDIT: Final = role_page(
             OLDEST,
         ),
     ),
+    Section(
+        "Index of ids",
+        (
+            plain_rates("Lines that were indexed", lines="instream_index_lines_total"),
+            Panel(
+                "Hours that are not settled",
+                [Query("max(instream_index_unsettled_hours)", "hours")],
+                help="One or two are usual. `instream trace` reads the raw files that are in no index; that is slow.",
+            ),
+            Panel(
+                "Raw files whose ids cannot be read",
+                [Query("max(instream_index_unreadable_files)", "files")],
+                help="As the last round saw them. `instream audit --deep` names their batches.",
+                limits=ANY_IS_BAD,
+            ),
+        ),
+    ),
 )
 
 ROLE_BOARDS: Final[Sequence[Board]] = (COLLECTOR, BRIDGE, ETL, SINK, DELIVERY, AUDIT)

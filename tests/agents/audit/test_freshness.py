@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from agents.audit.stages.stages import StagePorts
+from agents.audit.status import freshness
 from agents.audit.status.freshness import FreshLook, FreshPorts
 from app.core.status.seen import Freshness
 from app.errors import ServiceUnavailable
@@ -115,6 +116,23 @@ async def test_a_warehouse_that_does_not_answer_leaves_a_lower_bound(pipeline: P
     assert await look_at(pipeline).bound() == Freshness(
         complete_up_to_ms=pipeline.clock.now_ms(), at_once_up_to_ms=pipeline.clock.now_ms()
     )
+
+
+async def test_a_load_that_holds_its_lock_hides_only_what_the_log_of_loads_tells(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freshness, "LOCKED_S", 0.01)
+    batch = await pipeline.collect(pipeline.event("a1", "ad_click", ad_slot=2))
+    pipeline.clock.pass_s(30)
+    owner = object()
+    await pipeline.warehouse.log_lock.acquire(owner, exclusive=True)
+    look = look_at(pipeline)
+    found = await look.freshness(with_stages=True)
+    assert (found.complete_up_to_ms, found.is_bound) == (batch.received_at_ms, False)
+    assert found.at_once_up_to_ms == batch.received_at_ms
+    assert await look.lags_s() == {}
+    pipeline.warehouse.log_lock.release(owner)
+    assert (await look_at(pipeline).lags_s()).keys() == {"bridge", "etl", "sink", "delivery"}
 
 
 async def test_lost_and_quarantined_lines_are_counted(pipeline: Pipeline) -> None:

@@ -2,6 +2,7 @@
 
 from prometheus_client import REGISTRY
 
+from app.core.formats import object_keys
 from app.core.formats.flows import FLOWS
 from tests.worlds.pipeline import PARTITIONS, SETTINGS, Pipeline
 
@@ -61,13 +62,30 @@ async def test_flows_are_complete_up_to_the_loaded_stream_time_and_the_gauge_sta
     }  # fmt: skip
 
 
-async def test_a_new_deliverer_learns_the_time_of_what_is_loaded_from_the_chain() -> None:
+async def test_a_deliverer_learns_the_time_of_what_others_have_loaded() -> None:
+    pipeline = Pipeline()
+    await pipeline.collect(*(pipeline.event(f"a{n}", "ad_click", f"v{n}", ad_slot=2) for n in range(8)))
+    pipeline.bridge()
+    pipeline.etl()
+    await pipeline.sink()
+    await pipeline.deliverer.round([0])
+    known = dict(pipeline.deliverer._reached)
+    assert known.keys() == {0}, "partition 1 is another owner's, and has loaded nothing"
+    await pipeline.another_deliverer().round([1])
+    pipeline.clock.pass_s(60)
+    pipeline.bridge()
+    pipeline.etl()
+    await pipeline.sink()
+    await pipeline.deliverer.round([0])
+    assert pipeline.deliverer._reached[1][1] < pipeline.deliverer._reached[0][1]
+    assert complete_up_to_ms("ad_clicks") == pipeline.deliverer._reached[1][1], "the slowest partition of all"
+
+
+async def test_a_record_that_cannot_be_read_costs_only_the_gauge() -> None:
     pipeline = Pipeline()
     await pipeline.collect(*(pipeline.event(f"a{n}", "ad_click", f"v{n}", ad_slot=2) for n in range(8)))
     await pipeline.drain()
-    known = dict(pipeline.deliverer._stream_times_ms)
-    assert len(known) == PARTITIONS
-    pipeline.deliverer.forget()
-    assert pipeline.deliverer._stream_times_ms == {}
-    await pipeline.deliver()
-    assert pipeline.deliverer._stream_times_ms == known
+    for partition in range(PARTITIONS):
+        await pipeline.store.put(object_keys.record_key(1, partition, 1), b"damaged")
+    report = await pipeline.another_deliverer().round(range(PARTITIONS))
+    assert report.deferred is None

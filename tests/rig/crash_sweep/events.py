@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from random import randrange
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -39,6 +40,8 @@ from app.topics import topics_of
 
 ORPHAN_AGE_MS: Final = 60_000
 """Past the audit's grace and all bounds of the join."""
+OLD_HOURS: Final = (2, 120)
+"""Hours ago, the least and the most."""
 ORPHAN_LINES: Final = 40
 RECENT_MESSAGES: Final = 3
 KEPT_MESSAGES: Final = 4
@@ -53,17 +56,20 @@ POLL_S: Final = 0.5
 _AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
-async def leave_orphan(settings: Settings, run: str, *, cut_short: bool = False) -> str:
+async def leave_orphan(
+    settings: Settings, run: str, *, cut_short: bool = False, age_ms: int = ORPHAN_AGE_MS
+) -> str:  # fmt: skip
     """Store and register a batch that never reaches Kinesis by itself, like the batch of a collector that died.
 
     Args:
         settings: of the stack.
         run: the start of its events' ids.
         cut_short: its blocks reach Kinesis, but cut off, so they cannot be read.
+        age_ms: how long ago it was received.
 
     Returns: its id.
     """
-    received_ms = SystemClock().now_ms() - ORPHAN_AGE_MS
+    received_ms = SystemClock().now_ms() - age_ms
     lines = [
         (
             f'{{"event_id":"{run}-{n}","event_type":"ad_click","page_view_id":"{run}-p{n}","occurred_at":{received_ms},'
@@ -82,6 +88,11 @@ async def leave_orphan(settings: Settings, run: str, *, cut_short: bool = False)
     finally:
         await asyncio.gather(store.close(), registry.close())
     return sealed.batch_id
+
+
+async def leave_in_old_hour(settings: Settings, run: str) -> str:
+    """Leave an orphan in one of the last days' hours: an hour is certified once, so the next one may need another."""
+    return await leave_orphan(settings, run, age_ms=randrange(*OLD_HOURS) * 3_600_000)
 
 
 async def put_cut_short(settings: Settings, blocks: Sequence[bytes]) -> None:

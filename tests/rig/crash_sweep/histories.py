@@ -14,6 +14,9 @@ class Event(Enum):
     RESTART = "the worker dies elsewhere before, for only one that starts makes this call"
     STOPPED = "the worker is told to stop before: only what it closed in good order is still there when it starts"
     ORPHAN = "a batch is in S3 and registry, and not in Kinesis, as a collector leaves it"
+    OLD_HOUR = (
+        "a batch of an hour that is over is in S3 and registry, as a collector left it; once complete, it is certified"
+    )
     UNREADABLE = "a batch is in S3 and registry, and its blocks reach Kinesis cut short"
     RESHARD = "a shard is split, or two are merged"
     FIRST_START = "the stack is new: the point is armed before it starts"
@@ -40,6 +43,7 @@ _NEW: Final = History((Event.FIRST_START,))
 _STALE: Final = History((Event.STALE_STORE,))
 _FORGETFUL: Final = History((Event.SHORT_MEMORY,))
 _SPLIT: Final = History((Event.RESHARD,))
+_OLD_HOUR: Final = History((Event.OLD_HOUR,))
 _ORPHAN: Final = History((Event.ORPHAN,))
 _UNREADABLE: Final = History((Event.UNREADABLE,))
 _REPAIRED: Final = History((Event.REPAIRED,))
@@ -99,6 +103,10 @@ _HISTORIES: Final = {
     "audit.s3.get.transactions": _NOT_LOADED,
     "audit.s3.get.data": _NOT_LOADED,
     "audit.s3.get.jobdata": History((Event.ORPHAN,), ("sink.s3.copy.data.before",)),
+    "audit.s3.list.certificates": _START,
+    "audit.ledger.batches_between": _OLD_HOUR,
+    "audit.registry.get": _OLD_HOUR,
+    "audit.s3.put_if_absent.certificates": _OLD_HOUR,
     "audit.kafka.lags": _NOT_LOADED,
     "audit.s3.get_range.index": _START,
     "audit.kafka.commit": _FOREIGN,

@@ -24,6 +24,7 @@ from app.local.traffic.run import TrafficPlan, TrafficRun, run_traffic
 from app.settings import Settings, read_settings
 from tests.rig.crash_sweep.events import (
     copy_store,
+    leave_in_old_hour,
     leave_orphan,
     lose_ready,
     make_stale,
@@ -70,9 +71,13 @@ POLL_S: Final = 0.1
 FOREVER: Final = 1_000_000
 
 
-async def _leave_one(settings: Settings, *, cut_short: bool) -> None:
+async def _leave_one(settings: Settings, event: Event) -> None:
     """Leave an orphan whose events have ids of their own."""
-    await leave_orphan(settings, f"orphan{secrets.token_hex(4)}", cut_short=cut_short)
+    run = f"orphan{secrets.token_hex(4)}"
+    if event is Event.OLD_HOUR:
+        await leave_in_old_hour(settings, run)
+    else:
+        await leave_orphan(settings, run, cut_short=event is Event.UNREADABLE)
 
 
 class Sweep:
@@ -187,8 +192,8 @@ class Sweep:
                 case Event.REPAIRED:
                     await replace_steps(settings)
                     os.kill(self.stack.running_pid(point.role), signal.SIGTERM)
-                case Event.ORPHAN | Event.UNREADABLE:
-                    await self._until_died(armed, partial(_leave_one, settings, cut_short=event is Event.UNREADABLE))
+                case Event.ORPHAN | Event.UNREADABLE | Event.OLD_HOUR:
+                    await self._until_died(armed, partial(_leave_one, settings, event))
                 case Event.REPLAY:
                     await self._until_died(armed, lambda: replay_one(settings))
                 case Event.BAD_FILE:

@@ -1,14 +1,19 @@
-"""I2 to I4 by a second opinion: `instream audit --deep` finds no difference (`agents.audit.deep`)."""
+"""What is stored twice is the same twice: the deep audit of a stack that has settled finds no difference."""
 
 from agents.audit.deep.audit import audit_deep
 from agents.audit.deep.ports import open_ports
+from app.core.audit.differences import in_ranges
 from app.settings import Settings
 from tests.rig.invariants.violation import Violation, listed
 
 
 async def judge_deep(settings: Settings) -> list[Violation]:
-    """Audit a stack that has settled: it must be clean, whatever was done to it before."""
+    """Compare raw files, registry, ledger, chains, files, manifests, topic `rows` and the warehouse's rows."""
     async with open_ports(settings) as ports:
         report = await audit_deep(ports, settings)
-    named = [f"{one.kind} {one.txn_id or one.batch_id} {one.flow} {one.detail}" for one in report.differences]
-    return [Violation("I4", f"audit --deep: {listed([*named, *report.unchecked])}")] if not report.is_clean else []
+    said = [
+        f"{one.kind.value} {one.batch_id or one.key or one.txn_id} {one.flow} {in_ranges(one.lines)}: {one.detail}"
+        for one in report.differences
+    ]
+    said += [f"not looked at: {reason}" for reason in report.unchecked]
+    return [Violation("deep audit", listed(said))] if said else []

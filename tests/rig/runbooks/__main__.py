@@ -29,6 +29,7 @@ SETTINGS: Final = COMPRESSED | {
     "INSTREAM_AUDIT_INTERVAL_S": "2",
     "INSTREAM_AUDIT_GRACE_S": "15",
     "INSTREAM_RESTART_HEALTHY_S": "1",
+    "INSTREAM_REQUEST_TIMEOUT_S": "5",
 }
 
 
@@ -82,7 +83,8 @@ async def play_all(
             for book in books:
                 say(f"{book.name}: the fault is planted")
                 played.append(await _try(ground, book))
-                say(f"{book.name}: fired after {played[-1].fired_s} s, over after {played[-1].ended_s} s")
+                faults = "; ".join(played[-1].faults) or "none"
+                say(f"{book.name}: fired after {played[-1].fired_s} s, over after {played[-1].ended_s} s, faults: {faults}")
     finally:
         await services.close()
     return played

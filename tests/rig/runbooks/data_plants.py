@@ -7,11 +7,12 @@ from typing import Any, Final
 from app.adapters.warehouse import connect
 from app.core.formats import object_keys
 from app.core.formats.batch import cut_again
+from app.core.formats.flows import LEDGER
 from app.core.sink.chain import ChainId, decode_record
 from app.local.services.aws_faults import Rates
 from app.topics import topics_of
 from tests.rig.runbooks.ground import Ground
-from tests.rig.runbooks.plants import KINESIS_FAILS, Plant
+from tests.rig.runbooks.plants import KINESIS_FAILS, Plant, file_unreadable
 from tests.worlds.waiting import PAUSE_S, until
 
 PAST_GRACE_S: Final = 60.0
@@ -19,17 +20,6 @@ PAST_GRACE_S: Final = 60.0
 DAY_S: Final = 86_400.0
 NOT_OURS: Final = b"\xff\xfe no message of ours"
 _ITEM: Final[dict[str, Any]] = {"received_at": {"N": "1"}, "state": {"S": "open"}}
-
-
-@asynccontextmanager
-async def item_of_nobody(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
-    """An open item of the registry is no batch."""
-    batch_id = "no-batch-of-a-drill"
-    await ground.services.put_item(_ITEM | {"batch_id": {"S": batch_id}, "open_epoch": {"N": str(ground.settings.epoch)}})
-    try:
-        yield {"BATCH_ID": await ground.posted()}
-    finally:
-        await ground.services.delete_item(batch_id)
 
 
 @asynccontextmanager
@@ -110,34 +100,45 @@ async def _loaded_and_not_judged(ground: Ground) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def item_damaged(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
+    """The registry item of a batch lost most of its attributes."""
+    async with _loaded_and_not_judged(ground) as batch_id:
+        own = {"batch_id": {"S": batch_id}, "open_epoch": {"N": str(ground.settings.epoch)}}
+        await ground.services.put_item(_ITEM | own)
+    yield {"BATCH_ID": batch_id}
+
+
+@asynccontextmanager
 async def ledger_doubled(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
-    """Somebody loaded the ledger of a batch by hand, once more; the operator deletes it."""
+    """Somebody loaded the ledger of a batch by hand, once more."""
     columns = "batch_id, outcome, lines, line_set"
     async with _loaded_and_not_judged(ground) as batch_id:
         await ground.sql(
             f"INSERT INTO analytics.ledger (txn_id, {columns}) SELECT 'by-hand', {columns} FROM analytics.ledger "
             f"WHERE batch_id = '{batch_id}'"
         )
-    try:
-        yield {"BATCH_ID": batch_id}
-    finally:
-        await ground.sql("DELETE FROM analytics.ledger WHERE txn_id = 'by-hand'")
+    yield {"BATCH_ID": batch_id}
 
 
 @asynccontextmanager
 async def ledger_lost(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
-    """The ledger's rows of a batch are deleted from the warehouse; the operator restores them."""
+    """Somebody deleted the ledger's rows of a batch from the warehouse."""
     async with _loaded_and_not_judged(ground) as batch_id:
-        await ground.sql(
-            f"CREATE TABLE analytics.drill_ledger AS SELECT * FROM analytics.ledger WHERE batch_id = '{batch_id}'",
-            f"DELETE FROM analytics.ledger WHERE batch_id = '{batch_id}'",
-        )
-    try:
-        yield {"BATCH_ID": batch_id}
-    finally:
-        await ground.sql(
-            "INSERT INTO analytics.ledger SELECT * FROM analytics.drill_ledger", "DROP TABLE analytics.drill_ledger"
-        )
+        await ground.sql(f"DELETE FROM analytics.ledger WHERE batch_id = '{batch_id}'")
+    yield {"BATCH_ID": batch_id}
+
+
+@asynccontextmanager
+async def ledger_file_deleted(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
+    """Somebody deletes the ledger file of a transaction that the warehouse rejected for another file."""
+    async with ground.frozen("audit"), file_unreadable(ground) as words:
+        epoch, partition, number = (int(part) for part in words["TXN_ID"].split("-")[:3])
+        async with ground.store() as store:
+            body = await store.get(object_keys.record_key(epoch, partition, number))
+            key = decode_record(body, ChainId(epoch, partition), number).output(LEDGER.name).data_key
+            assert key is not None
+            await store.delete([key])
+    yield words
 
 
 @asynccontextmanager
@@ -165,7 +166,8 @@ OF_DATA: Final[Mapping[str, Plant]] = {
     "WaitsForUpgrade": newer_item,
     "LinesLost": ledger_lost,
     "LinesDoubled": ledger_doubled,
-    "BatchDamaged": item_of_nobody,
+    "BatchDamaged": item_damaged,
+    "LedgerDamaged": ledger_file_deleted,
     "DeadLetters": block_damaged,
     "ForeignMessages": foreign_message,
     "ForeignRecords": foreign_record,

@@ -58,6 +58,8 @@ class Ground:
         self.services = services
         self.folder = folder
         """Commands run here, and may write here."""
+        self.event_id = ""
+        """The event that was posted last."""
 
     # --- what an operator does
 
@@ -84,8 +86,9 @@ class Ground:
 
     async def post(self) -> str:
         """Post an event that no join holds back. Returns: the id of its batch; empty if it was not acknowledged."""
+        self.event_id = f"drill-{secrets.token_hex(8)}"
         event = {
-            "event_id": f"drill-{secrets.token_hex(8)}", "event_type": "ad_click",
+            "event_id": self.event_id, "event_type": "ad_click",
             "page_view_id": secrets.token_hex(8), "occurred_at": SystemClock().now_ms(),
             "user_agent": AGENT, "ip": "203.0.113.9",
         }  # fmt: skip

@@ -1,6 +1,7 @@
 """Faults of processes and services, one for each alert. A plant is there within its block, and mended behind it.
 
-It yields the words that an operator reads off the alert or the commands: BATCH_ID, TXN_ID.
+It yields the words that an operator reads off the alert or the commands: BATCH_ID, TXN_ID, EVENT_ID. What the runbook's
+commands mend, the plant leaves as it is.
 """
 
 import asyncio

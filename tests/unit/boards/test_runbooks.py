@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from app.cli.athena import app as athena_commands
 from app.cli.delivery import app as delivery_commands
 from app.cli.main import app as commands
 from app.cli.sink import app as sink_commands
@@ -17,9 +18,15 @@ from tests.worlds.documents import ROOT
 BOOKS = [read_runbook(file) for file in RUNBOOKS]
 NAMES = {alert.name for alert in alerts()}
 SECTIONS = ["What it means", "What to look at", "What to do", "It is over when"]
-SAMPLES = {"BATCH_ID": "01890a5d-ac96-774b-bcce-b302099a8057", "TXN_ID": "1-0-1-0123456789abcdef"}
+SAMPLES = {
+    "BATCH_ID": "01890a5d-ac96-774b-bcce-b302099a8057", "TXN_ID": "1-0-1-0123456789abcdef", "SINCE": "2026-11-28T03",
+    "EVENT_ID": "e-1", "LINE": "0",
+}  # fmt: skip
+"""The words that an operator puts in."""
+OF_DAMAGE = {"LinesLost", "LinesDoubled", "BatchDamaged", "LedgerDamaged", "Quarantine"}
+ACTED_ON = {"status", "trace", "prove", "audit", "repair", "replay", "athena", "wait"}
 SOURCES = "".join(file.read_text() for top in ("app", "agents", "tables") for file in (ROOT / top).rglob("*.py"))
-GROUPS = {"sink": sink_commands, "delivery": delivery_commands}
+GROUPS = {"sink": sink_commands, "delivery": delivery_commands, "athena": athena_commands}
 
 
 def parse(line: str) -> None:
@@ -56,8 +63,23 @@ def test_a_runbook_says_meaning_looks_deeds_and_the_end(book: Runbook) -> None:
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.name)
 def test_its_commands_can_be_run(book: Runbook) -> None:
-    for line in book.commands():
+    for line in [*book.commands(), *re.findall(r"`(instream [^`]+)`", " ".join(book.prose.split()))]:
         parse(line)
+
+
+def test_the_commands_that_know_what_is_wrong_are_in_use() -> None:
+    used = {line.split()[1] for book in BOOKS for line in book.commands()}
+    assert ACTED_ON - used == set()
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.name)
+def test_damage_is_looked_at_before_it_is_mended(book: Runbook) -> None:
+    lines = book.commands()
+    for at, line in enumerate(lines):
+        if line.endswith(" --apply"):
+            looks = {line.removesuffix(" --apply"), "instream audit --deep --since SINCE"}
+            assert looks & {*lines[:at]}, f"nothing before `{line}` shows what it will do"
+    assert book.name not in OF_DAMAGE or any(line.startswith("instream repair ") for line in lines)
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.name)

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.errors import ObjectMissing, OutcomeUnknown, ServiceUnavailable
-from app.shell.outside_calls import ANSWER_S, ANSWERED_S, FORGET_S, LONG_S, OutsideCalls, noted, noted_sessions
+from app.shell.outside_calls import ANSWER_S, ANSWERED_S, FORGET_S, OutsideCalls, noted, noted_sessions
+
+LONG_S = 120.0
 
 
 class Service:
@@ -37,7 +39,7 @@ class World:
         self.now_s = 100.0
         self.calls = OutsideCalls(lambda: self.now_s)
         self.service = Service()
-        self.adapter = noted(self.calls, "s3", self.service, frozenset({"copy"}))
+        self.adapter = noted(self.calls, "s3", self.service, {"copy": LONG_S})
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import hashlib
 import msgspec
 import pytest
 
-from agents.audit.prove.hour import HourProof, batches_of_hour, prove_hour
+from agents.audit.hours import batches_of_hour, open_hours
+from agents.audit.prove.hour import HourProof, prove_hour
 from app.core.audit.certificate import HOUR_MS, SignedWith, encode_certificate, is_signed, sign
 from app.core.audit.proof import Verdict
 from app.core.formats.object_keys import certificate_key
@@ -94,13 +95,13 @@ async def test_a_batch_is_of_the_hour_by_any_trace_of_it():
     first, second = world.registry._items.values()
     await world.store.delete([first.raw_key])
     world.change_rows("ledger", lambda rows: [row for row in rows if row["batch_id"] != second.batch_id])
-    found = await batches_of_hour(world.store, world.registry, world.ledger, HOUR)
-    assert found == sorted([first.batch_id, second.batch_id])
-    late = await Books.batch(world, arrives=False)
+    assert await batches_of_hour(world.store, world.ledger, HOUR) == sorted([first.batch_id, second.batch_id])
+    assert await batches_of_hour(world.store, world.ledger, HOUR - HOUR_MS) == []
+    late = await world.batch(arrives=False)
     await world.store.delete([late.item.raw_key])
     hour_ms = world.at_ms - world.at_ms % HOUR_MS
-    assert await batches_of_hour(world.store, world.registry, world.ledger, hour_ms) == [late.item.batch_id]
-    assert await batches_of_hour(world.store, world.registry, world.ledger, HOUR - HOUR_MS) == []
+    assert await open_hours(world.registry, hour_ms + HOUR_MS, []) == {hour_ms: [late.item.batch_id]}
+    assert await open_hours(world.registry, hour_ms, []) == {}
 
 
 @pytest.mark.parametrize(
