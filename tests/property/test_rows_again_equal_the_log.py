@@ -12,9 +12,18 @@ from app.core.formats.flows import ENGAGEMENTS, PAGE_VIEWS
 from app.core.formats.step_message import StepMessage
 from app.core.rebuild.lost_lines import PartitionRules
 from app.core.rebuild.rows_again import rows_again, with_reasons
-from tests.builders.source_log import enricher
-from tests.property.test_rebuild_equals_the_log import lines
+from tests.builders.source_log import GOOGLEBOT, enricher, event
 from tests.worlds.rebuild import RawWorld, live_rows, rows_of
+
+TYPES = st.sampled_from(["page_view", "page_view", "engagement", "engagement", "engagement", "ad_click", "redirect"])
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> dict[str, Any]:
+    """Few page views, so that first and second events meet in every order; few events are copies."""
+    bot = {"user_agent": GOOGLEBOT} if draw(st.integers(0, 19)) == 0 else {}
+    view, at_s = f"v{draw(st.integers(0, 2))}", draw(st.integers(0, 250))
+    return event(f"e{draw(st.integers(0, 50))}", draw(TYPES), view=view, at_s=at_s, **bot)
 
 
 def ledger_of(steps: list[StepMessage]) -> dict[str, dict[str, BitMap]]:
@@ -37,7 +46,7 @@ def first_events_of(steps: list[StepMessage]) -> dict[str, int]:
 
 
 @given(
-    st.lists(st.lists(lines(), min_size=1, max_size=4), min_size=1, max_size=6), st.randoms(use_true_random=False), st.data()
+    st.lists(st.lists(lines(), min_size=1, max_size=6), min_size=2, max_size=8), st.randoms(use_true_random=False), st.data()
 )
 def test_rows_of_some_steps_are_made_again(groups: list[list[dict[str, Any]]], chance: Any, data: st.DataObject) -> None:
     world = RawWorld()
@@ -46,8 +55,8 @@ def test_rows_of_some_steps_are_made_again(groups: list[list[dict[str, Any]]], c
     order = list(range(len(groups)))
     chance.shuffle(order)
     steps = world.live(order)
-    first = data.draw(st.integers(0, len(steps) - 1))
-    some = steps[first : data.draw(st.integers(first + 1, len(steps)))]
+    first = data.draw(st.integers(0, len(steps) // 2))
+    some = steps[first : data.draw(st.integers(len(steps) // 2 + 1, len(steps)))]
     envelopes = [block for batch in world.batches for block in cut_again(batch.raw, batch.item, 0)]
     made = rows_again(PartitionRules(0, world.rules, enricher()), envelopes, ledger_of(some), "1-0-1-ab")
     if ENGAGEMENTS.name in made:
