@@ -20,13 +20,14 @@ def id_of(flow: str):
 
 @pytest.fixture(params=["memory", "warehouse"])
 async def events(request: pytest.FixtureRequest, warehouse: Warehouse) -> AsyncIterator[KnownEvents]:
-    view = {"page_view_id": lambda n: f"v{n}", "received_at": lambda n: NOW_MS + n}
+    place = {"batch_id": "b", "line": lambda n: n}
+    view = place | {"page_view_id": lambda n: f"v{n}", "received_at": lambda n: NOW_MS + n}
     frames = {
         "page_views": rows_of(
             "page_views", 2, event_id=id_of("pv"), engagement_id=lambda n: "en-0" if not n else None, **view
         ),
-        "redirects": rows_of("redirects", 1, event_id=id_of("re"), page_view_id=lambda _: None),
-        "rejected": rows_of("rejected", 1, event_id=id_of("bot")),
+        "redirects": rows_of("redirects", 1, event_id=id_of("re"), **place),
+        "rejected": rows_of("rejected", 1, event_id=id_of("bot"), kind="bot", **place),
     }
     record = await put_transaction(warehouse, 1, frames)
     memory = MemoryWarehouse(warehouse.store)
