@@ -53,6 +53,8 @@ class SettledLoad(NamedTuple):
     since: str
     """Every batch of it, and no other, was received between these two moments."""
     until: str
+    complete: str
+    """Every transaction of it was loaded before."""
 
 
 class LiveStack:
@@ -143,7 +145,7 @@ class LiveStack:
             run = await self.load(events=lines, rate=500, seed=61)
             until = _now()
             await self.compare_exact(run)
-            self._settled = SettledLoad(run, lines, since, until)
+            self._settled = SettledLoad(run, lines, since, until, _now())
         return self._settled
 
     async def wait(self) -> Waited:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -18,8 +17,8 @@ from app.core.formats.registry_item import BatchState, RegistryItem
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import ChainId, decode_record
 from app.settings import Settings, read_settings
-from tests.e2e.live_stack import LiveStack
-from tests.e2e.test_rebuild import here
+from tests.e2e.live_stack import LiveStack, SettledLoad
+from tests.e2e.test_rebuild import here, ms_of
 
 pytestmark = pytest.mark.stack
 
@@ -34,9 +33,10 @@ KINDS = {
 class Planted:
     """What is stored of a load, and the damage done to it."""
 
-    def __init__(self, settings: Settings, since_ms: int) -> None:
+    def __init__(self, settings: Settings, settled: SettledLoad) -> None:
         self.settings = settings
-        self.since_ms = since_ms
+        self.span = range(ms_of(settled.since), ms_of(settled.complete))
+        self.loaded_at = settled.until[:19]
         self.store = S3ObjectStore(settings)
         self.registry = DynamoRegistry(settings)
 
@@ -66,7 +66,7 @@ class Planted:
 
     async def items(self) -> list[RegistryItem]:
         """The batches of the load; the audit may complete them, or send them again, at any time."""
-        found = [item async for item in self.registry.all_batches() if item.received_at_ms >= self.since_ms]
+        found = [item async for item in self.registry.all_batches() if item.received_at_ms in self.span]
         found.sort(key=lambda item: item.batch_id)
         return [msgspec.structs.replace(item, state=BatchState.OPEN, attempts=0, next_attempt_at_ms=0) for item in found]
 
@@ -78,7 +78,7 @@ class Planted:
             keys = [info.key async for info in self.store.list(object_keys.chain_prefix(*chain))]
             bodies = await asyncio.gather(*map(self.store.get, keys))
             records = [decode_record(body, chain, number) for number, body in enumerate(bodies, 1)]
-            found += [record for record in records[:-1] if record.committed_at_ms >= self.since_ms]
+            found += [record for record in records[:-1] if record.committed_at_ms in self.span]
         return sorted(found, key=lambda record: record.output("page_views").rows <= 1)
 
     async def plant(self, records: Sequence[TransactionRecord]) -> None:
@@ -91,7 +91,8 @@ class Planted:
         await self.sql(f"DELETE FROM analytics.page_views {place}", *rows[0])
         await self.sql(f"UPDATE analytics.page_views SET city = 'Nowhere' {place}", *rows[1])
         await self.sql("INSERT INTO analytics.ledger SELECT * FROM analytics.ledger WHERE txn_id = %s", txn)
-        await self.sql("INSERT INTO analytics.redirects (batch_id, line, txn_id) VALUES ('x', 1, '1-0-999999-ab')")
+        columns, stray = "batch_id, line, txn_id, loaded_at", "'x', 1, '1-0-999999-ab', %s"
+        await self.sql(f"INSERT INTO analytics.redirects ({columns}) VALUES ({stray})", self.loaded_at)
         await self.sql('UPDATE analytics.delivery_log SET "rows" = 1 WHERE txn_id = %s', txn)
         await self.store.delete([first.ready_key])
         await self.sql("DELETE FROM analytics.delivery_log WHERE txn_id = %s", second.txn_id)
@@ -142,13 +143,13 @@ def chain_of(record: TransactionRecord) -> tuple[int, int]:
 
 async def test_damage_of_every_kind_is_found_and_mended_beside_the_running_stack(stack: LiveStack) -> None:
     settled = await stack.settled_load()
-    since = ["--since", settled.since]
-    world = Planted(read_settings(), round(datetime.fromisoformat(settled.since).timestamp() * 1000))
+    span = ["--since", settled.since, "--until", settled.complete]
+    world = Planted(read_settings(), settled)
     records = await world.records()
     clean = await world.snapshot(records)
     await world.plant(records)
 
-    done = await here(stack, "repair", *since, "--json")
+    done = await here(stack, "repair", *span, "--json")
     planned = json.loads(done.stdout)
     assert done.returncode == 3, done.stderr
     found = {each["kind"] for each in planned["differences"]}
@@ -158,14 +159,14 @@ async def test_damage_of_every_kind_is_found_and_mended_beside_the_running_stack
     assert lost
     assert all(each["lines"] and each["batch_id"] and each["txn_id"] for each in lost)
 
-    done = await here(stack, "repair", *since, "--apply", "--json")
+    done = await here(stack, "repair", *span, "--apply", "--json")
     applied = json.loads(done.stdout)
     assert [(each["kind"], each["reason"]) for each in applied["differences"] if not each["done"]] == []
     assert done.returncode == 0, done.stdout
 
     again = await world.snapshot(records)
     assert {key for key in clean if again.get(key) != clean[key]} == set()
-    done = await here(stack, "repair", *since, "--apply", "--json")
+    done = await here(stack, "repair", *span, "--apply", "--json")
     assert (done.returncode, json.loads(done.stdout)["differences"]) == (0, [])
     assert await world.snapshot(records) == again
     await world.close()
