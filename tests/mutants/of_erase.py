@@ -1,4 +1,4 @@
-"""Bugs in the pruning of delivery_log (rule D6) and in erasures (rule R6)."""
+"""Bugs in the pruning of delivery_log (rule D6) and in erasures (rule R7)."""
 
 from tests.mutants.mutant import Mutant
 
@@ -32,7 +32,7 @@ MUTANTS = (
     ),
     Mutant(
         "lines of the visitor's page views that name no visitor stay",
-        "R6",
+        "R7",
         "agents/audit/erase/search.py",
         "        if self._page_views:\n",
         "        if not self._page_views:\n",
@@ -40,7 +40,7 @@ MUTANTS = (
     ),
     Mutant(
         "an open batch is erased",
-        "R6",
+        "R7",
         "agents/audit/erase/search.py",
         "        elif item.state is not BatchState.COMPLETE:\n",
         "        elif item.state is None:\n",
@@ -48,7 +48,7 @@ MUTANTS = (
     ),
     Mutant(
         "the ledger goes on to say that the line is a row",
-        "R6",
+        "R7",
         "agents/audit/erase/transactions.py",
         "            if out.output in TOUCHED and out.rows and (file :=",
         "            if out.output in FLOW_NAMES and out.rows and (file :=",
@@ -56,7 +56,7 @@ MUTANTS = (
     ),
     Mutant(
         "the raw file keeps the lines",
-        "R6",
+        "R7",
         "agents/audit/erase/raw_files.py",
         "        await self._ports.store.put(key, made)  # 2\n",
         "        await self._ports.store.put(key, raw)  # 2\n",
@@ -64,7 +64,7 @@ MUTANTS = (
     ),
     Mutant(
         "an erasure that died between registry and raw file is not finished",
-        "R6",
+        "R7",
         "agents/audit/erase/raw_files.py",
         "            if not is_registered:  # an erasure died behind 1\n",
         "            if is_registered:  # an erasure died behind 1\n",
@@ -72,7 +72,7 @@ MUTANTS = (
     ),
     Mutant(
         "an erasure that died is never finished",
-        "R6",
+        "R7",
         "agents/audit/erase/erase.py",
         "if each.finished_at_ms is None]",
         "if each.finished_at_ms == 0]",
@@ -80,15 +80,15 @@ MUTANTS = (
     ),
     Mutant(
         "a repair writes the log's rows back into a file",
-        "R6",
-        "agents/audit/repair/chains.py",
-        "        if record.erasures is not UNSET:  # the log",
-        "        if record.erasures is None:  # the log",
+        "R7",
+        "agents/audit/repair/files.py",
+        "            lines = await erased_lines(self._deep.store, record.erasures)\n",
+        "            lines = {}\n",
         ERASE,
     ),
     Mutant(
         "a repair puts the erased lines back into the raw file, or cannot make it",
-        "R6",
+        "R7",
         "agents/audit/repair/batches.py",
         "        if not lines:\n            return raw\n",
         "        if lines or not lines:\n            return raw\n",
@@ -96,7 +96,7 @@ MUTANTS = (
     ),
     Mutant(
         "a tombstone becomes a rejected row",
-        "R6",
+        "R7",
         "app/core/etl/classify.py",
         "            if reason == tombstone.REASON:\n",
         "            if reason == '':\n",
@@ -104,7 +104,7 @@ MUTANTS = (
     ),
     Mutant(
         "certificates go on to say what was",
-        "R6",
+        "R7",
         "agents/audit/erase/erase.py",
         "                await certify_again(self._ports, erasure.certificates, self._key)  # 5\n",
         "                await certify_again(self._ports, [], self._key)  # 5\n",

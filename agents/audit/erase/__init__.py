@@ -1,1 +1,1 @@
-"""Erasures: a visitor's lines leave warehouse, data files and raw files, and the books balance (rule R6)."""
+"""Erasures: a visitor's lines leave warehouse, data files and raw files, and the books balance (rule R7)."""

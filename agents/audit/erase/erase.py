@@ -1,4 +1,4 @@
-"""Erases visitors (rule R6): search, write down what will be erased, then transactions, raw files, certificates.
+"""Erases visitors (rule R7): search, write down what will be erased, then transactions, raw files, certificates.
 
 Only batches that the audit has marked as complete are touched: every line of theirs has its outcome in the warehouse, so
 nothing of theirs is in a window, in a file that is not loaded, or on a topic that somebody has yet to read. Everything else

@@ -1,4 +1,4 @@
-"""Takes lines out of a batch's raw file: tombstones in their places, and the registry names the new file (rule R6)."""
+"""Takes lines out of a batch's raw file: tombstones in their places, and the registry names the new file (rule R7)."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""The stored erasures: a repair makes again what is behind them, never what was before (rule R6)."""
+"""The stored erasures: a repair makes again what is behind them, never what was before (rule R7)."""
 
 from collections.abc import Collection
 

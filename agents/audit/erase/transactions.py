@@ -1,4 +1,4 @@
-"""Takes lines out of a transaction: its files, everything that follows from them, and its rows (rule R6).
+"""Takes lines out of a transaction: its files, everything that follows from them, and its rows (rule R7).
 
 All of it is done under delivery's lock, so neither a repair nor another erasure works on the transaction meanwhile.
 """
@@ -27,13 +27,14 @@ from app.core.formats.transaction_record import OutputObject, TransactionRecord,
 from app.core.sink.chain import ChainId, decode_record, effects_of, encode_record
 from app.errors import ChainBroken, FormatInvalid, ObjectMissing, RepairRefused
 from app.settings import Settings
+from app.shell.file_repairs import repaired_record
 
 TOUCHED: Final = FLOW_NAMES | {LEDGER.name}
 """The outputs that hold something of a line."""
 
 
 class TransactionErasing:
-    """Erases lines from transactions of the settings' epoch (rule R6)."""
+    """Erases lines from transactions of the settings' epoch (rule R7)."""
 
     def __init__(self, ports: DeepPorts, load: WarehouseLoad, settings: Settings) -> None:
         self._ports = ports
@@ -63,7 +64,7 @@ class TransactionErasing:
     async def _under_the_lock(
         self, partition: int, number: int, erasure: Erasure, lines: Lines, session: WarehouseSession
     ) -> Mending | None:  # fmt: skip
-        record = await self._read(partition, number)
+        record = await repaired_record(self._store, await self._read(partition, number))
         rows = await session.log_rows(record.epoch, partition, number)
         is_loaded = any(row.status == LOADED and row.txn_id == record.txn_id for row in rows)
         if not is_loaded and (rows or number > (await session.positions(record.epoch)).get(partition, 0)):

@@ -79,7 +79,7 @@ class BatchMends:
     # --- inside
 
     async def _without_erased(self, batch_id: str, item: RegistryItem | None, raw: bytes) -> bytes:
-        """The raw file without the lines that were erased since its blocks were sent (rule R6)."""
+        """The raw file without the lines that were erased since its blocks were sent (rule R7)."""
         lines = (await erased_lines(self._ports.store)).get(batch_id)
         if not lines:
             return raw

@@ -1,4 +1,4 @@
-"""The files of a transaction without some lines, and the record that follows from them (rule R6)."""
+"""The files of a transaction without some lines, and the record that follows from them (rule R7)."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A raw file with tombstones in the place of some lines, and the registry item that follows from it (rule R6)."""
+"""A raw file with tombstones in the place of some lines, and the registry item that follows from it (rule R7)."""
 
 import hashlib
 from typing import Any, Final

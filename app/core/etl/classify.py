@@ -1,4 +1,4 @@
-"""The kind of each line, from the line alone: malformed, erased, sent by a bot, or an event (rules J1, J4, R6)."""
+"""The kind of each line, from the line alone: malformed, erased, sent by a bot, or an event (rules J1, J4, R7)."""
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum

@@ -190,4 +190,4 @@ JOINED: Final = "joined"
 DUPLICATE: Final = "duplicate"
 ERASED: Final = "erased"
 OUTCOMES: Final = (*(flow.name for flow in FLOWS), JOINED, DUPLICATE, ERASED)
-"""The outcomes of a line: a row of a flow, part of a first event's row, dropped as a duplicate, or erased (rule R6)."""
+"""The outcomes of a line: a row of a flow, part of a first event's row, dropped as a duplicate, or erased (rule R7)."""

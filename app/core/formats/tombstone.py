@@ -1,4 +1,4 @@
-"""A tombstone: the stored line in the place of one that was erased (rule R6).
+"""A tombstone: the stored line in the place of one that was erased (rule R7).
 
 It has the form of a malformed line, so every reader and every version can read it. It keeps the line's number, because the
 file has as many lines as before; its time of receipt, because a block's time follows from its lines'; and its partition: its

@@ -78,7 +78,7 @@ class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True):
     accepted_gap: str | None = None
     """If this record bridges a gap: the person who accepted it, and the reason (rule S5)."""
     erasures: list[str] | msgspec.UnsetType = msgspec.UNSET
-    """The erasures that took lines out of the files (rule R6): rows, bytes and sha256 are those of the files behind them."""
+    """The erasures that took lines out of the files (rule R7): rows, bytes and sha256 are those of the files behind them."""
 
     def output(self, name: str) -> OutputObject:
         """One of its outputs; one that it does not list has no rows."""

@@ -1,4 +1,4 @@
-"""Which stored lines are a visitor's, and tombstones in their places (rule R6)."""
+"""Which stored lines are a visitor's, and tombstones in their places (rule R7)."""
 
 import random
 

@@ -1,6 +1,7 @@
-"""A visitor leaves warehouse, files and raw files; the books balance, and nothing brings the lines back (rule R6)."""
+"""A visitor leaves warehouse, files and raw files; the books balance, and nothing brings the lines back (rule R7)."""
 
 import asyncio
+import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from app.core.audit.certificate import HOUR_MS, decode_certificate, encode_certi
 from app.core.audit.reconcile import read_lines
 from app.core.formats.batch import SealedBatch, cut_again
 from app.core.formats.erasure import decode_erasure, digest_of_visitor
+from app.core.formats.flow_files import decode_output, encode_output
 from app.core.formats.flows import FLOWS
-from app.core.formats.object_keys import certificate_key
+from app.core.formats.object_keys import certificate_key, file_repair_key
 from app.core.formats.raw_file import frames_in
 from app.core.rebuild.span import Span
+from app.core.repair.file_repair import FileRepair, encode_file_repair
 from app.core.repair.raw_file import item_of
 from app.errors import RepairRefused, ServiceUnavailable
 from app.testing.memory import MemoryFates
@@ -361,6 +364,26 @@ async def test_a_certificate_that_the_audit_writes_in_between_follows() -> None:
     assert (await world.erase()).is_done
     found = await certificate(world)
     assert (found.stored_certificate, found.verdict) == ("same", "PROVEN")
+
+
+async def test_a_file_that_a_repair_made_with_other_bytes_is_erased_from() -> None:
+    world = await books()
+    for record in (await world.records())[:-1]:
+        for out in record.outputs:
+            if out.output in {"ledger", "ad_clicks"} and out.data_key:
+                frame = decode_output(out.output, await world.store.get(out.data_key), out.columns_version)
+                body = encode_output(out.output, frame.reverse())
+                await world.store.put(out.data_key, body)
+                said = FileRepair(
+                    txn_id=record.txn_id, output=out.output, recorded_sha256=out.sha256, rows=out.rows, bytes=len(body),
+                    sha256=hashlib.sha256(body).hexdigest(), columns_version=out.columns_version, made_at_ms=0, source="raw",
+                )  # fmt: skip
+                await world.store.put(file_repair_key(record.txn_id, out.output), encode_file_repair(said))
+    await world.repair(apply=True)  # manifests follow
+    assert (await world.audit()).is_clean
+    assert (await world.erase()).is_done
+    assert await world.traces(ALICE, '"v1a"') == []
+    await assert_whole(world)
 
 
 async def test_two_erasures_side_by_side_do_not_undo_each_other() -> None:

@@ -1,4 +1,4 @@
-"""An erasure with the real adapters: S3's stand-in, and the SQL of production on the stand-in for Redshift (rule R6)."""
+"""An erasure with the real adapters: S3's stand-in, and the SQL of production on the stand-in for Redshift (rule R7)."""
 
 import random
 from contextlib import AsyncExitStack
