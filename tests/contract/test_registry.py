@@ -82,14 +82,14 @@ async def test_a_batch_names_another_raw_file_only_in_place_of_the_one_it_named(
     await registry.complete(named("b1"))
     before = batch("b1")
     wanted = msgspec.structs.replace(
-        before, sha256="cd" * 32, byte_count=7, received_at_ms=1, attempts=9,
-        blocks=[msgspec.structs.replace(place, byte_len=3) for place in before.blocks],
+        before, sha256="cd" * 32, byte_count=3 * len(before.blocks), received_at_ms=1, attempts=9,
+        blocks=[msgspec.structs.replace(place, byte_start=3 * n, byte_len=3) for n, place in enumerate(before.blocks)],
     )  # fmt: skip
     assert not await registry.amend(wanted, "ef" * 32)
     assert await registry.get(named("b1")) == msgspec.structs.replace(before, state=BatchState.COMPLETE)
     assert await registry.amend(wanted, before.sha256)
     expected = msgspec.structs.replace(
-        before, state=BatchState.COMPLETE, sha256=wanted.sha256, byte_count=7, blocks=wanted.blocks
+        before, state=BatchState.COMPLETE, sha256=wanted.sha256, byte_count=wanted.byte_count, blocks=wanted.blocks
     )
     assert await registry.get(named("b1")) == expected, "state, attempts and times stay"
     assert not await registry.amend(wanted, before.sha256)
