@@ -19,6 +19,7 @@ from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.core.sink.chain import ChainId, decode_record
 from app.errors import ChainBroken, ObjectMissing
 from app.settings import Settings
+from app.shell.file_repairs import repaired_record
 
 OUTPUTS: Final = (*(flow.name for flow in FLOWS), LEDGER.name)
 """What a proof looks at: the rows of lines, and the ledger."""
@@ -78,15 +79,24 @@ class Transactions:
             return ProvenTransaction(txn_id, None, {}, [changed], [])
         if record.txn_id != txn_id:
             return ProvenTransaction(txn_id, None, {}, [_stray(txn_id, partition, number)], [])
+        frames, differences = await self._files(record)
+        if any(one.kind is DifferenceKind.FILE_CHANGED for one in differences):
+            as_repaired = await repaired_record(self._ports.store, record)
+            if as_repaired is not record:
+                record = as_repaired
+                frames, differences = await self._files(record)
+        log = await self._ports.rows.log(epoch, partition, number, number)
+        return ProvenTransaction(txn_id, record, frames, differences + judge_log(record, log, is_passed=True), log)
+
+    async def _files(self, record: TransactionRecord) -> tuple[dict[str, dict[str, pl.DataFrame]], list[Difference]]:
+        """The frames of the data files that are the recorded ones, and the differences of the others."""
         outputs = [out for out in record.outputs if out.data_key is not None and out.output in OUTPUTS]
         files = await asyncio.gather(*(self._frame(record, out) for out in outputs))
         frames = {
             out.output: of_each(one, "batch_id")
             for out, one in zip(outputs, files, strict=True) if isinstance(one, pl.DataFrame)
         }  # fmt: skip
-        differences = [one for one in files if isinstance(one, Difference)]
-        log = await self._ports.rows.log(epoch, partition, number, number)
-        return ProvenTransaction(txn_id, record, frames, differences + judge_log(record, log, is_passed=True), log)
+        return frames, [one for one in files if isinstance(one, Difference)]
 
     async def _frame(self, record: TransactionRecord, out: OutputObject) -> pl.DataFrame | Difference | None:
         """The normalised rows of a data file; or its difference; None if it has expired."""
