@@ -243,15 +243,14 @@ class Settings(KafkaAccess):
                 "serverless, unset one of them"
             )
         least = {
-            "raw": max(LEAST_DAYS, math.ceil(2 * self.dedup_window_s / DAY_S)),
-            "data": LEAST_DAYS,
-            "manifests": LEAST_DAYS,
-        }
-        for what, days in least.items():
-            if 0 < (found := getattr(self, f"retention_{what}_days")) < days:
+            "retention_raw_days": max(LEAST_DAYS, math.ceil(2 * self.dedup_window_s / DAY_S)),
+            "retention_data_days": LEAST_DAYS, "retention_manifests_days": LEAST_DAYS,
+        }  # fmt: skip
+        for name, days in least.items():
+            if 0 < (found := getattr(self, name)) < days:
                 raise ValueError(
-                    f"INSTREAM_RETENTION_{what.upper()}_DAYS: {found} days are too few: at least {days}, so that nothing "
-                    "expires that may still be loaded or sent again (raw files: twice INSTREAM_DEDUP_WINDOW_S); 0: for ever"
+                    f"INSTREAM_{name.upper()}: {found} days are too few: at least {days}, so that nothing expires that may "
+                    "still be loaded or sent again (raw files: twice INSTREAM_DEDUP_WINDOW_S); 0: for ever"
                 )
         if self.min_insync_replicas > self.replication_factor:
             raise ValueError(

@@ -19,6 +19,7 @@ from app.core.formats.transaction_record import Ready, TransactionRecord, ready_
 from app.core.sink.chain import ChainId, decode_loadable
 from app.errors import ConfigurationError, LoadDeferred, LoadRejected
 from app.settings import Settings
+from app.shell.file_repairs import repaired_record
 
 _BATCHES_AT_ONCE: Final = 500
 
@@ -76,7 +77,7 @@ async def release(store: ObjectStore, connect: Connect, settings: Settings, cloc
         LoadRejected: the warehouse refuses a file of it (again); nothing was loaded.
         LoadDeferred: the warehouse cannot load now; nothing was loaded, or the next call finds the transaction loaded.
     """
-    record = await _record(store, txn_id)
+    record = await repaired_record(store, await _record(store, txn_id))
     check = _Check(ready_of(record), await _own_lines(store, record))
     loading = WarehouseLoad(store, connect, settings, clock)
     try:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 from agents.audit.coverage import Waited, await_coverage
 from app.adapters.warehouse import connect
+from app.clock import SystemClock
 from app.local.stack.life import Home
 from app.local.stack.probe import answers_ok
 from app.local.stack.settings import PORT_VARIABLES
@@ -43,6 +45,18 @@ PATIENT: dict[str, Any] = {"keep_bodies": True, "patience_s": HANGS_S}
 """How tests send: what is sent is compared, and a client waits for as long as the machine takes."""
 
 
+class SettledLoad(NamedTuple):
+    """A load of which every row is in the warehouse, and was compared."""
+
+    run: TrafficRun
+    lines: int
+    since: str
+    """Every batch of it, and no other, was received between these two moments."""
+    until: str
+    complete: str
+    """Every transaction of it was loaded before."""
+
+
 class LiveStack:
     """The stack in one HOME."""
 
@@ -52,6 +66,7 @@ class LiveStack:
         """Names the calls at which workers end, where the stack's settings turn that on."""
         self.caller = {name: value for name, value in os.environ.items() if not name.startswith(("INSTREAM_", "AWS_"))}
         self.caller |= settings | {"INSTREAM_HOME": str(home)}
+        self._settled: SettledLoad | None = None
 
     @property
     def stack(self) -> Stack:
@@ -123,6 +138,16 @@ class LiveStack:
         """Send realistic traffic and return when everything is acknowledged."""
         return await run_traffic(self.stack, TrafficPlan(events=events, rate=rate, seed=seed, **PATIENT))
 
+    async def settled_load(self) -> SettledLoad:
+        """A load that tests share which only look at it, or leave it as it was: its rows take half a minute to come."""
+        if self._settled is None:
+            since, lines = _now(), 2000
+            run = await self.load(events=lines, rate=500, seed=61)
+            until = _now()
+            await self.compare_exact(run)
+            self._settled = SettledLoad(run, lines, since, until, _now())
+        return self._settled
+
     async def wait(self) -> Waited:
         """`instream wait` in this process, for as long as more comes to be covered."""
         return await await_coverage(read_settings(), HANGS_S, lambda *_: None, while_it_moves=True)
@@ -135,3 +160,7 @@ class LiveStack:
             compared = await compare(connection, run.run, run.sent, run.expected)
         assert compared.is_equal, compared
         return compared
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC).isoformat()

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.adapters.registry import DynamoRegistry
@@ -11,24 +13,32 @@ from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse import connect
 from app.core.formats import object_keys
 from app.core.formats.flows import OUTPUTS
+from app.core.formats.registry_item import BatchState, RegistryItem
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import ChainId, decode_record
 from app.settings import Settings, read_settings
-from tests.e2e.live_stack import LiveStack
-from tests.e2e.test_rebuild import here, now
+from tests.e2e.live_stack import LiveStack, SettledLoad
+from tests.e2e.test_rebuild import here, ms_of
 
 pytestmark = pytest.mark.stack
+
+
+KINDS = {
+    "rows_lost", "rows_doubled", "rows_changed", "rows_foreign", "log_lost", "log_changed", "file_lost", "file_changed",
+    "manifest_lost", "manifest_changed", "ready_lost", "ready_changed", "record_lost", "record_changed", "quarantined",
+    "raw_lost", "raw_changed", "registry_lost", "registry_changed",
+}  # fmt: skip
 
 
 class Planted:
     """What is stored of a load, and the damage done to it."""
 
-    def __init__(self, settings: Settings, since: str) -> None:
+    def __init__(self, settings: Settings, settled: SettledLoad) -> None:
         self.settings = settings
-        self.since = since
+        self.span = range(ms_of(settled.since), ms_of(settled.complete))
+        self.loaded_at = settled.until[:19]
         self.store = S3ObjectStore(settings)
         self.registry = DynamoRegistry(settings)
-        self.kinds: set[str] = set()
 
     async def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         async with await connect(self.settings.warehouse_url) as connection:
@@ -37,62 +47,70 @@ class Planted:
             await connection.commit()
             return rows
 
-    async def snapshot(self) -> dict[str, Any]:
-        """Every object of transactions and batches, and every row, less when and by which load it came."""
-        found: dict[str, Any] = {}
-        for prefix in ("raw/", "data/", "transactions/", "manifests/"):
-            async for info in self.store.list(prefix):
-                found[info.key] = await self.store.get(info.key)
+    async def snapshot(self, records: Sequence[TransactionRecord]) -> dict[str, Any]:
+        """Every object of the load's transactions and batches, and every row, less when and by which load it came."""
+        items = await self.items()
+        keys = [item.raw_key for item in items]
+        for record in records:
+            keys += [object_keys.record_key(record.epoch, record.partition, record.number), record.ready_key]
+            keys += [key for out in record.outputs for key in (out.data_key, out.manifest_key) if key is not None]
+        found: dict[str, Any] = dict(zip(keys, await asyncio.gather(*map(self.store.get, keys)), strict=True))
+        txn_ids = [record.txn_id for record in records]
         for flow in OUTPUTS:
             names = ", ".join(f'"{name}"' for name in flow.names)
-            found[flow.name] = await self.sql(f"SELECT {names} FROM analytics.{flow.name} ORDER BY {names}")
+            query = f"SELECT {names} FROM analytics.{flow.name} WHERE txn_id = ANY(%s) ORDER BY {names}"
+            found[flow.name] = await self.sql(query, txn_ids)
         columns = 'txn_id, epoch, "partition", "number", status, "rows", stream_time, detail'
-        found["log"] = await self.sql(f"SELECT {columns} FROM analytics.delivery_log ORDER BY 2, 3, 4, 1")
-        found["registry"] = sorted([str(item.batch_id) async for item in self.registry.all_batches()])
-        return found
+        log = f"SELECT {columns} FROM analytics.delivery_log WHERE txn_id = ANY(%s) ORDER BY 2, 3, 4"
+        return found | {"log": await self.sql(log, txn_ids), "registry": items}
+
+    async def items(self) -> list[RegistryItem]:
+        """The batches of the load; the audit may complete them, or send them again, at any time."""
+        found = [item async for item in self.registry.all_batches() if item.received_at_ms in self.span]
+        found.sort(key=lambda item: item.batch_id)
+        return [msgspec.structs.replace(item, state=BatchState.OPEN, attempts=0, next_attempt_at_ms=0) for item in found]
 
     async def records(self) -> list[TransactionRecord]:
-        """The transactions that have page views, of all partitions."""
+        """The load's transactions of all partitions, those with page views first; each has a successor."""
         found = []
         for partition in range(self.settings.partitions):
             chain = ChainId(self.settings.epoch, partition)
             keys = [info.key async for info in self.store.list(object_keys.chain_prefix(*chain))]
-            records = [decode_record(await self.store.get(key), chain, n) for n, key in enumerate(keys, 1)]
-            found += [record for record in records[:-1] if record.output("page_views").rows > 1]
-        return found
+            bodies = await asyncio.gather(*map(self.store.get, keys))
+            records = [decode_record(body, chain, number) for number, body in enumerate(bodies, 1)]
+            found += [record for record in records[:-1] if record.committed_at_ms in self.span]
+        return sorted(found, key=lambda record: record.output("page_views").rows <= 1)
 
-    async def plant(self) -> None:
-        """At least fourteen kinds, most on transactions of their own."""
-        first, *others = await self.records()
+    async def plant(self, records: Sequence[TransactionRecord]) -> None:
+        """`KINDS`, most on transactions of their own."""
+        first, second, third, *others = records
+        assert third.output("page_views").rows > 1
         txn = first.txn_id
-        await self.sql("DELETE FROM analytics.page_views WHERE txn_id = %s AND line < 50", txn)
+        rows = await self.sql("SELECT batch_id, line FROM analytics.page_views WHERE txn_id = %s ORDER BY 1, 2", txn)
+        place = "WHERE batch_id = %s AND line = %s"
+        await self.sql(f"DELETE FROM analytics.page_views {place}", *rows[0])
+        await self.sql(f"UPDATE analytics.page_views SET city = 'Nowhere' {place}", *rows[1])
         await self.sql("INSERT INTO analytics.ledger SELECT * FROM analytics.ledger WHERE txn_id = %s", txn)
-        await self.sql("UPDATE analytics.ad_clicks SET revenue_micros = 1 WHERE txn_id = %s", txn)
-        await self.sql("INSERT INTO analytics.redirects (batch_id, line, txn_id) VALUES ('x', 1, '1-0-999999-ab')")
-        await self.sql("DELETE FROM analytics.delivery_log WHERE txn_id = %s", others[0].txn_id)
+        columns, stray = "batch_id, line, txn_id, loaded_at", "'x', 1, '1-0-999999-ab', %s"
+        await self.sql(f"INSERT INTO analytics.redirects ({columns}) VALUES ({stray})", self.loaded_at)
         await self.sql('UPDATE analytics.delivery_log SET "rows" = 1 WHERE txn_id = %s', txn)
-        keys = {out.output: (out.data_key or "", out.manifest_key or "") for out in others[0].outputs if out.rows}
-        await self.store.delete([keys["page_views"][0], keys["ledger"][0]])
-        await self.store.put(keys["engagements"][0], b"garbage")
+        await self.store.delete([first.ready_key])
+        await self.sql("DELETE FROM analytics.delivery_log WHERE txn_id = %s", second.txn_id)
+        keys = {out.output: (out.data_key or "", out.manifest_key or "") for out in second.outputs if out.rows}
+        await self.store.delete([keys["ledger"][0]])
+        await self.store.put(keys["page_views"][0], b"garbage")
         await self.store.delete([keys["page_views"][1]])
         await self.store.put(keys["ledger"][1], b'{"entries":[]}')
-        await self.store.delete([first.ready_key])
-        await self.store.put(others[1].ready_key, b"{}")
-        await self.store.delete([object_keys.record_key(*chain_of(others[2]), others[2].number)])
-        await self.store.put(object_keys.record_key(*chain_of(others[3]), others[3].number), b"{")
-        await self.quarantine(others[4])
-        items = [item async for item in self.registry.all_batches()]
-        items = [item for item in items if item.received_at_ms > 0 and item.line_count > 20][-4:]
+        await self.quarantine(third)
+        await self.store.put(others[0].ready_key, b"{}")
+        await self.store.delete([object_keys.record_key(*chain_of(others[1]), others[1].number)])
+        await self.store.put(object_keys.record_key(*chain_of(others[2]), others[2].number), b"{")
+        items = [item for item in await self.items() if item.line_count > 20][-4:]
         await self.store.delete([items[0].raw_key])
         raw = await self.store.get(items[1].raw_key)
         await self.store.put(items[1].raw_key, raw[:60] + bytes([raw[60] ^ 1]) + raw[61:])
         await self.forget(items[2].batch_id)
         await self.spoil(items[3].batch_id)
-        self.kinds = {
-            "rows_lost", "rows_doubled", "rows_changed", "rows_foreign", "log_lost", "log_changed", "file_lost",
-            "file_changed", "manifest_lost", "manifest_changed", "ready_lost", "ready_changed", "record_lost",
-            "record_changed", "quarantined", "raw_lost", "raw_changed", "registry_lost", "registry_changed",
-        }  # fmt: skip
 
     async def quarantine(self, record: TransactionRecord) -> None:
         """As if delivery had met a damaged file and set the transaction aside."""
@@ -124,35 +142,32 @@ def chain_of(record: TransactionRecord) -> tuple[int, int]:
 
 
 async def test_damage_of_every_kind_is_found_and_mended_beside_the_running_stack(stack: LiveStack) -> None:
-    since = now()
-    run = await stack.load(events=2000, rate=500, seed=61)
-    await stack.compare_exact(run)
-    done = await here(stack, "audit", "--deep", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    world = Planted(read_settings(), since)
-    clean = await world.snapshot()
-    await world.plant()
+    settled = await stack.settled_load()
+    span = ["--since", settled.since, "--until", settled.complete]
+    world = Planted(read_settings(), settled)
+    records = await world.records()
+    clean = await world.snapshot(records)
+    await world.plant(records)
 
-    done = await here(stack, "repair", "--json")
+    done = await here(stack, "repair", *span, "--json")
     planned = json.loads(done.stdout)
     assert done.returncode == 3, done.stderr
     found = {each["kind"] for each in planned["differences"]}
-    assert found >= world.kinds - {"rows_changed"}, world.kinds - found
+    assert found >= KINDS, KINDS - found
     assert all(each["action"] and not each["done"] for each in planned["differences"])
     lost = [each for each in planned["differences"] if (each["kind"], each["flow"]) == ("rows_lost", "page_views")]
     assert lost
     assert all(each["lines"] and each["batch_id"] and each["txn_id"] for each in lost)
 
-    done = await here(stack, "repair", "--apply", "--json")
+    done = await here(stack, "repair", *span, "--apply", "--json")
     applied = json.loads(done.stdout)
     assert [(each["kind"], each["reason"]) for each in applied["differences"] if not each["done"]] == []
     assert done.returncode == 0, done.stdout
 
-    done = await here(stack, "repair", "--apply", "--json")
-    assert (done.returncode, json.loads(done.stdout)["differences"]) == (0, [])
-    again = await world.snapshot()
-    log = set(clean.pop("log"))
-    assert log <= set(again["log"])  # the stack goes on, and delivery adds transactions without rows
+    again = await world.snapshot(records)
     assert {key for key in clean if again.get(key) != clean[key]} == set()
+    done = await here(stack, "repair", *span, "--apply", "--json")
+    assert (done.returncode, json.loads(done.stdout)["differences"]) == (0, [])
+    assert await world.snapshot(records) == again
     await world.close()
-    await stack.compare_exact(run)
+    await stack.compare_exact(settled.run)

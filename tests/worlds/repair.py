@@ -27,12 +27,14 @@ class RepairedBooks(Books):
 
     def __init__(self) -> None:
         super().__init__()
+        self.enricher = ENRICHER
         self.stream = MemoryBlockStream(1, self)
 
     @property
     def repair_ports(self) -> RepairPorts:
         return RepairPorts(
-            self.ports, self.warehouse.connect, self.stream, ENRICHER, MemoryKnownEvents(self.warehouse), self.replace_steps
+            self.ports, self.warehouse.connect, self.stream, self.enricher, MemoryKnownEvents(self.warehouse),
+            self.replace_steps,
         )  # fmt: skip
 
     async def replace_steps(self, partition: int) -> Mapping[int, str]:

@@ -1,7 +1,7 @@
-"""Mends of a transaction in S3: its commit record, its data files, its manifests and ready.json (rules R1, R4).
+"""Mends of a transaction in S3: its commit record, its manifests and ready.json (rules R1, R4).
 
-The record is made again from ready.json and topic `rows`, and counts only if both agree. A file is made again from topic
-`rows`, and is stored only if it has the digest that the record names. Manifests and ready.json follow from the record.
+The record is made again from ready.json and topic `rows`, and counts only if both agree. Manifests and ready.json follow
+from the record. `agents.audit.repair.files` makes data files again.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyroaring import BitMap
 
@@ -25,8 +25,18 @@ from app.core.rebuild.span import HOUR_MS, Span
 from app.core.sink.chain import ChainId, decode_record, effects_of, encode_record
 from app.core.sink.open_transaction import Encoded, OpenTransaction, encode_outputs, record_of
 from app.errors import ChainBroken, FormatInvalid, ObjectMissing, RepairRefused
+from app.shell.file_repairs import repaired_record
 
 _HOUR: Final = re.compile(r"manifests/dt=(\d{4}-\d{2}-\d{2})/hour=(\d{2})/")
+
+
+class Files(NamedTuple):
+    """The data files of a transaction."""
+
+    record: TransactionRecord
+    """The record, with what is said of those files that were made again with other bytes (rule R6)."""
+    damaged: list[str]
+    """The outputs whose file is missing, or is not the one that `record` names."""
 
 
 class Chains:
@@ -62,20 +72,19 @@ class Chains:
             raise RepairRefused(f"the commit record {number} of partition {partition} is missing or unreadable")
         return found
 
-    async def damaged_files(self, record: TransactionRecord, flows: Collection[str] = ()) -> list[str]:
-        """The outputs whose data file is missing or is not the recorded one; of some outputs, or of all."""
-        damaged = []
+    async def files(self, record: TransactionRecord, flows: Collection[str] = ()) -> Files:
+        """The data files of a transaction: those of some outputs, or of all."""
+        digests: dict[str, str | None] = {}
         for out in record.outputs:
-            if out.data_key is None or (flows and out.output not in flows):
-                continue
-            try:
-                body = await self._store.get(out.data_key)
-            except ObjectMissing:
-                damaged.append(out.output)
-                continue
-            if await asyncio.to_thread(_digest, body) != out.sha256:
-                damaged.append(out.output)
-        return damaged
+            if out.data_key is not None and (not flows or out.output in flows):
+                try:
+                    body = await self._store.get(out.data_key)
+                    digests[out.output] = await asyncio.to_thread(_digest, body)
+                except ObjectMissing:
+                    digests[out.output] = None
+        if any(digest not in {None, record.output(name).sha256} for name, digest in digests.items()):
+            record = await repaired_record(self._store, record, digests)
+        return Files(record, [name for name, digest in digests.items() if digest != record.output(name).sha256])
 
     async def ledger_lines(self, record: TransactionRecord) -> dict[str, BitMap]:
         """Batch -> the lines in the transaction's ledger file.
@@ -103,33 +112,10 @@ class Chains:
         ready = await self._ready(partition, number, before, after)
         last = None if after is None else after.first_offset - 1
         open_ = await self._log.transaction(partition, before, last, lambda taken: _may_be(taken, ready))
-        made = record_of(open_, ready.txn_id, await _encoded(open_, ready.txn_id), ready.committed_at_ms)
+        made = record_of(open_, ready.txn_id, await encoded(open_, ready.txn_id), ready.committed_at_ms)
         if ready_of(made) != ready:
             raise RepairRefused(f"topic rows gives another transaction {number} than {made.ready_key} says")
         await self._store.put(object_keys.record_key(self._epoch, partition, number), encode_record(made))
-
-    async def restore_files(self, partition: int | None, number: int | None, flows: Collection[str]) -> None:
-        """Make damaged data files again, and store those that are proven.
-
-        Raises:
-            RepairRefused: the log's messages are gone, or give other bytes than the record names.
-        """
-        record = await self.whole_record(partition, number)
-        damaged = await self.damaged_files(record, flows)
-        if not damaged:
-            return
-        before = await self.whole_record(record.partition, record.number - 1) if record.number > 1 else None
-        open_ = await self._log.transaction(record.partition, before, record.last_offset)
-        files = {file.output: file for file in await _encoded(open_, record.txn_id)}
-        wrong = []
-        for name in damaged:
-            out, file = record.output(name), files[name]
-            if out.data_key is None or file.sha256 != out.sha256:
-                wrong.append(name)
-            else:
-                await self._store.put(out.data_key, file.body)
-        if wrong:
-            raise RepairRefused(f"topic rows gives other bytes of {', '.join(wrong)} than the record names")
 
     async def write_manifests(self, partition: int | None, number: int | None) -> None:
         """Write manifests and ready.json again, ready.json last.
@@ -137,10 +123,10 @@ class Chains:
         Raises:
             RepairRefused: a data file is missing or is not the recorded one: ready.json would promise it.
         """
-        record = await self.whole_record(partition, number)
-        if damaged := await self.damaged_files(record):
-            raise RepairRefused(f"data files of {', '.join(damaged)} are missing or damaged")
-        effects = effects_of(record, self._store.bucket)
+        found = await self.files(await self.whole_record(partition, number))
+        if found.damaged:
+            raise RepairRefused(f"data files of {', '.join(found.damaged)} are missing or damaged")
+        effects = effects_of(found.record, self._store.bucket)
         for put in (*effects.manifests, effects.ready):
             await self._store.put(put.key, put.body)
 
@@ -182,7 +168,8 @@ def _may_be(open_: OpenTransaction, ready: Ready) -> bool:
     return {file.output: file.rows for file in files if file.rows} == rows
 
 
-async def _encoded(open_: OpenTransaction, txn_id: str) -> Sequence[Encoded]:
+async def encoded(open_: OpenTransaction, txn_id: str) -> Sequence[Encoded]:
+    """The files of a transaction that was taken from the log again."""
     return await asyncio.to_thread(
         encode_outputs, open_.streams, open_.ledger, open_.replays, txn_id, open_.dead_letters
     )  # fmt: skip

@@ -23,11 +23,12 @@ from pyroaring import BitMap
 
 from agents.audit.repair.chains import Chains
 from agents.audit.repair.ports import RepairPorts
+from agents.audit.repair.raw_lines import blocks_with, registered
 from agents.etl.owner import etl_rules
 from agents.sink.chain_store import ChainStore
 from app.core.audit.reconcile import coverage
 from app.core.formats import object_keys
-from app.core.formats.batch import batch_time_ms, cut_again, partition_of
+from app.core.formats.batch import batch_time_ms, partition_of
 from app.core.formats.columns import pack_frame
 from app.core.formats.flows import LEDGER
 from app.core.formats.registry_item import RegistryItem
@@ -35,7 +36,7 @@ from app.core.formats.transaction_record import TransactionRecord
 from app.core.rebuild.lost_lines import Decided, Knowledge, PartitionRules, decide_lost, lost_lines
 from app.core.sink.chain import ChainId, chain_end_after
 from app.core.sink.open_transaction import Encoded, OpenTransaction, encode_outputs, record_of
-from app.errors import ObjectMissing, RepairRefused, ServiceUnavailable
+from app.errors import RepairRefused, ServiceUnavailable
 from app.settings import Settings
 
 TRIES: Final = 20
@@ -64,26 +65,20 @@ class LineMends:
             ChainBroken: a chain contradicts itself.
             ServiceUnavailable: a service does not answer.
         """
-        items = [await self._item(batch_id) for batch_id in sorted(batch_ids)]
+        items = [await registered(self._deep.registry, batch_id) for batch_id in sorted(batch_ids)]
         partitions = {place.partition for item in items for place in item.blocks}
         for partition in sorted(partitions):
             await self._restore_on(partition, items)
 
     async def doubled(self, batch_id: str) -> str:
         """Why the ledger still has lines of a batch more than once; an empty text if it has not."""
-        item = await self._item(batch_id)
+        item = await registered(self._deep.registry, batch_id)
         found = coverage(item.line_count, (await self._deep.ledger.entries([batch_id])).get(batch_id, []))
         if not found.excess:
             return ""
         return f"two transactions have them, and only an operator can say which one is wrong: {'; '.join(found.excess)}"
 
     # --- inside
-
-    async def _item(self, batch_id: str) -> RegistryItem:
-        item = await self._deep.registry.get(batch_id)
-        if item is None:
-            raise RepairRefused(f"batch {batch_id} is not in the registry")
-        return item
 
     async def _restore_on(self, partition: int, items: Collection[RegistryItem]) -> None:
         chain = ChainStore(self._deep.store, ChainId(self._settings.epoch, partition), _give_up)
@@ -143,9 +138,10 @@ class LineMends:
             number -= AT_ONCE
 
     async def _ledger(self, record: TransactionRecord) -> dict[str, BitMap]:
-        if await self._chains.damaged_files(record, [LEDGER.name]):
+        found = await self._chains.files(record, [LEDGER.name])
+        if found.damaged:
             raise RepairRefused(f"the ledger file of {record.txn_id} is missing or damaged: it may have the lines")
-        return await self._chains.ledger_lines(record)
+        return await self._chains.ledger_lines(found.record)
 
     async def _decide(
         self, partition: int, items: Collection[RegistryItem], lost: Mapping[str, BitMap]
@@ -153,20 +149,8 @@ class LineMends:
         """The rows and the ledger of the lost lines (3)."""
         envelopes = []
         for item in items:
-            if item.batch_id not in lost:
-                continue
-            try:
-                blocks = cut_again(await self._deep.store.get(item.raw_key), item, 0)
-            except ObjectMissing as exc:
-                raise RepairRefused(f"{item.raw_key} is missing") from exc
-            lacking = [
-                number for number, place in enumerate(item.blocks)
-                if place.partition == partition
-                and lost[item.batch_id].intersection_cardinality(
-                    BitMap(range(place.first_line, place.first_line + place.lines))
-                )
-            ]  # fmt: skip
-            envelopes += [blocks[number] for number in lacking]
+            if item.batch_id in lost:
+                envelopes += await blocks_with(self._deep.store, item, partition, lost[item.batch_id])
         known = await self._knowledge(partition, envelopes, lost)
         core = PartitionRules(partition, etl_rules(self._settings), self._ports.enricher)
         decided = await asyncio.to_thread(decide_lost, core, envelopes, lost, known)

@@ -63,7 +63,7 @@ class LoadedMends:
             return None
         wrong = _wrong_counts(ready, counts) if right.status == LOADED else []
         if wrong:
-            await self._refuse_damaged(record, wrong)
+            ready = ready_of(await self._whole_files(record, wrong))
         for output in wrong:
             await session.delete_rows(output, record.txn_id)
         await session.delete_log(*place)
@@ -83,7 +83,7 @@ class LoadedMends:
         """
         record = await self._record_of(txn_id)
         if record is not None:
-            await self._refuse_damaged(record, flows)
+            record = await self._whole_files(record, flows)
         await self._load.mend(partial(self._rows_again, txn_id, record, sorted(flows)))
 
     async def _rows_again(
@@ -106,8 +106,7 @@ class LoadedMends:
             RepairRefused: the record or a file is damaged, or the ledger has lines of it from another transaction.
             LoadStopped: the warehouse refuses a file, or a statement failed.
         """
-        record = await self._chains.whole_record(partition, number)
-        await self._refuse_damaged(record, ())
+        record = await self._whole_files(await self._chains.whole_record(partition, number), ())
         own = await self._chains.ledger_lines(record)
         await self._load.mend(partial(self._load_aside, record, own))
 
@@ -142,9 +141,12 @@ class LoadedMends:
         record = await self._chains.whole_record(partition, number)
         return record if record.txn_id == txn_id else None
 
-    async def _refuse_damaged(self, record: TransactionRecord, flows: Collection[str]) -> None:
-        if damaged := await self._chains.damaged_files(record, flows):
-            raise RepairRefused(f"data files of {', '.join(damaged)} are missing or damaged, too")
+    async def _whole_files(self, record: TransactionRecord, flows: Collection[str]) -> TransactionRecord:
+        """The record as its files are, of these outputs or of all: some were perhaps made again with other bytes."""
+        found = await self._chains.files(record, flows)
+        if found.damaged:
+            raise RepairRefused(f"data files of {', '.join(found.damaged)} are missing or damaged, too")
+        return found.record
 
 
 async def _counts(session: WarehouseSession, txn_id: str) -> dict[str, int]:

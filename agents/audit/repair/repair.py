@@ -1,4 +1,4 @@
-"""Repair: audit, plan, mend, audit again (rules R1 to R5).
+"""Repair: audit, plan, mend, audit again (rules R1 to R6).
 
 A repair changes nothing that the deep audit does not call damaged. Each mend looks at its damage again before it changes
 anything, writes only what its source proves, and can be done twice or beside another repair. A repair that dies leaves some
@@ -16,6 +16,7 @@ from agents.audit.deep.report import Show, Span
 from agents.audit.ports import AuditPorts
 from agents.audit.repair.batches import BatchMends
 from agents.audit.repair.chains import Chains
+from agents.audit.repair.files import FileMends
 from agents.audit.repair.lines import LineMends
 from agents.audit.repair.loaded import LoadedMends
 from agents.audit.repair.log_again import RowsLog
@@ -97,13 +98,14 @@ class _Mender:
         rows = RowsLog(deep.logs, topics_of(settings).rows.name, deep.store, epoch)
         self._chains = Chains(deep.store, rows, epoch, deep.clock)
         batches, chains, lines = BatchMends(deep, settings), self._chains, LineMends(ports, settings, self._chains)
+        files = FileMends(ports, settings, chains, rows)
         loaded = LoadedMends(self._load, chains, deep.store, epoch)
         self._doings: Mapping[Action, Callable[[Mend], Awaitable[str | None]]] = whole_table(Action, {
             Action.RESTORE_RAW: lambda mend: batches.restore_raw(mend.batch_id),
             Action.REGISTER: lambda mend: batches.register(mend.batch_id),
             Action.REPLACE_STEP: self._replace_steps,
             Action.RESTORE_RECORD: self._restore_record,
-            Action.RESTORE_FILE: lambda mend: chains.restore_files(mend.partition, mend.number, mend.flows),
+            Action.RESTORE_FILE: lambda mend: files.restore(mend.partition, mend.number, mend.flows),
             Action.WRITE_MANIFESTS: lambda mend: chains.write_manifests(mend.partition, mend.number),
             Action.WRITE_LOG: lambda mend: loaded.write_log(mend.partition, mend.number),
             Action.RELOAD: lambda mend: loaded.reload(mend.txn_id, mend.flows),

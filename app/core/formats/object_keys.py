@@ -9,6 +9,7 @@
     certificates/dt=YYYY-MM-DD/hour=HH.json                                what became of every line of an hour
     rebuilds/<load_id>/<output>/<txn_id>.<ext>                             files of a rebuild, until they are loaded
     repairs/<epoch>/<partition, 6 digits>/<offset, 12 digits>.step         steps that replace damaged ones of topic rows
+    repairs/files/<txn_id>/<output>.json                                   a data file that was made again with other bytes
     index/dt=YYYY-MM-DD/hour=HH/<digest>-<counts>.v1.ids, settled          where the ids of an hour's raw files are
     registry/<export>/data/<file>.json.gz                                  exports of the registry, made by DynamoDB
 
@@ -119,6 +120,16 @@ def repair_place(key: str) -> tuple[int, int, int] | None:
     """(epoch, partition, offset) of a repair's key; None if it is no such key."""
     found = _REPAIR.fullmatch(key)
     return None if found is None else (int(found[1]), int(found[2]), int(found[3]))
+
+
+def file_repairs_prefix(txn: str) -> str:
+    """The prefix of what is said of a transaction's files that were made again with other bytes."""
+    return f"repairs/files/{txn}/"
+
+
+def file_repair_key(txn: str, output: str) -> str:
+    """What is said of one data file that was made again with other bytes."""
+    return f"{file_repairs_prefix(txn)}{output}.json"
 
 
 def is_txn_id(text: str) -> bool:

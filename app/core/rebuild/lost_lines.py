@@ -109,24 +109,26 @@ def decide_lost(core: PartitionRules, envelopes: Sequence[bytes], lost: Lines, k
 
     Guarantees: every lost line of the blocks has one outcome; no other line has any.
     """
-    rules = msgspec.structs.replace(core.rules, dedup_window_ms=FOR_EVER_MS, dead_letters=DeadLetterLimit(share=1))
     late: dict[str, BitMap] = {}
     for each in lost_lines(envelopes, lost):
         if each.is_second and each.page_view_id in known.first_events:
             late.setdefault(each.batch_id, BitMap()).add(each.line)
     at_their_time = {batch_id: BitMap(lines) - late.get(batch_id, BitMap()) for batch_id, lines in lost.items()}
-    run = _Run(core._replace(rules=rules), known)
+    run = LinesRun(core, known)
     decided = Decided({}, [])
     run.take(envelopes, at_their_time, decided, is_over=False)
     run.take(envelopes, late, decided, is_over=True)
     return decided
 
 
-class _Run:
-    """Runs some lines of blocks through a core with a fresh state."""
+class LinesRun:
+    """Runs some lines of blocks through a core with a fresh state; nothing is forgotten, and nothing is too unreadable."""
 
     def __init__(self, core: PartitionRules, known: Knowledge) -> None:
-        self._partition, self._rules, self._enricher = core
+        self._partition, rules, self._enricher = core
+        self._rules = msgspec.structs.replace(
+            rules, dedup_window_ms=FOR_EVER_MS, dead_letters=DeadLetterLimit(share=1)
+        )  # fmt: skip
         seen = [(digest_of(event_id), pack_time(FOR_EVER_MS)) for event_id in known.event_ids]
         views = [
             (digest_of(view), pack_time(FOR_EVER_MS) + join_key_of(received_ms, event_id))

@@ -39,7 +39,7 @@ MEANINGS: Final[Mapping[Action, str]] = whole_table(Action, {
     Action.REGISTER: "make the registry item again, from the raw file",
     Action.REPLACE_STEP: "decide the damaged step again, as `instream repair-log` does",
     Action.RESTORE_RECORD: "make the commit record again, from ready.json and topic rows",
-    Action.RESTORE_FILE: "write the data file again, from topic rows",
+    Action.RESTORE_FILE: "write the data file again, from topic rows, or from raw files and the ledger",
     Action.WRITE_MANIFESTS: "write manifests and ready.json again, from the commit record",
     Action.WRITE_LOG: "write the transaction's row of delivery_log again, under the lock",
     Action.RELOAD: "delete the transaction's rows of the flow and load its file again, in one warehouse transaction",

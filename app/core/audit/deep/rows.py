@@ -1,4 +1,4 @@
-"""The rows of a transaction in the warehouse against the rows of its data file.
+"""The rows of a transaction in the warehouse against the rows of its data file (rule A3).
 
 Both come as frames with a flow's columns (`app.core.formats.flow_files.frame_schema`). COPY loads an empty text as NULL, so
 both count as NULL here. A row's place is its batch and line; rows of the ledger are found by batch and outcome.
@@ -6,6 +6,7 @@ both count as NULL here. A row's place is its batch and line; rows of the ledger
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import polars as pl
@@ -46,12 +47,16 @@ class TransactionOutput(NamedTuple):
 
 def normalised(output: str, rows: pl.DataFrame) -> pl.DataFrame:
     """The rows with the flow's columns in their order, and NULL in place of empty texts."""
-    flow = BY_NAME[output]
-    return rows.select(
+    return rows.select(_columns(output))
+
+
+@cache
+def _columns(output: str) -> list[pl.Expr]:
+    return [
         pl.when(pl.col(column.name) == "").then(None).otherwise(pl.col(column.name)).alias(column.name)
         if column.kind is ColumnKind.STRING else pl.col(column.name)
-        for column in flow.columns
-    )  # fmt: skip
+        for column in BY_NAME[output].columns
+    ]  # fmt: skip
 
 
 def are_equal(one: pl.DataFrame, other: pl.DataFrame) -> bool:
