@@ -10,11 +10,11 @@ import msgspec
 from agents.audit.deep.ports import DeepPorts
 from app.adapters.ports import LogScan
 from app.core.formats.batch import batch_time_ms
-from app.core.formats.block import BlockHeader, decode_header, is_control
+from app.core.formats.block import BlockHeader, decode_header, frame_of, is_control, open_frame
 from app.core.formats.object_keys import is_txn_id, raw_key
 from app.core.formats.registry_item import RegistryItem
 from app.core.repair.raw_file import item_of, raw_of
-from app.errors import EnvelopeInvalid, FormatInvalid, NewerFormat, ObjectMissing, RepairRefused
+from app.errors import EnvelopeInvalid, FormatInvalid, FrameInvalid, NewerFormat, ObjectMissing, RepairRefused
 from app.settings import Settings
 from app.topics import topics_of
 
@@ -115,7 +115,7 @@ class BatchMends:
         return found
 
     async def _of_batch(self, logs: LogScan, partition: int, batch_id: str) -> AsyncIterator[tuple[BlockHeader, bytes]]:
-        """The batch's blocks on a partition of the topic, from its time on."""
+        """The batch's blocks on a partition of the topic, from its time on; a copy that nobody can read is passed over."""
         first, end = await logs.bounds(self._blocks, partition)
         start = await _offset_at(logs, self._blocks, partition, (first, end), batch_time_ms(batch_id) - BEFORE_MS)
         async for message in logs.scan(self._blocks, partition, start, end):
@@ -123,10 +123,12 @@ class BatchMends:
                 continue
             try:
                 header = decode_header(message.value)
-            except (EnvelopeInvalid, NewerFormat):
+                if header.batch_id != batch_id or header.partition != partition:
+                    continue
+                open_frame(frame_of(message.value))
+            except (EnvelopeInvalid, FrameInvalid, NewerFormat):
                 continue
-            if header.batch_id == batch_id and header.partition == partition:
-                yield header, message.value
+            yield header, message.value
 
 
 async def _offset_at(logs: LogScan, topic: str, partition: int, bounds: tuple[int, int], moment_ms: int) -> int:

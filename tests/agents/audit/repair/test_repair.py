@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from app.core.audit.differences import DifferenceKind
+from app.core.formats.batch import cut_again
 from app.core.formats.object_keys import record_key
 from app.core.formats.registry_item import encode_item
 from app.core.formats.transaction_record import TransactionRecord
@@ -302,6 +303,21 @@ async def test_a_block_that_could_not_be_read_is_sent_again() -> None:
     assert (letter.action.value, letter.done) == ("replay", False)
     assert "sent again" in letter.reason
     assert [len(shard.records) for shard in world.stream._shards.values()] == [1]
+
+
+async def test_a_raw_file_is_put_together_from_the_copies_that_can_be_read() -> None:
+    world = RepairedBooks()
+    sealed = await world.batch(ALL_KINDS, arrives=False)
+    for block in (sealed.blocks[0][:-6], *cut_again(sealed.raw, sealed.item, 1)):
+        world.logs.append(world.topics.blocks.name, 0, block)
+    for _ in range(2):
+        await world.through()
+        world.pass_s(30)
+    await drop_raw(world)
+    report = await world.repair(apply=True)
+    (raw,) = [each for each in report.differences if each.kind is K.RAW_LOST]
+    assert (raw.done, raw.reason) == (True, "")
+    assert await world.store.get(sealed.item.raw_key) == sealed.raw
 
 
 async def test_what_cannot_be_mended_says_why_and_the_rest_is_mended() -> None:
