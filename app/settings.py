@@ -7,6 +7,7 @@ AWS credentials, region and endpoint are not ours: boto3 reads `AWS_*` and `AWS_
 stack to AWS is a change of environment, not of code.
 """
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -241,12 +242,15 @@ class Settings(KafkaAccess):
                 "INSTREAM_WAREHOUSE_CLUSTER and INSTREAM_WAREHOUSE_WORKGROUP: a warehouse is either provisioned or "
                 "serverless, unset one of them"
             )
-        for name in ("retention_raw_days", "retention_data_days", "retention_manifests_days"):
-            days: int = getattr(self, name)
-            if 0 < days < max(LEAST_DAYS, 2 * self.dedup_window_s / DAY_S):
+        least = {
+            "retention_raw_days": max(LEAST_DAYS, math.ceil(2 * self.dedup_window_s / DAY_S)),
+            "retention_data_days": LEAST_DAYS, "retention_manifests_days": LEAST_DAYS,
+        }  # fmt: skip
+        for name, days in least.items():
+            if 0 < (found := getattr(self, name)) < days:
                 raise ValueError(
-                    f"INSTREAM_{name.upper()}: {days} days are too few: at least {LEAST_DAYS} and twice "
-                    "INSTREAM_DEDUP_WINDOW_S, so that nothing expires that may still be loaded or sent again; 0: for ever"
+                    f"INSTREAM_{name.upper()}: {found} days are too few: at least {days}, so that nothing expires that may "
+                    "still be loaded or sent again (raw files: twice INSTREAM_DEDUP_WINDOW_S); 0: for ever"
                 )
         if self.min_insync_replicas > self.replication_factor:
             raise ValueError(

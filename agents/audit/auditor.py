@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 import structlog
 from prometheus_client import Counter as Metric
@@ -28,7 +28,7 @@ from app.core.audit.reconcile import (
     unread_blocks,
 )
 from app.core.formats.batch import cut_again
-from app.core.formats.registry_item import RegistryItem
+from app.core.formats.registry_item import Attempt, RegistryItem, with_attempt
 from app.errors import AccessDenied, ChainBroken, FormatInvalid, NewerFormat, ObjectMissing, OutsideError
 from app.settings import Settings
 from app.shell.upgrade import UpgradeWaits, remedy
@@ -43,6 +43,14 @@ COUNTED: Final = 1000
 
 VERDICTS = Metric("instream_audit_verdicts_total", "Open batches judged, by verdict", ["verdict"])
 REFUSED = Metric("instream_audit_refused_blocks_total", "Replayed blocks that Kinesis did not take", ["error"])
+
+
+class Judged(NamedTuple):
+    """A batch with the verdict on it."""
+
+    item: RegistryItem
+    verdict: BatchVerdict
+    evidence: Evidence
 
 
 class Auditor:
@@ -131,15 +139,16 @@ class Auditor:
         report.name("other_epoch", item.batch_id)
         return False
 
-    async def _judge_some(self, items: Sequence[RegistryItem], rules: AuditRules, report: AuditReport) -> set[int]:
-        """Judge and act. Returns: the partitions that batches wait for."""
-        if not items:
-            return set()
+    async def judge(self, items: Sequence[RegistryItem], rules: AuditRules) -> list[Judged]:
+        """The verdict on each of some open batches, in their order; nothing is changed.
+
+        Raises: what the services raise, and ChainBroken or NewerFormat for a chain that cannot be read.
+        """
         delivery = await self._ports.warehouse.delivery(self._settings.epoch)
         stream_times_ms = {partition: reached.stream_time_ms for partition, reached in delivery.partitions.items()}
         evidence = await self._gather(items, delivery)
         behind = Behind(self._stored, delivery)
-        lagging: set[int] = set()
+        judged = []
         for item in items:
             now_ms = self._ports.clock.now_ms()
             found = evidence[item.batch_id]
@@ -149,6 +158,22 @@ class Auditor:
                 unloaded, far = await behind.of({place.partition for place in places})
                 found = found._replace(unloaded=_of_batch(unloaded, item.batch_id))
                 verdict = delivery_lags(far) if far else judge_batch(item, found, stream_times_ms, rules, now_ms)
+            judged.append(Judged(item, verdict, found))
+        return judged
+
+    async def _judge_some(self, items: Sequence[RegistryItem], rules: AuditRules, report: AuditReport) -> set[int]:
+        """Judge and act; the covered batches are completed side by side. Returns: the partitions that batches wait for."""
+        if not items:
+            return set()
+        lagging: set[int] = set()
+        judged = await self.judge(items, rules)
+        covered = [item.batch_id for item, verdict, _ in judged if verdict.kind is VerdictKind.COMPLETE]
+        now_ms = self._ports.clock.now_ms()
+        completing = (self._ports.registry.complete(batch_id, now_ms) for batch_id in covered)
+        for done in await asyncio.gather(*completing, return_exceptions=True):
+            if isinstance(done, BaseException):
+                raise done
+        for item, verdict, found in judged:
             lagging |= verdict.lagging
             if excess := coverage(item.line_count, found.entries).excess:
                 report.excess += 1
@@ -185,8 +210,7 @@ class Auditor:
 
     async def _act(self, item: RegistryItem, verdict: BatchVerdict, rules: AuditRules, report: AuditReport) -> None:
         match verdict.kind:
-            case VerdictKind.COMPLETE:
-                await self._ports.registry.complete(item.batch_id)
+            case VerdictKind.COMPLETE:  # marked before, with the others
                 report.completed += 1
             case VerdictKind.WAIT:
                 report.waiting += 1
@@ -223,8 +247,9 @@ class Auditor:
             report.wait_for(f"Kinesis refused blocks: {', '.join(sorted(errors))}")
             log.warning("replay not taken whole", batch_id=item.batch_id, attempt=verdict.attempt, errors=dict(errors))
             return
-        next_at_ms = self._ports.clock.now_ms() + pause_ms(verdict.attempt, rules)
-        await self._ports.registry.record_attempt(item.batch_id, verdict.attempt, next_at_ms)
+        now_ms = self._ports.clock.now_ms()
+        attempts = with_attempt(item, Attempt(verdict.attempt, now_ms, verdict.reason))
+        await self._ports.registry.record_attempt(item.batch_id, attempts, now_ms + pause_ms(verdict.attempt, rules))
         report.replayed += 1
         log.info("batch replayed", batch_id=item.batch_id, attempt=verdict.attempt, reason=verdict.reason)
 

@@ -1,4 +1,4 @@
-"""Writes the certificate of an hour once every batch of it is complete (`app.core.audit.certificate`).
+"""Writes the certificate of an hour once every batch of it is complete (rule A4).
 
 It asks the registry and the warehouse's ledger, as the audit's rounds do; `instream prove --hour` also reads the files and
 the rows, and compares its answer with the certificate.

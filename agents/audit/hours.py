@@ -1,4 +1,4 @@
-"""The batches of an hour: that of the time in their ids."""
+"""The batches of an hour, that of the time in their ids (rule A4)."""
 
 from agents.audit.registry_items import readable
 from app.adapters.ports import ObjectStore, Registry

@@ -19,7 +19,7 @@ from app.core.audit.reconcile import pause_ms
 from app.core.backoff import Backoff
 from app.core.formats.batch import cut_again
 from app.core.formats.decoding import LATEST_MS
-from app.core.formats.registry_item import RegistryItem
+from app.core.formats.registry_item import Attempt, RegistryItem, with_attempt
 from app.errors import FormatInvalid, ObjectMissing, OutsideError
 from app.settings import Settings
 
@@ -213,8 +213,9 @@ async def _replay(ports: AuditPorts, settings: Settings, item: RegistryItem, rep
     if not await _put(ports, blocks):
         report.refused.append(item.batch_id)
         return
-    next_at_ms = ports.clock.now_ms() + pause_ms(attempt, audit_rules(settings))
-    await ports.registry.record_attempt(item.batch_id, attempt, next_at_ms)
+    now_ms = ports.clock.now_ms()
+    attempts = with_attempt(item, Attempt(attempt, now_ms, "instream replay"))
+    await ports.registry.record_attempt(item.batch_id, attempts, now_ms + pause_ms(attempt, audit_rules(settings)))
     report.replayed.append(Replayed(item.batch_id, attempt, len(blocks), item.line_count))
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from app.core.formats.registry_item import BatchState, RegistryItem
+from app.core.formats.registry_item import Attempt, BatchState, RegistryItem
 
 
 class PutResult(Enum):
@@ -91,11 +91,14 @@ class Registry(Protocol):
     def all_batches(self) -> AsyncIterator[RegistryItem]:
         """Every batch, in no order, by consistent scan."""
 
-    async def complete(self, batch_id: str) -> BatchState:
-        """Move open -> complete; the state found before. Completing a complete batch changes nothing."""
+    async def complete(self, batch_id: str, at_ms: int = 0) -> BatchState:
+        """Move open -> complete at a moment; the state found before. Completing a complete batch changes nothing."""
 
-    async def record_attempt(self, batch_id: str, attempt: int, next_at_ms: int) -> None:
-        """Note that the audit's `attempt`-th replay was taken whole by Kinesis and when the next may come."""
+    async def record_attempt(self, batch_id: str, history: Sequence[Attempt], next_at_ms: int) -> None:
+        """Note that the last attempt of `history` was taken whole by Kinesis, and when the next may come.
+
+        If the registry knows that attempt already, or a later one, nothing changes.
+        """
 
 
 class PutOutcome(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ Index `open-by-time`: partition key open_epoch, sort key received_at. Removing o
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,10 +16,12 @@ from app.adapters.aws import BOTO_ERRORS, Threads, client_config, error_code, fa
 from app.core.formats.batch import batch_time_ms
 from app.core.formats.registry_item import (
     EXPIRES_AT,
+    Attempt,
     BatchState,
     ItemReader,
     RegistryItem,
     decode_item,
+    encode_history,
     encode_item,
     move,
 )
@@ -130,32 +132,32 @@ class DynamoRegistry:
         async for item in self._pages("Scan", scan):
             yield item
 
-    async def complete(self, batch_id: str) -> BatchState:
-        """Move open -> complete; the state found before.
+    async def complete(self, batch_id: str, at_ms: int = 0) -> BatchState:
+        """Move open -> complete at a moment; the state found before.
 
         Raises:
             IllegalMove: no such batch is registered.
         """
         target = move(BatchState.OPEN, BatchState.COMPLETE)
-        expires: Any = {}
+        more: dict[str, int] = {"completed_at": at_ms} if at_ms else {}
         if self._kept_days:
-            expires = {":expires": {"N": str(batch_time_ms(batch_id) // 1000 + self._kept_days * DAY_S)}}
+            more[EXPIRES_AT] = batch_time_ms(batch_id) // 1000 + self._kept_days * DAY_S
+        sets = "".join(f", #{name} = :{name}" for name in more)
         moved = await self._write(
             f"UpdateItem {batch_id}",
             partial(
                 self._client.update_item, Key={"batch_id": {"S": batch_id}},
-                UpdateExpression=f"SET #state = :target{', #expires = :expires' if expires else ''} REMOVE open_epoch",
+                UpdateExpression=f"SET #state = :target{sets} REMOVE open_epoch",
                 ConditionExpression="#state = :open",
-                ExpressionAttributeNames={"#state": "state"} | ({"#expires": EXPIRES_AT} if expires else {}),
-                ExpressionAttributeValues={
-                    ":target": {"S": target.value}, ":open": {"S": BatchState.OPEN.value}, **expires,
-                },
+                ExpressionAttributeNames={"#state": "state"} | {f"#{name}": name for name in more},
+                ExpressionAttributeValues={":target": {"S": target.value}, ":open": {"S": BatchState.OPEN.value}}
+                | {f":{name}": {"N": str(value)} for name, value in more.items()},
             ),
         )  # fmt: skip
         return BatchState.OPEN if moved else (await self._registered(batch_id)).state
 
-    async def record_attempt(self, batch_id: str, attempt: int, next_at_ms: int) -> None:
-        """Note the audit's `attempt`-th whole replay and when the next may come; an older number changes nothing.
+    async def record_attempt(self, batch_id: str, history: Sequence[Attempt], next_at_ms: int) -> None:
+        """Note the last attempt of `history` and when the next may come; an older number changes nothing.
 
         Raises:
             IllegalMove: no such batch is registered.
@@ -164,9 +166,13 @@ class DynamoRegistry:
             f"UpdateItem {batch_id}",
             partial(
                 self._client.update_item, Key={"batch_id": {"S": batch_id}},
-                UpdateExpression="SET attempts = :attempt, next_attempt_at = :next",
+                UpdateExpression="SET attempts = :attempt, next_attempt_at = :next, #history = :history",
                 ConditionExpression="attribute_exists(batch_id) AND attempts < :attempt",
-                ExpressionAttributeValues={":attempt": {"N": str(attempt)}, ":next": {"N": str(next_at_ms)}},
+                ExpressionAttributeNames={"#history": "history"},
+                ExpressionAttributeValues={
+                    ":attempt": {"N": str(history[-1].number)}, ":next": {"N": str(next_at_ms)},
+                    ":history": encode_history(history),
+                },
             ),
         )  # fmt: skip
         if not noted:

@@ -30,6 +30,7 @@ STAGES: Final = {
     "bridge": Stage("event", 300_000, 3, "bridge:run", "<= 0.4 us"),
     "delivery": Stage("transaction", 5_000, 3, "delivery:run"),
     "audit": Stage("batch", 20_000, 2, "audit:run", "<= 300 us"),
+    "books": Stage("line", 2_000_000, 3, "books:run", "<= 0.12 us"),
     "index": Stage("line", 200_000, 2, "index:run", "<= 5 us"),
     "recovery": Stage("id", 300_000, 3, "recovery:run", ">= 1,000,000/s"),
     "stack": Stage("line", 10_000, 1, "stack:run"),

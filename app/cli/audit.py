@@ -1,4 +1,4 @@
-"""`instream audit`: one round of the audit, now."""
+"""`instream audit`: one round of the audit, now; or a look at batches that changes nothing."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from app.cli.audit_deep import run_deep
+from app.cli.audit_states import run_states
 from app.cli.options import OLDEST_S, MomentMs, moment, number
 from app.cli.services import Asks, settings_to_ask
 from app.cli.show import Exit, JsonOption, print_json
@@ -43,17 +44,20 @@ def audit(
     The audit's worker does the same every minute. Exit codes: 0 none of the batches judged is open, 3 some are (they wait,
     were sent again or are held), 1 an alarm: lines are lost, damaged, or in the ledger more than once.
 
+    With --since or --until: show the batches received in that time, how many are in which state, and the history of each
+    that is open or was sent again: when, why, and what came of it. Nothing is changed. Exit codes: 0 all are complete or
+    younger than the grace, 3 some are not.
+
     With --deep: compare raw files, registry, ledger, transactions, data files, manifests, topic `rows` and every row of the
     warehouse, and name each difference by batch, line and flow. What is only late is no difference. Exit codes: 0 nothing
     differs, 3 something does, or could not be looked at.
     """
-    if deep:
-        if grace is not None:
-            raise typer.BadParameter("--grace has no meaning with --deep")
-        run_deep(since, until, as_json=as_json)
+    is_look = deep or since is not None or until is not None
+    if is_look and grace is not None:
+        raise typer.BadParameter("--grace is for a round of the audit: leave out --deep, --since and --until")
+    if is_look:
+        (run_deep if deep else run_states)(since, until, as_json=as_json)
         return
-    if since is not None or until is not None:
-        raise typer.BadParameter("--since and --until need --deep")
     settings = settings_to_ask(*Asks)
     report = asyncio.run(run_round(settings, grace))
     if as_json:

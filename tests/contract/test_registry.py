@@ -10,7 +10,16 @@ import pytest
 
 from app.adapters.ports import Registry
 from app.adapters.registry import OPEN_INDEX, DynamoRegistry
-from app.core.formats.registry_item import BatchState, BlockPlace, RegistryItem, decode_item, encode_item
+from app.core.formats.registry_item import (
+    HISTORY,
+    Attempt,
+    BatchState,
+    BlockPlace,
+    RegistryItem,
+    decode_item,
+    encode_item,
+    with_attempt,
+)
 from app.errors import FormatInvalid, IllegalMove, NewerFormat, ServiceUnavailable
 from app.local.stack.ports import own_port
 from app.settings import Settings
@@ -70,7 +79,7 @@ async def test_a_restored_item_takes_the_place_of_what_its_id_had(registry: Regi
 
 async def test_registering_again_changes_nothing(registry: Registry) -> None:
     await registry.register(batch("b1"))
-    await registry.record_attempt(named("b1"), 1, 5000)
+    await registry.record_attempt(named("b1"), [Attempt(1, 1000, "missing")], 5000)
     noted = await registry.get(named("b1"))
     await registry.register(batch("b1"))
     assert await registry.get(named("b1")) == noted
@@ -99,20 +108,35 @@ async def test_completing_tells_what_was_before(registry: Registry) -> None:
     assert states.count(BatchState.COMPLETE) == 7
 
 
-async def test_attempts_only_rise(registry: Registry) -> None:
+async def test_attempts_only_rise_and_the_last_ones_are_kept(registry: Registry) -> None:
     await registry.register(batch("b1"))
-    await registry.record_attempt(named("b1"), 2, 9000)
-    await registry.record_attempt(named("b1"), 1, 4000)
-    await registry.record_attempt(named("b1"), 2, 4000)
+    first, second = Attempt(1, 3000, "4 of 5 lines missing"), Attempt(2, 5000, "")
+    await registry.record_attempt(named("b1"), [first, second], 9000)
+    await registry.record_attempt(named("b1"), [first], 4000)
+    await registry.record_attempt(named("b1"), [second], 4000)
     item = await registry.get(named("b1"))
-    assert item == msgspec.structs.replace(batch("b1"), attempts=2, next_attempt_at_ms=9000)
+    assert item == msgspec.structs.replace(batch("b1"), attempts=2, next_attempt_at_ms=9000, history=[first, second])
+    await registry.complete(named("b1"), 12_000)
+    await registry.complete(named("b1"), 13_000)
+    item = await registry.get(named("b1"))
+    assert item is not None
+    assert (item.completed_at_ms, item.history) == (12_000, [first, second])
+
+
+def test_an_item_keeps_its_last_attempts() -> None:
+    item = batch("b1")
+    for number in range(1, 2 * HISTORY):
+        item = msgspec.structs.replace(item, history=with_attempt(item, Attempt(number, number, "x" * 1000)))
+    assert [each.number for each in item.history] == list(range(HISTORY, 2 * HISTORY))
+    assert len(item.history[0].reason) == 200
+    assert decode_item(encode_item(item)) == item
 
 
 async def test_a_batch_that_is_not_registered_cannot_move(registry: Registry) -> None:
     with pytest.raises(IllegalMove):
         await registry.complete("nobody")
     with pytest.raises(IllegalMove):
-        await registry.record_attempt("nobody", 1, 0)
+        await registry.record_attempt("nobody", [Attempt(1, 0, "")], 0)
     assert [item async for item in registry.all_batches()] == []
 
 

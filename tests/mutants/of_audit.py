@@ -7,7 +7,75 @@ AUDIT = (
     "tests/agents/audit/test_audit_backlog.py",
 )  # fmt: skip
 
+DEEP = ("tests/unit/audit/test_row_comparison.py", "tests/agents/audit/deep/test_deep_audit.py")
+PROOF = ("tests/agents/audit/prove/test_prove.py", "tests/agents/audit/prove/test_hour.py")
+CERTIFICATES = ("tests/agents/audit/test_certifier.py", "tests/agents/audit/prove/test_hour.py")
+
 MUTANTS = (
+    Mutant(
+        "a changed row is no difference",
+        "A3",
+        "app/core/audit/deep/rows.py",
+        "one.hash_rows().sort().equals(other.hash_rows().sort())",
+        'one.get_column("txn_id").equals(other.get_column("txn_id"))',
+        DEEP,
+    ),
+    Mutant(
+        "lines on their way are lost",
+        "A3",
+        "app/core/audit/deep/batches.py",
+        "return missing if verdict.kind is VerdictKind.LOST else BitMap()",
+        "return missing",
+        (*DEEP, *PROOF),
+    ),
+    Mutant(
+        "rows of a transaction that delivery_log lacks are late",
+        "A3",
+        "agents/audit/deep/chain_check.py",
+        "            if not entries and record.number > self._reached and any(frame.height for frame in rows.values()):\n",
+        "            if not entries and record.number > self._reached and not rows:\n",
+        DEEP,
+    ),
+    Mutant(
+        "the record is right, whatever files and delivery_log say",
+        "A3",
+        "app/core/audit/deep/witnesses.py",
+        "return _votes(ready, digests, log) > _votes(record, digests, log)",
+        "return False",
+        DEEP,
+    ),
+    Mutant(
+        "what looks broken once is broken",
+        "A3",
+        "agents/audit/prove/prover.py",
+        "LOOKS: Final = 3",
+        "LOOKS: Final = 1",
+        PROOF,
+    ),
+    Mutant(
+        "an hour is certified although a batch is open",
+        "A4",
+        "agents/audit/certifier.py",
+        "            if hour_ms in still_open or ",
+        "            if ",
+        CERTIFICATES,
+    ),
+    Mutant(
+        "a certificate does not count what the ledger counts",
+        "A4",
+        "app/core/audit/certificate.py",
+        "difference=self._lines - self._counted",
+        "difference=0",
+        CERTIFICATES,
+    ),
+    Mutant(
+        "a batch whose raw file is lost is in no certificate",
+        "A4",
+        "agents/audit/hours.py",
+        "    found = set(await ledger.batches_between(first, end))\n",
+        "    found = set[str]()\n",
+        CERTIFICATES,
+    ),
     Mutant(
         "completed on the sum alone",
         "A1",

@@ -1,4 +1,4 @@
-"""The deep audit: everything that is stored twice is compared, and each difference is named by batch, line and flow."""
+"""The deep audit: what is stored twice is compared, and each difference is named by batch, line and flow (rule A3)."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Proves batches: reads everything that has lines of them, from the registry to the warehouse's rows.
+"""Proves batches: reads everything that has lines of them, from the registry to the warehouse's rows (rule A3).
 
 Order of reads: the registry, the raw files, the warehouse's ledger and rows, delivery_log and the transactions, and last the
 places of lines that are not loaded (`agents.audit.stages`). A transaction that is loaded meanwhile may be in some of these
@@ -15,16 +15,15 @@ from pyroaring import BitMap
 
 from agents.audit.audit_rules import audit_rules
 from agents.audit.deep.ports import DeepPorts
-from agents.audit.prove.transactions import OUTPUTS, ProvenTransaction, Transactions
+from agents.audit.prove.links import MOVED, Place, Warehouse, lines_in_stage, missing_lines, outcomes_of, prove_item
+from agents.audit.prove.transactions import Transactions, of_each
 from agents.audit.stages.stages import Stages
 from app.core.audit.certificate import BatchBooks, books_of
-from app.core.audit.deep.batch_rows import compare_batches, empty, ledger_lines, lines_in
-from app.core.audit.deep.batches import LedgerEntry, LossEvidence, doubled_lines, judge_raw, lost_lines
-from app.core.audit.deep.objects import about
+from app.core.audit.deep.batches import LedgerEntry, LossEvidence, judge_raw, lost_lines
 from app.core.audit.deep.rows import normalised
-from app.core.audit.differences import Difference, DifferenceKind
-from app.core.audit.proof import Fault, LinkName, Proof, Verdict, conclude, fault_of, faults_of_stages
-from app.core.audit.reconcile import LedgerLines, coverage, read_lines
+from app.core.audit.differences import Difference
+from app.core.audit.proof import Fault, LinkName, Proof, Verdict, conclude
+from app.core.audit.reconcile import LedgerLines, read_lines
 from app.core.audit.stages import BatchStage, Stage
 from app.core.formats.batch import batch_time_ms
 from app.core.formats.flows import FLOWS, LEDGER
@@ -35,28 +34,9 @@ from app.settings import Settings
 
 LOOKS: Final = 3
 """A batch that still looks broken after so many looks is broken."""
-MOVED: Final = "lines came into the warehouse while this was read"
 REGISTERS_MS: Final = 60_000
 """A raw file that is younger may still be registered: its collector tries for so long."""
 FILES_AT_ONCE: Final = 8
-
-
-class Warehouse(NamedTuple):
-    """What the warehouse has of some batches."""
-
-    entries: Mapping[str, list[LedgerEntry]]
-    rows: Mapping[str, pl.DataFrame]
-    """Output -> the normalised rows of the batches."""
-    transactions: Mapping[str, ProvenTransaction]
-
-
-class Place(NamedTuple):
-    """Where a batch stands."""
-
-    stage: BatchStage | None
-    """None if nothing had to be looked for, or if Kafka does not answer."""
-    lost: BitMap
-    """The lines that are lost for certain."""
 
 
 class Proven(NamedTuple):
@@ -115,7 +95,7 @@ class Prover:
             if isinstance(item, RegistryItem):
                 place = Place(stages.get(batch_id), lost.get(batch_id, BitMap()))
                 books = books_of(item, (entry[1:] for entry in warehouse.entries.get(batch_id, [])))
-                proofs.append(Proven(_prove(item, raw, warehouse, place), books))
+                proofs.append(Proven(prove_item(item, raw, warehouse, place), books))
             else:
                 proof = self._prove_unregistered(batch_id, item, raw, warehouse)
                 is_no_batch = not item and batch_id not in warehouse.entries and raw is not None
@@ -153,20 +133,25 @@ class Prover:
             return None
 
     async def _warehouse(self, batch_ids: Sequence[str]) -> Warehouse:
-        frames = {}
+        frames: dict[str, pl.DataFrame] = {}
         for output in (LEDGER.name, *(flow.name for flow in FLOWS)):
             frames[output] = normalised(output, await self._ports.rows.of_batches(output, batch_ids))
         entries: dict[str, list[LedgerEntry]] = {}
         for batch_id, *entry in frames[LEDGER.name].select("batch_id", *LedgerEntry._fields).iter_rows():
             entries.setdefault(batch_id, []).append(LedgerEntry(*entry))
         txn_ids = {txn_id for frame in frames.values() for txn_id in frame["txn_id"].unique().to_list()}
-        return Warehouse(entries, frames, await self._transactions.of(txn_ids))
+        rows: dict[str, dict[str, dict[str, pl.DataFrame]]] = {}
+        for output, frame in frames.items():
+            for batch_id, own in of_each(frame, "batch_id").items():
+                for txn_id, part in of_each(own, "txn_id").items():
+                    rows.setdefault(batch_id, {}).setdefault(txn_id, {})[output] = part
+        return Warehouse(entries, rows, await self._transactions.of(txn_ids))
 
     async def _stand(
         self, items: Sequence[RegistryItem], warehouse: Warehouse, *, find_offsets: bool
     ) -> dict[str, BatchStage]:
         """Where the batches stand that are not wholly in the warehouse's ledger; all of them with `find_offsets`."""
-        wanted = [item for item in items if find_offsets or _missing(item, warehouse)]
+        wanted = [item for item in items if find_offsets or missing_lines(item, warehouse)]
         if self._stages is None or not wanted:
             return {}
         try:
@@ -174,7 +159,7 @@ class Prover:
         except ServiceUnavailable:
             return {}  # the proof of loaded lines does not need topic `blocks`; others wait
         except ChainBroken:
-            if any(_missing(item, warehouse) for item in wanted):
+            if any(missing_lines(item, warehouse) for item in wanted):
                 raise
             return {}
 
@@ -184,7 +169,7 @@ class Prover:
         """Batch -> its lines that are lost for certain."""
         without_place = [
             item for item in items
-            if (missing := _missing(item, warehouse)) and missing & _in_stage(stages.get(item.batch_id), Stage.LOST)
+            if missing_lines(item, warehouse) & lines_in_stage(stages.get(item.batch_id), Stage.LOST)
         ]  # fmt: skip
         if not without_place:
             return {}
@@ -195,7 +180,7 @@ class Prover:
         found = {}
         for item in without_place:
             rows = [LedgerLines(*entry[1:]) for entry in warehouse.entries.get(item.batch_id, [])]
-            elsewhere = _missing(item, warehouse) - _in_stage(stages.get(item.batch_id), Stage.LOST)
+            elsewhere = missing_lines(item, warehouse) - lines_in_stage(stages.get(item.batch_id), Stage.LOST)
             evidence = LossEvidence(rows, elsewhere, replayed.get(item.batch_id, frozenset()), times_ms)
             rules = audit_rules(self._settings)
             found[item.batch_id] = lost_lines(item, evidence, rules, self._ports.clock.now_ms())
@@ -219,119 +204,8 @@ class Prover:
         faults = [Fault(LinkName.REGISTRY, detail, lines)]
         if raw is None:
             faults.append(Fault(LinkName.RAW, f"{key} is missing", lines))
-        return msgspec.structs.replace(conclude(batch_id, holds, faults), outcomes=_outcomes(entries))
+        return msgspec.structs.replace(conclude(batch_id, holds, faults), outcomes=outcomes_of(entries))
 
 
 def _is_to_read_again(proof: Proof) -> bool:
     return proof.verdict is Verdict.BROKEN or any(link.detail == MOVED for link in proof.links)
-
-
-def _prove(item: RegistryItem, raw: Difference | int | None, warehouse: Warehouse, place: Place) -> Proof:
-    """A batch with a registry item."""
-    batch_id, missing = item.batch_id, _missing(item, warehouse)
-    entries = warehouse.entries.get(batch_id, [])
-    differences = [*doubled_lines(item, entries), *_of_transactions(batch_id, warehouse)]
-    holds = _holds(item, warehouse, place.stage, len(missing))
-    faults = [fault_of(one) for one in differences]
-    if raw is None:
-        holds |= dict.fromkeys((LinkName.RAW, LinkName.BLOCKS), "the raw file has expired (RETENTION_RAW_DAYS)")
-    elif isinstance(raw, Difference):
-        faults.append(fault_of(raw))
-        if raw.kind is DifferenceKind.RAW_LOST:
-            del holds[LinkName.BLOCKS]
-        elif raw.kind is DifferenceKind.RAW_CHANGED:
-            faults.append(Fault(LinkName.BLOCKS, "frames of the raw file are not whole", BitMap(raw.lines)))
-    if missing and place.stage is not None:
-        faults += faults_of_stages(place.stage, place.lost)
-    elif missing:
-        detail = f"{len(missing)} lines are not in the warehouse, and Kafka does not say where they are"
-        faults.append(Fault(LinkName.TRANSACTIONS, detail, missing, is_late=True, stops=True))
-    if moved := missing - BitMap.union(BitMap(), *(fault.lines for fault in faults)):
-        faults.append(Fault(LinkName.LOAD, MOVED, moved, is_late=True, stops=True))
-    proof = conclude(batch_id, holds, faults, place.stage if missing else None)
-    return msgspec.structs.replace(proof, lines=item.line_count, outcomes=_outcomes(entries))
-
-
-def _missing(item: RegistryItem, warehouse: Warehouse) -> BitMap:
-    entries = warehouse.entries.get(item.batch_id, [])
-    return coverage(item.line_count, (LedgerLines(*entry[1:]) for entry in entries)).missing
-
-
-def _in_stage(found: BatchStage | None, stage: Stage) -> BitMap:
-    blocks = found.blocks if found is not None else []
-    return BitMap.union(BitMap(), *(block.lines[stage] for block in blocks if stage in block.lines))
-
-
-def _outcomes(entries: Sequence[LedgerEntry]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for entry in sorted(entries, key=lambda entry: entry.outcome):
-        counts[entry.outcome] = counts.get(entry.outcome, 0) + entry.lines
-    return counts
-
-
-def _of_transactions(batch_id: str, warehouse: Warehouse) -> list[Difference]:
-    """The damage that concerns a batch, of the transactions that have rows of it in the warehouse."""
-    own = {output: frame.filter(pl.col("batch_id") == batch_id) for output, frame in warehouse.rows.items()}
-    found: list[Difference] = []
-    for txn_id, each in warehouse.transactions.items():
-        there = {output: frame.filter(pl.col("txn_id") == txn_id) for output, frame in own.items()}
-        if not any(frame.height for frame in there.values()):
-            continue
-        files = _files_of(batch_id, each)
-        lines = ledger_lines(files, there)
-        for one in each.differences:
-            concerned = lines_in(one.flow, batch_id, lines)
-            if concerned or not one.flow:
-                found.append(msgspec.structs.replace(one, batch_id=batch_id, lines=list(concerned)))
-        if each.record is not None:
-            found += compare_batches({output: about(each.record, output) for output in OUTPUTS}, files, there)
-    return found
-
-
-def _files_of(batch_id: str, each: ProvenTransaction) -> dict[str, pl.DataFrame]:
-    """Output -> the batch's rows in a transaction's data files; outputs whose file is damaged are absent."""
-    files = {output: frame.filter(pl.col("batch_id") == batch_id) for output, frame in each.frames.items()}
-    if each.record is not None:
-        files |= {output: empty(output) for output in OUTPUTS if not each.record.output(output).rows}
-    return files
-
-
-def _holds(
-    item: RegistryItem, warehouse: Warehouse, stage: BatchStage | None, missing: int
-) -> dict[LinkName, str]:  # fmt: skip
-    """Link -> its detail, if it holds."""
-    batch_id, entries = item.batch_id, warehouse.entries.get(item.batch_id, [])
-    txn_ids = sorted({entry.txn_id for entry in entries})
-    own = [warehouse.transactions[txn_id] for txn_id in txn_ids]
-    files = sum(len(each.frames) for each in own)
-    loads = [entry for each in own for entry in each.log]
-    there = item.line_count - missing
-    rows = sum(frame.filter(pl.col("batch_id") == batch_id).height for name, frame in warehouse.rows.items()
-               if name != LEDGER.name)  # fmt: skip
-    apart = {name: count for name, count in _outcomes(entries).items() if name not in {flow.name for flow in FLOWS}}
-    more = "".join(f", {count} {name}" for name, count in apart.items())
-    of_all = "all" if not missing else f"{there} of {item.line_count}"
-    return {
-        LinkName.REGISTRY: f"{item.line_count} lines, {item.state.value}, attempts {item.attempts}",
-        LinkName.RAW: f"{item.raw_key}, {item.byte_count} bytes, sha256 {item.sha256}",
-        LinkName.BLOCKS: f"{len(item.blocks)} blocks, every frame whole, all {item.line_count} lines",
-        LinkName.OFFSETS: _offsets(item, stage),
-        LinkName.TRANSACTIONS: f"{of_all} lines in {len(txn_ids)} transactions"
-        + (f": {', '.join(txn_ids)}" if txn_ids else ""),
-        LinkName.FILES: f"{files} data files, every sha256 as recorded",
-        LinkName.LOAD: f"{len(loads)} transactions in delivery_log; the ledger has {of_all} lines"
-        + ", each once" * (there > 0),
-        LinkName.ROWS: f"{rows} rows, each as its file has it{more}",
-    }
-
-
-def _offsets(item: RegistryItem, stage: BatchStage | None) -> str:
-    if stage is None:
-        return "not looked for: the ledger has the lines"
-    places = [
-        f"block {number} at blocks[{item.blocks[number].partition}]@{offset}"
-        for number, offset in sorted(stage.offsets.items())
-    ]  # fmt: skip
-    gone = len(item.blocks) - len(places)
-    told = [", ".join(places)] if places else []
-    return "; ".join([*told, f"{gone} blocks are no longer in topic blocks, or were not looked for"] if gone else told)

@@ -23,8 +23,8 @@ from app.shell.file_repairs import repaired_record
 
 OUTPUTS: Final = (*(flow.name for flow in FLOWS), LEDGER.name)
 """What a proof looks at: the rows of lines, and the ledger."""
-KEPT_BYTES: Final = 256 * 1024 * 1024
-"""Data files that are kept for the next batches, by their size in S3."""
+KEPT_BYTES: Final = 48 * 1024 * 1024
+"""Data files that are kept for the next batches, by their size in S3; in memory their rows take some five times as much."""
 
 
 class ProvenTransaction(NamedTuple):
@@ -32,8 +32,8 @@ class ProvenTransaction(NamedTuple):
 
     txn_id: str
     record: TransactionRecord | None
-    frames: Mapping[str, pl.DataFrame]
-    """Output -> the normalised rows of its data file, where that is the recorded one."""
+    frames: Mapping[str, Mapping[str, pl.DataFrame]]
+    """Output -> batch -> the normalised rows of its data file, where that is the recorded one."""
     differences: list[Difference]
     """Damage of its record, files and row of delivery_log; the lines are not filled in."""
     log: list[LogEntry]
@@ -88,11 +88,14 @@ class Transactions:
         log = await self._ports.rows.log(epoch, partition, number, number)
         return ProvenTransaction(txn_id, record, frames, differences + judge_log(record, log, is_passed=True), log)
 
-    async def _files(self, record: TransactionRecord) -> tuple[dict[str, pl.DataFrame], list[Difference]]:
+    async def _files(self, record: TransactionRecord) -> tuple[dict[str, dict[str, pl.DataFrame]], list[Difference]]:
         """The frames of the data files that are the recorded ones, and the differences of the others."""
         outputs = [out for out in record.outputs if out.data_key is not None and out.output in OUTPUTS]
         files = await asyncio.gather(*(self._frame(record, out) for out in outputs))
-        frames = {out.output: one for out, one in zip(outputs, files, strict=True) if isinstance(one, pl.DataFrame)}
+        frames = {
+            out.output: of_each(one, "batch_id")
+            for out, one in zip(outputs, files, strict=True) if isinstance(one, pl.DataFrame)
+        }  # fmt: skip
         return frames, [one for one in files if isinstance(one, Difference)]
 
     async def _frame(self, record: TransactionRecord, out: OutputObject) -> pl.DataFrame | Difference | None:
@@ -110,6 +113,11 @@ class Transactions:
             return what.difference(DifferenceKind.FILE_CHANGED, detail)
         decoded = await asyncio.to_thread(decode_output, out.output, body, out.columns_version)
         return normalised(out.output, decoded)
+
+
+def of_each(frame: pl.DataFrame, column: str) -> dict[str, pl.DataFrame]:
+    """Value of a column -> the rows that have it."""
+    return {str(key[0]): part for key, part in frame.partition_by(column, as_dict=True).items()}
 
 
 def _size(one: ProvenTransaction) -> int:

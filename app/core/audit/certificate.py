@@ -1,4 +1,4 @@
-"""The certificate of an hour: what became of every line that the collectors acknowledged in it.
+"""The certificate of an hour: what became of every line that the collectors acknowledged in it (rule A4).
 
 An hour is that of the batches' ids. Its digest stands for the batch ids, the sha256 of the raw files and the ledger, line by
 line: whoever has the same registry and ledger makes the same digest. The signature is an HMAC-SHA256 with a key of the
@@ -83,7 +83,11 @@ def books_of(item: RegistryItem, entries: Iterable[tuple[str, int, str]]) -> Bat
     outcomes: dict[str, BitMap] = {}
     counted = 0
     for outcome, count, line_set in entries:
-        outcomes[outcome] = outcomes.get(outcome, BitMap()) | (read_lines(line_set) or BitMap())
+        lines = read_lines(line_set) or BitMap()
+        if outcome in outcomes:
+            outcomes[outcome] |= lines
+        else:
+            outcomes[outcome] = lines
         counted += count
     return BatchBooks(item.batch_id, item.line_count, item.sha256, outcomes, counted)
 

@@ -36,7 +36,7 @@ Moment = Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)]
 NO_MESSAGE: Final = "there are no bytes"
 _UNDECODABLE: Final = (ValueError, RecursionError, OverflowError)
 """Errors of msgspec: its own errors are ValueErrors, and so is the UnicodeDecodeError that it lets through."""
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ArithmeticError, AttributeError, LookupError, OSError, EOFError, RecursionError, TypeError, ValueError, struct.error,
     zlib.error, zstandard.ZstdError, pl.exceptions.PolarsError, pl.exceptions.PanicException,
 )  # fmt: skip
@@ -84,7 +84,7 @@ def reading(what: str, error: type[InstreamError] = FormatInvalid) -> Iterator[N
     """
     try:
         yield
-    except _UNREADABLE as exc:
+    except UNREADABLE as exc:
         raise error(f"{what} cannot be read: {type(exc).__name__}: {exc}") from exc
 
 

@@ -11,7 +11,7 @@ that it does not know, and the attribute stays: items are changed attribute by a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -67,6 +67,19 @@ class BlockPlace(msgspec.Struct, frozen=True, array_like=True):
     byte_len: int
 
 
+class Attempt(msgspec.Struct, frozen=True):
+    """A replay of a batch that Kinesis took whole."""
+
+    number: int
+    at_ms: int
+    reason: str
+
+
+HISTORY: Final = 20
+"""An item keeps so many of its last attempts."""
+REASON_LENGTH: Final = 200
+
+
 class RegistryItem(msgspec.Struct, frozen=True, kw_only=True):
     """One batch: enough to find, verify and cut its raw file again without anything else."""
 
@@ -85,6 +98,22 @@ class RegistryItem(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     """Replays by the audit that Kinesis took whole."""
     next_attempt_at_ms: int = 0
+    history: list[Attempt] = []
+    """The last attempts, ascending; an older version has recorded none."""
+    completed_at_ms: int = 0
+    """When the audit found it complete; 0 if it is open, or if an older version found it."""
+
+
+def with_attempt(item: RegistryItem, attempt: Attempt) -> list[Attempt]:
+    """The history of a batch with a new attempt: the last `HISTORY` of them."""
+    short = Attempt(attempt.number, attempt.at_ms, attempt.reason[:REASON_LENGTH])
+    return [*item.history, short][-HISTORY:]
+
+
+def encode_history(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """Attribute `history`."""
+    told = ({"attempt": _number(a.number), "at": _number(a.at_ms), "reason": {"S": a.reason}} for a in attempts)
+    return {"L": [{"M": each} for each in told]}
 
 
 def encode_item(item: RegistryItem) -> dict[str, Any]:
@@ -106,6 +135,10 @@ def encode_item(item: RegistryItem) -> dict[str, Any]:
     }
     if item.state is BatchState.OPEN:
         stored["open_epoch"] = _number(item.epoch)
+    if item.history:
+        stored["history"] = encode_history(item.history)
+    if item.completed_at_ms:
+        stored["completed_at"] = _number(item.completed_at_ms)
     return stored
 
 
@@ -135,6 +168,8 @@ def decode_item(stored: Mapping[str, Any]) -> RegistryItem:
             state=BatchState(_read_text(stored["state"])),
             attempts=_read_number(stored["attempts"]),
             next_attempt_at_ms=_read_number(stored["next_attempt_at"]),
+            history=[_read_attempt(each["M"]) for each in stored["history"]["L"]] if "history" in stored else [],
+            completed_at_ms=_read_number(stored["completed_at"]) if "completed_at" in stored else 0,
         ))  # fmt: skip
 
 
@@ -190,6 +225,10 @@ def _whole(item: RegistryItem) -> RegistryItem:
 
 def _number(value: int) -> dict[str, str]:
     return {"N": str(value)}
+
+
+def _read_attempt(stored: Mapping[str, Any]) -> Attempt:
+    return Attempt(_read_number(stored["attempt"]), _read_number(stored["at"]), _read_text(stored["reason"]))
 
 
 def _read_number(attribute: Mapping[str, Any]) -> int:

@@ -236,6 +236,26 @@ AUDIT: Final = role_page(
             ),
         ),
     ),
+    Section(
+        "Certificates of hours",
+        (
+            plain_in_an_hour("Certificates written, in an hour", certificates="instream_audit_certificates_total")._replace(
+                limits=()
+            ),
+            Panel(
+                "Age of the newest hour with a certificate",
+                [Query("time() - max(instream_audit_certified_hour_seconds > 0)", "age")],
+                Unit.SECONDS,
+                help="An hour gets its certificate when each of its batches is complete.",
+            ),
+            Panel(
+                "Hours whose books do not balance",
+                [Query("max(instream_audit_unbalanced_hours)", "hours")],
+                help="Alert BooksUnbalanced fires; `instream prove --hour` names the batches.",
+                limits=ANY_IS_BAD,
+            ),
+        ),
+    ),
 )
 
 ROLE_BOARDS: Final[Sequence[Board]] = (COLLECTOR, BRIDGE, ETL, SINK, DELIVERY, AUDIT)

@@ -1,11 +1,11 @@
 """The registry of batches in memory."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from app.core.formats.registry_item import BatchState, ItemReader, RegistryItem, decode_item, move
+from app.core.formats.registry_item import Attempt, BatchState, ItemReader, RegistryItem, decode_item, move
 from app.errors import IllegalMove
 from app.testing.memory.hooks import Hooked
 
@@ -64,28 +64,32 @@ class MemoryRegistry(Hooked):
         await self._leave("all_batches")
         reader.finish()
 
-    async def complete(self, batch_id: str) -> BatchState:
-        """Move open -> complete; the state found before.
+    async def complete(self, batch_id: str, at_ms: int = 0) -> BatchState:
+        """Move open -> complete at a moment; the state found before.
 
         Raises:
             IllegalMove: no such batch is registered.
         """
         await self._enter("complete", batch_id)
         item = self._registered(batch_id)
-        self._items[batch_id] = msgspec.structs.replace(item, state=move(item.state, BatchState.COMPLETE))
+        if item.state is BatchState.OPEN:
+            moved = move(item.state, BatchState.COMPLETE)
+            self._items[batch_id] = msgspec.structs.replace(item, state=moved, completed_at_ms=at_ms)
         await self._leave("complete", batch_id)
         return item.state
 
-    async def record_attempt(self, batch_id: str, attempt: int, next_at_ms: int) -> None:
-        """Note the audit's `attempt`-th whole replay; an older number changes nothing.
+    async def record_attempt(self, batch_id: str, history: Sequence[Attempt], next_at_ms: int) -> None:
+        """Note the last attempt of `history`; an older number changes nothing.
 
         Raises:
             IllegalMove: no such batch is registered.
         """
         await self._enter("record_attempt", batch_id)
         item = self._registered(batch_id)
-        if attempt > item.attempts:
-            self._items[batch_id] = msgspec.structs.replace(item, attempts=attempt, next_attempt_at_ms=next_at_ms)
+        if (attempt := history[-1].number) > item.attempts:
+            self._items[batch_id] = msgspec.structs.replace(
+                item, attempts=attempt, next_attempt_at_ms=next_at_ms, history=list(history)
+            )
         await self._leave("record_attempt", batch_id)
 
     def _all(self, reader: ItemReader) -> list[RegistryItem]:

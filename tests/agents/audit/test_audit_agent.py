@@ -17,6 +17,8 @@ from tests.worlds.agent import Member, new_member
 from tests.worlds.waiting import until
 
 TURNS = "audit-e1"
+LOOPS = 2
+"""Loops with a connection to the warehouse: the rounds, and the certificates."""
 
 
 class Ledger(MemoryLoadedLedger):
@@ -100,7 +102,7 @@ async def test_losing_the_partition_ends_the_rounds_and_closes_the_warehouse(aud
     task = audit.module.rounds._task
     await audit.revoke()
     assert task.done()
-    assert audit.ledger.closed == 1
+    assert audit.ledger.closed == LOOPS
     assert not audit.crashes, "a lost turn is no failure"
 
 
@@ -112,7 +114,7 @@ async def test_a_partition_given_anew_is_audited_once(audit: Audit) -> None:
     assert first.done()
     await audit.goes_round()
     await audit.revoke()
-    assert audit.ledger.closed == 2
+    assert audit.ledger.closed == 2 * LOOPS
 
 
 @pytest.mark.parametrize(("failure", "ends"), [(RuntimeError("broken"), True), (ServiceUnavailable("away"), False)])
@@ -127,8 +129,8 @@ async def test_an_exception_ends_the_app_and_a_service_that_is_away_does_not(
     await audit.assign(TURNS, 0)
     await audit.goes_round()
     await audit.revoke()
-    assert audit.crashes == ([failure] if ends else [])
-    assert audit.ledger.closed == 1
+    assert set(audit.crashes) == ({failure} if ends else set())
+    assert audit.ledger.closed == LOOPS
 
 
 async def test_a_message_on_the_turns_is_acknowledged_and_moves_nothing(audit: Audit) -> None:

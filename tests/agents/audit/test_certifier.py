@@ -71,6 +71,17 @@ async def test_an_hour_waits_for_the_grace_and_for_its_last_batch():
     assert await world.stored() == []
 
 
+async def test_an_open_batch_keeps_its_hour_from_a_certificate_though_only_the_registry_knows_it():
+    world = await over()
+    await world.complete_all()
+    world.at_ms = HOUR + HOUR_MS - 1
+    lost = await world.batch(arrives=False)
+    await world.store.delete([lost.item.raw_key])
+    world.at_ms = HOUR + 3 * HOUR_MS
+    assert await world.certifier.round() == []
+    assert await world.stored() == []
+
+
 async def test_the_key_signs():
     world = await over()
     await world.complete_all()

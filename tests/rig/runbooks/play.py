@@ -24,6 +24,7 @@ NOT_PLANTED: Final = {
     "BlocksDropped": "a block is dropped after ten minutes of refusals",
     "ClockSkew": "the machine's clock belongs to everybody on it",
     "StepFails": "it needs a bug",
+    "BooksUnbalanced": "the audit reads an hour's books once in ten minutes",
 }
 """Alerts whose faults no drill plants, and the reason."""
 BEFORE: Final = timedelta(minutes=1)

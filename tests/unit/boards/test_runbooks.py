@@ -20,10 +20,10 @@ NAMES = {alert.name for alert in alerts()}
 SECTIONS = ["What it means", "What to look at", "What to do", "It is over when"]
 SAMPLES = {
     "BATCH_ID": "01890a5d-ac96-774b-bcce-b302099a8057", "TXN_ID": "1-0-1-0123456789abcdef", "SINCE": "2026-11-28T03",
-    "EVENT_ID": "e-1", "LINE": "0",
+    "EVENT_ID": "e-1", "LINE": "0", "HOUR": "2026-11-28T03",
 }  # fmt: skip
 """The words that an operator puts in."""
-OF_DAMAGE = {"LinesLost", "LinesDoubled", "BatchDamaged", "LedgerDamaged", "Quarantine"}
+OF_DAMAGE = {"LinesLost", "LinesDoubled", "BatchDamaged", "LedgerDamaged", "Quarantine", "BooksUnbalanced"}
 ACTED_ON = {"status", "trace", "prove", "audit", "repair", "replay", "athena", "wait"}
 SOURCES = "".join(file.read_text() for top in ("app", "agents", "tables") for file in (ROOT / top).rglob("*.py"))
 GROUPS = {"sink": sink_commands, "delivery": delivery_commands, "athena": athena_commands}

@@ -20,7 +20,14 @@ def run_stage(stage: str, events: int) -> Result:
 
 @pytest.mark.parametrize(
     ("stage", "events", "counted"),
-    [("etl-core", 2000, 2000), ("audit", 100, 100), ("index", 9000, 9000), ("delivery", 70, 70), ("collector", 100, 100)],
+    [
+        ("etl-core", 2000, 2000),
+        ("audit", 100, 100),
+        ("books", 16384, 16384),
+        ("index", 9000, 9000),
+        ("delivery", 70, 70),
+        ("collector", 100, 100),
+    ],
 )
 def test_a_stage_works_on_what_it_was_given(stage: str, events: int, counted: int) -> None:
     result = run_stage(stage, events)

@@ -130,10 +130,14 @@ def test_settings_given_in_code_are_checked_alike() -> None:
         Settings(**{"partitons": 1})
 
 
-@pytest.mark.parametrize("name", ["raw", "data", "manifests"])
-def test_nothing_expires_that_may_still_be_needed(name: str) -> None:
-    for days, window_days in [(13, 1), (27, 14)]:
-        with pytest.raises(SettingsRefused, match=f"RETENTION_{name.upper()}_DAYS: {days} days are too few"):
-            Settings(**{f"retention_{name}_days": days, "dedup_window_s": window_days * 86_400})
-        kept = Settings(**{f"retention_{name}_days": days + 1, "dedup_window_s": window_days * 86_400})
-        assert days + 1 in kept.retention.prefixes().values()
+@pytest.mark.parametrize(
+    ("name", "window_days", "least"), [("raw", 1, 14), ("raw", 14, 28), ("data", 14, 14), ("manifests", 14, 14)]
+)
+def test_nothing_expires_that_may_still_be_needed(name: str, window_days: int, least: int) -> None:
+    window_s = window_days * 86_400
+    with pytest.raises(
+        SettingsRefused, match=f"RETENTION_{name.upper()}_DAYS: {least - 1} days are too few: at least {least},"
+    ):
+        Settings(**{f"retention_{name}_days": least - 1, "dedup_window_s": window_s})
+    kept = Settings(**{f"retention_{name}_days": least, "dedup_window_s": window_s})
+    assert least in kept.retention.prefixes().values()

@@ -1,4 +1,4 @@
-"""A batch in the registry against its raw file, and against its ledger."""
+"""A batch in the registry against its raw file, and against its ledger (rule A3)."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The rows of a transaction in the warehouse against the rows of its data file.
+"""The rows of a transaction in the warehouse against the rows of its data file (rule A3).
 
 Both come as frames with a flow's columns (`app.core.formats.flow_files.frame_schema`). COPY loads an empty text as NULL, so
 both count as NULL here. A row's place is its batch and line; rows of the ledger are found by batch and outcome.

@@ -1,4 +1,4 @@
-"""Record or ready.json: if they contradict each other, files, keys and delivery_log say which of them was changed."""
+"""Record or ready.json: if they contradict each other, files, keys and delivery_log say which was changed (rule A3)."""
 
 from collections.abc import Mapping, Sequence
 

@@ -74,6 +74,25 @@ async def test_what_is_only_late_is_no_difference():
         assert report.late_transactions == (stage == "commit")
 
 
+@pytest.mark.parametrize("call", ["delivery", "log", "rows", "transactions"])
+async def test_what_is_loaded_while_the_audit_reads_is_no_difference(call):
+    world = await books()
+    await world.batch([each | {"event_id": f"new-{n}", "page_view_id": f"new-{n}"} for n, each in enumerate(ALL_KINDS)])
+    world.step()
+    await world.commit()
+    loaded = []
+
+    async def load(made: str, _: str) -> None:
+        if made == call and not loaded:
+            loaded.append(made)
+            await world.deliver()
+
+    (world.ledger if call == "delivery" else world.rows).after = load
+    report = await world.audit()
+    assert loaded
+    assert report.is_clean, report.differences
+
+
 async def test_a_raw_file_that_was_never_registered_is_named_and_is_no_difference():
     world = await books()
     batch_id = new_batch_id(START_MS, bytes(10))
