@@ -118,6 +118,8 @@ async def test_an_operator_releases_a_transaction_with_a_file_that_was_made_agai
     released = await release(world.store, world.warehouse.connect, world.settings, world, record.txn_id)
     assert released.result is Released.LOADED
     await mended(world)  # manifests and ready.json follow
+    links = [link for proof in await world.prove(*world.registry._items) for link in proof.links]
+    assert any("1 were made again" in link.detail for link in links)
 
 
 async def test_the_warehouse_keeps_what_enrichment_said_then_and_lost_rows_get_what_it_says_now() -> None:
