@@ -18,8 +18,14 @@ from app.errors import EnvelopeInvalid, FormatInvalid, FrameInvalid, NewerFormat
 from app.settings import Settings
 from app.topics import topics_of
 
+SCANNED: Final = 500
+"""Messages that are read rather than passed over: each half costs as much as some hundred of them."""
 BEFORE_MS: Final = 10 * 60_000
 """A batch's blocks are looked for from so long before the time of its id: clocks of brokers differ."""
+
+
+OF_RAW: Final = ("epoch", "line_count", "byte_count", "sha256", "raw_key", "blocks", "received_at_ms")
+"""What a registry item has from its raw file; the rest is what the audit did about the batch."""
 
 
 class BatchMends:
@@ -47,7 +53,7 @@ class BatchMends:
     async def register(self, batch_id: str) -> None:
         """Make a registry item again from the batch's raw file.
 
-        State and attempts of an item that can be read stay as they are.
+        State, attempts and history of an item that can be read stay as they are.
 
         Raises:
             RepairRefused: the raw file is missing or damaged, or its epoch is not the settings' one.
@@ -68,9 +74,7 @@ class BatchMends:
         if found is None:
             await self._ports.registry.register(made)
             return
-        kept = msgspec.structs.replace(
-            made, state=found.state, attempts=found.attempts, next_attempt_at_ms=found.next_attempt_at_ms
-        )
+        kept = msgspec.structs.replace(found, **{name: getattr(made, name) for name in OF_RAW})
         if kept != found:
             await self._ports.registry.restore(kept)
 
@@ -132,9 +136,12 @@ class BatchMends:
 
 
 async def _offset_at(logs: LogScan, topic: str, partition: int, bounds: tuple[int, int], moment_ms: int) -> int:
-    """The first offset that the broker appended at a moment or later, by halves: append times never go back (rule T4)."""
+    """An offset before which the broker appended nothing at a moment or later, at most `SCANNED` before the first such one.
+
+    By halves: append times never go back (rule T4).
+    """
     low, high = bounds
-    while low < high:
+    while high - low > SCANNED:
         middle = (low + high) // 2
         at_ms = moment_ms
         async for message in logs.scan(topic, partition, middle, middle + 1):
