@@ -45,7 +45,9 @@ class Certifier:
         self._settings = settings
         self._upgrades = UpgradeWaits(ROLE)
         self._done: set[int] | None = None
-        """Hours that have a certificate or no batch; None before the first round."""
+        """Hours that have a certificate; None before the first round."""
+        self._empty: set[int] = set()
+        """Hours in which no batch was found."""
         self._wrong: dict[int, int] = {}
         """Hour whose books do not balance -> the moment at which it is looked at again."""
 
@@ -98,10 +100,10 @@ class Certifier:
         first_ms = last_ms - LOOKED_BACK * HOUR_MS
         if self._done is None:
             self._done = await self._certified(first_ms)
-        hours = [hour_ms for hour_ms in range(first_ms, last_ms, HOUR_MS) if hour_ms not in self._done]
-        if not hours:
-            return []
         still_open = await open_hours(self._ports.registry, last_ms, [])
+        self._empty -= still_open.keys()
+        over = self._done | self._empty
+        hours = [hour_ms for hour_ms in range(first_ms, last_ms, HOUR_MS) if hour_ms not in over]
         made = []
         for hour_ms in hours:
             if hour_ms in still_open or now_ms < self._wrong.get(hour_ms, 0):
@@ -110,6 +112,7 @@ class Certifier:
             if certificate is not None:
                 made.append(certificate)
         self._done = {hour_ms for hour_ms in self._done if hour_ms >= first_ms}
+        self._empty = {hour_ms for hour_ms in self._empty if hour_ms >= first_ms}
         self._wrong = {hour_ms: again_ms for hour_ms, again_ms in self._wrong.items() if hour_ms >= first_ms}
         UNBALANCED.set(len(self._wrong))
         return made
@@ -131,7 +134,7 @@ class Certifier:
     async def _certify(self, hour_ms: int) -> Certificate | None:
         """Certify one hour. Returns: the certificate if it was written now."""
         if await self._is_empty(hour_ms):
-            self._done = (self._done or set()) | {hour_ms}
+            self._empty.add(hour_ms)
             return None
         batch_ids = await batches_of_hour(self._ports.store, self._ports.warehouse, hour_ms)
         books = HourBooks(hour_ms)
@@ -143,9 +146,10 @@ class Certifier:
             self._complain(hour_ms, f"{certificate.lines} lines in, a difference of {certificate.difference}")
             return None
         self._wrong.pop(hour_ms, None)
-        result = PutResult.EXISTS
-        if certificate.batches:  # else it has only raw files that were never registered
-            result = await self._ports.store.put_if_absent(certificate_key(hour_ms), encode_certificate(certificate))
+        if not certificate.batches:  # it has only raw files that were never registered
+            self._empty.add(hour_ms)
+            return None
+        result = await self._ports.store.put_if_absent(certificate_key(hour_ms), encode_certificate(certificate))
         self._done = (self._done or set()) | {hour_ms}
         LAST_HOUR.set((hour_ms + HOUR_MS) / 1000)
         if result is PutResult.EXISTS:

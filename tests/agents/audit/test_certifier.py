@@ -113,11 +113,20 @@ async def test_a_batch_that_lost_its_item_keeps_its_hour_from_a_certificate():
     assert await world.stored() == []
 
 
-async def test_an_hour_without_a_batch_has_no_certificate():
+async def test_an_hour_without_a_batch_has_no_certificate_until_one_comes():
     world = World()
     world.at_ms = HOUR + 3 * HOUR_MS
     assert await world.certifier.round() == []
     assert await world.stored() == []
+    world.at_ms = START_MS
+    await world.batch()
+    world.at_ms = HOUR + 3 * HOUR_MS
+    assert await world.certifier.round() == []
+    await world.through()
+    world.pass_s(30)
+    await world.through()
+    await world.complete_all()
+    assert len(await world.certifier.round()) == 1
 
 
 @pytest.mark.parametrize("error", [ServiceUnavailable, OutcomeUnknown])

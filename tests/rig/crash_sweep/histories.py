@@ -25,6 +25,7 @@ class Event(Enum):
     REPAIRED = "steps of the log have replacements in S3, equal to them, and then the worker is told to stop"
     LOST_READY = "ready.json of a transaction that is not loaded yet is deleted; a later transaction exists"
     LOST_READY_STAGED = "so it is, and the sink died before it cleared that transaction's staged files"
+    MANY_ROUNDS = "traffic goes on for as many rounds of the audit as segments of the index are merged at once"
     FOREIGN = "another program writes to topic audit, which has no messages of ours"
     SHORT_MEMORY = "the stack has a dedup window of seconds, so that what is remembered expires"
     STALE_STORE = "an older copy of the ETL's store is put back, and the log is cut behind what it had read"
@@ -45,6 +46,7 @@ _FORGETFUL: Final = History((Event.SHORT_MEMORY,))
 _SPLIT: Final = History((Event.RESHARD,))
 _OLD_HOUR: Final = History((Event.OLD_HOUR,))
 _ORPHAN: Final = History((Event.ORPHAN,))
+_MANY_ROUNDS: Final = History((Event.MANY_ROUNDS,))
 _UNREADABLE: Final = History((Event.UNREADABLE,))
 _REPAIRED: Final = History((Event.REPAIRED,))
 _LOST_READY: Final = History((Event.LOST_READY,))
@@ -109,6 +111,8 @@ _HISTORIES: Final = {
     "audit.s3.put_if_absent.certificates": _OLD_HOUR,
     "audit.kafka.lags": _NOT_LOADED,
     "audit.s3.get_range.index": _START,
+    "audit.s3.get.index": _MANY_ROUNDS,
+    "audit.s3.delete.index": _MANY_ROUNDS,
     "audit.kafka.commit": _FOREIGN,
     "audit.logs.committed": _FOREIGN,
 }

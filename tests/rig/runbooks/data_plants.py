@@ -36,14 +36,11 @@ async def newer_item(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
 
 @asynccontextmanager
 async def block_damaged(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
-    """A block is cut on its way; the block that arrived whole is known already."""
-    batch_id = await ground.posted()
-    async with ground.registry() as registry, ground.store() as store:
-        item = await registry.get(batch_id)
-        assert item is not None
-        first, *_ = cut_again(await store.get(item.raw_key), item, 7)
-    await ground.put([first[:-9]])
-    yield {"BATCH_ID": batch_id}
+    """The first block of a batch is cut on its way: its lines come when the batch is sent again."""
+    sealed = await ground.orphan(0)
+    first, *others = cut_again(sealed.raw, sealed.item, 0)
+    await ground.put([first[:-9], *others])
+    yield {"BATCH_ID": sealed.item.batch_id}
 
 
 @asynccontextmanager
@@ -71,7 +68,7 @@ async def block_too_old(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
 @asynccontextmanager
 async def batch_never_sent(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     """A collector died between the registry and Kinesis."""
-    yield {"BATCH_ID": await ground.orphan(PAST_GRACE_S)}
+    yield {"BATCH_ID": (await ground.orphan(PAST_GRACE_S)).item.batch_id}
 
 
 @asynccontextmanager
@@ -79,7 +76,7 @@ async def batch_refused(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     """The same, and Kinesis refuses the audit's replays."""
     await ground.services.fail_aws(KINESIS_FAILS)
     try:
-        yield {"BATCH_ID": await ground.orphan(PAST_GRACE_S)}
+        yield {"BATCH_ID": (await ground.orphan(PAST_GRACE_S)).item.batch_id}
     finally:
         await ground.services.fail_aws(Rates())
 

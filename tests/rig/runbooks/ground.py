@@ -142,13 +142,13 @@ class Ground:
         stored = [parse_line(json.dumps(e).encode(), "browser", received_ms, "203.0.113.9", AGENT) for e in events]
         return seal(new_batch_id(received_ms, os.urandom(10)), self.settings.epoch, self.settings.partitions, stored)
 
-    async def orphan(self, age_s: float) -> str:
-        """A batch as a collector leaves it that dies before Kinesis: stored and registered. Returns: its id."""
+    async def orphan(self, age_s: float) -> SealedBatch:
+        """A batch as a collector leaves it that dies before Kinesis: stored and registered."""
         sealed = self.batch(age_s)
         async with self.store() as store, self.registry() as registry:
             await store.put(sealed.item.raw_key, sealed.raw)
             await registry.register(sealed.item)
-        return sealed.item.batch_id
+        return sealed
 
     # --- services
 

@@ -60,13 +60,13 @@ async def play(ground: Ground, book: Runbook) -> Played:
     began_s = time.monotonic()
     async with PLANTS[book.name](ground) as found:
         words = {"SINCE": f"{since:%Y-%m-%dT%H:%M:%S}", "EVENT_ID": ground.event_id, **found}
-        await until(fires, PAUSE_S)
+        await until(fires, PAUSE_S, lambda: "the alert does not fire")
         played.fired_s = round(time.monotonic() - began_s, 1)
         await _ask(ground, book.queries("What it means") + book.queries("What to look at"), played)
         await _run(ground, book.commands("What to look at"), words, played)
     began_s = time.monotonic()
     await _run(ground, book.commands("What to do"), words, played)
-    await until(is_over, PAUSE_S)
+    await until(is_over, PAUSE_S, lambda: "the alert does not end")
     played.ended_s = round(time.monotonic() - began_s, 1)
     for ran in await _run(ground, book.commands("It is over when"), words, played):
         if ran.code != 0:
@@ -74,7 +74,8 @@ async def play(ground: Ground, book: Runbook) -> Played:
                 f"`{ran.line}` says that it is not over: {ran.code} {ran.output[-300:]} {ran.errors[-300:]}"
             )
     for query in book.queries("It is over when"):
-        await until(partial(asyncio.to_thread, ground.prometheus.query, quick(query)), PAUSE_S)
+        asked = partial(asyncio.to_thread, ground.prometheus.query, quick(query))
+        await until(asked, PAUSE_S, partial(str, query))
     return played
 
 
