@@ -33,8 +33,8 @@ test: lint  ## run lint, types and every test, with those on the whole stack
 test-fast: setup  ## run the tests that need no stack
 	@$(PYTEST) -m "not stack"
 
-simulate: setup  ## simulate the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to print one history; UPGRADE=1: two versions
-	@$(BIN)/python -m tests.simulation.simulate $(if $(UPGRADE),--upgrade) \
+simulate: setup  ## simulate the whole pipeline under faults: SEEDS=1000 FROM=1, or SEED=7 to print one history; UPGRADE=1: two versions; DAMAGE=1: repairs behind each
+	@$(BIN)/python -m tests.simulation.simulate $(if $(UPGRADE),--upgrade) $(if $(DAMAGE),--damage) \
 	  $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FROM),1)) $(if $(PROCESSES),--processes $(PROCESSES))
 
 runbook-drill: setup  ## plant the fault of each runbook on a stack, run its commands, see its alert begin and end (ONLY=Quarantine)

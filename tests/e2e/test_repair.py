@@ -68,7 +68,8 @@ class Planted:
         """The batches of the load; the audit may complete them, or send them again, at any time."""
         found = [item async for item in self.registry.all_batches() if item.received_at_ms in self.span]
         found.sort(key=lambda item: item.batch_id)
-        return [msgspec.structs.replace(item, state=BatchState.OPEN, attempts=0, next_attempt_at_ms=0) for item in found]
+        of_audit = {"state": BatchState.OPEN, "attempts": 0, "next_attempt_at_ms": 0, "history": [], "completed_at_ms": 0}
+        return [msgspec.structs.replace(item, **of_audit) for item in found]
 
     async def records(self) -> list[TransactionRecord]:
         """The load's transactions of all partitions, those with page views first; each has a successor."""

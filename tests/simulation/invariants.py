@@ -124,7 +124,7 @@ def _transactions_are_whole(world: World) -> None:
     for txn_id, times in Counter(row.txn_id for row in world.warehouse.log).items():
         if times > 1:
             world.violation("I4", f"{txn_id} is {times} times in delivery_log")
-    records = _records(world)
+    records = records_of(world)
     _manifests_name_what_exists(world)
     for flow in OUTPUTS:
         wanted = {txn_id: record.output(flow.name).rows for txn_id, record in records.items()}
@@ -136,7 +136,7 @@ def _transactions_are_whole(world: World) -> None:
                 )
 
 
-def _records(world: World) -> dict[str, TransactionRecord]:
+def records_of(world: World) -> dict[str, TransactionRecord]:
     """Every committed transaction; raises ChainBroken where a number is missing."""
     objects = world.objects._objects
     records = {}

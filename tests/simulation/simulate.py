@@ -1,6 +1,7 @@
 """Plays thousands of histories, or narrates one: `make simulate SEEDS=1000 FROM=1`, `make simulate SEED=7`.
 
 With UPGRADE=1 each history has this version and the next one, rolled out and taken back while the faults go on.
+With DAMAGE=1 stored copies are damaged behind each history, and repairs mend them.
 
 Each history is decided by its seed: crashes, lost and repeated calls, zombies, resharding, lost stores. A seed whose history
 breaks an invariant is printed with what it broke; playing it again gives the very same history.
@@ -17,15 +18,18 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import structlog
 
+from tests.simulation.damage import DamagedWorld
 from tests.simulation.fault_coverage import Coverage
 from tests.simulation.history import History, Narrate, play
 from tests.simulation.upgrade import OF_UPGRADES, next_version_folder, play_upgrade
 from tests.simulation.versions import both_versions
+from tests.simulation.world import World
 
 TOLD_EVERY_S = 10.0
 SEEDS_AT_ONCE = 10
@@ -36,40 +40,54 @@ def quiet() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
-def play_one(seed: int, folder: Path | None, narrate: Narrate = None) -> History:
-    """One history; with the next version in a folder, where there is one."""
-    return play(seed, narrate) if folder is None else play_upgrade(both_versions(folder), seed, narrate)
+class Mode(NamedTuple):
+    """The kind of histories."""
+
+    words: str = ""
+    """The mode on the command line of `make simulate`."""
+    next_version: Path | None = None
+    """The next version's folder, for upgrades."""
 
 
-def play_some(folder: Path | None, seeds: range) -> list[History]:
+DAMAGE = " DAMAGE=1"
+
+
+def play_one(seed: int, mode: Mode, narrate: Narrate = None) -> History:
+    """One history."""
+    if mode.next_version is not None:
+        return play_upgrade(both_versions(mode.next_version), seed, narrate)
+    return play(seed, narrate, DamagedWorld if mode.words == DAMAGE else World)
+
+
+def play_some(mode: Mode, seeds: range) -> list[History]:
     """Some histories, one after the other."""
     quiet()
-    return [play_one(seed, folder) for seed in seeds]
+    return [play_one(seed, mode) for seed in seeds]
 
 
-def narrate(seed: int, folder: Path | None) -> int:
+def narrate(seed: int, mode: Mode) -> int:
     """Tell the history of one seed."""
     quiet()
-    history = play_one(seed, folder, print)
+    history = play_one(seed, mode, print)
     print(f"\nseed {seed}: {history.events} lines acknowledged, {history.virtual_s:.0f} s, history {history.digest}")
     for name, count in sorted(history.counts.items()):
         print(f"  {count:>5}  {name}")
     return _verdict([history])
 
 
-def play_many(first: int, count: int, processes: int, folder: Path | None) -> int:
+def play_many(first: int, count: int, processes: int, mode: Mode) -> int:
     """Play `count` seeds from `first` on, several at a time, with progress and a table at the end."""
     parts = [range(at, min(at + SEEDS_AT_ONCE, first + count)) for at in range(first, first + count, SEEDS_AT_ONCE)]
-    coverage, broken, lines, played = Coverage(() if folder is None else OF_UPGRADES), [], 0, 0
+    coverage, broken, lines, played = Coverage(() if mode.next_version is None else OF_UPGRADES), [], 0, 0
     started_s = told_s = time.monotonic()
     with ProcessPoolExecutor(processes) as pool:
-        for histories in pool.map(partial(play_some, folder), parts):
+        for histories in pool.map(partial(play_some, mode), parts):
             for history in histories:
                 coverage.add(history.counts)
                 lines += history.events
                 if history.violations:
                     broken.append(history)
-                    _tell(history, "" if folder is None else " UPGRADE=1")
+                    _tell(history, mode.words)
             played += len(histories)
             if time.monotonic() - told_s > TOLD_EVERY_S:
                 told_s = time.monotonic()
@@ -101,11 +119,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="narrate this one instead")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--upgrade", action="store_true", help="this version and the next one, mixed")
+    parser.add_argument("--damage", action="store_true", help="damage behind each history, and repairs")
     words = parser.parse_args()
     with next_version_folder() if words.upgrade else nullcontext() as folder:
+        mode = Mode(" UPGRADE=1", folder) if words.upgrade else Mode(DAMAGE if words.damage else "")
         if words.seed is not None:
-            return narrate(words.seed, folder)
-        return play_many(words.first, words.seeds, words.processes, folder)
+            return narrate(words.seed, mode)
+        return play_many(words.first, words.seeds, words.processes, mode)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ import json
 import logging
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 
+from tests.simulation.damage import DamagedWorld
 from tests.simulation.fault_coverage import Coverage
 from tests.simulation.faults import AT_MOMENTS, PER_CALL, ROLES, Fault, Faults
 from tests.simulation.history import play
@@ -18,6 +20,8 @@ from tests.simulation.history import play
 SEEDS = 80
 """`make simulate SEEDS=5000` plays as many others as there is time for."""
 AT_ONCE = 10
+DAMAGED = 3
+"""`make simulate DAMAGE=1 SEEDS=500` plays more."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +39,16 @@ def test_nothing_is_lost_and_nothing_doubled(first: int) -> None:
     broken = {history.seed: history.violations[:3] for history in histories if history.violations}
     assert not broken, f"make simulate SEED={min(broken)} tells the history: {broken}"
     assert all(history.events > 100 for history in histories)
+
+
+def test_damage_behind_a_history_is_mended_beside_the_pipeline() -> None:
+    """By repairs that fail and die, side by side; and every invariant holds again (rules R1 to R5)."""
+    histories = [play(seed, new_world=DamagedWorld) for seed in range(DAMAGED)]
+    broken = {history.seed: history.violations[:3] for history in histories if history.violations}
+    assert not broken, f"make simulate DAMAGE=1 SEED={min(broken)} tells the history: {broken}"
+    counts: Counter[str] = sum((history.counts for history in histories), Counter())
+    assert sum(name.startswith("damage: ") for name in counts) >= 10
+    assert counts[f"{Fault.CRASH}: repair"]
 
 
 def test_every_role_and_every_kind_of_fault_is_in_store_for_a_tenth_of_the_seeds() -> None:

@@ -117,6 +117,7 @@ def _holds(
     txn_ids = sorted({entry.txn_id for entry in entries})
     own = [warehouse.transactions[txn_id] for txn_id in txn_ids]
     files = sum(len(each.frames) for each in own)
+    again = sum(len(each.made_again) for each in own)
     loads = [entry for each in own for entry in each.log]
     there = item.line_count - missing
     rows = sum(
@@ -133,7 +134,8 @@ def _holds(
         LinkName.OFFSETS: _offsets(item, stage),
         LinkName.TRANSACTIONS: f"{of_all} lines in {len(txn_ids)} transactions"
         + (f": {', '.join(txn_ids)}" if txn_ids else ""),
-        LinkName.FILES: f"{files} data files, every sha256 as recorded",
+        LinkName.FILES: f"{files} data files, every sha256 as recorded"
+        + (f"; {again} were made again, and have the sha256 that repairs/files/ names" if again else ""),
         LinkName.LOAD: f"{len(loads)} transactions in delivery_log; the ledger has {of_all} lines"
         + ", each once" * (there > 0),
         LinkName.ROWS: f"{rows} rows, each as its file has it{more}",

@@ -37,6 +37,8 @@ class ProvenTransaction(NamedTuple):
     differences: list[Difference]
     """Damage of its record, files and row of delivery_log; the lines are not filled in."""
     log: list[LogEntry]
+    made_again: Collection[str] = ()
+    """The outputs whose file has other bytes than recorded, as a file repair says (rule R6)."""
 
 
 class Transactions:
@@ -80,14 +82,16 @@ class Transactions:
         if record.txn_id != txn_id:
             return ProvenTransaction(txn_id, None, {}, [_stray(txn_id, partition, number)], [])
         frames, differences = await self._files(record)
+        made_again: list[str] = []
         if any(one.kind is DifferenceKind.FILE_CHANGED for one in differences):
-            as_repaired = await repaired_record(self._ports.store, record)
-            if as_repaired is not record:
-                record = as_repaired
+            original, record = record, await repaired_record(self._ports.store, record)
+            made_again = [out.output for out in record.outputs if out.sha256 != original.output(out.output).sha256]
+            if made_again:
                 frames, differences = await self._files(record)
         log = await self._ports.rows.log(epoch, partition, number, number)
         is_logged = not self._retention.is_pruned(record.committed_at_ms, self._ports.clock.now_ms())
-        return ProvenTransaction(txn_id, record, frames, differences + judge_log(record, log, is_passed=is_logged), log)
+        differences += judge_log(record, log, is_passed=is_logged)
+        return ProvenTransaction(txn_id, record, frames, differences, log, made_again)
 
     async def _files(self, record: TransactionRecord) -> tuple[dict[str, dict[str, pl.DataFrame]], list[Difference]]:
         """The frames of the data files that are the recorded ones, and the differences of the others."""

@@ -12,16 +12,22 @@ from agents.audit.erase.stored import erased_lines
 from app.adapters.ports import LogScan
 from app.core.erase.raw import erased_raw
 from app.core.formats.batch import batch_time_ms
-from app.core.formats.block import BlockHeader, decode_header, is_control
+from app.core.formats.block import BlockHeader, decode_header, frame_of, is_control, open_frame
 from app.core.formats.object_keys import is_txn_id, raw_key
 from app.core.formats.registry_item import RegistryItem
 from app.core.repair.raw_file import item_of, raw_of
-from app.errors import EnvelopeInvalid, FormatInvalid, NewerFormat, ObjectMissing, RepairRefused
+from app.errors import EnvelopeInvalid, FormatInvalid, FrameInvalid, NewerFormat, ObjectMissing, RepairRefused
 from app.settings import Settings
 from app.topics import topics_of
 
+SCANNED: Final = 500
+"""Messages that are read rather than passed over: each half costs as much as some hundred of them."""
 BEFORE_MS: Final = 10 * 60_000
 """A batch's blocks are looked for from so long before the time of its id: clocks of brokers differ."""
+
+
+OF_RAW: Final = ("epoch", "line_count", "byte_count", "sha256", "raw_key", "blocks", "received_at_ms")
+"""What a registry item has from its raw file; the rest is what the audit did about the batch."""
 
 
 class BatchMends:
@@ -49,7 +55,7 @@ class BatchMends:
     async def register(self, batch_id: str) -> None:
         """Make a registry item again from the batch's raw file.
 
-        State and attempts of an item that can be read stay as they are.
+        State, attempts and history of an item that can be read stay as they are.
 
         Raises:
             RepairRefused: the raw file is missing or damaged, or its epoch is not the settings' one.
@@ -70,9 +76,7 @@ class BatchMends:
         if found is None:
             await self._ports.registry.register(made)
             return
-        kept = msgspec.structs.replace(
-            made, state=found.state, attempts=found.attempts, next_attempt_at_ms=found.next_attempt_at_ms
-        )
+        kept = msgspec.structs.replace(found, **{name: getattr(made, name) for name in OF_RAW})
         if kept != found:
             await self._ports.registry.restore(kept)
 
@@ -126,7 +130,7 @@ class BatchMends:
         return found
 
     async def _of_batch(self, logs: LogScan, partition: int, batch_id: str) -> AsyncIterator[tuple[BlockHeader, bytes]]:
-        """The batch's blocks on a partition of the topic, from its time on."""
+        """The batch's blocks on a partition of the topic, from its time on; a copy that nobody can read is passed over."""
         first, end = await logs.bounds(self._blocks, partition)
         start = await _offset_at(logs, self._blocks, partition, (first, end), batch_time_ms(batch_id) - BEFORE_MS)
         async for message in logs.scan(self._blocks, partition, start, end):
@@ -134,16 +138,21 @@ class BatchMends:
                 continue
             try:
                 header = decode_header(message.value)
-            except (EnvelopeInvalid, NewerFormat):
+                if header.batch_id != batch_id or header.partition != partition:
+                    continue
+                open_frame(frame_of(message.value))
+            except (EnvelopeInvalid, FrameInvalid, NewerFormat):
                 continue
-            if header.batch_id == batch_id and header.partition == partition:
-                yield header, message.value
+            yield header, message.value
 
 
 async def _offset_at(logs: LogScan, topic: str, partition: int, bounds: tuple[int, int], moment_ms: int) -> int:
-    """The first offset that the broker appended at a moment or later, by halves: append times never go back (rule T4)."""
+    """An offset before which the broker appended nothing at a moment or later, at most `SCANNED` before the first such one.
+
+    By halves: append times never go back (rule T4).
+    """
     low, high = bounds
-    while low < high:
+    while high - low > SCANNED:
         middle = (low + high) // 2
         at_ms = moment_ms
         async for message in logs.scan(topic, partition, middle, middle + 1):

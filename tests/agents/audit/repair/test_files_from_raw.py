@@ -5,12 +5,13 @@ import hashlib
 import polars as pl
 import pytest
 
+from agents.delivery.release import Released, release
 from app.core.audit.deep.rows import are_equal, normalised
 from app.core.audit.differences import DifferenceKind
 from app.core.audit.proof import Verdict
 from app.core.enrich.enrich import Enricher, Location
-from app.core.formats.flow_files import decode_output
-from app.core.formats.flows import FLOWS, OUTPUTS
+from app.core.formats.flow_files import decode_output, encode_output
+from app.core.formats.flows import FLOWS, OUTPUTS, PAGE_VIEWS
 from app.core.formats.object_keys import file_repair_key, record_key
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.repair.file_repair import FileRepair, encode_file_repair, read_file_repair, repaired
@@ -99,6 +100,26 @@ async def test_a_quarantined_transaction_with_a_file_that_was_made_again_is_load
     await mended(world)
     after = await world.everything()
     assert (after["tables"], after["log"]) == (clean["tables"], clean["log"])
+
+
+async def test_an_operator_releases_a_transaction_with_a_file_that_was_made_again() -> None:
+    world = await books()
+    record = await world.record_with("page_views")
+    await quarantine(world, record)
+    out = record.output("page_views")
+    rows = await rows_in_file(world, record, "page_views")
+    body = encode_output("page_views", rows.with_columns(city=pl.lit("Bergen of a longer name")))
+    said = FileRepair(
+        txn_id=record.txn_id, output="page_views", recorded_sha256=out.sha256, sha256=hashlib.sha256(body).hexdigest(),
+        bytes=len(body), rows=out.rows, columns_version=PAGE_VIEWS.version, made_at_ms=1, source="a test",
+    )  # fmt: skip
+    await world.store.put(out.data_key or "", body)
+    await world.store.put(file_repair_key(record.txn_id, "page_views"), encode_file_repair(said))
+    released = await release(world.store, world.warehouse.connect, world.settings, world, record.txn_id)
+    assert released.result is Released.LOADED
+    await mended(world)  # manifests and ready.json follow
+    links = [link for proof in await world.prove(*world.registry._items) for link in proof.links]
+    assert any("1 were made again" in link.detail for link in links)
 
 
 async def test_the_warehouse_keeps_what_enrichment_said_then_and_lost_rows_get_what_it_says_now() -> None:

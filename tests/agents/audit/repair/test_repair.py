@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from app.core.audit.differences import DifferenceKind
+from app.core.formats.batch import cut_again
 from app.core.formats.object_keys import record_key
-from app.core.formats.registry_item import encode_item
+from app.core.formats.registry_item import Attempt, BatchState, encode_item
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.repair.plan import ACTIONS
 from app.core.sink.chain import encode_record
@@ -302,6 +303,32 @@ async def test_a_block_that_could_not_be_read_is_sent_again() -> None:
     assert (letter.action.value, letter.done) == ("replay", False)
     assert "sent again" in letter.reason
     assert [len(shard.records) for shard in world.stream._shards.values()] == [1]
+
+
+async def test_what_the_audit_did_about_a_batch_stays_when_its_item_is_mended() -> None:
+    world = await books()
+    batch_id, item = next(iter(world.registry._items.items()))
+    tried = msgspec.structs.replace(
+        item, state=BatchState.COMPLETE, attempts=2, history=[Attempt(2, 7, "why")], completed_at_ms=9
+    )
+    world.registry._items[batch_id] = msgspec.structs.replace(tried, line_count=3, blocks=[])
+    assert (await world.repair(apply=True)).is_mended
+    assert world.registry._items[batch_id] == tried
+
+
+async def test_a_raw_file_is_put_together_from_the_copies_that_can_be_read() -> None:
+    world = RepairedBooks()
+    sealed = await world.batch(ALL_KINDS, arrives=False)
+    for block in (sealed.blocks[0][:-6], *cut_again(sealed.raw, sealed.item, 1)):
+        world.logs.append(world.topics.blocks.name, 0, block)
+    for _ in range(2):
+        await world.through()
+        world.pass_s(30)
+    await drop_raw(world)
+    report = await world.repair(apply=True)
+    (raw,) = [each for each in report.differences if each.kind is K.RAW_LOST]
+    assert (raw.done, raw.reason) == (True, "")
+    assert await world.store.get(sealed.item.raw_key) == sealed.raw
 
 
 async def test_what_cannot_be_mended_says_why_and_the_rest_is_mended() -> None:
