@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
-from app.adapters.kafka import LogReader
+from app.adapters.kafka import QUICK_MS, LogReader
 from app.adapters.loaded_ledger import WarehouseLedger
 from app.adapters.loaded_rows import WarehouseRows
 from app.adapters.ports import LogScan, ObjectStore, Registry
@@ -39,7 +39,7 @@ async def open_ports(settings: Settings) -> AsyncIterator[DeepPorts]:
         for each in (store, registry, ledger, rows):
             stack.push_async_callback(each.close)
         try:
-            logs = await stack.enter_async_context(LogReader(settings))
+            logs = await stack.enter_async_context(LogReader(settings, QUICK_MS))
         except ServiceUnavailable:
             logs = None
         yield DeepPorts(store, registry, ledger, rows, logs, SystemClock())
