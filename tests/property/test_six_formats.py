@@ -22,7 +22,7 @@ NASTY = [
     " ", "  x ", "\ufeff", "\ufffd", "😀", "é" * 20, "\u2028", "\x01\x1f\x7f",
     "\x85", "t", "f", "0", "-1", "{}", '{"a": "\\u0000"}',
 ]  # fmt: skip
-SMALL = {"line": 2**31 - 1, "lines": 2**31 - 1, "block": 2**31 - 1, "attempt": 2**31 - 1, "ad_slot": 3, "scroll_pct": 100}
+SMALL = {"ad_slot": 3, "scroll_pct": 100}
 REQUIRED = {"txn_id", "batch_id", "line", "lines", "line_set", "outcome", "block", "attempt", "kind"}
 
 
@@ -42,8 +42,8 @@ def values(column: Column) -> st.SearchStrategy[Any]:
         return st.none() | st.integers(-62_135_596_800_000, 253_402_300_799_999)
     if column.kind is ColumnKind.BOOLEAN:
         return st.none() | st.booleans()
-    most = SMALL.get(column.name, 2**63 - 1)
-    number = st.integers(0 if column.name in SMALL else -(2**63), most) | st.just(most)
+    most = SMALL.get(column.name, 2 ** (8 * column.integer_bytes - 1) - 1)
+    number = st.integers(0 if column.name in SMALL or column.integer_bytes < 8 else -(2**63), most) | st.just(most)
     return number if required else st.none() | number
 
 
