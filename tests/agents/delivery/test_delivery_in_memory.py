@@ -139,6 +139,7 @@ async def test_a_load_locks_before_it_reads_and_lets_go_of_everything_behind_it(
     )
     assert calls[first:] == [
         "lock", "positions", "copy", "copied", "copy", "copied", "insert_log", "commit", "rollback",
+        "lock", "positions", "prune_log", "commit", "rollback",  # once a day, behind the loads (rule D6)
     ]  # fmt: skip
 
 
