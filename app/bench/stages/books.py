@@ -22,7 +22,7 @@ BATCH_LINES = 8192
 BLOCKS = 32
 SHARES = {
     "page_views": 30, "joined": 27, "ad_impressions": 25, "ad_clicks": 3, "redirects": 3, "engagements": 4, "rejected": 5,
-    "duplicate": 3,
+    "duplicate": 3, "erased": 0,
 }  # fmt: skip
 START_MS = 1_795_000_000_000
 

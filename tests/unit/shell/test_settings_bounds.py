@@ -81,7 +81,7 @@ def test_an_empty_number_is_refused(
 
 FITTING = {
     "join_window_s": "0.001", "join_grace_s": "0", "join_reorder_s": "0", "dedup_window_s": "31536000",
-    "replication_factor": "15", "min_insync_replicas": "1",
+    "replication_factor": "15", "min_insync_replicas": "1", "retention_log_days": "0",
 }  # fmt: skip
 """Leave every other setting room for both of its bounds."""
 
