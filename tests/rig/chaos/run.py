@@ -24,6 +24,7 @@ from tests.rig.chaos.services import Services
 from tests.rig.chaos.strike import KIND_OF_WAREHOUSE, Damages, Striker
 from tests.rig.chaos.workers import Workers
 from tests.rig.invariants.check import ALL, judge
+from tests.rig.invariants.deep import judge_copies
 from tests.rig.invariants.gather import Ports, ports_of, read_chains, read_registry
 from tests.rig.invariants.replays import check_replays
 from tests.rig.invariants.settle import settle
@@ -96,6 +97,8 @@ async def run_chaos(home: Home, stack: Stack, options: Options, say: Say) -> Rep
             say(f"settled {report.settled_s} s after the faults; judging")
             await _describe(ports, runs, home, report)
             report.violations += await judge(ports, runs, ALL, say)
+            say("asking the deep audit, and the query over the bucket")
+            report.violations += await judge_copies(ports, runs)
             report.violations += await check_replays(ports, SETTLE_S, say)
     finally:
         for task in (traffic, faults):

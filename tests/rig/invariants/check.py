@@ -12,7 +12,7 @@ from app.local.traffic.stories import Timing
 from app.settings import Settings
 from tests.rig.invariants.arrivals import Seen, arrivals, read_stream
 from tests.rig.invariants.batches import judge_ledger, judge_raw
-from tests.rig.invariants.deep import judge_deep
+from tests.rig.invariants.deep import judge_copies
 from tests.rig.invariants.gather import (
     Ports,
     Tables,
@@ -22,7 +22,6 @@ from tests.rig.invariants.gather import (
     read_registry,
     read_tables,
 )
-from tests.rig.invariants.lake import judge_lake
 from tests.rig.invariants.replays import check_replays
 from tests.rig.invariants.rows import judge_rows
 from tests.rig.invariants.settle import Say, settle
@@ -77,7 +76,8 @@ async def check(
         say("judging rows, ledger, raw files and transactions")
         violations += await judge(ports, runs, terms, say)
         if not terms.may_be_aside:
-            violations += await judge_deep(settings)
+            say("asking the deep audit, and the query over the bucket")
+            violations += await judge_copies(ports, runs)
         if terms.replays:
             violations += await check_replays(ports, terms.settle_s, say)
         return violations
@@ -101,10 +101,6 @@ async def judge(
     committed, _ = await read_chains(ports)
 
     acknowledged = [batch_id for run in runs for batch_id in run.sent.acknowledged_at_ms]
-    if not terms.may_be_aside and not terms.may_lack:  # this version reads no files of a newer one
-        say("asking the deep audit, and the query over the bucket")
-        violations += await judge_deep(settings)
-        violations += await judge_lake(ports)
     violations += judge_raw(items, raw, acknowledged)
     violations += judge_ledger(items, tables.entries, tables.lines)
     copies = {key: body for key, body in manifests.items() if key.endswith(".manifest")}
