@@ -21,6 +21,11 @@ __all__ = ["few_collections", "kept_warehouse", "quick_aws_clients", "quiet_logs
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
+OPERATORS = {
+    "test_audit_deep.py", "test_rebuild.py", "test_repair.py", "test_repair_log.py", "test_runbooks.py", "test_schema.py",
+    "test_status.py", "test_trace.py",
+}  # fmt: skip
+"""Modules of what operators do: they take about as long as the other modules on a shared stack together."""
 STACK_HANGS_S = 1800
 """The setting `timeout` of a test on the stack, in which several waits of `HANGS_S` may follow each other."""
 
@@ -29,9 +34,9 @@ STACK_HANGS_S = 1800
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """If several processes run tests, the tests that share something expensive to start stay in one process.
 
-    The largest groups go first: the tests on the shared stack in one process, those that start brokers one after the other
-    in another, everything else in a third. Tests on PostgreSQL behind the stand-in need the embedded stack like tests on
-    Kafka, and have its mark too.
+    The largest groups go first: the tests on a shared stack in two processes, each with a stack of its own, those that start
+    brokers one after the other in a third; everything else fills the gaps. Tests on PostgreSQL behind the stand-in need the
+    embedded stack like tests on Kafka, and have its mark too.
     """
     shared = {"shared_stack": "stack", "warehouse_stack": "warehouse", "aws_stand_in": "aws"}
     for item in items:
@@ -39,6 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = next((name for fixture, name in shared.items() if fixture in fixtures), None)
         if group == "warehouse":
             item.add_marker("stack")
+        if group == "stack" and item.path.name in OPERATORS:
+            group = "stack of operators"
         if item.get_closest_marker("stack"):
             item.add_marker(pytest.mark.timeout(STACK_HANGS_S))
         if group is None and item.get_closest_marker("stack") and item.path.parent.name != "e2e":
