@@ -4,7 +4,7 @@ Beside its rounds it writes the index of ids, from which `instream trace` finds 
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, Final
 
 from agents.audit.auditor import Auditor
@@ -23,32 +23,23 @@ turns = app.source_topic(topics.audit.name, topics.audit.partitions)
 async def open_auditor(_: list[int]) -> AsyncIterator[Auditor]:
     """The auditor of one turn."""
     async with open_ports(app.ports) as ports:
-        auditor = Auditor(ports, app.settings)
-        try:
+        with closing(Auditor(ports, app.settings)) as auditor:
             yield auditor
-        finally:
-            auditor.close()
 
 
 @asynccontextmanager
 async def open_indexer(_: list[int]) -> AsyncIterator[Indexer]:
     """The indexer of one turn."""
-    indexer = Indexer(app.ports.objects, app.ports.clock, app.settings)
-    try:
+    with closing(Indexer(app.ports.objects, app.ports.clock, app.settings)) as indexer:
         yield indexer
-    finally:
-        indexer.close()
 
 
 @asynccontextmanager
 async def open_certifier(_: list[int]) -> AsyncIterator[Certifier]:
     """The certifier of one turn."""
     async with open_ports(app.ports) as ports:
-        certifier = Certifier(ports, app.settings)
-        try:
+        with closing(Certifier(ports, app.settings)) as certifier:
             yield certifier
-        finally:
-            certifier.close()
 
 
 rounds: Final = OwnedLoop(app, topics.audit, open_auditor, Auditor.run)

@@ -1,11 +1,10 @@
 """Questions of a trace to the warehouse: the ledger's rows of a batch, and the rows that its lines became."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.adapters.warehouse_login import Login
-from app.adapters.warehouse_port import Span, moment_ms
+from app.adapters.warehouse_port import Span, moment_ms, moment_of
 from app.adapters.warehouse_questions import Questions
 from app.core.audit.trace.facts import LoadedOutcome, RowFacts
 from app.core.delivery.statements import table
@@ -55,11 +54,7 @@ class WarehouseFates:
         names = [name for name in RowFacts._fields if name in BY_NAME[flow].names]
         if received_ms is not None:
             where += " AND received_at BETWEEN %s AND %s"
-            values = [*values, *map(_moment, received_ms)]
+            values = [*values, *map(moment_of, received_ms)]
         columns = ", ".join(f'"{name}"' for name in names)
         rows = await self._questions.rows(f"SELECT {columns} FROM {table(flow)} WHERE {where}", values)
         return [RowFacts(**dict(zip(names, row, strict=True))) for row in rows]
-
-
-def _moment(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).replace(tzinfo=None)

@@ -1,13 +1,12 @@
 """The warehouse's rows as they lie there (port `LoadedRows`): for the deep audit, `prove` and repairs."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import polars as pl
 
 from app.adapters.warehouse_login import Login
-from app.adapters.warehouse_port import LoadedSpan, moment_ms
+from app.adapters.warehouse_port import LoadedSpan, moment_ms, moment_of
 from app.adapters.warehouse_questions import Questions
 from app.core.audit.deep.batches import LedgerEntry
 from app.core.audit.deep.log_entry import LogEntry
@@ -44,7 +43,7 @@ class WarehouseRows:
         """The transactions of a table whose id sorts behind `after`, each with its number of rows."""
         loaded, values = "", list[Any]()
         if span is not None:
-            loaded, values = " AND loaded_at >= %s AND loaded_at < %s", [_moment(span.since_ms), _moment(span.until_ms)]
+            loaded, values = " AND loaded_at >= %s AND loaded_at < %s", [moment_of(span.since_ms), moment_of(span.until_ms)]
         query = f"SELECT txn_id, COUNT(*) FROM {table(output)} WHERE txn_id > %s{loaded} GROUP BY txn_id ORDER BY 1 LIMIT %s"
         return [(txn, count) for txn, count in await self._questions.rows(query, [after, *values, limit])]
 
@@ -96,7 +95,3 @@ def _frame(output: str, rows: list[tuple[Any, ...]]) -> pl.DataFrame:
     read = {name: pl.Datetime("us") if name in times else kind for name, kind in schema.items()}
     frame = pl.DataFrame(rows, schema=read, orient="row")
     return frame.with_columns(pl.col(name).dt.timestamp("ms") for name in times)
-
-
-def _moment(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).replace(tzinfo=None)

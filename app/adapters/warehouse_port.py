@@ -273,3 +273,8 @@ class KnownEvents(Protocol):
 def moment_ms(moment: datetime | None) -> int:
     """Milliseconds since the epoch of a warehouse timestamp (UTC, without zone); NULL is before everything."""
     return -1 if moment is None else round(moment.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def moment_of(time_ms: int) -> datetime:
+    """The warehouse timestamp (UTC, without zone) of milliseconds since the epoch."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).replace(tzinfo=None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from app.cli.services import Asks, settings_to_ask
-from app.cli.show import Exit, print_json
+from app.cli.show import Exit, print_answer
 from app.progress import Bar, ProgressLines
 
 if TYPE_CHECKING:
@@ -41,28 +41,18 @@ def run_deep(since_ms: int | None, until_ms: int | None, *, as_json: bool) -> No
     span = span_of(since_ms, until_ms)
     with Bar(ProgressLines(), "checks are done", TELL_EVERY_S) as bar:
         report = asyncio.run(look(settings, span, bar))
-    if as_json:
-        print_json(report)
-    else:
-        for line in lines_of(report):
-            print(line)
+    print_answer(report, lines_of, as_json=as_json)
     if not report.is_clean:
         raise typer.Exit(Exit.INCOMPLETE)
 
 
 def lines_of(report: "DeepReport") -> list[str]:
     """The answer in words."""
-    from app.core.audit.differences import in_ranges  # noqa: PLC0415
+    from app.core.audit.differences import place_in_words  # noqa: PLC0415
 
     said = []
     for one in report.differences:
-        where = [
-            one.batch_id and f"batch {one.batch_id}",
-            one.flow,
-            one.lines and f"lines {in_ranges(one.lines)}",
-            one.txn_id,
-        ]
-        said.append(f"{one.kind.value}: {'  '.join(part for part in where if part)}: {one.detail}")
+        said.append(f"{one.kind.value}: {place_in_words(one.batch_id, one.flow, one.lines, one.txn_id)}: {one.detail}")
     said += [f"not looked at: {what}" for what in report.unchecked]
     said += [f"never registered, so never acknowledged: {key}" for key in report.unregistered]
     said.append(

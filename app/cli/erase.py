@@ -8,7 +8,7 @@ import typer
 from app.cli.audit_deep import span_of
 from app.cli.options import MomentMs, given, moment
 from app.cli.services import Asks, settings_to_ask
-from app.cli.show import Exit, JsonOption, print_json
+from app.cli.show import Exit, JsonOption, print_answer
 from app.progress import Bar, ProgressLines
 
 if TYPE_CHECKING:
@@ -62,11 +62,7 @@ def erase(
     settings = settings_to_ask(*Asks)
     with Bar(ProgressLines(), "raw files are read", TELL_EVERY_S) as bar:
         report = asyncio.run(run(settings, visitors, span_of(since, until), apply=apply, show=bar))
-    if as_json:
-        print_json(report)
-    else:
-        for line in lines_of(report):
-            print(line)
+    print_answer(report, lines_of, as_json=as_json)
     if code := exit_code_of(report):
         raise typer.Exit(code)
 

@@ -9,7 +9,7 @@ from app.cli.audit_deep import span_of
 from app.cli.options import MomentMs, moment
 from app.cli.rebuild import dimensions
 from app.cli.services import Asks, settings_to_ask
-from app.cli.show import Exit, JsonOption, print_json
+from app.cli.show import Exit, JsonOption, print_answer
 from app.progress import Bar, ProgressLines
 
 if TYPE_CHECKING:
@@ -71,11 +71,7 @@ def repair(
     settings = settings_to_ask(*Asks)
     with Bar(ProgressLines(), "checks are done", TELL_EVERY_S) as bar:
         report = asyncio.run(run(settings, span_of(since, until), apply=apply, show=bar))
-    if as_json:
-        print_json(report)
-    else:
-        for line in lines_of(report):
-            print(line)
+    print_answer(report, lines_of, as_json=as_json)
     if code := exit_code_of(report):
         raise typer.Exit(code)
 
@@ -89,13 +85,12 @@ def exit_code_of(report: "RepairReport") -> Exit:
 
 def lines_of(report: "RepairReport") -> list[str]:
     """The answer in words."""
-    from app.core.audit.differences import in_ranges  # noqa: PLC0415
+    from app.core.audit.differences import place_in_words  # noqa: PLC0415
     from app.core.repair.plan import MEANINGS  # noqa: PLC0415
 
     said = []
     for each in report.differences:
-        where = [each.batch_id and f"batch {each.batch_id}", each.flow, each.lines and f"lines {in_ranges(each.lines)}"]
-        place = "  ".join(part for part in [*where, each.txn_id] if part)
+        place = place_in_words(each.batch_id, each.flow, each.lines, each.txn_id)
         told = f"{each.action.value}: {MEANINGS[each.action]}"
         if report.applied:
             told = f"{each.action.value}: done" if each.done else f"{each.action.value}: NOT done: {each.reason}"

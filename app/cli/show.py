@@ -4,15 +4,16 @@ The progress lines on stderr are in `app.progress`.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
 from app.errors import InstreamError, OutsideError
 
+Answer = TypeVar("Answer")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.")]
 
 
@@ -59,6 +60,15 @@ def print_json(answer: Any) -> None:
     """Print a value that msgspec can encode as one indented JSON document."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer)).decode() + "\n")
     sys.stdout.flush()
+
+
+def print_answer(answer: Answer, lines_of: Callable[[Answer], Iterable[str]], *, as_json: bool) -> None:
+    """Print a command's answer: as JSON, or in the lines that `lines_of` makes of it."""
+    if as_json:
+        print_json(answer)
+    else:
+        for line in lines_of(answer):
+            print(line)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -1,4 +1,8 @@
-"""How long each part of the bucket is kept, and what never expires."""
+"""How long each part of the bucket is kept.
+
+The chain (`transactions/`), `repairs/`, `erasures/` and `certificates/` never expire; staged files (`jobdata/`) go with
+their transaction (rule S4).
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -13,9 +17,6 @@ REGISTRY_BEHIND_DAYS: Final = 30
 """A registry item outlives its raw file: expiry is lazy on both sides, and a raw file without an item is damage."""
 OURS: Final = "instream-"
 """The ids of our lifecycle rules begin with it."""
-NEVER: Final = ("transactions/", "repairs/", "erasures/", "certificates/", STAGED)
-"""The chain, the steps that replace damaged ones, the erasures and the proofs stay; staged files go with their transaction
-(rule S4)."""
 
 
 class Retention(NamedTuple):

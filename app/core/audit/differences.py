@@ -100,3 +100,10 @@ def in_ranges(lines: Iterable[int]) -> str:
         else:
             ranges.append((line, line))
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def place_in_words(batch_id: str, flow: str, lines: Iterable[int], txn_id: str) -> str:
+    """The place of a damage for a reader: `batch ID  FLOW  lines 0-41  TXN`, without what does not apply."""
+    ranges = in_ranges(lines)
+    parts = [batch_id and f"batch {batch_id}", flow, ranges and f"lines {ranges}", txn_id]
+    return "  ".join(part for part in parts if part)
