@@ -22,7 +22,7 @@ DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/installed .kafka/installed .promtool/installed  ## install everything into this checkout (quick if it is done already)
+setup: .venv/installed .kafka/installed .promtool/installed .venv/kernels  ## install everything into this checkout (quick if it is done already)
 
 demo: setup  ## the whole path in a minute: 60,000 events to the warehouse, compared (REAL_TIME=1: with the true 90 s)
 	@$(BIN)/instream demo $(DEMO_OPTIONS)
@@ -118,6 +118,11 @@ clean:  ## remove the files of setup and tests (stops the stack first)
 	fi
 	@echo "installing the Python packages into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	@touch $@
+
+# The kernels are compiled once, and again when one of them changes.
+.venv/kernels: .venv/installed $(wildcard app/kernels/*.py)
+	@$(BIN)/python -m app.kernels
 	@touch $@
 
 .kafka/installed: $(KAFKA_POM)

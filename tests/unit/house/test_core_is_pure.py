@@ -11,7 +11,7 @@ FORBIDDEN = {
     "threading", "os", "time", "random", "secrets", "tempfile", "pathlib", "rocksdict",
 }  # fmt: skip
 FORBIDDEN_CALLS = {"now", "utcnow", "today", "uuid1", "uuid4", "open", "getenv"}
-INSIDE = {"app.core", "app.errors"}
+INSIDE = {"app.core", "app.kernels", "app.errors"}
 MODULES = sorted((ROOT / "app" / "core").rglob("*.py"))
 
 
