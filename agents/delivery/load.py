@@ -16,7 +16,7 @@ from app.core.delivery.load_plan import (
     MISSING,
     Failure,
     FailureClass,
-    Limits,
+    LoadLimits,
     OutputLoad,
     classify,
     lacks,
@@ -38,7 +38,7 @@ def new_token() -> str:
     return secrets.token_hex(8)
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class LoadOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a load."""
 
     load_id: str = ""
@@ -106,8 +106,8 @@ class WarehouseLoad:
             return await session.positions(self._epoch)
 
     async def load(
-        self, ready: Sequence[Ready], set_aside: Mapping[str, Failure], limits: Limits = Limits()  # noqa: B008
-    ) -> Attempt:  # fmt: skip
+        self, ready: Sequence[Ready], set_aside: Mapping[str, Failure], limits: LoadLimits = LoadLimits()  # noqa: B008
+    ) -> LoadOutcome:  # fmt: skip
         """Load the next transactions of `ready`, write down `set_aside` (txn_id -> reason) as quarantined, and commit.
 
         Effects, in order, and what a crash right after each leaves:
@@ -127,15 +127,15 @@ class WarehouseLoad:
                 positions = await session.positions(self._epoch)  # 2
                 planned = plan_load(positions, ready, limits)
                 if not planned:
-                    return Attempt(positions=positions)
+                    return LoadOutcome(positions=positions)
                 await self._copy_all(session, [t for t in planned if t.txn_id not in set_aside], load_id)  # 3, 4
                 rows = [log_row(txn, load_id, set_aside.get(txn.txn_id)) for txn in planned]
                 await session.insert_log(rows)  # 5
                 await _commit(session)  # 6
         except LoadStopped as stopped:
-            return Attempt(load_id=load_id, planned=planned, positions=positions, failure=stopped.failure)
+            return LoadOutcome(load_id=load_id, planned=planned, positions=positions, failure=stopped.failure)
         aside = tuple(txn.txn_id for txn in planned if txn.txn_id in set_aside)
-        return Attempt(load_id=load_id, planned=planned, set_aside=aside, positions=positions)
+        return LoadOutcome(load_id=load_id, planned=planned, set_aside=aside, positions=positions)
 
     async def probe(self, transactions: Sequence[Ready]) -> Failure | None:
         """Copy every output of `transactions` and roll back. Returns: the failure, or None if it would load."""

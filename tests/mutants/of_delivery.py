@@ -64,7 +64,7 @@ MUTANTS = (
         "D1",
         "agents/delivery/deliverer.py",
         "        again = await self._load.load(attempt.planned, bad)\n",
-        "        again = Attempt(positions=attempt.positions)\n",
+        "        again = LoadOutcome(positions=attempt.positions)\n",
         LOAD,
     ),
     Mutant(

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from agents.audit.repair.ports import RepairPorts
+from agents.audit.repair.ports import LogRepairPorts
 from agents.audit.repair.repair import repair
 from agents.audit.repair.report import RepairReport
-from agents.etl.log_repair import RepairPorts as LogPorts
+from agents.etl.log_repair import LogRepairPorts as LogPorts
 from agents.etl.log_repair import find_damage, store_repairs
 from app.core.enrich.enrich import Enricher
 from app.core.formats.step_message import StepLog
@@ -31,8 +31,8 @@ class RepairedBooks(Books):
         self.stream = MemoryBlockStream(1, self)
 
     @property
-    def repair_ports(self) -> RepairPorts:
-        return RepairPorts(
+    def repair_ports(self) -> LogRepairPorts:
+        return LogRepairPorts(
             self.ports, self.warehouse.connect, self.stream, self.enricher, MemoryKnownEvents(self.warehouse),
             self.replace_steps,
         )  # fmt: skip

@@ -26,14 +26,14 @@ DEFERRAL_BACKOFF: Final = Backoff(first_s=1.0, longest_s=30.0)
 """After deferrals in a row, of whatever reason."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class LoadLimits(msgspec.Struct, frozen=True):
     """The limits of one load; a single transaction is always taken."""
 
     transactions: int = MAX_TRANSACTIONS
     bytes: int = MAX_BYTES
 
 
-def plan_load(positions: Mapping[int, int], ready: Iterable[Ready], limits: Limits = Limits()) -> tuple[Ready, ...]:  # noqa: B008
+def plan_load(positions: Mapping[int, int], ready: Iterable[Ready], limits: LoadLimits = LoadLimits()) -> tuple[Ready, ...]:  # noqa: B008
     """The transactions of the next load: of each partition those behind its position, gapless, as many as the limits let.
 
     Args:

@@ -11,7 +11,7 @@ from app.core.delivery.load_plan import (
     Bisection,
     Failure,
     FailureClass,
-    Limits,
+    LoadLimits,
     classify,
     log_row,
     output_loads,
@@ -59,9 +59,9 @@ def test_a_load_goes_on_where_delivery_log_ends_and_skips_nothing(
 
 def test_limits_cut_a_load_without_leaving_a_hole_and_always_take_one() -> None:
     ready = [txn(p, n, size=10, ledger=1) for p in (0, 1) for n in (1, 2, 3)]
-    assert places(plan_load({}, ready, Limits(transactions=3))) == [(0, 1), (1, 1), (0, 2)]
-    assert places(plan_load({}, ready, Limits(bytes=25))) == [(0, 1), (1, 1)]
-    assert places(plan_load({}, ready, Limits(bytes=1))) == [(0, 1)]
+    assert places(plan_load({}, ready, LoadLimits(transactions=3))) == [(0, 1), (1, 1), (0, 2)]
+    assert places(plan_load({}, ready, LoadLimits(bytes=25))) == [(0, 1), (1, 1)]
+    assert places(plan_load({}, ready, LoadLimits(bytes=1))) == [(0, 1)]
 
 
 def test_outputs_are_loaded_in_the_catalogues_order_with_merged_manifests_and_counts() -> None:
