@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from agents.audit.repair.ports import LogRepairPorts
+from agents.audit.repair.ports import RepairPorts
 from agents.audit.repair.repair import repair
 from agents.audit.repair.report import RepairReport
-from agents.etl.log_repair import LogRepairPorts as LogPorts
-from agents.etl.log_repair import find_damage, store_repairs
+from agents.etl.log_repair import LogRepairPorts, find_damage, store_repairs
 from app.core.enrich.enrich import Enricher
 from app.core.formats.step_message import StepLog
 from app.core.repair.replacements import Replacements
@@ -31,8 +30,8 @@ class RepairedBooks(Books):
         self.stream = MemoryBlockStream(1, self)
 
     @property
-    def repair_ports(self) -> LogRepairPorts:
-        return LogRepairPorts(
+    def repair_ports(self) -> RepairPorts:
+        return RepairPorts(
             self.ports, self.warehouse.connect, self.stream, self.enricher, MemoryKnownEvents(self.warehouse),
             self.replace_steps,
         )  # fmt: skip
@@ -44,7 +43,7 @@ class RepairedBooks(Books):
         replaced = stored.get(partition, Replacements())
         log = StepLog(rows, partition, 1)
         found = await find_damage(
-            LogPorts(self.logs, rows, blocks, RULES, ENRICHER, etl_is_stopped=True), partition,
+            LogRepairPorts(self.logs, rows, blocks, RULES, ENRICHER, etl_is_stopped=True), partition,
             lambda: PartitionStore(Disk().open("store"), RULES.dedup_window_ms, step_log=log), replaced,
         )  # fmt: skip
         await store_repairs(self.store, ChainId(1, partition), found.repairs)
