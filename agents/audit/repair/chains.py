@@ -18,8 +18,8 @@ from app.adapters.ports import ObjectStore
 from app.clock import Clock
 from app.core.delivery.release import lines_of
 from app.core.formats import object_keys
-from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import LEDGER
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import Ready, TransactionRecord, read_ready, ready_of
 from app.core.rebuild.span import HOUR_MS, Span
 from app.core.sink.chain import ChainId, decode_record, effects_of, encode_record
