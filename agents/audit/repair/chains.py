@@ -164,12 +164,10 @@ def _may_be(open_: OpenTransaction, ready: Ready) -> bool:
     if open_.stream_time_ms != ready.stream_time_ms:
         return False
     rows = {out.output: out.rows for out in ready.outputs if out.rows}
-    files = encode_outputs(open_.streams, open_.ledger, open_.replays, ready.txn_id, open_.dead_letters)
+    files = encode_outputs(open_.content, ready.txn_id)
     return {file.output: file.rows for file in files if file.rows} == rows
 
 
 async def encoded(open_: OpenTransaction, txn_id: str) -> Sequence[Encoded]:
     """The files of a transaction that was taken from the log again."""
-    return await asyncio.to_thread(
-        encode_outputs, open_.streams, open_.ledger, open_.replays, txn_id, open_.dead_letters
-    )  # fmt: skip
+    return await asyncio.to_thread(encode_outputs, open_.content, txn_id)

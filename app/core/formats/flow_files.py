@@ -12,18 +12,20 @@ processors, because their library uses special instructions; unpacked they are t
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
-from typing import Final
+from typing import Final, NamedTuple
 
 import fastavro
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 from pyroaring import BitMap
 
 from app.core.formats.avro_file import avro_file
 from app.core.formats.avro_schema import schema_of
-from app.core.formats.columns import DTYPES, refuse_unknown_values
-from app.core.formats.decoding import reading, refuse_unknown
+from app.core.formats.columns import DTYPES, refuse_unknown_values, schema_in, unpack_frame
+from app.core.formats.decoding import refuse_unknown
 from app.core.formats.file_codecs import TSV_CODECS
 from app.core.formats.flows import (
     BY_NAME,
@@ -41,8 +43,13 @@ from app.errors import FormatInvalid
 from app.kernels.columns import FIRST_MS, LAST_MS
 
 TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f"
-_ONE: Final = ord("1")
+_ZERO, _ONE = b"01"
 _AVRO_ROWS_AT_ONCE: Final = 8192
+
+RECEIVED: Final = "received_at"
+"""The column that says when a row's line was received."""
+Moments = npt.NDArray[np.int64]
+"""Milliseconds since the epoch."""
 
 MIN_TIMESTAMP_MS: Final = FIRST_MS
 """The years that both warehouses read from text are 1 to 9999."""
@@ -56,6 +63,37 @@ def frame_schema(output: str) -> dict[str, pl.DataType]:
     return {column.name: DTYPES[column.kind] for column in BY_NAME[output].columns}
 
 
+class FlowFile(NamedTuple):
+    """The file of one flow."""
+
+    rows: int
+    body: bytes
+    received_ms: tuple[Moments, ...]
+    """For each step, when those of its rows were received that say it."""
+
+
+EncodeStreams = Callable[[str, Sequence[bytes], str], FlowFile]
+"""`encode_streams`, by this module or by kernels."""
+
+
+def encode_streams(output: str, streams: Sequence[bytes], txn_id: str) -> FlowFile:
+    """The file of a flow's rows in `streams` (Arrow IPC streams, one a step), in their order; `txn_id` is filled in.
+
+    Raises:
+        NewerFormat, FormatInvalid: as `concat_rows`, and as `encode_output`.
+    """
+    frames = [read_rows(output, stream) for stream in streams]
+    rows = _concat(output, frames, txn_id)
+    return FlowFile(rows.height, encode_output(output, rows), tuple(map(_received, frames)))
+
+
+def _received(frame: pl.DataFrame) -> Moments:
+    if RECEIVED not in frame.columns:
+        return np.empty(0, np.int64)
+    received: Moments = frame[RECEIVED].drop_nulls().to_numpy()
+    return received
+
+
 def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFrame:
     """The rows of `streams` (Arrow IPC streams, one a step) in their order, as the frame that becomes one file.
 
@@ -66,8 +104,11 @@ def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFr
         FormatInvalid: a stream cannot be read, or holds a column of another type than the flow's.
         NewerFormat: a stream holds a value in a column that the flow does not have yet.
     """
+    return _concat(output, [read_rows(output, stream) for stream in streams], txn_id)
+
+
+def _concat(output: str, frames: Sequence[pl.DataFrame], txn_id: str) -> pl.DataFrame:
     schema = frame_schema(output)
-    frames = [read_rows(output, stream) for stream in streams]
     rows = pl.concat(frames, how="diagonal") if frames else pl.DataFrame(schema=schema)
     made = {name: pl.lit(None, dtype=kind) for name, kind in schema.items() if name not in rows.columns}
     made["txn_id"] = pl.lit(txn_id, dtype=pl.String)
@@ -79,14 +120,12 @@ def read_rows(output: str, stream: bytes) -> pl.DataFrame:
 
     Raises: as `concat_rows`.
     """
-    schema = frame_schema(output)
-    with reading(f"rows of {output}"):
-        frame = pl.read_ipc_stream(io.BytesIO(stream))
-    refuse_unknown_values(f"rows of {output} with column", stream, schema)
-    frame = frame.select(name for name in frame.columns if name in schema)
-    if wrong := {name: kind for name, kind in frame.schema.items() if schema[name] != kind}:
+    known = frame_schema(output)
+    refuse_unknown_values(f"rows of {output} with column", stream, known)
+    held = schema_in(stream)
+    if wrong := {name: kind for name, kind in held.items() if name in known and known[name] != kind}:
         raise FormatInvalid(f"rows of {output} have columns of another type: {wrong}")
-    return frame
+    return unpack_frame(stream, None if known.keys() >= held.keys() else [name for name in held if name in known])
 
 
 def refuse_unknown_rows(rows: Mapping[str, bytes]) -> None:
@@ -139,10 +178,9 @@ def _line_bits(lines: BitMap, first: int, last: int) -> str:
     """A character for each line from `first` to `last`: 1 if `lines` has it, else 0."""
     if len(lines) == last - first + 1:
         return "1" * len(lines)
-    bits = bytearray(b"0" * (last - first + 1))
-    for line in lines:
-        bits[line - first] = _ONE
-    return bits.decode()
+    bits = np.full(last - first + 1, _ZERO, np.uint8)
+    bits[np.frombuffer(lines.to_array(), np.uint32) - np.uint32(first)] = _ONE
+    return bits.tobytes().decode()
 
 
 def replays_frame(replays: Sequence[Replay], txn_id: str) -> pl.DataFrame:
