@@ -82,6 +82,15 @@ class Displaced(NamedTuple):
     read_from: int
 
 
+def encoder(settings: Settings) -> EncodeStreams:
+    """What writes the files of flows, by `settings`. Kernels are compiled, or read from the cache, when it is asked for."""
+    if not settings.kernels:
+        return encode_streams
+    from app.core.formats import kernel_files  # noqa: PLC0415  # without kernels numba is not needed
+
+    return kernel_files.encode_streams
+
+
 def commit_rules(settings: Settings) -> CommitRules:
     """When the sink commits, by `settings`."""
     return CommitRules(settings.commit_interval_s, settings.commit_bytes, settings.idle_commit_interval_s)

@@ -120,12 +120,20 @@ def read_rows(output: str, stream: bytes) -> pl.DataFrame:
 
     Raises: as `concat_rows`.
     """
-    known = frame_schema(output)
+    held, known = schema_in(stream), held_columns(output, stream)
+    return unpack_frame(stream, None if len(known) == len(held) else known)
+
+
+def held_columns(output: str, stream: bytes) -> list[str]:
+    """The columns of a flow that a step's rows have, in the order of the stream.
+
+    Raises: as `concat_rows`.
+    """
+    known, held = frame_schema(output), schema_in(stream)
     refuse_unknown_values(f"rows of {output} with column", stream, known)
-    held = schema_in(stream)
     if wrong := {name: kind for name, kind in held.items() if name in known and known[name] != kind}:
         raise FormatInvalid(f"rows of {output} have columns of another type: {wrong}")
-    return unpack_frame(stream, None if known.keys() >= held.keys() else [name for name in held if name in known])
+    return [name for name in held if name in known]
 
 
 def refuse_unknown_rows(rows: Mapping[str, bytes]) -> None:
