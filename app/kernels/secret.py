@@ -1,0 +1,11 @@
+"""A secret of this process, for the hashes of tables in memory: no client can choose texts or ids that collide in them.
+
+It decides where an entry lies in its table, and never what a look-up answers.
+"""
+
+import os
+from typing import Final
+
+import numpy as np
+
+SECRET: Final = np.uint64(int.from_bytes(os.urandom(8), "little"))
