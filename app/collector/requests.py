@@ -1,7 +1,7 @@
 """One request: its key is checked, its body is read within bounds, its lines are parsed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -9,22 +9,29 @@ from aiohttp import web
 
 from app.collector.budget import Reservation
 from app.collector.write_keys import KEY_HEADER
+from app.core.events.client_lines import LineReader, ReadLines
 from app.core.events.fields import KeyKind
 from app.core.events.gzip_body import gunzip, is_gzip
-from app.core.events.parse import parse_line
+from app.core.events.parse import Sender, parse_line_of
 from app.core.events.request_body import (
     WORK_OF_FAULT,
     WORK_PER_LINE,
     WorkLimit,
+    check_count,
     count_values,
+    media_type,
     split_body,
     too_complex,
 )
-from app.core.formats.stored_line import StoredLine
+from app.core.formats.stored_line import PackedLines, StoredLine
 from app.errors import RequestRejected
 
-LINE_OVERHEAD_BYTES: Final = 256
-"""Memory that Python needs for a line beside its bytes."""
+LINE_OVERHEAD_BYTES: Final = 16
+"""Memory that a packed line needs beside its text: its size and its checksum."""
+REQUEST_OVERHEAD_BYTES: Final = 1024
+"""Memory of the objects that hold a request's packed lines."""
+OBJECT_BYTES: Final = 256
+"""Memory that Python needs for a line beside its bytes, until it is packed."""
 _COUNT_EVERY_BYTES: Final = 32 * 1024
 _RETRY_AFTER_S: Final = 1
 
@@ -97,6 +104,11 @@ class RequestBody(NamedTuple):
     user_agent: str | None
 
     @property
+    def sender(self) -> Sender:
+        """The sender of each line."""
+        return Sender.of(self.kind, self.received_at_ms, self.ip, self.user_agent)
+
+    @property
     def is_gzip(self) -> bool:
         """Whether the body is compressed, whatever its header says."""
         return is_gzip(self.body)
@@ -109,46 +121,102 @@ class BodyLimits(NamedTuple):
     lines: int
 
 
+class BegunLines(NamedTuple):
+    """A request's content, and its lines as far as the kernels could read them."""
+
+    content: bytes
+    limit: WorkLimit
+    read: ReadLines | None
+    """None: the content is to be read line by line."""
+
+    @property
+    def units(self) -> int:
+        """The work that is left, at most (`WorkLimit`)."""
+        if self.read is None:
+            return count_values(self.content) + WORK_PER_LINE * self.content.count(b"\n")
+        return sum(count_values(line) + WORK_PER_LINE + WORK_OF_FAULT for line in self.read.doubts)
+
+
 def read_lines(
-    sent: RequestBody, held: Reservation, limits: BodyLimits, check: Callable[[], None] = lambda: None
-) -> list[StoredLine]:
+    sent: RequestBody,
+    held: Reservation,
+    limits: BodyLimits,
+    check: Callable[[], None] = lambda: None,
+    reader: LineReader | None = None,
+) -> PackedLines:
     """The request's lines in their stored form.
 
-    While it works, `held` counts the body, its content, the cut lines and the stored lines, as all of them are in memory;
-    afterwards it counts the stored lines alone.
+    While it works, `held` counts the body, its content and the stored lines, as all of them are in memory; afterwards it
+    counts the stored lines alone.
 
     Args:
         sent: the request.
         held: the memory of the request.
         limits: the operator's limits; those of `WorkLimit` hold too.
         check: called again and again; it raises to stop.
+        reader: reads lines by kernels; None reads them one by one.
 
     Raises:
         RequestRejected: 400, 413, 415 as `gunzip` and `split_body`; 413, too many faults; 503, no room; and as `check`.
     """
+    return finish_lines(begin_lines(sent, held, limits, check, reader), sent, held, limits, check)
+
+
+def begin_lines(
+    sent: RequestBody, held: Reservation, limits: BodyLimits, check: Callable[[], None], reader: LineReader | None
+) -> BegunLines:
+    """The part of `read_lines` that is done without an object for each line."""
     check()
     limit = WorkLimit.of(len(sent.body), limits.content_bytes)
-    body = gunzip(sent.body, limit.content_bytes, lambda size: held.grow(2 * size)) if sent.is_gzip else sent.body
-    if len(body) > limits.content_bytes:
+    content = gunzip(sent.body, limit.content_bytes, lambda size: held.grow(2 * size)) if sent.is_gzip else sent.body
+    if len(content) > limits.content_bytes:
         raise RequestRejected(413, "too_large", f"the body is longer than {limits.content_bytes} bytes")
     if not sent.is_gzip:
-        held.grow(len(body))
+        held.grow(len(content))
     check()
-    lines: list[StoredLine] = []
-    stored_bytes = uncounted_bytes = 0
-    cut = split_body(sent.content_type, body, limits.lines, limit.units)
-    left = limit.units - count_values(body) - WORK_PER_LINE * len(cut)
+    if reader is None:
+        return BegunLines(content, limit, None)
+
+    def take(added_bytes: int) -> None:
+        check()
+        held.grow(added_bytes)
+
+    name = media_type(sent.content_type)
+    return BegunLines(content, limit, reader.read(name, content, sent.sender, limits.lines, limit.units, take))
+
+
+def finish_lines(
+    begun: BegunLines, sent: RequestBody, held: Reservation, limits: BodyLimits, check: Callable[[], None]
+) -> PackedLines:
+    """The part of `read_lines` that goes line by line."""
+    content, limit, read = begun
+    if read is None:
+        cut = split_body(sent.content_type, content, limits.lines, limit.units)
+        lines = list(_parse(cut, sent, limit.units - count_values(content) - WORK_PER_LINE * len(cut), held, check))
+        packed = PackedLines.of(lines)
+    else:
+        values = count_values(content) if read.values is None else read.values
+        check_count(len(read.sizes), values, limits.lines, limit.units)
+        left = limit.units - values - WORK_PER_LINE * len(read.sizes)
+        packed = read.with_doubts(list(_parse(read.doubts, sent, left, held, check)), sent.received_at_ms)
+    held.become(len(packed.text) + LINE_OVERHEAD_BYTES * packed.count + REQUEST_OVERHEAD_BYTES)
+    return packed
+
+
+def _parse(
+    cut: list[bytes], sent: RequestBody, left: int, held: Reservation, check: Callable[[], None]
+) -> Iterator[StoredLine]:
+    """The stored form of each line; `left` units may go into faults."""
+    uncounted_bytes, sender = 0, sent.sender
     for line in cut:
-        stored = parse_line(line, sent.kind, sent.received_at_ms, sent.ip, sent.user_agent)
+        stored = parse_line_of(line, sender)
         if stored.is_mended or not stored.valid:
             left -= WORK_OF_FAULT
             if left < 0:
                 raise too_complex()
-        lines.append(stored)
-        uncounted_bytes += len(stored.data) + len(stored.key) + LINE_OVERHEAD_BYTES
+        yield stored
+        uncounted_bytes += len(stored.data) + len(stored.key) + OBJECT_BYTES
         if uncounted_bytes > _COUNT_EVERY_BYTES:
             check()
             held.grow(uncounted_bytes)
-            stored_bytes, uncounted_bytes = stored_bytes + uncounted_bytes, 0
-    held.become(stored_bytes + uncounted_bytes)
-    return lines
+            uncounted_bytes = 0

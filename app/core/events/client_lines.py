@@ -1,6 +1,8 @@
 """The lines of a request's content in their stored form, in one pass by kernels; what they doubt is left to `parse_line`."""
 
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from app.core.events.request_body import (
     WORK_PER_LINE,
     count_values,
 )
-from app.core.formats.stored_line import Counts
+from app.core.formats.stored_line import Counts, PackedLines, StoredLine
 from app.kernels.cells import PAD, Bytes
 from app.kernels.client_lines import ADDED, TAIL_HEAD, TAIL_SIZE, store_lines
 from app.kernels.cut import count_marks, cut_array, cut_lines
@@ -46,6 +48,24 @@ class ReadLines(NamedTuple):
     values: int | None
     """`count_values` of the content; None if the content was not read to its end, as it has too many lines or values."""
 
+    def with_doubts(self, stored: Sequence[StoredLine], received_at_ms: int) -> PackedLines:
+        """All lines, with `stored` in the places of `doubts`."""
+        if not stored and len(self.texts) == 1:
+            return PackedLines(self.texts[0], self.sizes, self.crcs, received_at_ms)
+        text, sizes, crcs = bytearray().join(self.texts), self.sizes.copy(), self.crcs.copy()
+        places = np.flatnonzero(sizes == DOUBT)
+        starts = np.cumsum(sizes.clip(0))[places].tolist()
+        pieces: list[bytes | bytearray | memoryview] = []
+        at = 0
+        for line, start in zip(stored, starts, strict=True):
+            pieces += (memoryview(text)[at:start], line.data, b"\n")
+            at = start
+        pieces.append(memoryview(text)[at:])
+        sizes[places] = [len(line.data) + 1 for line in stored]
+        crcs[places] = [crc32(line.key) for line in stored]
+        reasons = ((n, line.reason or "") for n, line in zip(places.tolist(), stored, strict=True) if not line.valid)
+        return PackedLines(bytearray().join(pieces), sizes, crcs, received_at_ms, tuple(reasons))
+
 
 class LineReader:
     """Reads the content of one request after the other; for one thread. It keeps a megabyte."""
@@ -57,17 +77,25 @@ class LineReader:
         self._stored = np.zeros(_STORED_BYTES, np.uint8)
         self._bounds = np.zeros((2, MOST_LINES), np.int64)
 
-    def read(self, name: str, content: bytes, sender: Sender, max_lines: int, max_units: int) -> ReadLines | None:
+    def read(
+        self, name: str, content: bytes, sender: Sender, max_lines: int, max_units: int, take: Callable[[int], None]
+    ) -> ReadLines | None:
         """The lines of a content of media type `name`; None if only `split_body` can say what they are.
 
-        Reading ends early once there are more than `max_lines`, or more work than `max_units` (`WorkLimit`).
+        Args:
+            name: of `media_type`.
+            content: the content.
+            sender: its sender.
+            max_lines: reading ends early once there are more lines.
+            max_units: reading ends early once there is more work (`WorkLimit`).
+            take: called with the bytes of the lines that each piece of the content has added; it may raise to stop.
         """
         content = content.removeprefix(BYTE_ORDER_MARK)
         tail = _Tail.of(sender)
         if tail is None:
             return None
         if name != NDJSON_TYPE and not (name == TEXT_TYPE and content.startswith(b"{")):
-            return self._read_document(content, name, tail, max_lines, max_units)
+            return self._read_document(content, name, tail, max_lines, max_units, take)
         read, values, at = _Pieces(), 0, 0
         while at < len(content):
             end = _end_of_piece(content, at)
@@ -80,7 +108,7 @@ class LineReader:
                 count = cut_lines(self._text, len(piece), *self._bounds)
                 if count == DOUBT:
                     return None
-                self._store(piece, count, tail, read)
+                take(self._store(piece, count, tail, read))
             else:
                 return None
             if read.count > max_lines or values + WORK_PER_LINE * read.count > max_units:
@@ -91,7 +119,7 @@ class LineReader:
         return read.lines(values)
 
     def _read_document(
-        self, content: bytes, name: str, tail: "_Tail", max_lines: int, max_units: int
+        self, content: bytes, name: str, tail: "_Tail", max_lines: int, max_units: int, take: Callable[[int], None]
     ) -> ReadLines | None:
         """The lines of an array, or of one object; None unless every one of them is stored: then all of it is JSON."""
         text = content.strip(WHITESPACE)
@@ -109,8 +137,11 @@ class LineReader:
         if not 0 < count <= limit:
             return None
         read = _Pieces()
-        self._store(text, count, tail, read)
-        return None if read.doubts else read.lines(values)
+        stored = self._store(text, count, tail, read)
+        if read.doubts:
+            return None
+        take(stored)
+        return read.lines(values)
 
     def _take(self, text: bytes) -> bool:
         """Make `text` the one that the kernels read; False if it is not UTF-8."""
@@ -124,8 +155,8 @@ class LineReader:
         self._text[size : size + PAD] = 0
         return True
 
-    def _store(self, text: bytes, count: int, tail: "_Tail", read: "_Pieces") -> None:
-        """Store the lines that were cut from `text`."""
+    def _store(self, text: bytes, count: int, tail: "_Tail", read: "_Pieces") -> int:
+        """Store the lines that were cut from `text`; the bytes of those that are not in doubt."""
         starts, ends = self._bounds[:, :count]
         sizes, crcs = np.empty((2, count), np.int64)
         room = len(text) + PAD
@@ -142,6 +173,7 @@ class LineReader:
         read.crcs.append(crcs)
         for line in np.flatnonzero(sizes == DOUBT).tolist():
             read.doubts.append(text[starts[line] : ends[line]])
+        return int(sizes.clip(0).sum())
 
 
 class _Tail(NamedTuple):

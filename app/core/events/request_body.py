@@ -113,13 +113,43 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_unit
     lines: list[bytes] = []
     for line in _elements(body, limit, max_tokens) if is_json else _ndjson(body):
         if len(lines) == limit:
-            if limit < max_lines:
-                raise too_complex()
-            raise RequestRejected(413, "too_many_lines", f"more than {max_lines} events in one request")
+            raise _too_many(max_lines, affordable)
         lines.append(line)
     if not lines:
-        raise RequestRejected(400, "empty", "the request holds no event")
+        raise _no_event()
     return lines
+
+
+def check_count(lines: int, values: int, max_lines: int, max_units: int) -> None:
+    """Refuse what `split_body` refuses, for a body of so many lines and values.
+
+    Args:
+        lines: the lines; if reading ended early, as many as were read.
+        values: `count_values` of the body.
+        max_lines: most lines.
+        max_units: `WorkLimit.units`.
+
+    Raises:
+        RequestRejected: 413 and 400 as `split_body`.
+    """
+    affordable = (max_units - values) // WORK_PER_LINE
+    if affordable <= 0:
+        raise too_complex()
+    if lines > min(max_lines, affordable):
+        raise _too_many(max_lines, affordable)
+    if not lines:
+        raise _no_event()
+
+
+def _too_many(max_lines: int, affordable: int) -> RequestRejected:
+    """The refusal of a body with more lines than may be, or than the client can afford."""
+    if affordable < max_lines:
+        return too_complex()
+    return RequestRejected(413, "too_many_lines", f"more than {max_lines} events in one request")
+
+
+def _no_event() -> RequestRejected:
+    return RequestRejected(400, "empty", "the request holds no event")
 
 
 def _ndjson(body: bytes) -> Iterator[bytes]:
