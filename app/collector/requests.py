@@ -1,7 +1,7 @@
 """One request: its key is checked, its body is read within bounds, its lines are parsed."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -23,15 +23,13 @@ from app.core.events.request_body import (
     split_body,
     too_complex,
 )
-from app.core.formats.stored_line import PackedLines, StoredLine
+from app.core.formats.stored_line import LinePacker, PackedLines, StoredLine
 from app.errors import RequestRejected
 
 LINE_OVERHEAD_BYTES: Final = 16
 """Memory that a packed line needs beside its text: its size and its checksum."""
 REQUEST_OVERHEAD_BYTES: Final = 1024
 """Memory of the objects that hold a request's packed lines."""
-OBJECT_BYTES: Final = 256
-"""Memory that Python needs for a line beside its bytes, until it is packed."""
 _COUNT_EVERY_BYTES: Final = 32 * 1024
 _RETRY_AFTER_S: Final = 1
 
@@ -129,12 +127,16 @@ class BegunLines(NamedTuple):
     read: ReadLines | None
     """None: the content is to be read line by line."""
 
-    @property
-    def units(self) -> int:
-        """The work that is left, at most (`WorkLimit`)."""
+    def is_small(self, most_bytes: int, most_units: int) -> bool:
+        """Whether what is left to do is small: so many bytes are parsed line by line, at the cost of so many units."""
         if self.read is None:
-            return count_values(self.content) + WORK_PER_LINE * self.content.count(b"\n")
-        return sum(count_values(line) + WORK_PER_LINE + WORK_OF_FAULT for line in self.read.doubts)
+            return is_little(self.content, most_bytes, most_units)
+        return is_little(b"\n".join(self.read.doubts), most_bytes, most_units)
+
+
+def is_little(content: bytes, most_bytes: int, most_units: int) -> bool:
+    """Whether lines are at most so many bytes, and cost at most so many units (`WorkLimit`)."""
+    return len(content) <= most_bytes and count_values(content) + WORK_PER_LINE * content.count(b"\n") <= most_units
 
 
 def read_lines(
@@ -191,32 +193,44 @@ def finish_lines(
     """The part of `read_lines` that goes line by line."""
     content, limit, read = begun
     if read is None:
-        cut = split_body(sent.content_type, content, limits.lines, limit.units)
-        lines = list(_parse(cut, sent, limit.units - count_values(content) - WORK_PER_LINE * len(cut), held, check))
-        packed = PackedLines.of(lines)
+        lines = split_body(sent.content_type, content, limits.lines, limit.units)
+        count, values = len(lines), count_values(content)
     else:
+        lines, count = read.doubts, read.count
         values = count_values(content) if read.values is None else read.values
-        check_count(len(read.sizes), values, limits.lines, limit.units)
-        left = limit.units - values - WORK_PER_LINE * len(read.sizes)
-        packed = read.with_doubts(list(_parse(read.doubts, sent, left, held, check)), sent.received_at_ms)
-    held.become(len(packed.text) + LINE_OVERHEAD_BYTES * packed.count + REQUEST_OVERHEAD_BYTES)
+        check_count(count, values, limits.lines, limit.units)
+    parser = _LineParser(sent.sender, limit.units - values - WORK_PER_LINE * count, held, check)
+    if read is None:
+        packer = LinePacker()
+        for line in lines:
+            packer.add(parser.parse(line))
+        packed = packer.pack(sent.received_at_ms)
+    else:
+        packed = read.pack(sent.received_at_ms, parser.parse)
+    held.become(packed.held_bytes + REQUEST_OVERHEAD_BYTES)
     return packed
 
 
-def _parse(
-    cut: list[bytes], sent: RequestBody, left: int, held: Reservation, check: Callable[[], None]
-) -> Iterator[StoredLine]:
-    """The stored form of each line; `left` units may go into faults."""
-    uncounted_bytes, sender = 0, sent.sender
-    for line in cut:
-        stored = parse_line_of(line, sender)
+class _LineParser:
+    """Parses the lines of one request, within its work and its memory."""
+
+    def __init__(self, sender: Sender, units: int, held: Reservation, check: Callable[[], None]) -> None:
+        self._sender = sender
+        self._left = units
+        self._held = held
+        self._check = check
+        self._uncounted_bytes = 0
+
+    def parse(self, line: bytes) -> StoredLine:
+        """The stored form of one line; raises as `read_lines`."""
+        stored = parse_line_of(line, self._sender)
         if stored.is_mended or not stored.valid:
-            left -= WORK_OF_FAULT
-            if left < 0:
+            self._left -= WORK_OF_FAULT
+            if self._left < 0:
                 raise too_complex()
-        yield stored
-        uncounted_bytes += len(stored.data) + len(stored.key) + OBJECT_BYTES
-        if uncounted_bytes > _COUNT_EVERY_BYTES:
-            check()
-            held.grow(uncounted_bytes)
-            uncounted_bytes = 0
+        self._uncounted_bytes += len(stored.data) + LINE_OVERHEAD_BYTES
+        if self._uncounted_bytes > _COUNT_EVERY_BYTES:
+            self._check()
+            self._held.grow(self._uncounted_bytes)
+            self._uncounted_bytes = 0
+        return stored

@@ -63,11 +63,14 @@ def signature(text: Bytes, at: int, size: int) -> int:
 
 @part
 def is_same(left: Bytes, left_at: int, right: Bytes, right_at: int, size: int) -> bool:
-    """Whether the two texts of `size` bytes are equal."""
-    for step in range(size):
-        if left[left_at + step] != right[right_at + step]:
+    """Whether the two texts of `size` bytes are equal; up to 7 bytes behind each are read."""
+    step = 0
+    while step + 8 <= size:
+        if load64(left, left_at + step) != load64(right, right_at + step):
             return False
-    return True
+        step += 8
+    differ = load64(left, left_at + step) ^ load64(right, right_at + step)
+    return (differ & ((uint64(1) << uint64(8 * (size - step))) - uint64(1))) == uint64(0)
 
 
 @kernel("int64(uint8[::1], int64)")

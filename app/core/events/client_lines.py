@@ -1,8 +1,7 @@
 """The lines of a request's content in their stored form, in one pass by kernels; what they doubt is left to `parse_line`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, NamedTuple
-from zlib import crc32
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from app.core.events.request_body import (
     WORK_PER_LINE,
     count_values,
 )
-from app.core.formats.stored_line import Counts, PackedLines, StoredLine
+from app.core.formats.stored_line import Counts, LinePacker, PackedLines, StoredLine
 from app.kernels.cells import PAD, Bytes
 from app.kernels.client_lines import ADDED, TAIL_HEAD, TAIL_SIZE, store_lines
 from app.kernels.cut import count_marks, cut_array, cut_lines
@@ -34,37 +33,56 @@ _LABEL_BYTES: Final = 256
 """More than a stored line's labels beside those of the client's fields."""
 
 
-class ReadLines(NamedTuple):
-    """The lines of a request as the kernels leave them."""
+class Piece(NamedTuple):
+    """A piece of a content, its lines stored or in doubt."""
 
-    texts: list[bytearray]
-    """The stored lines without those in doubt, cut anywhere between two of them."""
+    text: bytearray
+    """The stored lines, each with its LF, without those in doubt."""
     sizes: Counts
-    """int64[n]: the bytes of each stored line with its LF, or DOUBT."""
+    """int64[n]: the bytes of each stored line, or DOUBT."""
     crcs: Counts
     """int64[n]: the CRC-32 of each stored line's key."""
     doubts: list[bytes]
     """The client's lines that are in doubt, in order."""
+
+    def add_to(self, packer: LinePacker, read: Callable[[bytes], StoredLine]) -> None:
+        """Add all lines to `packer`; `read` reads those in doubt."""
+        at = first = 0
+        for place, line in zip(np.flatnonzero(self.sizes == DOUBT).tolist(), self.doubts, strict=True):
+            end = at + int(self.sizes[first:place].sum())
+            packer.add_text(memoryview(self.text)[at:end], self.sizes[first:place], self.crcs[first:place])
+            packer.add(read(line))
+            at, first = end, place + 1
+        packer.add_text(memoryview(self.text)[at:], self.sizes[first:], self.crcs[first:])
+
+
+class ReadLines(NamedTuple):
+    """The lines of a request as the kernels leave them."""
+
+    pieces: list[Piece]
     values: int | None
     """`count_values` of the content; None if the content was not read to its end, as it has too many lines or values."""
 
-    def with_doubts(self, stored: Sequence[StoredLine], received_at_ms: int) -> PackedLines:
-        """All lines, with `stored` in the places of `doubts`."""
-        if not stored and len(self.texts) == 1:
-            return PackedLines(self.texts[0], self.sizes, self.crcs, received_at_ms)
-        text, sizes, crcs = bytearray().join(self.texts), self.sizes.copy(), self.crcs.copy()
-        places = np.flatnonzero(sizes == DOUBT)
-        starts = np.cumsum(sizes.clip(0))[places].tolist()
-        pieces: list[bytes | bytearray | memoryview] = []
-        at = 0
-        for line, start in zip(stored, starts, strict=True):
-            pieces += (memoryview(text)[at:start], line.data, b"\n")
-            at = start
-        pieces.append(memoryview(text)[at:])
-        sizes[places] = [len(line.data) + 1 for line in stored]
-        crcs[places] = [crc32(line.key) for line in stored]
-        reasons = ((n, line.reason or "") for n, line in zip(places.tolist(), stored, strict=True) if not line.valid)
-        return PackedLines(bytearray().join(pieces), sizes, crcs, received_at_ms, tuple(reasons))
+    @property
+    def count(self) -> int:
+        """The number of lines that were read."""
+        return sum(len(piece.sizes) for piece in self.pieces)
+
+    @property
+    def doubts(self) -> list[bytes]:
+        """The client's lines that are in doubt, in order."""
+        return [line for piece in self.pieces for line in piece.doubts]
+
+    def pack(self, received_at_ms: int, read: Callable[[bytes], StoredLine]) -> PackedLines:
+        """All lines; `read` reads those in doubt. The pieces are given up one by one."""
+        if len(self.pieces) == 1 and not self.pieces[0].doubts:
+            piece = self.pieces[0]
+            return PackedLines(piece.text, piece.sizes, piece.crcs, received_at_ms)
+        packer = LinePacker()
+        self.pieces.reverse()
+        while self.pieces:
+            self.pieces.pop().add_to(packer, read)
+        return packer.pack(received_at_ms)
 
 
 class LineReader:
@@ -96,27 +114,33 @@ class LineReader:
             return None
         if name != NDJSON_TYPE and not (name == TEXT_TYPE and content.startswith(b"{")):
             return self._read_document(content, name, tail, max_lines, max_units, take)
-        read, values, at = _Pieces(), 0, 0
+        pieces: list[Piece] = []
+        lines = values = at = 0
         while at < len(content):
             end = _end_of_piece(content, at)
-            piece = content[at:end]
-            if len(piece) > CHUNK_BYTES:
-                read.add_doubt(piece.removesuffix(b"\n").removesuffix(b"\r"))
-                values += count_values(piece)
-            elif self._take(piece):
-                values += count_marks(self._text, len(piece))
-                count = cut_lines(self._text, len(piece), *self._bounds)
-                if count == DOUBT:
-                    return None
-                take(self._store(piece, count, tail, read))
-            else:
+            read = self._read_piece(content[at:end], tail)
+            if read is None:
                 return None
-            if read.count > max_lines or values + WORK_PER_LINE * read.count > max_units:
-                return read.lines(None)
+            take(len(read[0].text))
+            pieces.append(read[0])
+            lines += len(read[0].sizes)
+            values += read[1]
+            if lines > max_lines or values + WORK_PER_LINE * lines > max_units:
+                return ReadLines(pieces, None)
             at = end
-        if name == TEXT_TYPE and read.begins_in_doubt:
+        if name == TEXT_TYPE and pieces[0].sizes[0] == DOUBT:
             return None  # its first line may be the start of a document
-        return read.lines(values)
+        return ReadLines(pieces, values)
+
+    def _read_piece(self, text: bytes, tail: "_Tail") -> tuple[Piece, int] | None:
+        """The lines of a piece of NDJSON, and its values."""
+        if len(text) > CHUNK_BYTES:
+            line = text.removesuffix(b"\n").removesuffix(b"\r")
+            return Piece(bytearray(), np.array([DOUBT]), np.array([0]), [line]), count_values(text)
+        if not self._take(text):
+            return None
+        count = cut_lines(self._text, len(text), *self._bounds)
+        return None if count == DOUBT else (self._store(text, count, tail), count_marks(self._text, len(text)))
 
     def _read_document(
         self, content: bytes, name: str, tail: "_Tail", max_lines: int, max_units: int, take: Callable[[int], None]
@@ -136,12 +160,11 @@ class LineReader:
             count = cut_array(self._text, len(text), *self._bounds)
         if not 0 < count <= limit:
             return None
-        read = _Pieces()
-        stored = self._store(text, count, tail, read)
-        if read.doubts:
+        piece = self._store(text, count, tail)
+        if piece.doubts:
             return None
-        take(stored)
-        return read.lines(values)
+        take(len(piece.text))
+        return ReadLines([piece], values)
 
     def _take(self, text: bytes) -> bool:
         """Make `text` the one that the kernels read; False if it is not UTF-8."""
@@ -155,25 +178,21 @@ class LineReader:
         self._text[size : size + PAD] = 0
         return True
 
-    def _store(self, text: bytes, count: int, tail: "_Tail", read: "_Pieces") -> int:
-        """Store the lines that were cut from `text`; the bytes of those that are not in doubt."""
+    def _store(self, text: bytes, count: int, tail: "_Tail") -> Piece:
+        """Store the lines that were cut from `text`."""
         starts, ends = self._bounds[:, :count]
         sizes, crcs = np.empty((2, count), np.int64)
-        room = len(text) + PAD
-        done = 0
+        stored, done = bytearray(), 0
         while done < count:
             behind = store_lines(
-                self._text, starts, ends, done, room, tail.latest_ms, *tail.tables, tail.text,
+                self._text, starts, ends, done, len(text) + PAD, tail.latest_ms, *tail.tables, tail.text,
                 self._own, self._rest, self._stored, sizes, crcs,
             )  # fmt: skip
-            stored = int(sizes[done:behind].clip(0).sum())
-            read.texts.append(bytearray(memoryview(self._stored)[:stored]))
+            written = memoryview(self._stored)[: int(sizes[done:behind].clip(0).sum())]
+            stored = stored + written if stored else bytearray(written)
             done = behind
-        read.sizes.append(sizes)
-        read.crcs.append(crcs)
-        for line in np.flatnonzero(sizes == DOUBT).tolist():
-            read.doubts.append(text[starts[line] : ends[line]])
-        return int(sizes.clip(0).sum())
+        doubts = [text[starts[line] : ends[line]] for line in np.flatnonzero(sizes == DOUBT).tolist()]
+        return Piece(stored, sizes, crcs, doubts)
 
 
 class _Tail(NamedTuple):
@@ -196,41 +215,6 @@ class _Tail(NamedTuple):
         layout[ADDED] = _LABEL_BYTES + len(text)
         latest_ms = sender.received_at_ms + DAY_MS
         return cls(np.frombuffer(text + bytes(PAD), np.uint8).copy(), latest_ms, tables._replace(layout=layout))
-
-
-class _Pieces:
-    """The lines that were read so far."""
-
-    def __init__(self) -> None:
-        self.texts: list[bytearray] = []
-        self.sizes: list[Counts] = []
-        self.crcs: list[Counts] = []
-        self.doubts: list[bytes] = []
-
-    @property
-    def count(self) -> int:
-        """The number of lines."""
-        return sum(map(len, self.sizes))
-
-    @property
-    def begins_in_doubt(self) -> bool:
-        """Whether the first line is in doubt."""
-        return bool(self.count) and next(sizes[0] for sizes in self.sizes if len(sizes)) == DOUBT
-
-    def add_doubt(self, line: bytes) -> None:
-        """Add a line that no kernel has looked at."""
-        self.sizes.append(np.array([DOUBT], np.int64))
-        self.crcs.append(np.zeros(1, np.int64))
-        self.doubts.append(line)
-
-    def lines(self, values: int | None) -> ReadLines:
-        """All of them."""
-        if len(self.sizes) == 1:
-            return ReadLines(self.texts, self.sizes[0], self.crcs[0], self.doubts, values)
-        none = [np.zeros(0, np.int64)]
-        return ReadLines(
-            self.texts, np.concatenate(none + self.sizes), np.concatenate(none + self.crcs), self.doubts, values
-        )
 
 
 def _end_of_piece(content: bytes, at: int) -> int:

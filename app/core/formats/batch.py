@@ -24,7 +24,7 @@ from app.core.formats.block import MAX_FRAME_BYTES, MAX_RAW_BYTES, BlockHeader, 
 from app.core.formats.decoding import Moment, reading
 from app.core.formats.object_keys import raw_key
 from app.core.formats.registry_item import BlockPlace, RegistryItem
-from app.core.formats.stored_line import Counts, PackedLines, StoredLine
+from app.core.formats.stored_line import Counts, LinePacker, PackedLines, StoredLine
 from app.errors import FormatInvalid, FrameInvalid
 
 MAX_BATCH_LINES: Final = 65_536
@@ -111,7 +111,12 @@ def seal(batch_id: str, epoch: int, partitions: int, lines: Sequence[StoredLine]
 
     Guarantees: as `seal_packed`.
     """
-    requests = [PackedLines.of(list(run)) for _, run in groupby(lines, key=attrgetter("received_at_ms"))]
+    requests: list[PackedLines] = []
+    for received_at_ms, run in groupby(lines, key=attrgetter("received_at_ms")):
+        packer = LinePacker()
+        for line in run:
+            packer.add(line)
+        requests.append(packer.pack(received_at_ms))
     return seal_packed(batch_id, epoch, partitions, requests)
 
 
