@@ -1,7 +1,7 @@
 """The tracker: the scripts that publishers load into their pages, as the collector serves them.
 
-`app/tracker/source` has what people read and change. `app/tracker/built` has the same, minified: `make tracker-build` writes it,
-and a test compares it with a fresh build. So a collector needs no minifier. README.md here is the page for publishers.
+`app/tracker/source` has what people read and change. `app/tracker/built` has the same, minified: `make tracker-build` writes
+it, and a test compares it with a fresh build. So a collector needs no minifier. README.md here is the page for publishers.
 """
 
 import gzip

@@ -65,7 +65,8 @@ const notice = (event) => {
   visible = isVisible;
   engagedUntil = visible && document.hasFocus() ? until + ENGAGED_MS : 0;
   if (event.type == "scroll") measureDepth();
-  if (wasVisible && !visible) {
+  if (visible) watchAds();
+  else if (wasVisible) {
     forgetAds();
     report();
     if (!held) close();
