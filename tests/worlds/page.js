@@ -109,7 +109,10 @@ class Page {
       setTimeout: (run, delay) => clock.set(page, run, delay),
       setInterval: (run, delay) => clock.set(page, run, delay, delay),
       clearTimeout: (id) => clock.timers.delete(id),
-      addEventListener: (type, run) => (page.listeners[type] ||= []).push(run),
+      addEventListener: (type, run, captures) => {
+        if (type === "prerenderingchange" && !captures) return; // it is the document's, and does not bubble
+        (page.listeners[type] ||= []).push(run);
+      },
       fetch: (url, options) => browser.carry(page, url, options, false),
       AbortController: class { constructor() { this.signal = {}; } abort() { this.signal.run?.(); } },
       IntersectionObserver: class {

@@ -13,7 +13,7 @@ const stop = () => {
 
 const start = () => {
   if (navigator.globalPrivacyControl || navigator.doNotTrack == 1) return stop();
-  if (document.prerendering) return addEventListener("prerenderingchange", start);
+  if (document.prerendering) return addEventListener("prerenderingchange", start, true);
   if (!view) {
     identify();
     begin(tagged);
