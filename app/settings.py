@@ -181,8 +181,6 @@ class Settings(KafkaAccess):
     """Longest time for a request's body to arrive, and for its batch to become durable."""
     parse_timeout_s: float = Field(10, ge=LEAST_S, le=HOUR_S)
     """Longest time for a request to wait for the parser and to be parsed; more is 503 with Retry-After."""
-    kernels: bool = True
-    """Whether compiled kernels do the work of many lines at once; off is slower, with the same results."""
     max_connections: int = Field(2000, ge=1, le=1_000_000)
     """Most connections of clients. A new one takes the place of the oldest idle one, else it is told 503."""
     head_timeout_s: float = Field(10, ge=LEAST_S, le=HOUR_S)
