@@ -77,30 +77,28 @@ class Expiring:
         if change.table not in DIGESTS or not change.keys:
             return
         digests, stored = digests_in(change.keys), stored_times(change)
+        oldest, youngest = self._rules.of(int(stored.min())), self._rules.of(int(stored.max()))
+        if oldest == youngest:  # nearly always
+            self._note(youngest, change.table, digests, int(stored.max()))
+            return
         generations = stored // np.uint64(self._rules.span_ms)
         for generation in np.unique(generations).tolist():
             some = generations == generation
-            now_ms = int(stored[some].max())
-            self._filter_of(generation, now_ms).add(change.table, digests if some.all() else digests[some])
+            self._note(generation, change.table, digests[some], int(stored[some].max()))
 
     def read_on(self) -> None:
         """Read some keys from disk, if a filter is in the making."""
         any(known.read_on() for known in self._filters.values())
 
-    def grow(self, now_ms: int) -> None:
-        """Begin greater filters for full ones. Every entry must be on disk."""
-        for generation in self.generations:
-            self._filter_of(generation, now_ms).grow(now_ms)
-
-    def _filter_of(self, generation: int, now_ms: int) -> GenerationFilter:
-        """The filter of a generation. A new one gets the room that the one before it needed."""
+    def _note(self, generation: int, table: str, digests: Digests, now_ms: int) -> None:
+        """Add keys to the filter of a generation. A new generation gets the room that the one before it needed."""
         known = self._filters.get(generation)
         if known is None:
             before = self._filters.get(generation - 1)
             room = 0 if before is None else int(ROOM * before.keys)
             family, times = family_name(generation), self._rules.times_of(generation)
             known = self._filters[generation] = GenerationFilter(self._engine, family, times, room, now_ms)
-        return known
+        known.add(table, digests, now_ms)
 
     # --- the entries
 

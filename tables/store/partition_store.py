@@ -270,7 +270,6 @@ class PartitionStore:
         self._engine.flush()
         gathered.clear()
         self._drop_expired()
-        self._expiring.grow(self.position.stream_time_ms)
 
     def _write_if_full(self) -> None:
         if self._gathered.full:

@@ -24,7 +24,8 @@ class Young:
         """The place of the first put of each change."""
         self._places = 0
         self._size = 0
-        self._resize(_LEAST)
+        self._slots = np.full(_LEAST, -1, np.int32)
+        self._digests, self._at = np.empty((_LEAST // 2, 2), np.uint64), np.empty(_LEAST // 2, np.int64)
 
     def __len__(self) -> int:
         return self._size
@@ -61,7 +62,6 @@ class Young:
         """Have so many slots, a power of two."""
         size, digests, at = self._size, np.empty((slots // 2, 2), np.uint64), np.empty(slots // 2, np.int64)
         self._slots = np.full(slots, -1, np.int32)
-        if size:
-            young_put(self._slots, digests, at, 0, self._digests[:size], 0, SECRET)
-            at[:size] = self._at[:size]  # each is again the entry that it was
+        young_put(self._slots, digests, at, 0, self._digests[:size], 0, SECRET)
+        at[:size] = self._at[:size]  # each is again the entry that it was
         self._digests, self._at = digests, at
