@@ -26,7 +26,7 @@ LEAST_KEYS: Final = 1 << 19
 """Keys that the smallest filter has room for."""
 ROOM: Final = 1.1
 """A filter has so many times the room that its generation is expected to need."""
-GROWTH: Final = (1, 7)
+GROWTH: Final = (1, 3)
 """A further layer has at least, and at most, so many times the room of the keys that there are. A rush may end."""
 KEYS_A_STEP: Final = 20_000
 """Keys that are read from disk at one step for a filter that lacks some: some 10 ms."""
