@@ -11,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.formats.step_message import Changes, cut_evenly
-from app.core.state.tables import KEY_BYTES
+from app.core.state.tables import KEY_BYTES, TIME_BYTES
 
 TAGS: Final = {"seen": b"s", "blocks": b"b", "views": b"v", "pending": b"p", "seconds": b"e"}
 """State table -> the tag with which its keys start; tables share families."""
-TIME_BYTES: Final = 8
-"""Width of the stored time with which an expiring entry's value starts."""
 _AT_ONCE: Final = 4096
 """Entries that are objects at the same time; so few stay in the processor's cache."""
 _WORD: Final = 8
@@ -29,7 +27,7 @@ if TAGS.keys() != KEY_BYTES.keys():
 class SortedTable(NamedTuple):
     """The entries of one table, each key once, with its last value."""
 
-    tag: bytes
+    name: str
     keys: npt.NDArray[np.uint8]
     """uint8[m, width of a key]: the keys of all puts, in the order of the puts."""
     values: bytes
@@ -38,17 +36,20 @@ class SortedTable(NamedTuple):
     """int64[m]: where each value ends."""
     width: int
     """Bytes of every value; 0 if they differ."""
+    stored: npt.NDArray[np.uint64]
+    """uint64[m]: their stored times, milliseconds."""
     order: _Places
     """int64[n]: the puts that count, in ascending order of their keys."""
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (tagged key, value) in the order of the keys."""
-        width = len(self.tag) + self.keys.shape[1]
+        tag = TAGS[self.name]
+        width = len(tag) + self.keys.shape[1]
         tagged = np.empty((_AT_ONCE, width), np.uint8)
-        tagged[:, : len(self.tag)] = np.frombuffer(self.tag, np.uint8)
+        tagged[:, : len(tag)] = np.frombuffer(tag, np.uint8)
         for at in range(0, len(self.order), _AT_ONCE):
             some = self.order[at : at + _AT_ONCE]
-            tagged[: len(some), len(self.tag) :] = self.keys[some]
+            tagged[: len(some), len(tag) :] = self.keys[some]
             yield from zip(cut_evenly(tagged[: len(some)].tobytes(), width), self._values_of(some), strict=True)
 
     def _values_of(self, some: _Places) -> list[bytes]:
@@ -67,6 +68,18 @@ class SortedPuts(NamedTuple):
     oldest_ms: int
     """The least and the greatest stored time of all entries."""
     youngest_ms: int
+
+    def between(self, first_ms: int, end_ms: int) -> "SortedPuts":
+        """The entries that are stored at `first_ms` or later, and before `end_ms`."""
+        if first_ms <= self.oldest_ms and self.youngest_ms < end_ms:  # nearly always
+            return self
+        tables = []
+        for table in self.tables:
+            stored = table.stored[table.order]
+            order = table.order[(stored >= first_ms) & (stored < end_ms)]
+            if len(order):
+                tables.append(table._replace(order=order))
+        return SortedPuts(tables, max(first_ms, self.oldest_ms), min(end_ms - 1, self.youngest_ms))
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (tagged key, value) in the order of the keys."""
@@ -93,12 +106,12 @@ def sorted_puts(changes: Sequence[Changes]) -> SortedPuts | None:
         return None
     tables, times = [], []
     for name in sorted({change.table for change in changes if change.keys}, key=TAGS.__getitem__):
-        puts = _table_of(name, [change for change in changes if change.table == name])
-        if np.diff(puts.ends, prepend=0).min() < TIME_BYTES:
+        parts = [change for change in changes if change.table == name]
+        ends = _value_ends(parts)
+        if np.diff(ends, prepend=0).min() < TIME_BYTES:
             return None
-        stored = _times_in(puts.values, puts.ends, puts.width)
-        times += [int(stored.min()), int(stored.max())]
-        tables.append(puts)
+        tables.append(_table_of(name, parts, ends))
+        times += [int(tables[-1].stored.min()), int(tables[-1].stored.max())]
     return SortedPuts(tables, min(times), max(times)) if tables else None
 
 
@@ -107,13 +120,13 @@ def stored_times(change: Changes) -> npt.NDArray[np.uint64]:
     return _times_in(change.values, _value_ends([change]), change.value_bytes)
 
 
-def _table_of(name: str, parts: Sequence[Changes]) -> SortedTable:
-    """The entries that the changes of one table put."""
+def _table_of(name: str, parts: Sequence[Changes], ends: _Places) -> SortedTable:
+    """The entries that the changes of one table put, whose values have these ends."""
     keys = np.frombuffer(b"".join(part.keys for part in parts), np.uint8).reshape(-1, KEY_BYTES[name])
     widths = {part.value_bytes for part in parts if part.keys}
     width = widths.pop() if len(widths) == 1 else 0
     values = b"".join(part.values for part in parts)
-    return SortedTable(TAGS[name], keys, values, _value_ends(parts), width, _last_in_order(keys))
+    return SortedTable(name, keys, values, ends, width, _times_in(values, ends, width), _last_in_order(keys))
 
 
 def _value_ends(parts: Sequence[Changes]) -> _Places:

@@ -101,21 +101,20 @@ MUTANTS = (
         "a step's position is written apart from what it changes",
         "E3",
         "tables/store/partition_store.py",
-        "        batch.put(_DEFAULT, _POSITION, encode_position(position))\n",
+        "        batch.put(_DEFAULT, _POSITION, encode_position(self.position))\n",
         "        self._engine.write(batch)\n        batch = self._engine.batch()\n"
-        "        batch.put(_DEFAULT, _POSITION, encode_position(position))\n",
+        "        batch.put(_DEFAULT, _POSITION, encode_position(self.position))\n",
         HISTORY,
     ),
     Mutant(
         "the position is on disk before what was put",
         "E3",
         "tables/store/partition_store.py",
-        "        ingested = puts is not None and self._expiring.ingest(puts)\n"
-        "        expiring = () if ingested else gathered.expiring\n"
-        "        self._write_batch(expiring, gathered.window, self.position, self.rows_offset)\n",
-        "        self._write_batch((), gathered.window, self.position, self.rows_offset)\n"
-        "        if puts is None or not self._expiring.ingest(puts):\n"
-        "            self._write_batch(gathered.expiring, {}, self.position, self.rows_offset)\n",
+        "        batch = self._engine.batch()\n        if (puts",
+        "        batch = self._engine.batch()\n"
+        "        batch.put(_DEFAULT, _POSITION, encode_position(self.position))\n"
+        '        batch.put(_DEFAULT, _ROWS, self.rows_offset.to_bytes(8, "big"))\n'
+        "        self._engine.write(batch)\n        batch = self._engine.batch()\n        if (puts",
         GATHERED,
     ),
     Mutant(
@@ -195,15 +194,15 @@ MUTANTS = (
         "what could not be written is forgotten",
         "E3",
         "tables/store/partition_store.py",
-        "        puts = sorted_puts(gathered.expiring)\n",
-        "        self._gathered = Gathered(lambda: GATHERED_BYTES)\n        puts = sorted_puts(gathered.expiring)\n",
+        "        batch = self._engine.batch()\n        if (puts",
+        "        self._gathered = Gathered(lambda: GATHERED_BYTES)\n        batch = self._engine.batch()\n        if (puts",
         GATHERED,
     ),
     Mutant(
         "an older value outlives what is ingested",
         "E7",
         "tables/store/expiring.py",
-        " or any(n > target for n in self.generations)",
+        "                self._delete_from_younger(batch, target, some.tables)\n",
         "",
         GATHERED,
     ),

@@ -107,8 +107,8 @@ def test_a_store_that_is_opened_asks_the_database_until_it_has_read_its_keys() -
 def test_a_full_filter_gets_a_layer_with_room_for_the_rest_of_its_generation() -> None:
     known = GenerationFilter(Disk().open("db"), "generation-0", (0, 1_000), FEW, 0)
     moments = [(10, 100), (10, 200), (15, 800), (5, 990), (40, 1_000)]
-    rooms = [FEW, 30, 30, 40, 40]
-    """30: a fifth of the time is over, but 3 x 10 is the most. 40: the time is nearly over, and as many again have room."""
+    rooms = [FEW, 30, 30, 30, 40]
+    """30: a fifth of the time is over, but 3 x 10 is the most. 40: the time is over, and as many again have room."""
     made = 0
     for (count, now_ms), room in zip(moments, rooms, strict=True):
         known.add("seen", digests_in(b"".join(key_of(n) for n in range(made, made + count))), now_ms)
