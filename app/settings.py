@@ -148,7 +148,7 @@ class Settings(KafkaAccess):
     """... but not before so many of them could not be read."""
 
     state_cache_bytes: int = Field(64 * MIB, ge=8 * MIB, le=1024 * GIB)
-    """Memory of an ETL worker's RocksDB for its partitions: blocks and write buffers. Filters add 1.4 bytes an id."""
+    """Memory of an ETL worker's RocksDB for its partitions: blocks and write buffers. Filters add 3 bytes an id."""
 
     # --- collector
     collector_host: Host = "127.0.0.1"
