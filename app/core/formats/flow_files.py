@@ -91,7 +91,8 @@ def received_in(frame: pl.DataFrame) -> Moments:
     """When the rows were received that say it."""
     if RECEIVED not in frame.columns:
         return np.empty(0, np.int64)
-    received: Moments = frame[RECEIVED].drop_nulls().to_numpy()
+    column = frame[RECEIVED]
+    received: Moments = (column.drop_nulls() if column.null_count() else column).to_numpy()
     return received
 
 
