@@ -21,20 +21,17 @@ def test_both_paths_decide_the_same_and_stay_the_same(log: list[JoinBlock | Move
         before = open_in_arrays(arrays.window)
         for _ in range(data.draw(st.integers(0, 1))):  # decided, and never sent
             arrays.decide(taken(log[: max(count - 1, 0)], now, number), data.draw(BUDGETS))
+            arrays.abandon()
         expected = plain.decide(step, budget)
         found = arrays.decide(step, budget, halvings=data.draw(st.integers(0, 2)))
         assert found == expected
         assert arrays.decide(step, budget) == found
         assert open_in_arrays(arrays.window) == before
         plain.advance(expected.closed)
-        match data.draw(st.sampled_from(("own", "other", "load"))):
-            case "own":
-                arrays.advance(found.closed)
-            case "other":
-                arrays.advance(found.closed, own=False)
-            case "load":
-                arrays.advance(found.closed)
-                arrays.load(found.closed)
+        prepared = data.draw(st.sampled_from((arrays.prepared, arrays.abandoned, None)))
+        arrays.advance(found.closed, prepared)
+        if data.draw(st.integers(0, 3)) == 0:
+            arrays.load(found.closed)
         assert open_in_arrays(arrays.window) == open_in_plain(plain.window)
         assert arrays.state.tables == plain.state.tables
         log, now, leftover = log[count:], step.stream_time_ms, expected.more

@@ -18,7 +18,7 @@ from app.kernels.cells import LEN_BITS, LEN_MASK, PAD, Bytes, Ints, Words
 from app.kernels.join.admit import admit_events
 from app.kernels.join.closing_order import order_slots
 from app.kernels.join.event_ids import read_ids
-from app.kernels.join.layout import BROUGHT, FIRST, HIGH, LOW, NONE, RECEIVED, SIZE, VIEW, VIEW_COLUMNS
+from app.kernels.join.layout import BROUGHT, FIRST, HIGH, IDS, LOW, NONE, RECEIVED, SIZE, VIEW, VIEW_COLUMNS
 from app.kernels.join.page_views import empty_places, number_views
 from app.kernels.join.view_values import TIMES_BYTES, pack_views, read_known
 
@@ -208,8 +208,12 @@ def lay_over(
 
 def in_closing_order(tables: OpenTables, overlay: Overlay, rows: Ints) -> Ints:
     """The slots of some rows of an overlay's `own`, in closing order."""
-    slots = rows + overlay.head
-    order_slots(tables.events, overlay.own, overlay.head, slots, len(slots))
+    received, words = overlay.own[rows, RECEIVED], overlay.own[rows, IDS]
+    order = np.lexsort((words, received))
+    slots = rows[order] + overlay.head
+    received, words = received[order], words[order]
+    if ((received[1:] == received[:-1]) & (words[1:] == words[:-1])).any():  # seldom: the ids begin alike
+        order_slots(tables.events, overlay.own, overlay.head, slots, len(slots))
     return slots
 
 
@@ -238,13 +242,19 @@ def keys_of(digests: Words) -> list[bytes]:
     return [packed[at : at + 16] for at in range(0, len(packed), 16)]
 
 
+def _in_key_order(high: Words, low: Words) -> Ints:
+    """The order of digests by their halves, as their bytes sort."""
+    order = high.argsort()
+    ranked = high[order]
+    return np.lexsort((low, high)) if (ranked[1:] == ranked[:-1]).any() else order
+
+
 def _view_changes(arena: Bytes, cells: Ints, overlay: Overlay) -> Changes | None:
     views = overlay.views
     new = np.flatnonzero(views[:, BROUGHT] != NONE)
     if not len(new):
         return None
-    high, low = views[new, HIGH].view(np.uint64), views[new, LOW].view(np.uint64)
-    new = new[np.lexsort((low, high))]
+    new = new[_in_key_order(views[new, HIGH].view(np.uint64), views[new, LOW].view(np.uint64))]
     rows = views[new, FIRST] - overlay.head
     keys = np.empty(KEY_BYTES["views"] * len(new), np.uint8)
     ends = np.empty(len(new), np.uint32)
