@@ -118,7 +118,7 @@ def _judge(told: dict[str, list[list[str]]], lines: list[dict[str, Any]], shown:
             if "malformed" in line:
                 assert line["malformed"].startswith("event_type: "), line["malformed"]
                 assert line["malformed"].endswith(" is not taken"), line["malformed"]
-            fates[page, kind, line.get("malformed", line.get("event_type"))] += 1
+            fates[page, kind, str(line.get("malformed", line.get("event_type")))] += 1
     shown += [f"{'page':<18} {'kind':<9} {'events':>6}  became", *(_row(key, fates[key]) for key in sorted(fates))]
     refused = sum(count for (_, _, fate), count in fates.items() if "not taken" in fate)
     shown.append(f"{fates.total()} events: {fates.total() - refused} mapped, {refused} refused by name, 0 lost")
