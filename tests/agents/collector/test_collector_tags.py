@@ -131,6 +131,17 @@ async def test_values_inside_texts_count_as_work():
         assert await world.items() == []
 
 
+async def test_the_events_of_a_body_count_as_memory():
+    body = payload_data(*[snowplow("pv", eid=f"e{n}") for n in range(20)])
+    for times, status in ((2.5, 503), (5, 200)):
+        async with CollectorWorld(max_buffered_bytes=int(times * len(body))).running() as world:
+            answer = await world.post(body, JSON, TP2)
+            assert answer.status == status, "the body, its content and its events are in memory together"
+            assert ("Retry-After" in answer.headers) == (status == 503)
+            assert (await world.items() == []) == (status == 503)
+            assert world.buffered_bytes == 0
+
+
 async def test_rates_hold_for_keys_in_the_body_and_for_addresses():
     async with CollectorWorld(key_requests_per_s=0.5).running() as world:
         answers = [await world.post(payload_data(snowplow("pv", eid=f"e{n}")), JSON, TP2) for n in range(3)]
