@@ -21,6 +21,8 @@ from app.setting_types import (
     AccountId,
     BucketName,
     CertificateKey,
+    CookieDomain,
+    CookieName,
     DatabaseName,
     Host,
     IamRole,
@@ -165,6 +167,12 @@ class Settings(KafkaAccess):
     """Most requests a second of one client address (IPv6: of one /64); set TRUSTED_PROXIES too. 0: no limit."""
     allowed_origins: Origins = ("*",)
     """Origins that browsers may post from, comma separated; `*` for any."""
+    visitor_cookie: CookieName | None = None
+    """Name of a cookie with a visitor's id that the collector sets (`app.collector.visitor_cookie`); unset: no cookie."""
+    visitor_cookie_domain: CookieDomain | None = None
+    """... its Domain, so that the page's host can read it: the site, as `example.com`. Unset: the collector's host alone."""
+    visitor_cookie_days: int = Field(395, ge=1, le=400)
+    """... how long it stays after the first visit; browsers keep no cookie for more than 400 days."""
     trusted_proxies: Networks = ()
     """Networks (CIDR) whose X-Forwarded-For is believed, comma separated."""
     linger_ms: int = Field(1000, ge=0, le=MINUTE_MS)

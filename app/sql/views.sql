@@ -142,6 +142,31 @@ SELECT article_id, article_title, section, views_15_minutes, views_hour,
 FROM counted
 WHERE views_hour > 0;
 
+-- How was a page view read, by everything that was heard of it? One row a page view. A page that reports again and again sends many
+-- engagements: its row in page_views has the last one that came in time, the others are rows of engagements (extra, late). This view
+-- takes all of them, in any order and however late. The figures of a report are cumulated, so the greatest counts. reports is their
+-- number: a tag that sends a ping every ten seconds of activity was active for 10 * reports seconds. last_at is the time of the last
+-- report on the visitor's clock, as occurred_at is the time of the page view.
+CREATE OR REPLACE VIEW analytics.page_view_engagement AS
+WITH firsts AS (
+    SELECT page_view_id, event_id, visitor_id, article_id, occurred_at, received_at,
+           ROW_NUMBER() OVER (PARTITION BY page_view_id ORDER BY received_at, event_id) AS place
+    FROM analytics.page_views
+), told AS (
+    SELECT page_view_id, engaged_at AS told_at, dwell_ms, visible_ms, engaged_ms, scroll_pct
+    FROM analytics.page_views WHERE joined
+    UNION ALL
+    SELECT page_view_id, occurred_at, dwell_ms, visible_ms, engaged_ms, scroll_pct FROM analytics.engagements
+), summed AS (
+    SELECT page_view_id, COUNT(*) AS reports, MAX(told_at) AS last_at, MAX(dwell_ms) AS dwell_ms,
+           MAX(visible_ms) AS visible_ms, MAX(engaged_ms) AS engaged_ms, MAX(scroll_pct) AS scroll_pct
+    FROM told GROUP BY page_view_id
+)
+SELECT f.page_view_id, f.event_id, f.visitor_id, f.article_id, f.occurred_at, f.received_at,
+       COALESCE(s.reports, 0) AS reports, s.last_at, s.dwell_ms, s.visible_ms, s.engaged_ms, s.scroll_pct
+FROM firsts f LEFT JOIN summed s ON s.page_view_id = f.page_view_id
+WHERE f.place = 1;
+
 -- What became of a line? One row for each line of a batch with its outcome: the flow that has its row, joined, duplicate or
 -- erased. Ask for one batch, or a few: WHERE batch_id = '...' (AND line = ...). To count lines by outcome, add up column lines of table ledger.
 -- A line is a character of the ledger's line_bits, and the numbers say which. Ledger rows that an older version wrote have no

@@ -71,6 +71,32 @@ async def test_campaign_profit(warehouse: Warehouse) -> None:
     ]
 
 
+async def test_page_view_engagement_takes_every_report_of_a_page_view(warehouse: Warehouse) -> None:
+    story = Story()
+    at = "2023-11-14 22:13:{}"
+    story.view("p1", article_id="a", occurred_at=at.format("00"), joined=True, engaged_at=at.format("20"), scroll_pct=40)
+    story.view("p1", age_minutes=1, article_id="b")  # the same page view again: it counts once, where it came first
+    for second, reason, scroll in (("10", "extra", 70), ("50", "late", 30), ("30", "extra", None)):
+        story.add("engagements", page_view_id="p1", occurred_at=at.format(second), reason=reason, scroll_pct=scroll)
+    own = {"dwell_ms": 90_000, "visible_ms": 80_000, "engaged_ms": 70_000, "scroll_pct": 90}
+    story.view("p2", joined=True, engaged_at=at.format("30"), **own)
+    story.add("engagements", page_view_id="p2", reason="late", occurred_at=at.format("40"), engaged_ms=75_000)
+    story.view("p3")
+    story.add("engagements", page_view_id="nobody", reason="no_first")
+    await story.tell(warehouse)
+
+    found = await warehouse.query(
+        "SELECT page_view_id, article_id, reports, EXTRACT(SECOND FROM last_at)::int, dwell_ms, engaged_ms, scroll_pct "
+        "FROM analytics.page_view_engagement ORDER BY page_view_id"
+    )
+
+    assert found == [
+        ("p1", "a", 4, 50, None, None, 70),
+        ("p2", None, 2, 40, 90_000, 75_000, 90),
+        ("p3", None, 0, None, None, None, None),
+    ]
+
+
 async def test_campaign_profit_adds_no_two_currencies(warehouse: Warehouse) -> None:
     story = Story()
     for view in ("p1", "p2", "p3"):

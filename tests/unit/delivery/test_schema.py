@@ -137,6 +137,7 @@ def test_views_are_read_in_their_order_without_comments() -> None:
         "popular_articles",
         "popular_authors",
         "trends",
+        "page_view_engagement",
         "line_fates",
     ]
     for view in views():
