@@ -11,8 +11,8 @@ fields becomes one text, its properties. Everything unusual is doubt; that line 
     slots       int64[SLOTS]         `slot_of` a field's name, or a slot behind it -> the field, FREE for none
     kinds       int64[k, 6]          of each kind of line: HEAD_AT and HEAD_SIZE in `names`, NAME_SIZE of its quoted name at
                                      the end of its head, and masks of fields: REQUIRED, TYPED, SIGNED. Fields in TYPED are
-                                     written before the properties, those in SIGNED behind them; a line of this kind
-                                     with any other field is in doubt
+                                     written before the properties, those in SIGNED behind them; any other goes into the
+                                     properties
 """
 
 from typing import Final
@@ -22,7 +22,19 @@ import numpy as np
 from app.kernels.cells import PAD, Bytes, Ints, Words, uint64
 from app.kernels.compiled import kernel
 from app.kernels.crc32 import crc32
-from app.kernels.field_rules import BOOLEAN, DROPPED, INTEGER, KIND, LAST_STRING, OBJECT, TEXT, TIME, keeps_rule
+from app.kernels.field_rules import (
+    ADDRESS,
+    BOOLEAN,
+    DROPPED,
+    INTEGER,
+    KIND,
+    LAST_STRING,
+    LAST_VALUE,
+    OBJECT,
+    TEXT,
+    TIME,
+    keeps_rule,
+)
 from app.kernels.json_text import (
     BACKSLASH,
     CLOSE_OBJECT,
@@ -40,7 +52,18 @@ from app.kernels.json_text import (
     signature,
     skip_space,
 )
-from app.kernels.json_values import MOST_DEPTH, MOST_KEYS, copy_key, copy_value, end_of_literal, is_null
+from app.kernels.json_values import (
+    ASKED_LINE,
+    COUNT,
+    MOST_DEPTH,
+    MOST_KEYS,
+    QUESTION_ADDRESS,
+    ask,
+    copy_key,
+    copy_value,
+    end_of_literal,
+    is_null,
+)
 from app.kernels.loads import cttz
 
 LABEL_AT, LABEL_SIZE, RULE, LOW, HIGH, ALSO = range(6)
@@ -93,8 +116,8 @@ def find_kind(text: Bytes, at: int, end: int, names: Bytes, kinds: Ints) -> int:
     return DOUBT
 
 
-@kernel("int64(uint8[::1], int64, int64, int64, int64[::1], int64)")
-def read_string(text: Bytes, at: int, rule: int, high: int, cell: Ints, room: int) -> int:
+@kernel("int64(uint8[::1], int64, int64, int64, int64[::1], int64, int64[:, ::1])")
+def read_string(text: Bytes, at: int, rule: int, high: int, cell: Ints, room: int, questions: Ints) -> int:
     """Read a string that keeps a rule.
 
     Args:
@@ -106,13 +129,16 @@ def read_string(text: Bytes, at: int, rule: int, high: int, cell: Ints, room: in
             an empty string.
         room: see `text`.
 
+        questions: see `app.kernels.json_values`; it gets an address that no kernel can judge.
+
     Returns: the place behind the string; DOUBT if it may break its rule.
     """
     stop = end_of_plain(text, at + 1)
     if text[stop] == QUOTE:
         size = stop - at - 1
         if size > 0 and not keeps_rule(text, at + 1, size, rule, high):
-            return DOUBT
+            if rule != ADDRESS or ask(questions, QUESTION_ADDRESS, at + 1, stop) == DOUBT:
+                return DOUBT
         cell[CELL_AT] = at
         cell[CELL_SIZE] = size + 2 if size > 0 else 0
         return stop + 1
@@ -142,9 +168,9 @@ def end_of_value(text: Bytes, at: int, rule: int, low: int, high: int, latest: i
     return end if low <= value <= high else DOUBT
 
 
-@kernel("UniTuple(int64, 2)(uint8[::1], int64, int64, uint8[::1], int64, uint64[:, ::1], int64, int64[::1])")
+@kernel("UniTuple(int64, 2)(uint8[::1], int64, int64, uint8[::1], int64, uint64[:, ::1], int64, int64[::1], int64[:, ::1])")
 def copy_entry(
-    text: Bytes, at: int, end: int, rest: Bytes, size: int, keys: Words, count: int, levels: Ints
+    text: Bytes, at: int, end: int, rest: Bytes, size: int, keys: Words, count: int, levels: Ints, questions: Ints
 ) -> tuple[int, int]:
     """Copy the entry whose key's quote is at `at` to rest[size:], with a comma before it; keys[1, count] becomes its key.
 
@@ -154,7 +180,7 @@ def copy_entry(
     at, to = copy_key(text, at, end, rest, size + 1, keys[1], 0, count)
     if at == DOUBT:
         return DOUBT, size
-    at, to, _ = copy_value(text, at, end, rest, to, keys[1], count + 1, levels)
+    at, to, _ = copy_value(text, at, end, rest, to, keys[1], count + 1, levels, questions)
     return at, to
 
 
@@ -187,11 +213,11 @@ def read_label(text: Bytes, at: int, end: int) -> tuple[int, int]:
 
 @kernel(
     "int64(uint8[::1], int64, int64, int64, int64, uint8[::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1],"
-    " uint8[::1], uint8[::1], uint64[:, ::1], int64[::1], int64[::1])"
+    " uint8[::1], uint8[::1], uint64[:, ::1], int64[::1], int64[:, ::1], int64[::1])"
 )
 def read_line(
     text: Bytes, at: int, end: int, room: int, latest: int, names: Bytes, fields: Ints, slots: Ints, kinds: Ints,
-    cells: Ints, own: Bytes, rest: Bytes, keys: Words, levels: Ints, line: Ints,
+    cells: Ints, own: Bytes, rest: Bytes, keys: Words, levels: Ints, questions: Ints, line: Ints,
 ) -> int:  # fmt: skip
     """Read the line text[at:end] into cells, and the parts of its properties into `own` and `rest`.
 
@@ -210,6 +236,7 @@ def read_line(
         rest: uint8[], as `own`, and a comma for each entry: what else goes into the line's properties.
         keys: uint64[2, MOST_KEYS], used: signatures of keys.
         levels: int64[MOST_DEPTH], used.
+        questions: see `app.kernels.json_values`; it gets those about this line.
         line: int64[4], written: FOUND, FOUND_KIND, OWN_SIZE, REST_SIZE.
 
     Returns: DOUBT if another reader has to read the line, else 0.
@@ -231,27 +258,33 @@ def read_line(
                 return DOUBT
             seen |= 1 << field
         is_absent = field != UNKNOWN and rule != DROPPED and is_null(text, at)
-        if not is_absent and (rule == DROPPED or fields[field, ALSO]):
-            behind, to = copy_entry(text, label_at, end, rest, rest_size, keys, rest_keys, levels)
+        is_foreign = rule <= LAST_VALUE and kind != DOUBT and not (kinds[kind, TYPED] | kinds[kind, SIGNED]) >> field & 1
+        to = rest_size
+        if not is_absent and (rule == DROPPED or is_foreign or fields[field, ALSO]):
+            behind, to = copy_entry(text, label_at, end, rest, rest_size, keys, rest_keys, levels, questions)
             if behind == DOUBT:
                 return DOUBT
-            if field == UNKNOWN or rule != DROPPED:
-                rest_size = to
-                rest_keys += 1
             if rule == DROPPED:
                 at = behind
+        has_value = False
         if is_absent:
             at += 4
         elif rule <= LAST_STRING:
             if text[at] != QUOTE:
                 return DOUBT
-            at = read_string(text, at, rule, fields[field, HIGH], cells[field], room)
+            at = read_string(text, at, rule, fields[field, HIGH], cells[field], room, questions)
             if at == DOUBT:
                 return DOUBT
             if cells[field, CELL_AT] == room:
                 room += cells[field, CELL_SIZE]
-            if cells[field, CELL_SIZE] > 0:
-                found |= 1 << field
+            has_value = cells[field, CELL_SIZE] > 0
+        elif rule <= LAST_VALUE:
+            cells[field, CELL_AT] = at
+            at = end_of_value(text, at, rule, fields[field, LOW], fields[field, HIGH], latest)
+            if at == DOUBT:
+                return DOUBT
+            cells[field, CELL_SIZE] = at - cells[field, CELL_AT]
+            has_value = True
         elif rule == KIND:
             if text[at] != QUOTE:
                 return DOUBT
@@ -261,15 +294,15 @@ def read_line(
         elif rule == OBJECT:
             if text[at] != OPEN_OBJECT:
                 return DOUBT
-            at, own_size, own_keys = copy_value(text, at, end, own, 0, keys[0], 0, levels)
+            at, own_size, own_keys = copy_value(text, at, end, own, 0, keys[0], 0, levels, questions)
             if at == DOUBT:
                 return DOUBT
         elif rule != DROPPED:
-            cells[field, CELL_AT] = at
-            at = end_of_value(text, at, rule, fields[field, LOW], fields[field, HIGH], latest)
-            if at == DOUBT:
-                return DOUBT
-            cells[field, CELL_SIZE] = at - cells[field, CELL_AT]
+            return DOUBT
+        if to > rest_size and (has_value or field == UNKNOWN):
+            rest_size = to
+            rest_keys += 1
+        if has_value and not is_foreign:
             found |= 1 << field
         at = skip_space(text, at, end)
         mark = text[at]
@@ -317,11 +350,11 @@ def write_properties(
 
 @kernel(
     "int64(uint8[::1], int64[::1], int64[::1], int64, int64, int64, uint8[::1], int64[:, ::1], int64[::1], int64[:, ::1],"
-    " int64[::1], uint8[::1], uint8[::1], uint8[::1], uint8[::1], int64[::1], int64[::1])"
+    " int64[::1], uint8[::1], uint8[::1], uint8[::1], uint8[::1], int64[::1], int64[::1], int64[:, ::1])"
 )
 def store_lines(
     text: Bytes, starts: Ints, ends: Ints, first: int, room: int, latest: int, names: Bytes, fields: Ints, slots: Ints,
-    kinds: Ints, layout: Ints, tail: Bytes, own: Bytes, rest: Bytes, stored: Bytes, sizes: Ints, crcs: Ints,
+    kinds: Ints, layout: Ints, tail: Bytes, own: Bytes, rest: Bytes, stored: Bytes, sizes: Ints, crcs: Ints, questions: Ints,
 ) -> int:  # fmt: skip
     """Write lines as they are stored, one after the other, until `stored` may be full.
 
@@ -343,6 +376,7 @@ def store_lines(
         stored: uint8[], written: the lines that are not in doubt, without gaps.
         sizes: int64[n], written: of each line its bytes in `stored`, or DOUBT.
         crcs: int64[n], written: of each line the CRC-32 of its key, or 0.
+        questions: int64[m, 4], see `app.kernels.json_values`, written: a line is right only if every answer is yes.
 
     Returns: the line behind the last that was looked at; the caller gives `stored` free and goes on there.
     """
@@ -352,7 +386,9 @@ def store_lines(
     line = np.empty(4, np.int64)
     label = layout[PROPERTIES_AT : PROPERTIES_SIZE + 1]
     to = 0
+    questions[COUNT, 0] = 0
     for number in range(first, len(starts)):
+        asked = questions[COUNT, 0]
         size = ends[number] - starts[number]
         sizes[number] = DOUBT
         crcs[number] = 0
@@ -360,12 +396,14 @@ def store_lines(
             continue
         if to + GROWTH * size + layout[ADDED] + PAD > len(stored):
             return number
-        if read_line(
-            text, starts[number], ends[number], room, latest, names, fields, slots, kinds, cells, own, rest, keys, levels, line
-        ) == DOUBT:  # fmt: skip
+        outcome = read_line(
+            text, starts[number], ends[number], room, latest, names, fields, slots, kinds, cells, own, rest, keys, levels,
+            questions, line,
+        )  # fmt: skip
+        if outcome == DOUBT or line[OWN_SIZE] + line[REST_SIZE] > layout[MOST_PROPERTIES]:
+            questions[COUNT, 0] = asked
             continue
-        if line[OWN_SIZE] + line[REST_SIZE] > layout[MOST_PROPERTIES]:
-            continue
+        questions[asked + 1 : questions[COUNT, 0] + 1, ASKED_LINE] = number
         found, kind, start = line[FOUND], line[FOUND_KIND], to
         to = copy(stored, to, names, kinds[kind, HEAD_AT], kinds[kind, HEAD_SIZE])
         to = write_cells(stored, to, names, fields, text, cells, found & kinds[kind, TYPED])

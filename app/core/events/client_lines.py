@@ -5,6 +5,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from app.core.events.addresses import sender_address
+from app.core.events.canonical_json import decode, encode
 from app.core.events.line_tables import LineTables, line_tables
 from app.core.events.parse import DAY_MS, MAX_LINE_BYTES, Sender, encode_sender
 from app.core.events.request_body import (
@@ -16,12 +18,15 @@ from app.core.events.request_body import (
     WHITESPACE,
     WORK_PER_LINE,
     count_values,
+    is_document,
+    is_json,
 )
 from app.core.formats.stored_line import Counts, LinePacker, PackedLines, StoredLine
 from app.kernels.cells import PAD, Bytes
 from app.kernels.client_lines import ADDED, TAIL_HEAD, TAIL_SIZE, store_lines
 from app.kernels.cut import count_marks, cut_array, cut_lines
 from app.kernels.json_text import DOUBT
+from app.kernels.json_values import COUNT, QUESTION_NUMBER
 
 CHUNK_BYTES: Final = 128 * 1024
 """Content that is read at once: a fraction of a millisecond."""
@@ -29,6 +34,7 @@ MOST_LINES: Final = 10_240
 """Most lines in so much content; content of more and shorter lines is not read here."""
 _STORED_BYTES: Final = 384 * 1024
 _MOST_TAIL_BYTES: Final = 16 * 1024
+_MOST_QUESTIONS: Final = 1000
 _LABEL_BYTES: Final = 256
 """More than a stored line's labels beside those of the client's fields."""
 
@@ -94,6 +100,7 @@ class LineReader:
         self._rest = np.zeros(3 * MAX_LINE_BYTES + 2 * PAD, np.uint8)
         self._stored = np.zeros(_STORED_BYTES, np.uint8)
         self._bounds = np.zeros((2, MOST_LINES), np.int64)
+        self._questions = np.zeros((_MOST_QUESTIONS + 1, 4), np.int64)
 
     def read(
         self, name: str, content: bytes, sender: Sender, max_lines: int, max_units: int, take: Callable[[int], None]
@@ -128,8 +135,8 @@ class LineReader:
             if lines > max_lines or values + WORK_PER_LINE * lines > max_units:
                 return ReadLines(pieces, None)
             at = end
-        if name == TEXT_TYPE and pieces[0].sizes[0] == DOUBT:
-            return None  # its first line may be the start of a document
+        if name == TEXT_TYPE and pieces[0].sizes[0] == DOUBT and is_document(content):
+            return None
         return ReadLines(pieces, values)
 
     def _read_piece(self, text: bytes, tail: "_Tail") -> tuple[Piece, int] | None:
@@ -145,7 +152,7 @@ class LineReader:
     def _read_document(
         self, content: bytes, name: str, tail: "_Tail", max_lines: int, max_units: int, take: Callable[[int], None]
     ) -> ReadLines | None:
-        """The lines of an array, or of one object; None unless every one of them is stored: then all of it is JSON."""
+        """The lines of an array, or of one object; None unless each of them is JSON: then all of it is."""
         text = content.strip(WHITESPACE)
         if len(text) > CHUNK_BYTES or not self._take(text):
             return None
@@ -161,7 +168,7 @@ class LineReader:
         if not 0 < count <= limit:
             return None
         piece = self._store(text, count, tail)
-        if piece.doubts:
+        if not all(map(is_json, piece.doubts)):
             return None
         take(len(piece.text))
         return ReadLines([piece], values)
@@ -186,13 +193,30 @@ class LineReader:
         while done < count:
             behind = store_lines(
                 self._text, starts, ends, done, len(text) + PAD, tail.latest_ms, *tail.tables, tail.text,
-                self._own, self._rest, self._stored, sizes, crcs,
+                self._own, self._rest, self._stored, sizes, crcs, self._questions,
             )  # fmt: skip
             written = memoryview(self._stored)[: int(sizes[done:behind].clip(0).sum())]
+            for line in self._denied():
+                at = int(sizes[done:line].clip(0).sum())
+                written = memoryview(bytes(written[:at]) + bytes(written[at + int(sizes[line]) :]))
+                sizes[line], crcs[line] = DOUBT, 0
             stored = stored + written if stored else bytearray(written)
             done = behind
         doubts = [text[starts[line] : ends[line]] for line in np.flatnonzero(sizes == DOUBT).tolist()]
         return Piece(stored, sizes, crcs, doubts)
+
+    def _denied(self) -> list[int]:
+        """The lines of which the kernel asked something that is not so."""
+        denied = set()
+        for what, at, end, line in self._questions[1 : int(self._questions[COUNT, 0]) + 1].tolist():
+            text = self._text[at:end].tobytes()
+            if what == QUESTION_NUMBER:
+                is_so = encode(decode(text)) == text
+            else:
+                is_so = sender_address(text.decode()) == text.decode()
+            if not is_so:
+                denied.add(line)
+        return sorted(denied)
 
 
 class _Tail(NamedTuple):
