@@ -58,6 +58,7 @@ from app.kernels.json_values import (
     MOST_DEPTH,
     MOST_KEYS,
     QUESTION_ADDRESS,
+    WRITTEN,
     ask,
     copy_key,
     copy_value,
@@ -377,6 +378,7 @@ def store_lines(
         sizes: int64[n], written: of each line its bytes in `stored`, or DOUBT.
         crcs: int64[n], written: of each line the CRC-32 of its key, or 0.
         questions: int64[m, 4], see `app.kernels.json_values`, written: a line is right only if every answer is yes.
+            Row COUNT has also the bytes in `stored`.
 
     Returns: the line behind the last that was looked at; the caller gives `stored` free and goes on there.
     """
@@ -394,6 +396,7 @@ def store_lines(
         crcs[number] = 0
         if size > layout[MOST_LINE]:
             continue
+        questions[COUNT, WRITTEN] = to
         if to + GROWTH * size + layout[ADDED] + PAD > len(stored):
             return number
         outcome = read_line(
@@ -415,4 +418,5 @@ def store_lines(
         sizes[number] = to - start
         key = layout[KEY] if found >> layout[KEY] & 1 else layout[OTHER_KEY]
         crcs[number] = crc32(text, cells[key, CELL_AT] + 1, cells[key, CELL_SIZE] - 2)
+    questions[COUNT, WRITTEN] = to
     return len(starts)

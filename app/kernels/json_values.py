@@ -30,8 +30,9 @@ MOST_KEYS: Final = 96
 QUESTION_NUMBER, QUESTION_ADDRESS = range(2)
 ASKED, ASKED_AT, ASKED_END, ASKED_LINE = range(4)
 COUNT: Final = 0
+WRITTEN: Final = 1
 """`questions`, int64[m, 4]: what only the caller can say, whether a number or an address is written as an encoder writes it.
-Each has its kind ASKED, its place and its end in the text, and its line. Row COUNT has the number of rows in its first column."""
+Each has its kind ASKED, its place and its end in the text, and its line. Row COUNT has the number of questions in column 0; column WRITTEN is free for the caller."""
 _TRUE, _FALSE, _NULL = (int.from_bytes(word, "little") for word in (b"true", b"alse", b"null"))
 
 
@@ -56,9 +57,7 @@ def is_new(keys: Words, first: int, count: int) -> int:
 
 
 @kernel("UniTuple(int64, 2)(uint8[::1], int64, int64, uint8[::1], int64, uint64[::1], int64, int64)")
-def copy_key(
-    text: Bytes, at: int, end: int, target: Bytes, to: int, keys: Words, first: int, count: int
-) -> tuple[int, int]:
+def copy_key(text: Bytes, at: int, end: int, target: Bytes, to: int, keys: Words, first: int, count: int) -> tuple[int, int]:
     """Copy a key and its colon into a string; its signature becomes keys[count].
 
     Returns: the places of the value in `text` and in `target`; the first is DOUBT if there is no key, or if one of

@@ -26,12 +26,14 @@ from app.kernels.cells import PAD, Bytes
 from app.kernels.client_lines import ADDED, TAIL_HEAD, TAIL_SIZE, store_lines
 from app.kernels.cut import count_marks, cut_array, cut_lines
 from app.kernels.json_text import DOUBT
-from app.kernels.json_values import COUNT, QUESTION_NUMBER
+from app.kernels.json_values import COUNT, QUESTION_NUMBER, WRITTEN
 
-CHUNK_BYTES: Final = 128 * 1024
+CHUNK_BYTES: Final = 256 * 1024
 """Content that is read at once: a fraction of a millisecond."""
-MOST_LINES: Final = 10_240
+MOST_LINES: Final = 16_384
 """Most lines in so much content; content of more and shorter lines is not read here."""
+LEAST_BYTES: Final = 2048
+"""A few lines are read sooner one by one than the arrays of the kernels are made ready."""
 _STORED_BYTES: Final = 384 * 1024
 _MOST_TAIL_BYTES: Final = 16 * 1024
 _MOST_QUESTIONS: Final = 1000
@@ -94,7 +96,13 @@ class ReadLines(NamedTuple):
 class LineReader:
     """Reads the content of one request after the other; for one thread. It keeps a megabyte."""
 
-    def __init__(self) -> None:
+    def __init__(self, least_bytes: int = LEAST_BYTES) -> None:
+        """Make the reader.
+
+        Args:
+            least_bytes: shorter contents are left to `split_body`.
+        """
+        self._least_bytes = least_bytes
         self._text = np.zeros(CHUNK_BYTES + MAX_LINE_BYTES + 2 * PAD, np.uint8)
         self._own = np.zeros(2 * MAX_LINE_BYTES + 2 * PAD, np.uint8)
         self._rest = np.zeros(3 * MAX_LINE_BYTES + 2 * PAD, np.uint8)
@@ -115,6 +123,8 @@ class LineReader:
             max_units: reading ends early once there is more work (`WorkLimit`).
             take: called with the bytes of the lines that each piece of the content has added; it may raise to stop.
         """
+        if len(content) < self._least_bytes:
+            return None
         content = content.removeprefix(BYTE_ORDER_MARK)
         tail = _Tail.of(sender)
         if tail is None:
@@ -144,8 +154,7 @@ class LineReader:
         if len(text) > CHUNK_BYTES:
             line = text.removesuffix(b"\n").removesuffix(b"\r")
             return Piece(bytearray(), np.array([DOUBT]), np.array([0]), [line]), count_values(text)
-        if not self._take(text):
-            return None
+        self._take(text)
         count = cut_lines(self._text, len(text), *self._bounds)
         return None if count == DOUBT else (self._store(text, count, tail), count_marks(self._text, len(text)))
 
@@ -154,8 +163,9 @@ class LineReader:
     ) -> ReadLines | None:
         """The lines of an array, or of one object; None unless each of them is JSON: then all of it is."""
         text = content.strip(WHITESPACE)
-        if len(text) > CHUNK_BYTES or not self._take(text):
+        if len(text) > CHUNK_BYTES or not _is_utf8(text):
             return None
+        self._take(text)
         values = count_marks(self._text, len(text))
         limit = min(max_lines, (max_units - values) // WORK_PER_LINE)
         if text.count(b",") > limit * COMMAS_PER_LINE:
@@ -173,21 +183,16 @@ class LineReader:
         take(len(piece.text))
         return ReadLines([piece], values)
 
-    def _take(self, text: bytes) -> bool:
-        """Make `text` the one that the kernels read; False if it is not UTF-8."""
-        if not text.isascii():
-            try:
-                text.decode()
-            except UnicodeDecodeError:
-                return False
+    def _take(self, text: bytes) -> None:
+        """Make `text` the one that the kernels read."""
         size = len(text)
         self._text[:size] = np.frombuffer(text, np.uint8)
         self._text[size : size + PAD] = 0
-        return True
 
     def _store(self, text: bytes, count: int, tail: "_Tail") -> Piece:
         """Store the lines that were cut from `text`."""
         starts, ends = self._bounds[:, :count]
+        foreign = [] if _is_utf8(text) else [n for n in range(count) if not _is_utf8(text[starts[n] : ends[n]])]
         sizes, crcs = np.empty((2, count), np.int64)
         stored, done = bytearray(), 0
         while done < count:
@@ -195,9 +200,9 @@ class LineReader:
                 self._text, starts, ends, done, len(text) + PAD, tail.latest_ms, *tail.tables, tail.text,
                 self._own, self._rest, self._stored, sizes, crcs, self._questions,
             )  # fmt: skip
-            written = memoryview(self._stored)[: int(sizes[done:behind].clip(0).sum())]
-            for line in self._denied():
-                at = int(sizes[done:line].clip(0).sum())
+            written = memoryview(self._stored)[: int(self._questions[COUNT, WRITTEN])]
+            for line in sorted(self._denied() | {line for line in foreign if done <= line < behind and sizes[line] > 0}):
+                at = _bytes_of(sizes[done:line])
                 written = memoryview(bytes(written[:at]) + bytes(written[at + int(sizes[line]) :]))
                 sizes[line], crcs[line] = DOUBT, 0
             stored = stored + written if stored else bytearray(written)
@@ -205,9 +210,9 @@ class LineReader:
         doubts = [text[starts[line] : ends[line]] for line in np.flatnonzero(sizes == DOUBT).tolist()]
         return Piece(stored, sizes, crcs, doubts)
 
-    def _denied(self) -> list[int]:
+    def _denied(self) -> set[int]:
         """The lines of which the kernel asked something that is not so."""
-        denied = set()
+        denied: set[int] = set()
         for what, at, end, line in self._questions[1 : int(self._questions[COUNT, 0]) + 1].tolist():
             text = self._text[at:end].tobytes()
             if what == QUESTION_NUMBER:
@@ -216,7 +221,7 @@ class LineReader:
                 is_so = sender_address(text.decode()) == text.decode()
             if not is_so:
                 denied.add(line)
-        return sorted(denied)
+        return denied
 
 
 class _Tail(NamedTuple):
@@ -239,6 +244,21 @@ class _Tail(NamedTuple):
         layout[ADDED] = _LABEL_BYTES + len(text)
         latest_ms = sender.received_at_ms + DAY_MS
         return cls(np.frombuffer(text + bytes(PAD), np.uint8).copy(), latest_ms, tables._replace(layout=layout))
+
+
+def _bytes_of(sizes: Counts) -> int:
+    """The bytes of the lines that are not in doubt."""
+    return int(sizes[sizes > 0].sum())
+
+
+def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _end_of_piece(content: bytes, at: int) -> int:

@@ -28,7 +28,7 @@ LIMITS = BodyLimits(16 * 1024**2, 10_000)
 
 @pytest.fixture(params=["kernels", "plain"])
 def reader(request: pytest.FixtureRequest) -> LineReader | None:
-    return LineReader() if request.param == "kernels" else None
+    return LineReader(0) if request.param == "kernels" else None
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ _EVENTS = (
 )  # fmt: skip
 LINES = tuple(json.dumps(event, ensure_ascii=False).encode() for event in _EVENTS)
 NDJSON = b"\n".join(LINES) + b"\r\n"
-_READER = LineReader()
+_READER = LineReader(0)
 ARRAY = b"[" + b" , ".join(LINES) + b"]"
 
 
