@@ -4,8 +4,8 @@ The kernels know no field: tables say how the fields are called, what rule each 
 has. A line is read into cells, the places of its values in the text, and written from them. What a line has beside its
 fields becomes one text, its properties. Everything unusual is doubt; that line is read elsewhere.
 
-    names       uint8[size + PAD]    the fields' labels, each `,"name":`, the kinds' heads, each `{"label":"kind"`, and the label
-                                     of the properties, `,"label":"{`
+    names       uint8[size + PAD]    the fields' labels, each `,"name":`, the kinds' heads, each `{"label":"kind"`, and the
+                                     label of the properties, `,"label":"{`
     fields      int64[f, 6]          of each field: LABEL_AT and LABEL_SIZE in `names`, RULE, LOW and HIGH (`field_rules`),
                                      ALSO: 1 if the value goes into the properties too
     slots       int64[SLOTS]         `slot_of` a field's name, or a slot behind it -> the field, FREE for none
@@ -80,12 +80,12 @@ FOUND, FOUND_KIND, OWN_SIZE, REST_SIZE = range(4)
 their braces (0 without any), and the bytes of what else goes there, a comma before each entry."""
 CELL_AT, CELL_SIZE = range(2)
 TAIL_HEAD, TAIL_SIZE, PROPERTIES_AT, PROPERTIES_SIZE, MOST_LINE, MOST_PROPERTIES, ADDED, KEY, OTHER_KEY = range(9)
-"""`layout`, int64[9]: the size of the first part of `tail`, and of both; the place and size of the properties' label in `names`;
-the longest line, and the longest properties that are written; the most bytes of labels and tail that a line adds; the field whose
-content decides the partition, and the one that does if the first is absent."""
+"""`layout`, int64[9]: the size of the first part of `tail`, and of both; the place and size of the properties' label in
+`names`; the longest line, and the longest properties that are written; the most bytes of labels and tail that a line adds;
+the field whose content decides the partition, and the one that does if the first is absent."""
 GROWTH: Final = 3
-"""A stored line has at most three bytes for each byte of the client's line: a field that goes into the properties too is there
-with its own quotes and with two bytes for each of them. What the client did not send is in ADDED."""
+"""A stored line has at most three bytes for each byte of the client's line: a field that goes into the properties too is
+there as it came, and with two bytes for each quote. What the client did not send is in ADDED."""
 
 
 @kernel("int64(uint64)")
@@ -137,9 +137,9 @@ def read_string(text: Bytes, at: int, rule: int, high: int, cell: Ints, room: in
     stop = end_of_plain(text, at + 1)
     if text[stop] == QUOTE:
         size = stop - at - 1
-        if size > 0 and not keeps_rule(text, at + 1, size, rule, high):
-            if rule != ADDRESS or ask(questions, QUESTION_ADDRESS, at + 1, stop) == DOUBT:
-                return DOUBT
+        is_sure = size == 0 or keeps_rule(text, at + 1, size, rule, high)
+        if not is_sure and (rule != ADDRESS or ask(questions, QUESTION_ADDRESS, at + 1, stop) == DOUBT):
+            return DOUBT
         cell[CELL_AT] = at
         cell[CELL_SIZE] = size + 2 if size > 0 else 0
         return stop + 1
@@ -167,6 +167,25 @@ def end_of_value(text: Bytes, at: int, rule: int, low: int, high: int, latest: i
     if rule == TIME:
         high = min(high, latest)
     return end if low <= value <= high else DOUBT
+
+
+@kernel("int64(uint8[::1], int64, int64, int64[:, ::1], int64[:, ::1], int64, int64, int64[:, ::1])")
+def read_value(text: Bytes, at: int, field: int, fields: Ints, cells: Ints, room: int, latest: int, questions: Ints) -> int:
+    """Read the value of a field with a rule up to `LAST_VALUE` into its cell, as `read_string` and `end_of_value`.
+
+    Returns: the place behind the value; DOUBT if it may break its rule, and the cell's size is 0 then.
+    """
+    rule, high = fields[field, RULE], fields[field, HIGH]
+    cells[field, CELL_SIZE] = 0
+    if rule <= LAST_STRING:
+        if text[at] != QUOTE:
+            return DOUBT
+        return read_string(text, at, rule, high, cells[field], room, questions)
+    end = end_of_value(text, at, rule, fields[field, LOW], high, latest)
+    if end != DOUBT:
+        cells[field, CELL_AT] = at
+        cells[field, CELL_SIZE] = end - at
+    return end
 
 
 @kernel("UniTuple(int64, 2)(uint8[::1], int64, int64, uint8[::1], int64, uint64[:, ::1], int64, int64[::1], int64[:, ::1])")
@@ -216,7 +235,7 @@ def read_label(text: Bytes, at: int, end: int) -> tuple[int, int]:
     "int64(uint8[::1], int64, int64, int64, int64, uint8[::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1],"
     " uint8[::1], uint8[::1], uint64[:, ::1], int64[::1], int64[:, ::1], int64[::1])"
 )
-def read_line(
+def read_line(  # noqa: PLR0915
     text: Bytes, at: int, end: int, room: int, latest: int, names: Bytes, fields: Ints, slots: Ints, kinds: Ints,
     cells: Ints, own: Bytes, rest: Bytes, keys: Words, levels: Ints, questions: Ints, line: Ints,
 ) -> int:  # fmt: skip
@@ -270,35 +289,23 @@ def read_line(
         has_value = False
         if is_absent:
             at += 4
-        elif rule <= LAST_STRING:
-            if text[at] != QUOTE:
-                return DOUBT
-            at = read_string(text, at, rule, fields[field, HIGH], cells[field], room, questions)
-            if at == DOUBT:
-                return DOUBT
-            if cells[field, CELL_AT] == room:
-                room += cells[field, CELL_SIZE]
-            has_value = cells[field, CELL_SIZE] > 0
         elif rule <= LAST_VALUE:
-            cells[field, CELL_AT] = at
-            at = end_of_value(text, at, rule, fields[field, LOW], fields[field, HIGH], latest)
-            if at == DOUBT:
-                return DOUBT
-            cells[field, CELL_SIZE] = at - cells[field, CELL_AT]
-            has_value = True
+            at = read_value(text, at, field, fields, cells, room, latest, questions)
+            has_value = cells[field, CELL_SIZE] > 0
+            if has_value and cells[field, CELL_AT] == room:
+                room += cells[field, CELL_SIZE]
         elif rule == KIND:
-            if text[at] != QUOTE:
-                return DOUBT
-            start = at
-            at = end_of_plain(text, at + 1) + 1
-            kind = find_kind(text, start, at, names, kinds)
+            start, at = at, DOUBT
+            if text[start] == QUOTE:
+                at = end_of_plain(text, start + 1) + 1
+                kind = find_kind(text, start, at, names, kinds)
         elif rule == OBJECT:
             if text[at] != OPEN_OBJECT:
                 return DOUBT
             at, own_size, own_keys = copy_value(text, at, end, own, 0, keys[0], 0, levels, questions)
-            if at == DOUBT:
-                return DOUBT
         elif rule != DROPPED:
+            return DOUBT
+        if at == DOUBT:
             return DOUBT
         if to > rest_size and (has_value or field == UNKNOWN):
             rest_size = to
@@ -340,10 +347,8 @@ def write_properties(
     to = copy(target, to, names, label[0], label[1])
     inner = max(own_size - 2, 0)
     to = copy(target, to, own, 1, inner)
-    if inner > 0:
-        to = copy(target, to, rest, 0, rest_size)
-    else:
-        to = copy(target, to, rest, 1, rest_size - 1)
+    first = 0 if inner > 0 else 1
+    to = copy(target, to, rest, first, max(rest_size - first, 0))
     target[to] = CLOSE_OBJECT
     target[to + 1] = QUOTE
     return to + 2

@@ -32,7 +32,8 @@ ASKED, ASKED_AT, ASKED_END, ASKED_LINE = range(4)
 COUNT: Final = 0
 WRITTEN: Final = 1
 """`questions`, int64[m, 4]: what only the caller can say, whether a number or an address is written as an encoder writes it.
-Each has its kind ASKED, its place and its end in the text, and its line. Row COUNT has the number of questions in column 0; column WRITTEN is free for the caller."""
+Each has its kind ASKED, its place and its end in the text, and its line. Row COUNT has the number of questions in column 0;
+its column WRITTEN is the caller's."""
 _TRUE, _FALSE, _NULL = (int.from_bytes(word, "little") for word in (b"true", b"alse", b"null"))
 
 
@@ -119,11 +120,11 @@ def copy_value(
         to: the place in `target`.
         keys: uint64[MOST_KEYS], signatures of the keys of open objects; the first `count` are not touched.
         count: see `keys`.
-        levels: int64[MOST_DEPTH], used: of each open container its first key's place in `keys`, doubled, plus 1 for an object.
+        levels: int64[MOST_DEPTH], used: of each open container the place of its first key, doubled, plus 1 for an object.
         questions: see `COUNT`; it gets those numbers of which an encoder may write another text.
 
-    Returns: the places behind the value in `text` and `target`, and behind the value's own keys in `keys`. The first is DOUBT
-        if the value is not JSON, nested deeper than `MOST_DEPTH`, has keys that may be equal, more than `MOST_KEYS` keys,
+    Returns: the places behind the value in `text` and `target`, and behind its own keys in `keys`. The first is DOUBT if
+        the value is not JSON, nested deeper than `MOST_DEPTH`, has keys that may be equal, more than `MOST_KEYS` keys,
         an escape as `copy_escape` says, or more questions than there is room for.
     """
     depth = 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.collector.requests import BodyLimits, RequestBody
 from app.core.events import client_lines
-from app.core.events.client_lines import LineReader
+from app.core.events.client_lines import Bounds, LineReader
 from tests.builders.client_bodies import NOW_MS, NUMBERS, TEXTS, event_text, request_body
 from tests.builders.events import event, text
 from tests.worlds.read_bodies import LIMITS, outcome
@@ -31,7 +31,7 @@ def same(request: RequestBody, limits: BodyLimits = LIMITS) -> tuple:
 
 def in_doubt(request: RequestBody) -> int | None:
     """How many lines the kernels leave; None if they leave the body."""
-    read = READER.read(request.content_type, request.body, request.sender, 10_000, 10**9, lambda _: None)
+    read = READER.read(request.content_type, request.body, request.sender, Bounds(10_000, 10**9, lambda _: None))
     return None if read is None else len(read.doubts)
 
 

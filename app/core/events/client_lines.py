@@ -35,7 +35,6 @@ MOST_LINES: Final = 16_384
 LEAST_BYTES: Final = 2048
 """A few lines are read sooner one by one than the arrays of the kernels are made ready."""
 _STORED_BYTES: Final = 384 * 1024
-_MOST_TAIL_BYTES: Final = 16 * 1024
 _MOST_QUESTIONS: Final = 1000
 _LABEL_BYTES: Final = 256
 """More than a stored line's labels beside those of the client's fields."""
@@ -93,6 +92,17 @@ class ReadLines(NamedTuple):
         return packer.pack(received_at_ms)
 
 
+class Bounds(NamedTuple):
+    """The bounds of reading one content."""
+
+    lines: int
+    """Most lines."""
+    units: int
+    """Most work (`WorkLimit`)."""
+    take: Callable[[int], None]
+    """Called with the bytes of the lines that each piece of the content has added; it may raise to stop."""
+
+
 class LineReader:
     """Reads the content of one request after the other; for one thread. It keeps a megabyte."""
 
@@ -110,27 +120,21 @@ class LineReader:
         self._bounds = np.zeros((2, MOST_LINES), np.int64)
         self._questions = np.zeros((_MOST_QUESTIONS + 1, 4), np.int64)
 
-    def read(
-        self, name: str, content: bytes, sender: Sender, max_lines: int, max_units: int, take: Callable[[int], None]
-    ) -> ReadLines | None:
+    def read(self, name: str, content: bytes, sender: Sender, bounds: Bounds) -> ReadLines | None:
         """The lines of a content of media type `name`; None if only `split_body` can say what they are.
 
         Args:
             name: of `media_type`.
             content: the content.
             sender: its sender.
-            max_lines: reading ends early once there are more lines.
-            max_units: reading ends early once there is more work (`WorkLimit`).
-            take: called with the bytes of the lines that each piece of the content has added; it may raise to stop.
+            bounds: reading ends early beyond them.
         """
         if len(content) < self._least_bytes:
             return None
         content = content.removeprefix(BYTE_ORDER_MARK)
         tail = _Tail.of(sender)
-        if tail is None:
-            return None
         if name != NDJSON_TYPE and not (name == TEXT_TYPE and content.startswith(b"{")):
-            return self._read_document(content, name, tail, max_lines, max_units, take)
+            return self._read_document(content, name, tail, bounds)
         pieces: list[Piece] = []
         lines = values = at = 0
         while at < len(content):
@@ -138,11 +142,11 @@ class LineReader:
             read = self._read_piece(content[at:end], tail)
             if read is None:
                 return None
-            take(len(read[0].text))
+            bounds.take(len(read[0].text))
             pieces.append(read[0])
             lines += len(read[0].sizes)
             values += read[1]
-            if lines > max_lines or values + WORK_PER_LINE * lines > max_units:
+            if lines > bounds.lines or values + WORK_PER_LINE * lines > bounds.units:
                 return ReadLines(pieces, None)
             at = end
         if name == TEXT_TYPE and pieces[0].sizes[0] == DOUBT and is_document(content):
@@ -158,16 +162,14 @@ class LineReader:
         count = cut_lines(self._text, len(text), *self._bounds)
         return None if count == DOUBT else (self._store(text, count, tail), count_marks(self._text, len(text)))
 
-    def _read_document(
-        self, content: bytes, name: str, tail: "_Tail", max_lines: int, max_units: int, take: Callable[[int], None]
-    ) -> ReadLines | None:
+    def _read_document(self, content: bytes, name: str, tail: "_Tail", bounds: Bounds) -> ReadLines | None:
         """The lines of an array, or of one object; None unless each of them is JSON: then all of it is."""
         text = content.strip(WHITESPACE)
         if len(text) > CHUNK_BYTES or not _is_utf8(text):
             return None
         self._take(text)
         values = count_marks(self._text, len(text))
-        limit = min(max_lines, (max_units - values) // WORK_PER_LINE)
+        limit = min(bounds.lines, (bounds.units - values) // WORK_PER_LINE)
         if text.count(b",") > limit * COMMAS_PER_LINE:
             return None
         if text.startswith(b"{") and name == JSON_TYPE:
@@ -180,7 +182,7 @@ class LineReader:
         piece = self._store(text, count, tail)
         if not all(map(is_json, piece.doubts)):
             return None
-        take(len(piece.text))
+        bounds.take(len(piece.text))
         return ReadLines([piece], values)
 
     def _take(self, text: bytes) -> None:
@@ -232,12 +234,9 @@ class _Tail(NamedTuple):
     tables: LineTables
 
     @classmethod
-    def of(cls, sender: Sender) -> "_Tail | None":
-        """The tail of a sender's lines; None if it is too long."""
-        end = encode_sender(sender)
-        if len(end) > _MOST_TAIL_BYTES:
-            return None
-        text = b",%s\n" % end[1:]
+    def of(cls, sender: Sender) -> "_Tail":
+        """The tail of a sender's lines: some kilobytes at most, as user agents are cut."""
+        text = b",%s\n" % encode_sender(sender)[1:]
         tables = line_tables(sender.kind)
         layout = tables.layout.copy()
         layout[TAIL_HEAD], layout[TAIL_SIZE] = text.rindex(b',"key_kind":'), len(text)
