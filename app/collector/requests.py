@@ -10,7 +10,7 @@ from aiohttp import web
 from app.collector.budget import Reservation
 from app.collector.tags import Translation, WorkBounds
 from app.collector.write_keys import KEY_HEADER
-from app.core.events.client_lines import LineReader, ReadLines
+from app.core.events.client_lines import Bounds, LineReader, ReadLines
 from app.core.events.fields import KeyKind
 from app.core.events.gzip_body import gunzip, is_gzip
 from app.core.events.parse import Sender, parse_line_of
@@ -187,7 +187,7 @@ def begin_lines(
         held.grow(added_bytes)
 
     name = media_type(sent.content_type)
-    return BegunLines(content, limit, reader.read(name, content, sent.sender, limits.lines, limit.units, take))
+    return BegunLines(content, limit, reader.read(name, content, sent.sender, Bounds(limits.lines, limit.units, take)))
 
 
 def finish_lines(
