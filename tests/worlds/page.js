@@ -100,7 +100,7 @@ class Page {
       },
       location: place, scrollY: 0, innerHeight: 500, innerWidth: 800, screen: { width: 1600 },
       navigator: { webdriver: false, language: "en", globalPrivacyControl: gpc, doNotTrack: dnt },
-      localStorage: browser.localStorage, sessionStorage: session,
+      get localStorage() { return browser.localStorage; }, sessionStorage: session,
       performance: { now: () => clock.now },
       Date: { now: () => EPOCH + clock.now },
       Intl: { DateTimeFormat: () => ({ resolvedOptions: () => ({ timeZone: "Europe/Zurich" }) }) },

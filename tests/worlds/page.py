@@ -107,6 +107,7 @@ class Page:
         self._browser._do(f"Object.assign({self._name}.window.location, {{pathname: {path!r}, href: 'https://news.example{path}'}})")
 
     def set(self, name: str, value: Any) -> None:
+        """Set a property of the window."""
         self._browser._do(f"{self._name}.window.{name} = {json.dumps(value)}")
 
     @property
