@@ -5,6 +5,7 @@ import pytest
 from tests.worlds.page import Browser
 from tests.worlds.reading import Reader, truth
 
+
 def play(reader: Reader, *, has_fetch_later: bool) -> Browser:
     browser = Browser(has_fetch_later=has_fetch_later)
     page = browser.open()

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.worlds.page import Browser
+from app.core.events.parse import parse_line
+from tests.worlds.page import EPOCH_MS, Browser
 
 
 def views(browser: Browser) -> list[tuple[str, str]]:
@@ -202,3 +203,15 @@ def test_a_report_is_a_valid_event() -> None:
         "event_id", "event_type", "page_view_id", "occurred_at", "visitor_id", "webdriver", "tab", "seq", "dwell_ms",
         "visible_ms", "engaged_ms", "scroll_pct", "at",
     }  # fmt: skip
+
+
+def test_a_collector_keeps_what_the_view_of_losses_reads() -> None:
+    """Column `properties` has tab and seq in the form that `analytics.browser_loss` searches."""
+    browser = Browser()
+    browser.open()
+    text = json.dumps({name: value for name, value in browser.events[0].items() if name != "at"}).encode()
+    line = json.loads(parse_line(text, "browser", EPOCH_MS, None, None).data)
+    assert "malformed" not in line
+    assert "invalid_fields" not in line
+    assert '"tab":"1800000000000-1-2-3"' in line["properties"]
+    assert json.loads(line["properties"]) == {"tab": "1800000000000-1-2-3", "seq": 1}
