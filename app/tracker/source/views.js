@@ -22,7 +22,6 @@ const begin = (fields) => {
     title: document.title,
     language: navigator.language,
     time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone,
-    screen_width: screen.width,
     viewport_width: innerWidth,
     ...fields,
   });
