@@ -2,8 +2,9 @@
 //
 // Engaged is the time in which the page is visible and focused, up to ENGAGED_MS after the last sign of the reader: the
 // start of the view, focus, scrolling, a key, the pointer.
-// The report is a draft in the queue from the first second on, so that it survives whatever ends the page. Where there is
-// fetchLater the browser holds a copy besides, and sends it when the page is gone.
+// The report is a draft in the queue from the end of the first second on, so that it survives whatever ends the page. Where
+// there is fetchLater the browser holds a copy besides, and sends it when the page is gone. (Not sooner: what is given to
+// fetchLater while a page comes back from the back/forward cache is sent at once.)
 
 let began; // performance.now() of the start of the view
 let until; // ... up to which time is counted

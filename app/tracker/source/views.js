@@ -25,5 +25,4 @@ const begin = (fields) => {
     viewport_width: innerWidth,
     ...fields,
   });
-  report();
 };

@@ -132,6 +132,7 @@ class Readers:
         await tab.run("history.back(), 0")
         await shown
         await until(lambda: self._holds(tab, "window.cameBack"), PAUSE_S)
+        await until(lambda: self._has_views(story, 2), PAUSE_S)  # of the page's first second some time passes in truth
         self.expected.append(Expected(story, await self._read(tab, self._acts(chance, 0)), "back"))
         await tab.close()
 
@@ -160,6 +161,10 @@ class Readers:
             self.expected.append(Expected(f"{story}-{n}", await self._read(tab, self._acts(chance, 0)), "three tabs"))
         for tab in tabs:
             await tab.close()
+
+    async def _has_views(self, story: str, count: int) -> bool:
+        views = {line["event_id"] for line in await self.site.events() if line.get("article_id") == story}
+        return len(views) >= count
 
     async def _holds(self, tab: Tab, code: str) -> bool:
         return bool(await tab.run(code))

@@ -82,10 +82,11 @@ def test_what_the_browser_sent_too_early_is_followed_by_another_report() -> None
     """Dedup keeps the first copy of an id, so the fuller report needs an id of its own."""
     browser = Browser()
     page = browser.open()
+    browser.wait(1_000)
     page.releaseAll()
     browser.wait(20_000)
     page.leave()
-    assert [event["dwell_ms"] for event in browser.of("engagement")] == [0, 20_000]
+    assert [event["dwell_ms"] for event in browser.of("engagement")] == [1_000, 21_000]
 
 
 def test_a_new_path_is_a_page_view_of_its_own() -> None:
