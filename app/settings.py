@@ -157,6 +157,8 @@ class Settings(KafkaAccess):
     """Where the collector listens."""
     collector_port: int = Field(8000, ge=0, le=MOST_PORT)
     """Port of the collector's HTTP server."""
+    example_page: bool = False
+    """Whether the collector serves an example of a tagged page at /example/; it posts with the key `demo`."""
     write_keys: WriteKeys = Field(default={}, repr=False)
     """`key:browser,key:server,...`: who may post, and whether the key's events may name their own ip and user_agent."""
     write_keys_file: Path | None = None

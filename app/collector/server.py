@@ -24,7 +24,7 @@ from app.collector.cors import PREFLIGHT, TAG_PREFLIGHT, cors_headers
 from app.collector.parsing import Parsing
 from app.collector.rate_limits import RateLimits
 from app.collector.requests import RequestBody, check_encoding, is_validation, read_body, shown_key
-from app.collector.scripts import SCRIPT_PATHS, script_routes
+from app.collector.scripts import SCRIPT_PATHS, example_routes, script_routes
 from app.collector.sparse_log import SparseLog
 from app.collector.storage_health import PROBE_ID, StorageHealth, probe
 from app.collector.tags import GETS, POSTS, Tag, Translation, tag_key
@@ -99,7 +99,7 @@ class Collector:
         """The application with its routes; /metrics is not among them, as this port is the public's."""
         app = web.Application(middlewares=[self._answer_errors])
         app.add_routes([web.post(EVENTS_PATH, self.collect), web.options(EVENTS_PATH, _preflight)])
-        app.add_routes(script_routes())
+        app.add_routes([*script_routes(), *(example_routes() if self._settings.example_page else ())])
         app.add_routes([web.post(path, self.collect_tag) for path in POSTS])
         app.add_routes([web.get(path, self.collect_tag, allow_head=False) for path in GETS])
         app.add_routes([web.options(path, _tag_preflight) for path in (*POSTS, *GETS)])

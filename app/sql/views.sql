@@ -181,3 +181,43 @@ WITH digits AS (
 )
 SELECT l.batch_id, l.first_line + n.n AS line, l.outcome, l.txn_id, l.loaded_at
 FROM analytics.ledger l JOIN numbers n ON n.n <= l.last_line - l.first_line AND SUBSTRING(l.line_bits, n.n + 1, 1) = '1';
+
+-- How many events were lost between browser and collector? One row for each day (UTC) on which tabs began, of the last 30 days.
+-- The tracker numbers the events of a tab from 1 (tab and seq in properties), so the highest number that arrived says how many
+-- were sent before it, and a number that is missing is an event that never arrived. Events that a tab sent last and lost are not
+-- seen. A tab counts once it has been silent for an hour: reports of open pages have numbers before they are sent.
+-- A tab that was duplicated shares its numbers with the first, so of its loss less is seen. What is no number of ours is left out.
+CREATE OR REPLACE VIEW analytics.browser_loss AS
+WITH numbered AS (
+    SELECT properties, received_at FROM analytics.page_views WHERE properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT engagement_properties, received_at FROM analytics.page_views WHERE engagement_properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT properties, received_at FROM analytics.engagements WHERE properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT properties, received_at FROM analytics.ad_impressions WHERE properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT properties, received_at FROM analytics.ad_clicks WHERE properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT properties, received_at FROM analytics.redirects WHERE properties LIKE '%"tab":"%'
+), told AS (
+    SELECT JSON_EXTRACT_PATH_TEXT(properties, 'tab') AS tab, JSON_EXTRACT_PATH_TEXT(properties, 'seq') AS seq, received_at
+    FROM numbered WHERE received_at >= GETDATE() - INTERVAL '31 days'
+), counted AS (
+    SELECT tab, CASE WHEN seq ~ '^[1-9][0-9]{0,4}$' THEN CAST(seq AS INTEGER) END AS number, received_at
+    FROM told WHERE tab ~ '^[0-9]{13}-[0-9]{1,10}-[0-9]{1,10}-[0-9]{1,10}$'
+), tabs AS (
+    SELECT tab, DATE_TRUNC('day', MIN(received_at)) AS day, MAX(number) AS sent, COUNT(DISTINCT number) AS received
+    FROM counted WHERE number IS NOT NULL
+    GROUP BY tab
+    HAVING MAX(received_at) < GETDATE() - INTERVAL '1 hour'
+), known AS (
+    -- A tab's name begins with its first moment in milliseconds: of an older tab not every event is looked at.
+    SELECT day, sent, received FROM tabs
+    WHERE SUBSTRING(tab, 1, 10) >= CAST(CAST(EXTRACT(EPOCH FROM GETDATE() - INTERVAL '30 days') AS BIGINT) AS VARCHAR(20))
+)
+SELECT day, COUNT(*) AS tabs, SUM(CASE WHEN sent > received THEN 1 ELSE 0 END) AS tabs_with_loss,
+       SUM(sent) AS sent, SUM(received) AS received, SUM(sent - received) AS lost,
+       CAST(SUM(sent - received) AS DOUBLE PRECISION) / SUM(sent) AS lost_share
+FROM known
+GROUP BY day;

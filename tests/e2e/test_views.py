@@ -1,5 +1,7 @@
 """The analysts' views on hand-made rows: what they answer, to the micro."""
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -212,8 +214,40 @@ async def test_shares_and_means_are_floating_point(warehouse: Warehouse) -> None
         "AND (column_name LIKE '%share' OR column_name LIKE 'mean%' OR column_name IN ('roi', 'score', 'baseline_per_hour'))"
     )
 
-    assert len(found) == 11
+    assert len(found) == 12
     assert {kind for _, _, kind in found} == {"double precision"}
+
+
+async def test_browser_loss(warehouse: Warehouse) -> None:
+    began_ms = int(time.time() * 1000) - 2 * 3_600_000
+    story = Story()
+
+    def own(seq: object, tab: int = 1, tab_ms: int = began_ms) -> str:
+        return json.dumps({"tab": f"{tab_ms}-{tab}-2-3", "seq": seq}, separators=(",", ":"))
+
+    # The first tab: 1 and 2 are one row, 3 and 5 came, 5 twice (another tab was opened as its copy), 4 and 6 never did.
+    story.view("p1", age_minutes=100, properties=own(1), joined=True, engagement_properties=own(2))
+    story.add("ad_impressions", age_minutes=100, page_view_id="p1", properties=own(3))
+    story.add("ad_clicks", age_minutes=99, page_view_id="p1", properties=own(5))
+    story.add("engagements", age_minutes=99, page_view_id="p1", properties=own(5))
+    story.add("redirects", age_minutes=98, page_view_id="p1", properties=own(7))
+    # The second lost nothing; the third is still read; the fourth is older than what is looked at.
+    story.view("p2", age_minutes=100, properties=own(1, tab=2))
+    story.view("p3", age_minutes=100, properties=own(9, tab=3))
+    story.view("p3", age_minutes=5, properties=own(10, tab=3))
+    story.view("p4", age_minutes=100, properties=own(90, tab=4, tab_ms=began_ms - 31 * 86_400_000))
+    # Events of others, and of nobody's tracker.
+    others = (None, '{"own":1}', own("x", tab=5), own(-1, tab=5), own(10**9, tab=5), '{"tab":"t","seq":1}')
+    for number, properties in enumerate(others):
+        story.view(f"q{number}", age_minutes=100, properties=properties)
+    await story.tell(warehouse)
+
+    found = await warehouse.query(
+        "SELECT SUM(tabs), SUM(tabs_with_loss), SUM(sent), SUM(received), SUM(lost), MAX(lost_share) "
+        "FROM analytics.browser_loss"
+    )
+
+    assert found == [(2, 1, 8, 6, 2, 0.25)]
 
 
 async def test_line_fates(warehouse: Warehouse) -> None:
