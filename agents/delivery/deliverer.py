@@ -14,12 +14,12 @@ from agents.delivery.log_pruning import LogPruning
 from agents.sink.chain_store import ChainStore
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
+from app.core.delivery.bisection import Bisection
 from app.core.delivery.completeness import complete_up_to
 from app.core.delivery.load_plan import (
     BLAMES_A_FILE,
     DEFERRAL_BACKOFF,
     MAX_TRANSACTIONS,
-    Bisection,
     Failure,
     FailureClass,
 )
@@ -108,6 +108,8 @@ class Deliverer:
         self._upgrades = UpgradeWaits(ROLE)
         self._join = settings.join
         self._partitions = settings.partitions
+        self._search: Bisection | None = None
+        """A search that a deferral interrupted; the next failed load of its transactions goes on with it."""
         self._reached: dict[int, tuple[int, int]] = {}
         """Partition, of any owner -> number and stream time of its last transaction that is loaded or set aside."""
 
@@ -236,9 +238,15 @@ class Deliverer:
         return msgspec.structs.replace(attempt, failure=None, positions=again.positions, set_aside=aside)
 
     async def _set_apart(self, planned: Sequence[Ready], failure: Failure) -> tuple[LoadOutcome, Failure | None]:
-        """Find the transactions to blame; load the others, and in the same load write the bad ones down (rule D2)."""
+        """Find the transactions to blame; load the others, and in the same load write the bad ones down (rule D2).
+
+        A deferral interrupts the search, and the next round goes on with it: a warehouse that refuses every tenth statement
+        would else let no search end.
+        """
         log.warning("load rejected, looking for the transaction", transactions=len(planned), detail=failure.detail)
-        search = Bisection(self._chance.sample(planned, len(planned)))
+        search = self._search
+        if search is None or not search.txn_ids <= {txn.txn_id for txn in planned}:
+            search = self._search = Bisection(self._chance.sample(planned, len(planned)), failure)
         while (part := search.next()) is not None:
             found = await self._load.probe(part)
             if found is None:
@@ -247,6 +255,7 @@ class Deliverer:
                 search.failed(found)
             else:
                 return LoadOutcome(failure=found), found
+        planned = [txn for txn in planned if txn.txn_id in search.txn_ids]
         for txn in planned:  # S3 may have failed at this moment: a failure without a named file is tried twice
             if (why := search.verdict().get(txn.txn_id)) is not None and why.kind is FailureClass.UNCLEAR:
                 again = await self._load.probe([txn])
@@ -257,6 +266,8 @@ class Deliverer:
         waiting = search.waiting()
         still = next(iter(waiting.values()), None)
         attempt = await self._load_or_look([txn for txn in planned if txn.txn_id not in waiting], search.verdict())
+        if attempt.failure is None or attempt.failure.kind in BLAMES_A_FILE:
+            self._search = None
         return attempt, attempt.failure or still
 
     # --- positions, metrics, reports

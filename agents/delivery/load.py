@@ -255,7 +255,7 @@ class WarehouseLoad:
             finally:
                 await self._leave(session)
         except WarehouseError as exc:
-            raise LoadStopped(classify(exc.sqlstate, exc.message, named_file=False), exc.sqlstate) from exc
+            raise LoadStopped(classify(exc.sqlstate, exc.message), exc.sqlstate) from exc
         except OutsideError as exc:
             raise LoadStopped(Failure(FailureClass.DEFER, "outside", str(exc))) from exc
 
@@ -292,7 +292,7 @@ class WarehouseLoad:
 async def _copy_failure(session: WarehouseSession, exc: WarehouseError, load: OutputLoad) -> Failure:
     """The meaning of a failed COPY, from the load-error table and not from the message (rule D2)."""
     output = load.flow.name
-    failure = classify(exc.sqlstate, exc.message, named_file=False, output=output)
+    failure = classify(exc.sqlstate, exc.message, output=output)
     if exc.sqlstate is None or session.closed:
         return failure
     await session.rollback()
@@ -301,7 +301,7 @@ async def _copy_failure(session: WarehouseSession, exc: WarehouseError, load: Ou
         return failure
     place = f"{found.filename} line {found.line}, column {found.column or '?'}"
     text = f"{place}: {found.reason} (code {found.code})" + (f", value {found.value[:200]!r}" if found.value else "")
-    return classify(exc.sqlstate, text, named_file=True, output=output)
+    return classify(exc.sqlstate, text, named_file=found.filename, output=output)
 
 
 async def _commit(session: WarehouseSession) -> None:

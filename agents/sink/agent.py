@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from agents.sink.chain_store import sweep
+from agents.sink.encoder import encoder
 from agents.sink.partition import RANDOM_BYTES, SinkPartition, SinkPorts, commit_rules, serve
 from app.apps import sink as app
 from app.core.sink.chain import ChainId, LogBounds
@@ -52,8 +53,9 @@ def _sink_of(partition: int) -> SinkPartition:
         return LogBounds(*await logs.bounds(_topics.rows.name, partition))
 
     ports = SinkPorts(
-        app.ports.objects, announce, bounds, app.ports.clock, random_hex=lambda: secrets.token_hex(RANDOM_BYTES)
-    )
+        app.ports.objects, announce, bounds, app.ports.clock, random_hex=lambda: secrets.token_hex(RANDOM_BYTES),
+        encode=encoder(app.settings),
+    )  # fmt: skip
     return SinkPartition(ChainId(app.settings.epoch, partition), commit_rules(app.settings), ports)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import Changes, StepLog, StepMessage, encode_step
 from app.core.state.tables import EXPIRING, KEY_BYTES, MemoryState
-from app.errors import StepConflict
+from app.errors import StepConflict, StepMessageInvalid
 from app.testing.memory.engine import Disk, MemoryEngine
 from tables.store.engine import Batch, Engine
 from tables.store.partition_store import PartitionStore
@@ -160,16 +160,17 @@ class CountingEngine(MemoryEngine):
         super().write(batch)
 
 
-def test_a_step_with_its_position_and_offset_is_one_write() -> None:
+def test_steps_with_their_position_and_offset_are_one_write() -> None:
     """Between two writes the process may end, and half a step would stay."""
     engine = CountingEngine(Disk(), "db", {"default": {}})
     db = PartitionStore(engine, WINDOW_MS)
     changes = [Changes.pack(table, KEY_BYTES[table], [(key(table, 1), stored(7))]) for table in KEY_BYTES]
     commit(db, changes)
+    db.follow(encode_step(step(2, 0, changes)), 1)
+    assert engine.writes == 0
+    db.write()
+    db.write()
     assert engine.writes == 1
-    followed = step(2, 0, changes)
-    db.follow(encode_step(followed), 1)
-    assert engine.writes == 2
 
 
 def test_an_unknown_table_fails_before_anything_is_written(db: PartitionStore) -> None:
@@ -230,6 +231,15 @@ def test_a_step_of_another_log_is_passed_over(other: dict[str, int]) -> None:
     db.close()
 
 
+@pytest.mark.parametrize("values", [[b"short"], [stored(1), b"short", stored(2)], [b""]])
+def test_an_entry_without_a_stored_time_is_refused(db: PartitionStore, values: list[bytes]) -> None:
+    """It would be in no generation."""
+    wrong = step(1, -1, [Changes.pack("seen", 16, [(key("seen", n), value) for n, value in enumerate(values)])])
+    with pytest.raises(StepMessageInvalid):
+        db.follow(encode_step(wrong), 0)
+    assert db.empty
+
+
 def test_wipe_leaves_an_empty_place(open_db: Open) -> None:
     db = open_db()
     commit(db, [Changes.pack("pending", 8, [(key("pending", 1), b"one")])])
@@ -276,6 +286,7 @@ def test_an_earlier_copy_of_a_database_can_be_put_back() -> None:
     disk = Disk()
     db = PartitionStore(disk.open("db"), WINDOW_MS)
     commit(db, [])
+    db.write()
     copy = disk.snapshot("db")
     commit(db, [Changes.pack("pending", 8, [(key("pending", 1), b"one")])])
     db.close()

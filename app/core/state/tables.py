@@ -21,12 +21,22 @@ know makes its step a newer one.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from app.core.formats.decoding import refuse_unknown
-from app.core.formats.step_message import Changes
+from app.core.formats.step_message import Changes, cut_evenly
+from app.core.state.encoding import keys_of
 from app.errors import StepMessageInvalid
+
+Digests = npt.NDArray[np.uint64]
+Answers = npt.NDArray[np.bool_]
 
 KEY_BYTES: Final = {"seen": 16, "blocks": 20, "views": 16, "pending": 8, "seconds": 9}
 EXPIRING: Final = frozenset({"seen", "blocks", "views"})
+
+TIME_BYTES: Final = 8
+"""Width of the stored time with which an expiring entry's value starts."""
 
 
 def refuse_unknown_tables(changes: Iterable[Changes]) -> None:
@@ -34,12 +44,14 @@ def refuse_unknown_tables(changes: Iterable[Changes]) -> None:
 
     Raises:
         NewerFormat: it is not: a newer ETL has another table.
-        StepMessageInvalid: the keys are not of the table's width.
+        StepMessageInvalid: the keys are not of the table's width, or a value has no stored time.
     """
     for change in changes:
         refuse_unknown("step with changes of table", [change.table], KEY_BYTES)
         if change.key_bytes != KEY_BYTES[change.table]:
             raise StepMessageInvalid(f"keys of table {change.table} have {change.key_bytes} bytes")
+        if change.table in EXPIRING and change.narrowest_bytes < TIME_BYTES:
+            raise StepMessageInvalid(f"a value of table {change.table} has no stored time")
 
 
 class StateReader(Protocol):
@@ -47,6 +59,12 @@ class StateReader(Protocol):
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each key, None where there is none; in the keys' order."""
+
+    def maybe(self, table: str, digests: Digests) -> Answers:
+        """Which digests, uint64[n, 2] (high and low half), may be keys of `seen` or `views`: bool[n].
+
+        Every key of the table is among them, and as a rule few others.
+        """
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) of a table in key order; for `pending` and `seconds`, which are as small as the window."""
@@ -62,6 +80,11 @@ class MemoryState:
         """The value of each key, None where there is none; in the keys' order."""
         values = self.tables[table]
         return [values.get(key) for key in keys]
+
+    def maybe(self, table: str, digests: Digests) -> Answers:
+        """Which digests, uint64[n, 2], are keys of a table: bool[n]."""
+        values, keys = self.tables[table], cut_evenly(keys_of(digests), KEY_BYTES[table])
+        return np.array([key in values for key in keys], np.bool_)
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) of a table in key order."""
