@@ -1,0 +1,165 @@
+"""Bugs in the way from blocks to cells, and in what is decided from cells alone (rules J1, J4, E7, R7)."""
+
+from tests.mutants.mutant import Mutant
+
+SCAN, READER = "app/kernels/scan.py", "app/core/etl/cells.py"
+CLASSIFY, DEDUP = "app/core/etl/classify_cells.py", "app/core/etl/dedup_digests.py"
+OF_SCAN = ("tests/unit/kernels/test_scan.py",)
+OF_READER = ("tests/unit/etl/test_cells.py",)
+OF_CLASSIFY = ("tests/unit/etl/test_classify_cells.py",)
+OF_TABLES = ("tests/unit/kernels/test_intern.py",)
+
+MUTANTS = (
+    Mutant(
+        "the mask of a name's word keeps a byte too many",
+        "J1",
+        SCAN,
+        "_MASKS[min(max(size - 8 * number, 0), 8)]",
+        "_MASKS[min(max(size - 8 * number, 1), 8)]",
+        OF_SCAN,
+    ),
+    Mutant(
+        "a control character in a string is no doubt",
+        "J1",
+        SCAN,
+        "    if arena[end] == _QUOTE:\n        behind = end + 1\n",
+        "    if arena[end] != _BACKSLASH:\n        behind = end + 1\n",
+        OF_SCAN,
+    ),
+    Mutant(
+        "an escaped NUL behind a backslash is no doubt",
+        "J1",
+        SCAN,
+        "        if character == 0 or (character == _BACKSLASH and load64(arena, begin) & _FIVE_BYTES == _U0000):\n",
+        "        if character == 0:\n",
+        OF_SCAN,
+    ),
+    Mutant(
+        "a repeated field is no doubt",
+        "J1",
+        SCAN,
+        "            if field < 0 or (seen >> uint64(field)) & uint64(1) != uint64(0):\n",
+        "            if field < 0:\n",
+        OF_SCAN,
+    ),
+    Mutant(
+        "an integer beyond 64 bits is no doubt",
+        "J1",
+        SCAN,
+        "    if value > _LARGEST + uint64(negative):\n",
+        "    if value == _LARGEST + uint64(2):\n",
+        OF_SCAN,
+    ),
+    Mutant(
+        "the count of lines is no doubt",
+        "J1",
+        SCAN,
+        "    return side if line - first == lines else DOUBT\n",
+        "    return side\n",
+        OF_SCAN,
+    ),
+    Mutant(
+        "an event that lacks a field is taken for a whole one",
+        "J1",
+        SCAN,
+        "            if tag < 0 or has & required[tag] != required[tag]:\n",
+        "            if tag < 0:\n",
+        (*OF_SCAN, *OF_READER),
+    ),
+    Mutant(
+        "an event received before its block is taken",
+        "J1",
+        SCAN,
+        "& uint64(1) == uint64(0) or rec[line, bounded] < least:\n",
+        "& uint64(1) == uint64(0):\n",
+        (*OF_SCAN, *OF_READER),
+    ),
+    Mutant(
+        "bad UTF-8 is scanned",
+        "J1",
+        READER,
+        "if is_ascii or _is_utf8(block.text) else DOUBT",
+        "if is_ascii or block.text else DOUBT",
+        OF_READER,
+    ),
+    Mutant(
+        "a doubtful block keeps fields of an earlier step",
+        "J1",
+        READER,
+        "        self._present[first : first + lines] = 0\n",
+        "",
+        OF_READER,
+    ),
+    Mutant(
+        "an arena that grows loses its texts",
+        "J1",
+        READER,
+        "            arena[:used] = self._arena[:used]\n",
+        "",
+        OF_READER,
+    ),
+    Mutant(
+        "a table of texts that grows forgets one",
+        "J4",
+        "app/kernels/intern.py",
+        "    for number in range(1, known):\n",
+        "    for number in range(2, known):\n",
+        OF_TABLES,
+    ),
+    Mutant(
+        "half a digest tells ids apart",
+        "E7",
+        "app/kernels/repeats.py",
+        "            if digests[first, 0] == high and digests[first, 1] == low:\n",
+        "            if digests[first, 1] == low:\n",
+        OF_TABLES,
+    ),
+    Mutant(
+        "a full memory of user agents never forgets",
+        "J4",
+        "app/core/etl/text_facts.py",
+        "        if self._table.is_full:\n            self._forget()\n",
+        "",
+        OF_CLASSIFY,
+    ),
+    Mutant(
+        "a server's event without an agent is a bot's, from cells",
+        "J4",
+        CLASSIFY,
+        'if agent_rule == EMPTY_USER_AGENT and cells.value(n, "key_kind") == _SERVER:',
+        'if agent_rule == EMPTY_USER_AGENT and cells.value(n, "key_kind") is None:',
+        OF_CLASSIFY,
+    ),
+    Mutant(
+        "a browser that no program drives is a bot",
+        "J4",
+        CLASSIFY,
+        '    driven = cells.has("webdriver") & (cells.rec[:, FIELD["webdriver"]] == 1)\n',
+        '    driven = cells.has("webdriver")\n',
+        OF_CLASSIFY,
+    ),
+    Mutant(
+        "the first copy in a step is not looked at",
+        "E7",
+        DEDUP,
+        "    return [*again.tolist(), *firsts[again].tolist()]\n",
+        "    return again.tolist()\n",
+        OF_CLASSIFY,
+    ),
+    Mutant(
+        "an id is remembered at the time of the block before",
+        "E7",
+        DEDUP,
+        'lines.positions[order], side="right")',
+        'lines.positions[order], side="left")',
+        OF_CLASSIFY,
+    ),
+    Mutant(
+        "an id of 32 bytes is digested like a longer one",
+        "E7",
+        "app/kernels/xxh3.py",
+        "    if size > 32:\n",
+        "    if size >= 32:\n",
+        ("tests/unit/kernels/test_xxh3.py",),
+    ),
+)
