@@ -2,7 +2,8 @@
 
 Faust's own table writes its store at once and its changelog later, one message a key. This table writes nothing by itself:
 the owner sends a step to `rows`, waits for the broker, and then `commit`s the step. Recovery and standbys `follow` the same
-messages by the same rule (E2). Faust still assigns, recovers and revokes the store of a partition.
+messages by the same rule (E2). All of them gather steps and write many at once: the rest is in the log. Faust still assigns,
+recovers and revokes the store of a partition.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 RECOVERY_BUFFER: Final = 8
 """Messages of `rows`, MiB each, that recovery gathers before it applies them."""
 GATHERED_BYTES_OF_ALL: Final = 64 * 1024 * 1024
-"""Bytes of changes that the stores of a worker hold back together while they are restored."""
+"""Bytes of changes that the stores of a worker hold back together."""
 
 
 class RowsStore(faust_rocksdb.Store):
@@ -65,12 +66,17 @@ class RowsStore(faust_rocksdb.Store):
     # --- recovery
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """The last offset of `rows` that the store has read; recovery goes on behind it."""
+        """The last offset of `rows` that the store has read, put on disk first; recovery goes on behind it.
+
+        Faust asks at every assignment. It may ask another object for the same store later, and must not be told more than
+        that one can know.
+        """
         db: PartitionStore = self._db_for_partition(tp.partition)
+        db.write()
         return None if db.empty else db.rows_offset
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
-        """Do nothing: offsets are written together with their steps."""
+        """Do nothing: offsets go to disk together with their steps."""
 
     def apply_changelog_batch(
         self, batch: Iterable[Any], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
@@ -144,15 +150,18 @@ class RowsStore(faust_rocksdb.Store):
 
     def _open_store(self, partition: int) -> PartitionStore:
         engine = self._open_engine(partition)
-        gathered_bytes = min(GATHERED_BYTES, GATHERED_BYTES_OF_ALL // len(self._owned))
         try:
             return PartitionStore(
-                around(self._instream.ports.points, "rocksdb", engine), self._settings.dedup_window_ms, gathered_bytes,
-                StepLog(self._rows, partition, self._settings.epoch),
+                around(self._instream.ports.points, "rocksdb", engine), self._settings.dedup_window_ms,
+                self._gathered_bytes, StepLog(self._rows, partition, self._settings.epoch),
             )  # fmt: skip
         except FormatInvalid:
             engine.close()
             raise
+
+    def _gathered_bytes(self) -> int:
+        """The bytes that each store may hold back."""
+        return min(GATHERED_BYTES, GATHERED_BYTES_OF_ALL // max(1, len(self._owned)))
 
     def _close(self, partitions: Iterable[int]) -> None:
         """Close those of these stores that are open. If one cannot be closed, the others are closed all the same."""

@@ -64,7 +64,7 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
         "rocksdb.wipe",  # a store that the log cannot continue
         "rocksdb.create",  # a new generation of the tables that expire
         "store.follow",  # recovery
-        "rocksdb.ingest",  # the puts of many steps, when they are read or are enough
+        "rocksdb.ingest",  # the puts of many steps
         "rocksdb.flush",
         "logs.bounds",
         "kafka.send.dead_letter",

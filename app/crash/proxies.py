@@ -73,7 +73,8 @@ PORTS: Final[Mapping[str, Port]] = {
     "store": Port(
         {"follow": _nothing},
         frozenset({
-            "empty", "verify_read_to", "get", "scan", "generations", "position", "rows_offset", "commit", "wipe", "close",
+            "empty", "verify_read_to", "get", "scan", "generations", "position", "rows_offset", "commit", "write", "wipe",
+            "close",
         }),
     ),
     "warehouse": Port(

@@ -5,43 +5,66 @@ Entries that go to disk as a file of their own are sorted here, by columns; no w
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import polars as pl
+import numpy as np
+import numpy.typing as npt
 
-from app.core.formats.step_message import Changes
+from app.core.formats.step_message import Changes, cut_evenly
 from app.core.state.tables import KEY_BYTES
 
 TAGS: Final = {"seen": b"s", "blocks": b"b", "views": b"v", "pending": b"p", "seconds": b"e"}
 """State table -> the tag with which its keys start; tables share families."""
 TIME_BYTES: Final = 8
 """Width of the stored time with which an expiring entry's value starts."""
-_NUMBER_BYTES: Final = 16
-"""Keys of this width are compared as numbers, in half the time that comparing bytes takes."""
 _AT_ONCE: Final = 4096
 """Entries that are objects at the same time; so few stay in the processor's cache."""
-
+_Places = npt.NDArray[np.int64]
 
 if TAGS.keys() != KEY_BYTES.keys():
     raise RuntimeError("every state table needs a tag")
 
 
-class SortedPuts(NamedTuple):
-    """Entries of the expiring tables, each key once, with its last value."""
+class SortedTable(NamedTuple):
+    """The entries of one table, each key once, with its last value."""
 
-    tables: Sequence[pl.DataFrame]
-    """DataFrame[n rows] with columns key (tagged), value: in ascending order of the keys, table after table."""
+    tag: bytes
+    keys: npt.NDArray[np.uint8]
+    """uint8[m, width of a key]: the keys of all puts, in the order of the puts."""
+    values: bytes
+    """Their values, one after the other."""
+    starts: _Places
+    """int64[m], int64[m]: where each value starts and ends."""
+    ends: _Places
+    order: _Places
+    """int64[n]: the puts that count, in ascending order of their keys."""
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every (tagged key, value) in the order of the keys."""
+        width = len(self.tag) + self.keys.shape[1]
+        tagged = np.empty((_AT_ONCE, width), np.uint8)
+        tagged[:, : len(self.tag)] = np.frombuffer(self.tag, np.uint8)
+        values = self.values
+        for at in range(0, len(self.order), _AT_ONCE):
+            some = self.order[at : at + _AT_ONCE]
+            tagged[: len(some), len(self.tag) :] = self.keys[some]
+            keys = cut_evenly(tagged[: len(some)].tobytes(), width)
+            cuts = zip(self.starts[some].tolist(), self.ends[some].tolist(), strict=True)
+            yield from zip(keys, [values[start:end] for start, end in cuts], strict=True)
+
+
+class SortedPuts(NamedTuple):
+    """Entries of the expiring tables."""
+
+    tables: Sequence[SortedTable]
+    """In ascending order of their tags."""
     oldest_ms: int
     """The least and the greatest stored time of all entries."""
     youngest_ms: int
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every (key, value) in the order of the keys."""
-        return chain.from_iterable(
-            zip(some["key"].to_list(), some["value"].to_list(), strict=True)
-            for table in self.tables
-            for some in table.iter_slices(_AT_ONCE)
-        )
+        """Every (tagged key, value) in the order of the keys."""
+        return chain.from_iterable(table.entries() for table in self.tables)
 
 
 def last_changes(changes: Iterable[Changes]) -> dict[bytes, bytes | None]:
@@ -58,47 +81,58 @@ def sorted_puts(changes: Sequence[Changes]) -> SortedPuts | None:
     """The entries that `changes` put, one after the other, into the expiring tables.
 
     Returns:
-        None if there are none, or if they are no plain columns: with a delete, or with values of several widths in a table.
+        None if there are none, if one is deleted, or if a value has no stored time.
     """
-    names = sorted({change.table for change in changes if change.keys}, key=TAGS.__getitem__)
-    tables: list[pl.DataFrame] = []
-    times: list[Any] = []
-    for name in names:
-        parts = [change for change in changes if change.table == name and change.keys]
-        widths = {part.value_bytes for part in parts}
-        if len(widths) > 1 or min(widths) < TIME_BYTES:
-            return None
-        keys, values = b"".join(part.keys for part in parts), b"".join(part.values for part in parts)
-        stored = _numbers(_starts(values, min(widths)), pl.UInt64)
-        times += [stored.min(), stored.max()]
-        tables.append(_entries(TAGS[name], keys, KEY_BYTES[name], values, min(widths)))
-    if not tables or any(change.deletes for change in changes):
+    if any(change.deletes for change in changes):
         return None
-    return SortedPuts(tables, min(times), max(times))
+    tables, times = [], []
+    for name in sorted({change.table for change in changes if change.keys}, key=TAGS.__getitem__):
+        puts = _table_of(name, [change for change in changes if change.table == name])
+        if (puts.ends - puts.starts).min() < TIME_BYTES:
+            return None
+        stored = _stored_times(puts)
+        times += [int(stored.min()), int(stored.max())]
+        tables.append(puts)
+    return SortedPuts(tables, min(times), max(times)) if tables else None
 
 
-def _entries(tag: bytes, keys: bytes, key_bytes: int, values: bytes, value_bytes: int) -> pl.DataFrame:
-    """DataFrame[one row for each key] with columns key, value: the last value of each key, keys ascending."""
-    key = pl.lit(keys).bin.slice(pl.col("at") * key_bytes, key_bytes)
-    value = pl.lit(values).bin.slice(pl.col("at") * value_bytes, value_bytes)
-    by = _numbers(keys, pl.UInt128) if key_bytes == _NUMBER_BYTES else key
-    puts = pl.select(at=pl.int_range(0, len(keys) // key_bytes)).with_columns(by=by)
-    differs = pl.col("by") != pl.col("by").shift(-1)
-    last = puts.sort("by", maintain_order=True).filter(differs.fill_null(value=True))
-    return last.select(key=pl.lit(tag) + key, value=value)
+def _table_of(name: str, parts: Sequence[Changes]) -> SortedTable:
+    """The entries that the changes of one table put."""
+    keys = np.frombuffer(b"".join(part.keys for part in parts), np.uint8).reshape(-1, KEY_BYTES[name])
+    starts, ends, base = [], [], 0
+    for part in parts:
+        behind = np.frombuffer(part.value_ends, "<u4").astype(np.int64) + base
+        starts.append(np.concatenate(([base], behind[:-1])) if len(behind) else behind)
+        ends.append(behind)
+        base += len(part.values)
+    values = b"".join(part.values for part in parts)
+    return SortedTable(TAGS[name], keys, values, np.concatenate(starts), np.concatenate(ends), _last_in_order(keys))
 
 
-def _starts(values: bytes, width: int) -> bytes:
-    """The first 8 bytes of every `width`."""
-    if width == TIME_BYTES:
-        return values
-    starts = bytearray(len(values) // width * TIME_BYTES)
-    for n in range(TIME_BYTES):
-        starts[n::TIME_BYTES] = values[n::width]
-    return bytes(starts)
+def _last_in_order(keys: npt.NDArray[np.uint8]) -> _Places:
+    """The last put of each key, in ascending order of the keys.
+
+    Keys are sorted as numbers: by their first 8 bytes, and by the others only if two keys begin alike.
+    """
+    words = [_numbers(keys[:, at : at + 8]) for at in range(0, keys.shape[1], 8)]
+    order = np.argsort(words[0], kind="stable")
+    first = words[0][order]
+    if not (first[1:] == first[:-1]).any():  # nearly always
+        return order
+    order = np.lexsort(words[::-1])
+    last = np.ones(len(order), np.bool_)
+    last[:-1] = np.logical_or.reduce([word[order][1:] != word[order][:-1] for word in words])
+    return order[last]
 
 
-def _numbers(packed: bytes, kind: type[pl.UInt64 | pl.UInt128]) -> pl.Series:
-    """The big-endian numbers in `packed`."""
-    count = len(packed) // (_NUMBER_BYTES if kind is pl.UInt128 else TIME_BYTES)
-    return pl.Series([packed]).bin.reinterpret(dtype=pl.Array(kind, count), endianness="big").explode()
+def _numbers(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Big-endian numbers of at most 8 bytes: uint64[n] of uint8[n, width]."""
+    wide = np.zeros((len(columns), 8), np.uint8)
+    wide[:, 8 - columns.shape[1] :] = columns
+    return wide.view(">u8").astype(np.uint64).reshape(-1)
+
+
+def _stored_times(puts: SortedTable) -> npt.NDArray[np.uint64]:
+    """The stored time of every put."""
+    values = np.frombuffer(puts.values, np.uint8)
+    return _numbers(values[puts.starts[:, None] + np.arange(TIME_BYTES)])

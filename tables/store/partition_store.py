@@ -6,20 +6,20 @@
     window            table's tag, then the state's key    pending and seconds
     generation-<n>    table's tag, then the state's key    seen, blocks and views by stored time (`tables.store.generations`)
 
-A step's changes, its position and its offset go in with one batch: all of it or nothing (rule E3).
-
-If a store follows the log and no step looks anything up in it, the store gathers steps and writes them together:
+A store takes a step that the log has by gathering it: from now on the store answers with its changes. Gathered steps are
+written together (rule E3):
     1 the entries that expire, as one file   a crash after it: the steps come again and put the same keys again
     2 the rest, position and offset, in one batch
     3 a flush of everything
-Steps that were gathered and not written are in the log, behind the position that is on disk.
+Steps that were gathered and not written are in the log, behind the position that is on disk: after a crash they are
+followed again. They are written when they are many, when the store is closed, and before Faust asks for the position.
 
 A message that is no step of this log changes nothing and counts for no reader: it is passed over, with an alarm (rule E2).
 If the store or the log has data of a newer version, this store stops there: it changes nothing more, and the partition's
 owner gets a NewerFormat (rule E10).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
 import structlog
@@ -31,7 +31,7 @@ from app.core.state.tables import EXPIRING, refuse_unknown_tables
 from app.errors import NewerFormat, StepConflict, StepGap, StepMessageInvalid, StoreLost
 from app.shell.foreign import note_foreign
 from tables.store.engine import Engine
-from tables.store.entries import TAGS, last_changes, sorted_puts
+from tables.store.entries import TAGS, sorted_puts
 from tables.store.expiring import Expiring
 from tables.store.generations import Generations
 from tables.store.position import StorePosition, decode_position, encode_position
@@ -51,7 +51,7 @@ class PartitionStore:
     Args:
         engine: The partition's database, open; the store closes it.
         window_ms: The dedup window.
-        gathered_bytes: Bytes of changes that it holds back while it only follows the log.
+        gathered_bytes: Bytes of changes that it holds back; asked after every step.
         step_log: The partition of `rows` that it follows; None if steps of any epoch and partition are taken.
 
     Raises:
@@ -59,7 +59,11 @@ class PartitionStore:
     """
 
     def __init__(
-        self, engine: Engine, window_ms: int, gathered_bytes: int = GATHERED_BYTES, step_log: StepLog | None = None
+        self,
+        engine: Engine,
+        window_ms: int,
+        gathered_bytes: Callable[[], int] = lambda: GATHERED_BYTES,
+        step_log: StepLog | None = None,
     ) -> None:
         self._engine = engine
         self._step_log = step_log
@@ -74,8 +78,6 @@ class PartitionStore:
         self.rows_offset = NO_PREDECESSOR if rows is None else int.from_bytes(rows, "big")
         """Last offset on `rows` that this store has read or written; it never goes back."""
         self._search: BaseSearch | None = None
-        self._unread = 0
-        """Steps followed since the last look-up."""
         self._gathered = Gathered(gathered_bytes)
         if self.empty:  # a file may have been ingested before the first position was written
             self._expiring.drop(list(self._expiring.generations))
@@ -112,27 +114,34 @@ class PartitionStore:
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each key, None where there is none; in the keys' order. Expired entries may or may not show."""
-        self._note_look_up()
+        return self._get_expiring(table, keys) if table in EXPIRING else self._get_window(table, keys)
+
+    def _get_expiring(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        found = self._gathered.newest(table, keys)
+        missing = [n for n, value in enumerate(found) if value is None]
         tag = TAGS[table]
+        for n, value in zip(missing, self._expiring.get([tag + keys[n] for n in missing]), strict=True):
+            found[n] = value
+        return found
+
+    def _get_window(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        tag, gathered = TAGS[table], self._gathered.window
         tagged = [tag + key for key in keys]
-        return self._expiring.get(tagged) if table in EXPIRING else self._engine.get(_WINDOW, tagged)
+        asked = [key for key in tagged if key not in gathered]
+        stored = dict(zip(asked, self._engine.get(_WINDOW, asked), strict=True))
+        return [gathered[key] if key in gathered else stored[key] for key in tagged]
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) of a table in key order; in an expiring table with each key's youngest value."""
-        self._note_look_up()
+        self.write()
         tag = TAGS[table]
         entries = self._expiring.scan(tag) if table in EXPIRING else self._engine.scan(_WINDOW, tag)
         return ((key[1:], value) for key, value in entries)
 
     def generations(self) -> list[int]:
-        """The generations that exist, oldest first."""
-        self._note_look_up()
+        """The generations that exist on disk, oldest first, after all steps are written."""
+        self.write()
         return list(self._expiring.generations)
-
-    def _note_look_up(self) -> None:
-        """Note that a step reads: gathered steps are written first."""
-        self._unread = 0
-        self._write_gathered()
 
     # --- following the log (recovery, standbys)
 
@@ -199,26 +208,40 @@ class PartitionStore:
 
     def _pass_over(self, offset: int) -> None:
         """Note that a message was read which counts for nobody."""
-        self._write_gathered()
-        batch = self._engine.batch()
-        batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
-        self._engine.write(batch)
+        self._gathered.pass_over()
         self.rows_offset = offset
+        self._write_if_full()
 
     def _follow(self, step: StepMessage, digest: bytes, offset: int) -> None:
-        """Take a step that counts. It is written at once if there was a look-up since the last step."""
+        """Take a step that counts."""
         position = self._position_after(step, digest, offset)
-        self._unread += 1
-        if self._unread == 1:
-            self._write(step.changes, position, offset)
-            return
         self._gathered.take(step.changes)
         self.position, self.rows_offset = position, offset
-        if self._gathered.full:
-            self._write_gathered()
+        self._write_if_full()
 
-    def _write_gathered(self) -> None:
-        """Write the gathered steps. If that fails, they stay gathered: no later step may be written without them."""
+    # --- following its own steps (the owner)
+
+    def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
+        """Apply the owner's own step, which the broker stored at `offset` (rule E3, 2).
+
+        Raises:
+            StepConflict: another process wrote to `rows` in between; nothing changed.
+        """
+        if offset != self.rows_offset + 1:
+            raise StepConflict(f"rows[{step.partition}]: our step is at {offset}, we had seen up to {self.rows_offset}")
+        if self.position.accepted.judge(step.number, step.predecessor) is not StepVerdict.ACCEPT:
+            raise StepConflict(f"rows[{step.partition}]: our step {step.number} does not follow {self.position.accepted}")
+        self._follow(step, digest_of(message), offset)
+
+    def _position_after(self, step: StepMessage, digest: bytes, offset: int) -> StorePosition:
+        return StorePosition(
+            self.position.accepted.advance(offset), digest, step.source_last, step.stream_time_ms, step.meta
+        )
+
+    # --- writing
+
+    def write(self) -> None:
+        """Put every gathered step on disk. If that fails, they stay gathered: no later step may be written without them."""
         gathered = self._gathered
         if not gathered.steps:
             return
@@ -228,37 +251,16 @@ class PartitionStore:
         self._write_batch(expiring, gathered.window, self.position, self.rows_offset)
         self._engine.flush()
         gathered.clear()
+        self._drop_expired()
 
-    # --- writing (the owner)
-
-    def commit(self, step: StepMessage, message: bytes, offset: int) -> None:
-        """Apply the owner's own step, which the broker stored at `offset` (rule E3, 2).
-
-        Raises:
-            StepConflict: another process wrote to `rows` in between; nothing changed.
-        """
-        self._write_gathered()
-        if offset != self.rows_offset + 1:
-            raise StepConflict(f"rows[{step.partition}]: our step is at {offset}, we had seen up to {self.rows_offset}")
-        if self.position.accepted.judge(step.number, step.predecessor) is not StepVerdict.ACCEPT:
-            raise StepConflict(f"rows[{step.partition}]: our step {step.number} does not follow {self.position.accepted}")
-        self._write(step.changes, self._position_after(step, digest_of(message), offset), offset)
-
-    def _position_after(self, step: StepMessage, digest: bytes, offset: int) -> StorePosition:
-        return StorePosition(
-            self.position.accepted.advance(offset), digest, step.source_last, step.stream_time_ms, step.meta
-        )
-
-    def _write(self, changes: Sequence[Changes], position: StorePosition, offset: int) -> None:
-        """Write everything that a counted step changes."""
-        expiring = [change for change in changes if change.table in EXPIRING]
-        window = last_changes(change for change in changes if change.table not in EXPIRING)
-        self._write_batch(expiring, window, position, offset)
+    def _write_if_full(self) -> None:
+        if self._gathered.full:
+            self.write()
 
     def _write_batch(
         self, expiring: Iterable[Changes], window: Mapping[bytes, bytes | None], position: StorePosition, offset: int
     ) -> None:
-        """Write changes and the position after them in one batch, then drop expired generations."""
+        """Write changes and the position after them in one batch."""
         batch = self._engine.batch()
         for change in expiring:
             self._expiring.change(batch, change)
@@ -270,17 +272,19 @@ class PartitionStore:
         batch.put(_DEFAULT, _POSITION, encode_position(position))
         batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
         self._engine.write(batch)
-        self.position, self.rows_offset = position, offset
-        if expired := self._expiring.expired(position.stream_time_ms):
+
+    def _drop_expired(self) -> None:
+        """Drop the generations that have expired by the stream time that is on disk."""
+        if expired := self._expiring.expired(self.position.stream_time_ms):
             self._expiring.drop(expired)
-            log.info("expired generations dropped", generations=expired, rows_offset=offset)
+            log.info("expired generations dropped", generations=expired, rows_offset=self.rows_offset)
 
     # --- lifecycle
 
     def close(self) -> None:
-        """Close the database; a later call raises."""
+        """Write what is gathered and close the database; a later call raises."""
         try:
-            self._write_gathered()
+            self.write()
         finally:
             self._engine.close()
 

@@ -22,8 +22,6 @@ from tables.store.engine import Batch
 log = structlog.get_logger(__name__)
 
 _MIB: Final = 1024 * 1024
-FLUSH_EVERY: Final = 256
-"""Everything is flushed after so many batches. After a kill, so many at most are read from `rows` again."""
 _DAMAGE: Final = ("Corruption", "IO error: No such file or directory")
 """The first words of RocksDB's errors about damaged files; rocksdict has no classes for its errors."""
 BLOOM_BITS_PER_KEY: Final = 10
@@ -152,7 +150,6 @@ class RocksEngine:
         )
         if self._incoming.exists():  # a process died while it made a file here; no other process has it open
             shutil.rmtree(self._incoming)
-        self._unflushed = 0
         self._unread = 0
         """Batches since the last look-up."""
         self._loading = False
@@ -200,16 +197,13 @@ class RocksEngine:
         return RocksBatch(self._handles)
 
     def write(self, batch: Batch) -> None:
-        """Apply a batch of this engine: all of it or nothing. After `FLUSH_EVERY` batches everything is flushed."""
+        """Apply a batch of this engine: all of it or nothing."""
         if not isinstance(batch, RocksBatch):
             raise TypeError(f"{type(batch).__name__} is another engine's batch")
         self._unread += 1
         if self._unread == LOADING_AFTER:
             self._note_loading()
         self._db.write(batch.raw)
-        self._unflushed += 1
-        if self._unflushed >= FLUSH_EVERY:
-            self.flush()
 
     def ingest(self, family: str, entries: Iterable[tuple[bytes, bytes]]) -> None:
         """Store every (key, value), as one file: all of them or none. The keys ascend.
@@ -232,7 +226,6 @@ class RocksEngine:
         """Put everything on disk, `default` last."""
         for family in (*self._families.values(), self._db):
             family.flush(wait=True)
-        self._unflushed = 0
 
     def close(self) -> None:
         """Flush, `default` last, and release the files and their lock; a later call raises."""

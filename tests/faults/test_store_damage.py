@@ -15,7 +15,8 @@ import pytest
 from app.core.formats.step_message import Changes, StepMessage, encode_step
 from app.core.state.tables import KEY_BYTES
 from tables.store.partition_store import PartitionStore
-from tables.store.rocksdb import FLUSH_EVERY, Memory, RocksEngine, open_engine
+from tables.store.rocksdb import Memory, RocksEngine, open_engine
+from tables.store.write_buffer import GATHERED_STEPS
 
 MEMORY_BYTES = 16 * 1024 * 1024
 WINDOW_MS = 10**9
@@ -70,7 +71,7 @@ def look(path: Path) -> int:
 
 def test_a_killed_process_leaves_a_state_not_far_behind(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed, tmp_path / "db")
-    assert STEPS - FLUSH_EVERY <= look(tmp_path / "db") <= STEPS
+    assert STEPS - GATHERED_STEPS <= look(tmp_path / "db") <= STEPS
 
 
 def test_a_store_that_was_closed_has_everything(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_any_damage_to_any_file_leaves_a_consistent_state_or_an_empty_one(
         reached.add(look(path))
         shutil.rmtree(path)
     assert 0 in reached  # wiped
-    assert max(reached) >= STEPS - FLUSH_EVERY  # what matters not is borne
+    assert max(reached) >= STEPS - GATHERED_STEPS  # what matters not is borne
 
 
 def test_a_store_that_another_process_holds_is_not_wiped(killed: Path, tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_store_that_another_process_holds_is_not_wiped(killed: Path, tmp_path:
     with pytest.raises(Exception, match="LOCK"):
         open_engine(tmp_path / "db", Memory(MEMORY_BYTES))
     held.close()
-    assert look(tmp_path / "db") >= STEPS - FLUSH_EVERY
+    assert look(tmp_path / "db") >= STEPS - GATHERED_STEPS
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from app.core.rules import EtlRules
 from app.errors import StepGap
 from app.shell.inbox import Inbox
 from app.shell.runners import PartitionRunners
+from tables.store.engine import Engine
 from tables.store.partition_store import PartitionStore
 from tables.store.position import StorePosition
 from tables.store.store_check import StoreCheck
@@ -20,6 +21,9 @@ from tests.simulation.kafka_client import Member, MemberRole, Producer
 from tests.simulation.process import Process
 from tests.simulation.services import ports_of
 
+GATHERED_BYTES = 4_000
+"""A store writes every few steps."""
+
 
 class EtlState:
     """The stores of a worker's partitions, recovered from `rows`: what `tables.partition_state` is with Faust below it."""
@@ -27,11 +31,12 @@ class EtlState:
     def __init__(self, process: Process, ports: Any) -> None:
         self._process, self._ports = process, ports
         self._dbs: dict[int, PartitionStore] = {}
+        self._engines: dict[int, Engine] = {}
 
     def _open(self, partition: int) -> PartitionStore:
         world = self._process.world
-        engine = world.disk.open(f"{self._process.slot}/{partition}")
-        self._dbs[partition] = db = PartitionStore(engine, world.settings.dedup_window_ms)
+        self._engines[partition] = engine = world.disk.open(f"{self._process.slot}/{partition}")
+        self._dbs[partition] = db = PartitionStore(engine, world.settings.dedup_window_ms, lambda: GATHERED_BYTES)
         return db
 
     def _wipe(self, partition: int) -> None:
@@ -61,6 +66,12 @@ class EtlState:
     def close(self) -> None:
         for db in self._dbs.values():
             db.close()
+        self._dbs.clear()
+
+    def abandon(self) -> None:
+        """Die: what was gathered and not written is gone."""
+        for partition in self._dbs:
+            self._engines[partition].close()
         self._dbs.clear()
 
     async def verify_recovered(self, partition: int) -> None:
@@ -103,7 +114,7 @@ class Etl(MemberRole):
         self.member = Member(process, world.groups["etl"], (blocks,), self._ports, world.settings)
         runners = PartitionRunners(self.member, blocks, self._work)
         self.member.serve(runners.give, self._state.recover)
-        process.when_dead(self._state.close)
+        process.when_dead(self._state.abandon)
 
     async def _work(self, inbox: Inbox) -> None:
         settings, topics = self._world.settings, self._world.topics

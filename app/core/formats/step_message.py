@@ -135,6 +135,12 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
         even = _ends_of(width, 1 << count.bit_length())
         return width if even.startswith(self.value_ends) else 0
 
+    def value(self, at: int) -> bytes:
+        """The value of put `at`."""
+        if width := self.value_bytes:
+            return self.values[at * width : (at + 1) * width]
+        return self.values[self._ends[at - 1] if at else 0 : self._ends[at]]
+
     def deleted(self) -> Iterator[bytes]:
         """Every key to delete, in order."""
         for start in range(0, len(self.deletes), self.key_bytes):

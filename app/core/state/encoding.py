@@ -4,6 +4,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 from xxhash import xxh3_128_digest
 
 _TIME: Final = struct.Struct(">Q")
@@ -21,6 +23,16 @@ def digest_of(text: str) -> bytes:
 def digests_of(texts: Sequence[str]) -> list[bytes]:
     """`digest_of` of each text."""
     return list(map(xxh3_128_digest, map(str.encode, texts)))
+
+
+def digests_in(keys: bytes) -> npt.NDArray[np.uint64]:
+    """The digests that `keys` consists of, one after the other: uint64[n, 2], each its high and its low half."""
+    return np.frombuffer(keys, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def keys_of(digests: npt.NDArray[np.uint64]) -> bytes:
+    """The keys of digests, uint64[n, 2], one after the other."""
+    return digests.astype(">u8").tobytes()
 
 
 def pack_time(moment_ms: int) -> bytes:

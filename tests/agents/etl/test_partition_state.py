@@ -1,5 +1,6 @@
 """The table under Faust: what assignment, recovery and revocation do to a partition's store (rules E2 to E5)."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import Changes, StepMessage, decode_step, encode_step
 from app.errors import DigestMismatch, StepConflict, StepGap, StoreLost, TopicRecreated
 from app.testing.memory import MemoryLogs
+from tables.partition_state import GATHERED_BYTES_OF_ALL
 from tables.store.partition_store import PartitionStore
 from tables.store.rocksdb import Memory, open_engine
 from tests.worlds.etl_table import BLOCKS, KEY, ROWS, Worker
@@ -127,6 +129,29 @@ async def test_a_store_that_cannot_be_closed_keeps_no_other_from_it(worker: Work
         await worker.assign()
         await worker.assign(0, 1)
         assert worker.pending() == b"2"
+
+
+async def test_faust_is_told_an_offset_only_when_it_is_on_disk(worker: Worker) -> None:
+    """Faust keeps what it is told, and may ask for the messages behind it for a store that a crash has set back."""
+    worker.logs.messages[ROWS, 0] = history(3)
+    await worker.assign(0)
+    await worker.recover()
+    assert worker.table.persisted_offset(TP(ROWS, 0)) == 2
+    open_files = Path(worker.store.partition_path(0))
+    copy = worker.store.path / "killed.db"
+    shutil.copytree(open_files, copy, ignore=shutil.ignore_patterns("LOCK"))
+    killed = PartitionStore(open_engine(copy, Memory(1 << 20)), 1_000)
+    assert killed.rows_offset == 2
+    killed.close()
+
+
+async def test_the_stores_of_a_worker_share_what_they_may_hold_back(worker: Worker) -> None:
+    await worker.assign(0)
+    one = worker.store._gathered_bytes()
+    await worker.assign(0, 1)
+    assert worker.store._gathered_bytes() == min(one, GATHERED_BYTES_OF_ALL // 2)
+    worker.store._owned = frozenset(range(64))
+    assert worker.store._gathered_bytes() == GATHERED_BYTES_OF_ALL // 64
 
 
 async def test_a_stale_store_is_wiped_before_recovery(worker: Worker) -> None:

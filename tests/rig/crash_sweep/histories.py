@@ -54,6 +54,8 @@ _LOST_READY_STAGED: Final = History((Event.LOST_READY_STAGED,))
 _FOREIGN: Final = History((Event.FOREIGN,))
 _BEHIND: Final = History(companions=("etl.kafka.send.rows.after",))
 """The ETL dies when its step is in the log and not in its store."""
+_CLOSING: Final = History((Event.STOPPED,))
+"""The ETL writes what it gathered when it closes its stores, else only after many steps."""
 _NOT_LOADED: Final = History((Event.ORPHAN,), ("delivery.s3.list.transactions.before",))
 """Delivery dies before it loads anything: the sink's transactions stay unloaded, and the audit must read them."""
 
@@ -76,8 +78,9 @@ _HISTORIES: Final = {
     "etl.s3.list.transactions": _NEW,
     "etl.logs.committed": _NEW,
     "etl.store.follow": _BEHIND,
-    "etl.rocksdb.ingest": _BEHIND,
-    "etl.rocksdb.flush": _BEHIND,
+    "etl.rocksdb.ingest": _CLOSING,
+    "etl.rocksdb.write": _CLOSING,
+    "etl.rocksdb.flush": _CLOSING,
     "etl.kafka.send.dead_letter": _UNREADABLE,
     "etl.rocksdb.wipe": _STALE,
     "etl.rocksdb.create": _FORGETFUL,
