@@ -1,6 +1,7 @@
 """The path of a step's lines through cells, arrays and kernels (`app.core.etl.path`)."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from app.core.join.join_order import Due
 from app.core.join.window_arrays import ArrayWindow, Prepared
 from app.core.rules import EtlRules
 from app.core.state.tables import MemoryState, StateReader
+
+
+_OF_WINDOW: Final = frozenset({"views", "pending", "seconds"})
+"""The tables from which a window learns."""
 
 
 class CellPath:
@@ -65,7 +70,7 @@ class CellPath:
         pending = arrived and arrived.first_events.packed(closing.kept_firsts)
         stored = closing.changes(pending, arrived and arrived.second_events.packed(closing.kept_seconds))
         changes = [*(arrived.changes if arrived else ()), *stored]
-        self._prepared = Prepared(closing, changes)
+        self._prepared = Prepared(closing, [change for change in changes if change.table in _OF_WINDOW])
         return StepParts(
             rows={flow: write_stream(frame.height, frame.columns) for flow, frame in emission.rows.items()},
             row_counts=emission.row_counts,

@@ -8,7 +8,8 @@ from app.core.enrich.enrich import Enricher
 from app.core.etl.cells import Cells
 from app.core.etl.classify import Rejection
 from app.core.etl.classify_cells import ClassifiedCells
-from app.core.etl.on_cells.line_columns import COLUMN_KINDS, LineColumns, flow_frame
+from app.core.etl.on_cells.flow_frames import flow_frame
+from app.core.etl.on_cells.line_columns import COLUMN_KINDS, LineColumns
 from app.core.etl.rejected_rows import BOT, LINE_SCHEMA, MALFORMED, rejected_values
 from app.core.events.canonical_json import storable_text
 from app.core.formats.arrow_stream import BufferKind, Frame
