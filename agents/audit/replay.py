@@ -39,7 +39,7 @@ class Replayed(msgspec.Struct, frozen=True):
     lines: int
 
 
-class Held(msgspec.Struct, frozen=True):
+class HeldBatch(msgspec.Struct, frozen=True):
     """A batch with lines in a quarantined transaction: only the transaction's release brings them into the warehouse."""
 
     batch_id: str
@@ -61,7 +61,7 @@ class ReplayReport(msgspec.Struct):
     damaged: list[str] = []
     """Batches whose raw file is missing or is not the registered one."""
     other_epoch: list[str] = []
-    held: list[Held] = []
+    held: list[HeldBatch] = []
     """Batches that were not sent: the pipeline has their blocks, and a quarantined transaction has their lines."""
     unreadable: list[str] = []
     """Items of the registry that are no batch, each with its reason."""
@@ -195,7 +195,7 @@ async def _send(
     if item.epoch != settings.epoch:
         report.other_epoch.append(item.batch_id)
     elif held_by is not None:
-        report.held.append(Held(item.batch_id, held_by))
+        report.held.append(HeldBatch(item.batch_id, held_by))
     elif report.dry_run:
         report.replayed.append(Replayed(item.batch_id, item.attempts + 1, len(item.blocks), item.line_count))
     else:

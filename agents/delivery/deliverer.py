@@ -9,17 +9,17 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from agents.delivery.load import Attempt, LoadStopped, WarehouseLoad
+from agents.delivery.load import LoadOutcome, LoadStopped, WarehouseLoad
 from agents.delivery.log_pruning import LogPruning
 from agents.sink.chain_store import ChainStore
 from app.adapters.ports import ObjectStore
 from app.clock import Clock
+from app.core.delivery.bisection import Bisection
 from app.core.delivery.completeness import complete_up_to
 from app.core.delivery.load_plan import (
     BLAMES_A_FILE,
     DEFERRAL_BACKOFF,
     MAX_TRANSACTIONS,
-    Bisection,
     Failure,
     FailureClass,
 )
@@ -108,6 +108,8 @@ class Deliverer:
         self._upgrades = UpgradeWaits(ROLE)
         self._join = settings.join
         self._partitions = settings.partitions
+        self._search: Bisection | None = None
+        """A search that a deferral interrupted; the next failed load of its transactions goes on with it."""
         self._reached: dict[int, tuple[int, int]] = {}
         """Partition, of any owner -> number and stream time of its last transaction that is loaded or set aside."""
 
@@ -216,14 +218,14 @@ class Deliverer:
 
     # --- loads and their failures
 
-    async def _decide(self, ready: Sequence[Ready]) -> tuple[Attempt, Failure | None]:
+    async def _decide(self, ready: Sequence[Ready]) -> tuple[LoadOutcome, Failure | None]:
         """One load and, if a file seems to blame, the search for it."""
         attempt = await self._load_or_look(ready, {})
         if attempt.failure is None or attempt.failure.kind not in BLAMES_A_FILE:
             return attempt, attempt.failure
         return await self._set_apart(attempt.planned, attempt.failure)
 
-    async def _load_or_look(self, ready: Sequence[Ready], bad: Mapping[str, Failure]) -> Attempt:
+    async def _load_or_look(self, ready: Sequence[Ready], bad: Mapping[str, Failure]) -> LoadOutcome:
         """One load; if its COMMIT is not answered, the next load reads the outcome under the lock."""
         attempt = await self._load.load(ready, bad)
         if attempt.failure is None or attempt.failure.kind is not FailureClass.UNKNOWN:
@@ -235,10 +237,16 @@ class Deliverer:
         aside = tuple(txn.txn_id for txn in attempt.planned if txn.txn_id in bad)
         return msgspec.structs.replace(attempt, failure=None, positions=again.positions, set_aside=aside)
 
-    async def _set_apart(self, planned: Sequence[Ready], failure: Failure) -> tuple[Attempt, Failure | None]:
-        """Find the transactions to blame; load the others, and in the same load write the bad ones down (rule D2)."""
+    async def _set_apart(self, planned: Sequence[Ready], failure: Failure) -> tuple[LoadOutcome, Failure | None]:
+        """Find the transactions to blame; load the others, and in the same load write the bad ones down (rule D2).
+
+        A deferral interrupts the search, and the next round goes on with it: a warehouse that refuses every tenth statement
+        would else let no search end.
+        """
         log.warning("load rejected, looking for the transaction", transactions=len(planned), detail=failure.detail)
-        search = Bisection(self._chance.sample(planned, len(planned)))
+        search = self._search
+        if search is None or not search.txn_ids <= {txn.txn_id for txn in planned}:
+            search = self._search = Bisection(self._chance.sample(planned, len(planned)), failure)
         while (part := search.next()) is not None:
             found = await self._load.probe(part)
             if found is None:
@@ -246,22 +254,25 @@ class Deliverer:
             elif found.kind in BLAMES_A_FILE:
                 search.failed(found)
             else:
-                return Attempt(failure=found), found
+                return LoadOutcome(failure=found), found
+        planned = [txn for txn in planned if txn.txn_id in search.txn_ids]
         for txn in planned:  # S3 may have failed at this moment: a failure without a named file is tried twice
             if (why := search.verdict().get(txn.txn_id)) is not None and why.kind is FailureClass.UNCLEAR:
                 again = await self._load.probe([txn])
                 if again is None:
                     search.acquit(txn.txn_id)
                 elif again.kind not in BLAMES_A_FILE:
-                    return Attempt(failure=again), again
+                    return LoadOutcome(failure=again), again
         waiting = search.waiting()
         still = next(iter(waiting.values()), None)
         attempt = await self._load_or_look([txn for txn in planned if txn.txn_id not in waiting], search.verdict())
+        if attempt.failure is None or attempt.failure.kind in BLAMES_A_FILE:
+            self._search = None
         return attempt, attempt.failure or still
 
     # --- positions, metrics, reports
 
-    def _remember(self, attempt: Attempt) -> None:
+    def _remember(self, attempt: LoadOutcome) -> None:
         """Keep the positions that the load found and, if it was committed, the new ones."""
         if attempt.positions is None:
             return
@@ -271,7 +282,7 @@ class Deliverer:
                 self._positions[txn.partition] = max(self._positions.get(txn.partition, 0), txn.number)
                 self._reached[txn.partition] = txn.number, txn.stream_time_ms
 
-    def _count(self, report: DeliveryReport, attempt: Attempt) -> DeliveryReport:
+    def _count(self, report: DeliveryReport, attempt: LoadOutcome) -> DeliveryReport:
         aside = set(attempt.set_aside)
         loaded = [txn for txn in attempt.planned if txn.txn_id not in aside]
         now_ms = self._clock.now_ms()

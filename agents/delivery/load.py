@@ -16,7 +16,7 @@ from app.core.delivery.load_plan import (
     MISSING,
     Failure,
     FailureClass,
-    Limits,
+    LoadLimits,
     OutputLoad,
     classify,
     lacks,
@@ -38,7 +38,7 @@ def new_token() -> str:
     return secrets.token_hex(8)
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class LoadOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a load."""
 
     load_id: str = ""
@@ -106,8 +106,8 @@ class WarehouseLoad:
             return await session.positions(self._epoch)
 
     async def load(
-        self, ready: Sequence[Ready], set_aside: Mapping[str, Failure], limits: Limits = Limits()  # noqa: B008
-    ) -> Attempt:  # fmt: skip
+        self, ready: Sequence[Ready], set_aside: Mapping[str, Failure], limits: LoadLimits = LoadLimits()  # noqa: B008
+    ) -> LoadOutcome:  # fmt: skip
         """Load the next transactions of `ready`, write down `set_aside` (txn_id -> reason) as quarantined, and commit.
 
         Effects, in order, and what a crash right after each leaves:
@@ -127,15 +127,15 @@ class WarehouseLoad:
                 positions = await session.positions(self._epoch)  # 2
                 planned = plan_load(positions, ready, limits)
                 if not planned:
-                    return Attempt(positions=positions)
+                    return LoadOutcome(positions=positions)
                 await self._copy_all(session, [t for t in planned if t.txn_id not in set_aside], load_id)  # 3, 4
                 rows = [log_row(txn, load_id, set_aside.get(txn.txn_id)) for txn in planned]
                 await session.insert_log(rows)  # 5
                 await _commit(session)  # 6
         except LoadStopped as stopped:
-            return Attempt(load_id=load_id, planned=planned, positions=positions, failure=stopped.failure)
+            return LoadOutcome(load_id=load_id, planned=planned, positions=positions, failure=stopped.failure)
         aside = tuple(txn.txn_id for txn in planned if txn.txn_id in set_aside)
-        return Attempt(load_id=load_id, planned=planned, set_aside=aside, positions=positions)
+        return LoadOutcome(load_id=load_id, planned=planned, set_aside=aside, positions=positions)
 
     async def probe(self, transactions: Sequence[Ready]) -> Failure | None:
         """Copy every output of `transactions` and roll back. Returns: the failure, or None if it would load."""
@@ -255,7 +255,7 @@ class WarehouseLoad:
             finally:
                 await self._leave(session)
         except WarehouseError as exc:
-            raise LoadStopped(classify(exc.sqlstate, exc.message, named_file=False), exc.sqlstate) from exc
+            raise LoadStopped(classify(exc.sqlstate, exc.message), exc.sqlstate) from exc
         except OutsideError as exc:
             raise LoadStopped(Failure(FailureClass.DEFER, "outside", str(exc))) from exc
 
@@ -292,7 +292,7 @@ class WarehouseLoad:
 async def _copy_failure(session: WarehouseSession, exc: WarehouseError, load: OutputLoad) -> Failure:
     """The meaning of a failed COPY, from the load-error table and not from the message (rule D2)."""
     output = load.flow.name
-    failure = classify(exc.sqlstate, exc.message, named_file=False, output=output)
+    failure = classify(exc.sqlstate, exc.message, output=output)
     if exc.sqlstate is None or session.closed:
         return failure
     await session.rollback()
@@ -301,7 +301,7 @@ async def _copy_failure(session: WarehouseSession, exc: WarehouseError, load: Ou
         return failure
     place = f"{found.filename} line {found.line}, column {found.column or '?'}"
     text = f"{place}: {found.reason} (code {found.code})" + (f", value {found.value[:200]!r}" if found.value else "")
-    return classify(exc.sqlstate, text, named_file=True, output=output)
+    return classify(exc.sqlstate, text, named_file=found.filename, output=output)
 
 
 async def _commit(session: WarehouseSession) -> None:

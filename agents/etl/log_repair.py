@@ -70,7 +70,7 @@ class Findings(msgspec.Struct):
     """Why a damaged step, and everything behind it, cannot be repaired."""
 
 
-class RepairPorts(NamedTuple):
+class LogRepairPorts(NamedTuple):
     """The ports of a repair."""
 
     logs: LogScan
@@ -84,7 +84,7 @@ class RepairPorts(NamedTuple):
 
 
 async def find_damage(
-    ports: RepairPorts, partition: int, open_store: Callable[[], PartitionStore], replaced: Replacements
+    ports: LogRepairPorts, partition: int, open_store: Callable[[], PartitionStore], replaced: Replacements
 ) -> Findings:
     """Find the damaged steps in the log of one partition, and decide them again.
 
@@ -123,7 +123,7 @@ class _Walk:
     """
 
     def __init__(
-        self, ports: RepairPorts, partition: int, store: PartitionStore, replaced: Replacements, named: Collection[int]
+        self, ports: LogRepairPorts, partition: int, store: PartitionStore, replaced: Replacements, named: Collection[int]
     ) -> None:
         self._ports = ports
         self._partition = partition

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from app.adapters.warehouse_login import Login
-from app.adapters.warehouse_port import Span, moment_ms, moment_of
+from app.adapters.warehouse_port import TimeRange, moment_ms, moment_of
 from app.adapters.warehouse_questions import Questions
 from app.core.audit.trace.facts import LoadedOutcome, RowFacts
 from app.core.delivery.statements import table
@@ -26,7 +26,7 @@ class WarehouseFates:
         )
         return [LoadedOutcome(txn, outcome, count, text, moment_ms(loaded)) for txn, outcome, count, text, loaded in rows]
 
-    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: Span | None) -> list[RowFacts]:
+    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: TimeRange | None) -> list[RowFacts]:
         """The rows of a flow that lines of a batch became."""
         found: list[RowFacts] = []
         for start in range(0, len(lines), LINES_PER_QUERY):
@@ -35,7 +35,7 @@ class WarehouseFates:
             found += await self._rows(flow, where, [batch_id, *some], received_ms)
         return found
 
-    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: Span | None) -> list[RowFacts]:
+    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: TimeRange | None) -> list[RowFacts]:
         """The rows of page views that a second event joined."""
         where = "page_view_id = %s AND engagement_id = %s"
         return await self._rows(PAGE_VIEWS.name, where, [page_view_id, engagement_id], received_ms)
@@ -49,7 +49,7 @@ class WarehouseFates:
         """Let go of the connection; the next call makes a new one."""
         await self._questions.close()
 
-    async def _rows(self, flow: str, where: str, values: list[Any], received_ms: Span | None) -> list[RowFacts]:
+    async def _rows(self, flow: str, where: str, values: list[Any], received_ms: TimeRange | None) -> list[RowFacts]:
         """Rows by a condition; the time of receipt lets the warehouse skip most blocks of a table that is sorted by it."""
         names = [name for name in RowFacts._fields if name in BY_NAME[flow].names]
         if received_ms is not None:

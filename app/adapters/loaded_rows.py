@@ -8,8 +8,8 @@ import polars as pl
 from app.adapters.warehouse_login import Login
 from app.adapters.warehouse_port import LoadedSpan, moment_ms, moment_of
 from app.adapters.warehouse_questions import Questions
-from app.core.audit.deep.batches import LedgerEntry
-from app.core.audit.deep.log_entry import LogEntry
+from app.core.audit.deep.batches import BatchLedgerRow
+from app.core.audit.deep.log_entry import DeliveryLogRow
 from app.core.delivery.statements import table
 from app.core.formats.flow_files import frame_schema
 from app.core.formats.flows import BY_NAME, REJECTED, ColumnKind
@@ -25,13 +25,13 @@ class WarehouseRows:
     def __init__(self, url: str, login: Login | None = None) -> None:
         self._questions = Questions(url, login)
 
-    async def log(self, epoch: int, partition: int, first: int, last: int) -> list[LogEntry]:
+    async def log(self, epoch: int, partition: int, first: int, last: int) -> list[DeliveryLogRow]:
         """The rows of delivery_log with first <= number <= last, by number."""
         found = await self._questions.rows(
             f'SELECT txn_id, "number", status, "rows", stream_time FROM {table("delivery_log")} WHERE epoch = %s '
             'AND "partition" = %s AND "number" BETWEEN %s AND %s ORDER BY "number"', [epoch, partition, first, last],
         )  # fmt: skip
-        return [LogEntry(txn, number, status, rows, moment_ms(moment)) for txn, number, status, rows, moment in found]
+        return [DeliveryLogRow(txn, number, status, rows, moment_ms(moment)) for txn, number, status, rows, moment in found]
 
     async def rows(self, output: str, txn_ids: Sequence[str]) -> pl.DataFrame:
         """The rows of these transactions, as a frame with the output's columns."""
@@ -47,12 +47,12 @@ class WarehouseRows:
         query = f"SELECT txn_id, COUNT(*) FROM {table(output)} WHERE txn_id > %s{loaded} GROUP BY txn_id ORDER BY 1 LIMIT %s"
         return [(txn, count) for txn, count in await self._questions.rows(query, [after, *values, limit])]
 
-    async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerEntry]]:
+    async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[BatchLedgerRow]]:
         """The ledger rows of each batch."""
-        found: dict[str, list[LedgerEntry]] = {}
+        found: dict[str, list[BatchLedgerRow]] = {}
         query = f"SELECT batch_id, txn_id, outcome, lines, line_set FROM {table('ledger')} WHERE batch_id IN"
         for batch_id, *entry in await self._of(query, batch_ids):
-            found.setdefault(batch_id, []).append(LedgerEntry(*entry))
+            found.setdefault(batch_id, []).append(BatchLedgerRow(*entry))
         return found
 
     async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:

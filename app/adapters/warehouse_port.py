@@ -12,8 +12,8 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 import polars as pl
 
-from app.core.audit.deep.batches import LedgerEntry
-from app.core.audit.deep.log_entry import LogEntry
+from app.core.audit.deep.batches import BatchLedgerRow
+from app.core.audit.deep.log_entry import DeliveryLogRow
 from app.core.audit.reconcile import LedgerLines
 from app.core.audit.trace.facts import LoadedOutcome, RowFacts
 from app.core.delivery.schema_found import FoundTables
@@ -185,7 +185,7 @@ class LoadedLedger(Protocol):
 # --- the view of `instream trace`
 
 
-class Span(NamedTuple):
+class TimeRange(NamedTuple):
     """Milliseconds since the epoch, both included."""
 
     first_ms: int
@@ -201,10 +201,10 @@ class LoadedFates(Protocol):
     async def outcomes(self, batch_id: str) -> list[LoadedOutcome]:
         """The ledger's rows of a batch, in no order."""
 
-    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: Span | None) -> list[RowFacts]:
+    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: TimeRange | None) -> list[RowFacts]:
         """The rows of a flow that some lines of a batch became, in no order."""
 
-    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: Span | None) -> list[RowFacts]:
+    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: TimeRange | None) -> list[RowFacts]:
         """The rows of page views that a second event of their page view joined."""
 
     async def refusal(self, txn_id: str) -> str | None:
@@ -227,7 +227,7 @@ class LoadedRows(Protocol):
     Every call raises ServiceUnavailable while the warehouse does not answer. Tables are those of `app.core.formats.flows`.
     """
 
-    async def log(self, epoch: int, partition: int, first: int, last: int) -> list[LogEntry]:
+    async def log(self, epoch: int, partition: int, first: int, last: int) -> list[DeliveryLogRow]:
         """The rows of delivery_log with first <= number <= last, by number."""
 
     async def rows(self, output: str, txn_ids: Sequence[str]) -> pl.DataFrame:
@@ -244,7 +244,7 @@ class LoadedRows(Protocol):
         `span` leaves out the rows that were loaded outside of it.
         """
 
-    async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerEntry]]:
+    async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[BatchLedgerRow]]:
         """The ledger rows of each batch; a batch without any is not in the answer."""
 
     async def of_batches(self, output: str, batch_ids: Sequence[str]) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from app.adapters.warehouse_login import Login
 from app.adapters.warehouse_port import COPY_TIMEOUT_S
 from app.core.delivery import schema, statements
 from app.core.delivery.load_plan import is_serialization
-from app.core.delivery.schema_found import CatalogRow, Found, View, tables_of, view_of, views_in
+from app.core.delivery.schema_found import CatalogRow, FoundWarehouse, View, tables_of, view_of, views_in
 from app.core.delivery.schema_plan import SchemaPlan, SchemaStep, plan_schema
 from app.core.delivery.statements import Statement
 from app.core.formats.tables import SCHEMA, SCHEMA_LOG
@@ -167,7 +167,7 @@ _VIEWS_MADE: Final = Statement(
 )
 
 
-async def _read(connection: Connection) -> Found:
+async def _read(connection: Connection) -> FoundWarehouse:
     """The warehouse as this transaction sees it."""
     rows: list[CatalogRow] = await ask(connection, statements.COLUMNS)
     tables = tables_of(rows)
@@ -176,7 +176,7 @@ async def _read(connection: Connection) -> Found:
         readers[table, column] = (*readers.get((table, column), ()), f'"{place}"."{view}"')
     made: list[Any] = await ask(connection, _VIEWS_MADE) if SCHEMA_LOG.name in tables else []
     latest: list[View] = [view_of(str(statement)) for (statement,) in made]
-    return Found(
+    return FoundWarehouse(
         has_schema=bool((await ask(connection, _HAS_SCHEMA))[0][0]), tables=tables, views=views_in(rows), readers=readers,
         view_statements={view.name: view.statement for view in latest},
     )  # fmt: skip

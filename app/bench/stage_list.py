@@ -8,7 +8,7 @@ from app.bench.measure import BenchRun, Result
 from app.bench.plan import BenchPlan
 
 
-class Stage(NamedTuple):
+class BenchStage(NamedTuple):
     """A stage: its event, its size in `make bench`, and its function."""
 
     unit: str
@@ -22,18 +22,18 @@ class Stage(NamedTuple):
 
 
 STAGES: Final = {
-    "etl-core": Stage("event", 200_000, 5, "etl_core:run", "<= 8 us"),
-    "etl": Stage("event", 400_000, 2, "etl:run", "<= 8 us"),
-    "sink": Stage("row", 200_000, 3, "sink:run", "<= 8 us"),
-    "collector": Stage("request", 15_000, 2, "collector:run_single", ">= 4,000/s"),
-    "collector-ndjson": Stage("event", 300_000, 2, "collector:run_ndjson", ">= 60,000/s"),
-    "bridge": Stage("event", 300_000, 3, "bridge:run", "<= 0.4 us"),
-    "delivery": Stage("transaction", 5_000, 3, "delivery:run"),
-    "audit": Stage("batch", 20_000, 2, "audit:run", "<= 300 us"),
-    "books": Stage("line", 2_000_000, 3, "books:run", "<= 0.12 us"),
-    "index": Stage("line", 200_000, 2, "index:run", "<= 5 us"),
-    "recovery": Stage("id", 300_000, 3, "recovery:run", ">= 1,000,000/s"),
-    "stack": Stage("line", 10_000, 1, "stack:run"),
+    "etl-core": BenchStage("event", 200_000, 5, "etl_core:run", "<= 8 us"),
+    "etl": BenchStage("event", 400_000, 2, "etl:run", "<= 8 us"),
+    "sink": BenchStage("row", 200_000, 3, "sink:run", "<= 8 us"),
+    "collector": BenchStage("request", 15_000, 2, "collector:run_single", ">= 4,000/s"),
+    "collector-ndjson": BenchStage("event", 300_000, 2, "collector:run_ndjson", ">= 60,000/s"),
+    "bridge": BenchStage("event", 300_000, 3, "bridge:run", "<= 0.4 us"),
+    "delivery": BenchStage("transaction", 5_000, 3, "delivery:run"),
+    "audit": BenchStage("batch", 20_000, 2, "audit:run", "<= 300 us"),
+    "books": BenchStage("line", 2_000_000, 3, "books:run", "<= 0.12 us"),
+    "index": BenchStage("line", 200_000, 2, "index:run", "<= 5 us"),
+    "recovery": BenchStage("id", 300_000, 3, "recovery:run", ">= 1,000,000/s"),
+    "stack": BenchStage("line", 10_000, 1, "stack:run"),
 }
 """In the order of importance."""
 

@@ -32,14 +32,14 @@ async def run(
         ServiceUnavailable: S3, the registry or the warehouse does not answer.
     """
     from agents.audit.deep.ports import open_ports  # noqa: PLC0415 - commands load what they need
-    from agents.audit.erase.erase import Wanted  # noqa: PLC0415
+    from agents.audit.erase.erase import ErasureRequest  # noqa: PLC0415
     from agents.audit.erase.erase import erase as carry_out  # noqa: PLC0415
     from agents.audit.erase.ports import ErasePorts  # noqa: PLC0415
     from app.adapters.warehouse import to_warehouse  # noqa: PLC0415
 
     async with open_ports(settings) as deep:
         ports = ErasePorts(deep, to_warehouse(settings))
-        return await carry_out(ports, settings, Wanted(visitor_ids, span), apply=apply, show=show)
+        return await carry_out(ports, settings, ErasureRequest(visitor_ids, span), apply=apply, show=show)
 
 
 def erase(

@@ -11,7 +11,7 @@ from app.cli.show import Exit, JsonOption, print_json, print_table
 from app.progress import Bars, ProgressLines
 
 if TYPE_CHECKING:
-    from agents.audit.rebuild.report import Comparison, RebuildReport
+    from agents.audit.rebuild.report import RebuildComparison, RebuildReport
     from agents.audit.rebuild.run import RebuildPlan
     from app.core.enrich.enrich import DimensionRows
     from app.settings import Settings
@@ -82,9 +82,9 @@ async def run(settings: "Settings", plan: "RebuildPlan") -> "RebuildReport":
 def _plan(since: int, until: int | None, look_back: float, most: int) -> "RebuildPlan":
     from agents.audit.rebuild.run import RebuildPlan  # noqa: PLC0415
     from app.clock import SystemClock  # noqa: PLC0415
-    from app.core.rebuild.span import Span  # noqa: PLC0415
+    from app.core.rebuild.span import BatchSpan  # noqa: PLC0415
 
-    span = Span(since, SystemClock().now_ms() if until is None else until)
+    span = BatchSpan(since, SystemClock().now_ms() if until is None else until)
     if span.since_ms >= span.until_ms:
         raise typer.BadParameter("--since must be before --until")
     return RebuildPlan(span, look_back, most=most)
@@ -146,7 +146,7 @@ def lines_of(report: "RebuildReport") -> list[str]:
     return said
 
 
-def _show(found: "Comparison") -> None:
+def _show(found: "RebuildComparison") -> None:
     print(f"{found.compared} batches are compared with schema analytics" + ("; nothing differs" if found.is_equal else ""))
     if found.not_compared:
         print(f"not compared, Kafka does not answer: {', '.join(found.not_compared)}")

@@ -12,7 +12,7 @@ from app.cli.services import Asks, insist_on
 from app.cli.show import Exit, JsonOption, print_json
 
 if TYPE_CHECKING:
-    from agents.etl.log_repair import Findings, RepairPorts
+    from agents.etl.log_repair import Findings, LogRepairPorts
     from app.adapters.ports import LogScan, ObjectStore
     from app.core.enrich.enrich import DimensionRows
     from app.settings import Settings
@@ -41,7 +41,7 @@ async def read_dimension(logs: "LogScan", topic: str) -> "DimensionRows":
 
 
 async def repair(
-    objects: "ObjectStore", ports: "RepairPorts", settings: "Settings", partition: int, *, apply: bool
+    objects: "ObjectStore", ports: "LogRepairPorts", settings: "Settings", partition: int, *, apply: bool
 ) -> "Findings":
     """Look at one partition; store the replacements of its damaged steps if `apply`.
 
@@ -81,7 +81,7 @@ async def repair_all(settings: "Settings", partitions: list[int], *, apply: bool
 
     Raises: as `repair`.
     """
-    from agents.etl.log_repair import RepairPorts  # noqa: PLC0415
+    from agents.etl.log_repair import LogRepairPorts  # noqa: PLC0415
     from agents.etl.owner import etl_rules  # noqa: PLC0415
     from app.adapters.enrichment import open_enricher  # noqa: PLC0415
     from app.adapters.kafka import LogReader  # noqa: PLC0415
@@ -94,7 +94,7 @@ async def repair_all(settings: "Settings", partitions: list[int], *, apply: bool
             articles = await read_dimension(logs, topics.articles.name)
             campaigns = await read_dimension(logs, topics.campaigns.name)
             enricher = open_enricher(settings, articles, campaigns)
-            ports = RepairPorts(logs, topics.rows.name, topics.blocks.name, etl_rules(settings), enricher, etl_is_stopped)
+            ports = LogRepairPorts(logs, topics.rows.name, topics.blocks.name, etl_rules(settings), enricher, etl_is_stopped)
             return [await repair(objects, ports, settings, partition, apply=apply) for partition in partitions]
     finally:
         await objects.close()

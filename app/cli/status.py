@@ -12,7 +12,7 @@ from app.cli.show import JsonOption, print_json, print_table
 
 if TYPE_CHECKING:
     from app.core.status.answer import Answer
-    from app.core.status.judge import Limits, RoleJudged
+    from app.core.status.judge import RoleJudged, StatusLimits
     from app.core.status.seen import Seen
     from app.local.stack.processes import LocalStack
 
@@ -65,10 +65,10 @@ def _without_stack(local: "LocalStack", now_ms: int) -> "Seen":
     return Seen(now_ms=now_ms, stack_state=local.installation.state, stack_failure=local.installation.failure)
 
 
-def _no_limits() -> "Limits":
-    from app.core.status.judge import Limits  # noqa: PLC0415
+def _no_limits() -> "StatusLimits":
+    from app.core.status.judge import StatusLimits  # noqa: PLC0415
 
-    return Limits(0, {})
+    return StatusLimits(0, {})
 
 
 def urls(local: "LocalStack | None") -> dict[str, str]:

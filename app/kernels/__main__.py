@@ -10,7 +10,7 @@ from app.kernels.compiled import stale_folders
 
 def compile_all() -> None:
     """Import every module of this package: that compiles its kernels, or reads them from the cache."""
-    for module in pkgutil.iter_modules(app.kernels.__path__, f"{app.kernels.__name__}."):
+    for module in pkgutil.walk_packages(app.kernels.__path__, f"{app.kernels.__name__}."):
         if not module.name.endswith("__main__"):
             import_module(module.name)
 

@@ -20,6 +20,8 @@ Words: TypeAlias = npt.NDArray[np.uint64]
 
 uint64: Final[Callable[[int], int]] = cast(Any, numba.uint64)
 """A number as a word without a sign: with an int64, numba would make a float of the two."""
+int64: Final[Callable[[int], int]] = cast(Any, numba.int64)
+uint8: Final[Callable[[int], int]] = cast(Any, numba.uint8)
 
 LEN_BITS: Final = 20
 LEN_MASK: Final = (1 << LEN_BITS) - 1

@@ -25,7 +25,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def cache_folder() -> Path:
     """The folder of the compiled kernels of this state of the package."""
     state = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(_PACKAGE.glob("*.py")):
+    for source in sorted(_PACKAGE.rglob("*.py")):
         state.update(source.read_bytes())
     home = Path(os.environ["NUMBA_CACHE_DIR"]) if os.environ.get("NUMBA_CACHE_DIR") else _PACKAGE / "__pycache__"
     return home / f"{_PREFIX}{state.hexdigest()[:16]}"

@@ -6,6 +6,6 @@ It decides where an entry lies in its table, and never what a look-up answers.
 import os
 from typing import Final
 
-import numpy as np
+from app.kernels.cells import uint64
 
-SECRET: Final = np.uint64(int.from_bytes(os.urandom(8), "little"))
+SECRET: Final = uint64(int.from_bytes(os.urandom(8), "little"))

@@ -12,7 +12,7 @@ from agents.delivery.deliverer import Deliverer
 from agents.delivery.load import WarehouseLoad
 from app.adapters.loaded_fates import WarehouseFates
 from app.adapters.warehouse import open_session
-from app.adapters.warehouse_port import LoadedFates, Span
+from app.adapters.warehouse_port import LoadedFates, TimeRange
 from app.clock import SystemClock
 from app.core.audit.reconcile import read_lines
 from app.core.audit.trace.facts import RowFacts
@@ -78,14 +78,16 @@ async def test_the_ledger_and_the_rows_of_lines(case: Case) -> None:
 
     joined = RowFacts(BATCH, 0, txn, "e0", "v1", joined=True, engagement_id="s0")
     alone = RowFacts(BATCH, 1, txn, "e1", "v1", joined=False)
-    near = Span(NOW_MS, NOW_MS)
+    near = TimeRange(NOW_MS, NOW_MS)
     assert sorted(await fates.rows_of("page_views", BATCH, [0, 1, 4], None)) == [joined, alone]
     assert await fates.rows_of("page_views", BATCH, [0, 1], near) == [joined]
     assert await fates.rows_of("page_views", BATCH, [1], None) == [alone]
     assert await fates.rows_of("engagements", BATCH, [4], None) == [RowFacts(BATCH, 4, txn, "s1", "v1", reason="late")]
     assert await fates.rows_of("rejected", OTHER, [7], None) == [RowFacts(OTHER, 7, txn, reason="webdriver", kind="bot")]
     assert await fates.firsts_of("v1", "s0", None) == await fates.firsts_of("v1", "s0", near) == [joined]
-    assert await fates.firsts_of("v1", "s0", Span(NOW_MS + 1, NOW_MS + 9)) == await fates.firsts_of("v2", "s0", None) == []
+    assert (
+        await fates.firsts_of("v1", "s0", TimeRange(NOW_MS + 1, NOW_MS + 9)) == await fates.firsts_of("v2", "s0", None) == []
+    )
 
     assert "page_views" in (await fates.refusal(case.refused.txn_id) or "")
     assert await fates.refusal(txn) is None

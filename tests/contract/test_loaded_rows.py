@@ -11,8 +11,8 @@ from app.adapters.loaded_rows import WarehouseRows
 from app.adapters.warehouse import to_warehouse
 from app.adapters.warehouse_port import LoadedRows, LoadedSpan
 from app.clock import SystemClock
-from app.core.audit.deep.batches import LedgerEntry
-from app.core.audit.deep.log_entry import LogEntry
+from app.core.audit.deep.batches import BatchLedgerRow
+from app.core.audit.deep.log_entry import DeliveryLogRow
 from app.core.audit.deep.rows import are_equal, normalised
 from app.core.formats.flow_files import frame_schema
 from app.core.formats.flows import OUTPUTS, ColumnKind
@@ -80,9 +80,9 @@ async def test_the_log_the_transactions_and_the_rows_of_a_batch(case):
     first, second = case.records
     total = sum(out.rows for out in first.outputs)
     assert await case.rows.log(1, 0, 1, 5) == [
-        LogEntry(record.txn_id, record.number, "loaded", total, record.stream_time_ms) for record in case.records
+        DeliveryLogRow(record.txn_id, record.number, "loaded", total, record.stream_time_ms) for record in case.records
     ]
-    assert await case.rows.log(1, 0, 2, 5) == [LogEntry(second.txn_id, 2, "loaded", total, second.stream_time_ms)]
+    assert await case.rows.log(1, 0, 2, 5) == [DeliveryLogRow(second.txn_id, 2, "loaded", total, second.stream_time_ms)]
     assert await case.rows.log(2, 0, 1, 5) == await case.rows.log(1, 1, 1, 5) == []
     assert await case.rows.transactions("redirects", "", 5) == [(first.txn_id, 8), (second.txn_id, 8)]
     assert await case.rows.transactions("redirects", first.txn_id, 5) == [(second.txn_id, 8)]
@@ -114,6 +114,6 @@ async def test_the_ledger_of_batches(case):
     found = await case.rows.ledger([BATCH, "other"])
     assert list(found) == [BATCH]
     assert sorted(found[BATCH]) == sorted(
-        LedgerEntry(record.txn_id, "joined", lines, line_set)
+        BatchLedgerRow(record.txn_id, "joined", lines, line_set)
         for record in case.records for lines, line_set in ledger.select("lines", "line_set").iter_rows()
     )  # fmt: skip

@@ -7,6 +7,7 @@ LOAD = (
     "tests/unit/delivery/test_load_plan.py",
     "tests/agents/delivery/test_delivery_agent.py",
 )  # fmt: skip
+SEARCH = ("tests/unit/delivery/test_bisection.py", "tests/agents/delivery/test_delivery_in_memory.py")
 
 MUTANTS = (
     Mutant(
@@ -64,7 +65,7 @@ MUTANTS = (
         "D1",
         "agents/delivery/deliverer.py",
         "        again = await self._load.load(attempt.planned, bad)\n",
-        "        again = Attempt(positions=attempt.positions)\n",
+        "        again = LoadOutcome(positions=attempt.positions)\n",
         LOAD,
     ),
     Mutant(
@@ -125,6 +126,23 @@ MUTANTS = (
         "    if sqlstate[:2] == _INTERNAL and output:\n",
         "    if output:\n",
         LOAD,
+    ),
+    Mutant(
+        "the warehouse's word is believed: a named file is not tried alone",
+        "D2",
+        "app/core/delivery/bisection.py",
+        "        if named is None or len(part) == 1:\n",
+        "        if named is not None:\n            self.suspects[named.txn_id] = failure\n            return\n"
+        "        if named is None or len(part) == 1:\n",
+        SEARCH,
+    ),
+    Mutant(
+        "an interrupted search begins anew",
+        "D2",
+        "agents/delivery/deliverer.py",
+        "        if search is None or not search.txn_ids <= {txn.txn_id for txn in planned}:\n",
+        "        if search is None or planned:\n",
+        SEARCH,
     ),
     Mutant(
         "release loads lines that the ledger has",

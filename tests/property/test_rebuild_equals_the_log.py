@@ -7,12 +7,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.rebuild.span import Span
+from app.core.rebuild.span import BatchSpan
 from tests.builders.source_log import GOOGLEBOT, at_ms, event
 from tests.worlds.etl_run import ledger_of
 from tests.worlds.rebuild import RawWorld, live_rows
 
-ALL = Span(at_ms(-1000), at_ms(1000))
+ALL = BatchSpan(at_ms(-1000), at_ms(1000))
 TYPES = st.sampled_from(["page_view", "engagement", "engagement", "ad_click"])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from pyroaring import BitMap
 
-from agents.etl.log_repair import Findings, RepairPorts, find_damage
+from agents.etl.log_repair import Findings, LogRepairPorts, find_damage
 from app.core.etl.step import PartitionEtl
 from app.core.formats.source import SourceMessage
 from app.core.formats.step_message import StepLog, encode_step
@@ -81,7 +81,7 @@ class DamagedLog:
 
     def find(self, replaced: Replacements | None = None, *, etl_is_stopped: bool = False) -> Findings:
         """What the repair finds."""
-        ports = RepairPorts(self.logs, ROWS, BLOCKS, self.rules, ENRICHER, etl_is_stopped)
+        ports = LogRepairPorts(self.logs, ROWS, BLOCKS, self.rules, ENRICHER, etl_is_stopped)
         return asyncio.run(find_damage(ports, 0, self.open_store, replaced or Replacements()))
 
     def state(self, replaced: Replacements | None = None) -> State:

@@ -9,12 +9,12 @@ import polars as pl
 from pyroaring import BitMap
 
 from agents.audit.rebuild.offline import Core, Made, run_partition
-from agents.audit.rebuild.raw_blocks import Batches, BlockFiles, Partition, gather
+from agents.audit.rebuild.raw_blocks import Batches, BlockFiles, EpochPartition, gather
 from app.core.formats.batch import SealedBatch, new_batch_id, seal
 from app.core.formats.flows import DUPLICATE, FLOWS
 from app.core.formats.step_message import StepMessage
 from app.core.formats.stored_line import StoredLine
-from app.core.rebuild.span import Span
+from app.core.rebuild.span import BatchSpan
 from app.core.rules import EtlRules
 from app.testing.memory import MemoryObjectStore, MemoryRegistry
 from app.testing.memory.engine import Disk
@@ -61,7 +61,7 @@ class RawWorld:
         run = Run(self.rules, enricher())
         return run.feed(log_of([*values, tick(s=end_s)]), iter([1] * 2 * len(values) + [1])).steps
 
-    def rebuilt(self, folder: Path, span: Span, steps: Sequence[StepMessage] = ()) -> "Rebuilt":
+    def rebuilt(self, folder: Path, span: BatchSpan, steps: Sequence[StepMessage] = ()) -> "Rebuilt":
         """The rebuild of a span; `steps` made the ledger that the warehouse has."""
         duplicates: dict[str, BitMap] = {}
         for step in steps:
@@ -82,7 +82,7 @@ class Rebuilt(NamedTuple):
     """The result of a rebuild."""
 
     batches: Batches
-    partitions: list[Partition]
+    partitions: list[EpochPartition]
     made: list[Made]
 
     def rows(self) -> list[tuple[str, str, int, str]]:

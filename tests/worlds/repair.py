@@ -7,8 +7,7 @@ from typing import Any
 from agents.audit.repair.ports import RepairPorts
 from agents.audit.repair.repair import repair
 from agents.audit.repair.report import RepairReport
-from agents.etl.log_repair import RepairPorts as LogPorts
-from agents.etl.log_repair import find_damage, store_repairs
+from agents.etl.log_repair import LogRepairPorts, find_damage, store_repairs
 from app.core.enrich.enrich import Enricher
 from app.core.formats.step_message import StepLog
 from app.core.repair.replacements import Replacements
@@ -44,7 +43,7 @@ class RepairedBooks(Books):
         replaced = stored.get(partition, Replacements())
         log = StepLog(rows, partition, 1)
         found = await find_damage(
-            LogPorts(self.logs, rows, blocks, RULES, ENRICHER, etl_is_stopped=True), partition,
+            LogRepairPorts(self.logs, rows, blocks, RULES, ENRICHER, etl_is_stopped=True), partition,
             lambda: PartitionStore(Disk().open("store"), RULES.dedup_window_ms, step_log=log), replaced,
         )  # fmt: skip
         await store_repairs(self.store, ChainId(1, partition), found.repairs)

@@ -15,7 +15,7 @@ from pyroaring import BitMap
 
 from agents.audit.deep.look import Look
 from app.core.audit.deep.lines import LinesOf, by_batch, of_all, of_output, outcome_lines
-from app.core.audit.deep.log_entry import LogEntry
+from app.core.audit.deep.log_entry import DeliveryLogRow
 from app.core.audit.deep.objects import StoredObjects, about, judge_log, judge_objects
 from app.core.audit.deep.rows import compare_places, compare_rows, foreign_rows, normalised
 from app.core.audit.differences import Difference, DifferenceKind
@@ -41,7 +41,7 @@ _MAYBE_REPAIRED: Final = frozenset({
 """A file that was made again with other bytes looks like this, and a file repair says so (rule R6)."""
 
 
-class Found(NamedTuple):
+class FoundTransaction(NamedTuple):
     """What S3 has of one transaction."""
 
     objects: StoredObjects
@@ -181,7 +181,7 @@ class ChainCheck:
         if not records:
             return
         epoch, partition = self._chain_id
-        log: dict[int, list[LogEntry]] = {}
+        log: dict[int, list[DeliveryLogRow]] = {}
         for entry in await self._ports.rows.log(epoch, partition, records[0].number, records[-1].number):
             log.setdefault(entry.number, []).append(entry)
         found = await asyncio.gather(*(self._gather(record) for record in records))
@@ -198,7 +198,7 @@ class ChainCheck:
             self._reached = max(self._reached, record.number)
             await self._check([record])
 
-    async def _gather(self, record: TransactionRecord) -> Found:
+    async def _gather(self, record: TransactionRecord) -> FoundTransaction:
         """All objects of a transaction."""
         outputs = [out for out in record.outputs if out.data_key is not None and out.manifest_key is not None]
         ready, *bodies = await asyncio.gather(
@@ -209,7 +209,7 @@ class ChainCheck:
         files = dict(zip((out.output for out in outputs), bodies[1::2], strict=True))
         digests = await asyncio.to_thread(lambda: {name: _digest(body) for name, body in files.items()})
         whole = {name: body for name, body in files.items() if body is not None}
-        return Found(StoredObjects(ready, manifests, digests), whole)
+        return FoundTransaction(StoredObjects(ready, manifests, digests), whole)
 
     async def _get(self, key: str) -> bytes | None:
         try:
@@ -224,7 +224,11 @@ class ChainCheck:
         return {str(key[0]): normalised(output, part) for key, part in parts.items()}
 
     async def _judge(
-        self, record: TransactionRecord, found: Found, log: Sequence[LogEntry], rows: Mapping[str, pl.DataFrame]
+        self,
+        record: TransactionRecord,
+        found: FoundTransaction,
+        log: Sequence[DeliveryLogRow],
+        rows: Mapping[str, pl.DataFrame],
     ) -> None:
         self._report.transactions += 1
         is_passed = record.number <= self._reached
@@ -256,7 +260,7 @@ class ChainCheck:
         else:
             self._report.late_transactions += 1
 
-    def _decode(self, record: TransactionRecord, found: Found) -> dict[str, pl.DataFrame]:
+    def _decode(self, record: TransactionRecord, found: FoundTransaction) -> dict[str, pl.DataFrame]:
         """Output -> the normalised rows of its data file; outputs whose file is not the recorded one are absent."""
         frames = {}
         for out in record.outputs:
@@ -273,7 +277,12 @@ class ChainCheck:
         return frames
 
     def _by_line(
-        self, one: Difference, record: TransactionRecord, found: Found, rows: Mapping[str, pl.DataFrame], lines: LinesOf
+        self,
+        one: Difference,
+        record: TransactionRecord,
+        found: FoundTransaction,
+        rows: Mapping[str, pl.DataFrame],
+        lines: LinesOf,
     ) -> list[Difference]:
         """A difference of an object, once for each batch whose lines it is about."""
         if one.kind is DifferenceKind.FILE_CHANGED and one.flow in _FLOW_NAMES and one.flow in found.files:

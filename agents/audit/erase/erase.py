@@ -20,7 +20,7 @@ from agents.audit.deep.report import Show, Span
 from agents.audit.erase.certificates import certify_again, hours_to_certify
 from agents.audit.erase.ports import ErasePorts, EraseReport, FoundLines, Left
 from agents.audit.erase.raw_files import RawErasing
-from agents.audit.erase.search import Search
+from agents.audit.erase.search import VisitorSearch
 from agents.audit.erase.stored import read_erasures
 from agents.audit.erase.transactions import TransactionErasing, files_of
 from agents.delivery.load import LoadStopped, WarehouseLoad
@@ -38,7 +38,7 @@ NOT_DONE: Final = (ChainBroken, FormatInvalid, LoadStopped, NewerFormat, Outside
 """The errors of a part that is not erased; the other parts go on."""
 
 
-class Wanted(NamedTuple):
+class ErasureRequest(NamedTuple):
     """What is to be erased."""
 
     visitor_ids: Sequence[str]
@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
 
 
 async def erase(
-    ports: ErasePorts, settings: Settings, wanted: Wanted, *, apply: bool = False, show: Show = show_nothing
+    ports: ErasePorts, settings: Settings, wanted: ErasureRequest, *, apply: bool = False, show: Show = show_nothing
 ) -> EraseReport:  # fmt: skip
     """Find the lines of some visitors and, if `apply`, erase them.
 
@@ -70,7 +70,7 @@ async def erase(
             report.resumed.append(erasure.erasure_id)
             if apply:
                 report.refused += await eraser.carry_out(erasure)
-        found = await Search(ports.deep, settings, wanted.span, show).find(wanted.visitor_ids)
+        found = await VisitorSearch(ports.deep, settings, wanted.span, show).find(wanted.visitor_ids)
         report.waiting, report.refused = found.waiting, [*report.refused, *found.refused]
         await eraser.tell(found, report)
         if not apply or not found.lines:

@@ -32,7 +32,7 @@ UNACKNOWLEDGED_MS: Final = HOUR_MS
 _ENDING: Final = ".ndjson.zst"
 
 
-class Search:
+class VisitorSearch:
     """One search for some visitors."""
 
     def __init__(self, ports: DeepPorts, settings: Settings, span: Span, show: Show) -> None:

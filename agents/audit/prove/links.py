@@ -9,10 +9,10 @@ from pyroaring import BitMap
 
 from agents.audit.prove.transactions import OUTPUTS, ProvenTransaction
 from app.core.audit.deep.batch_rows import Frames, compare_batches, empty, ledger_lines, lines_in
-from app.core.audit.deep.batches import LedgerEntry, doubled_lines
+from app.core.audit.deep.batches import BatchLedgerRow, doubled_lines
 from app.core.audit.deep.objects import about
 from app.core.audit.differences import Difference, DifferenceKind
-from app.core.audit.proof import Fault, LinkName, Proof, conclude, fault_of, faults_of_stages
+from app.core.audit.proof import BrokenLink, LinkName, Proof, conclude, fault_of, faults_of_stages
 from app.core.audit.reconcile import LedgerLines, coverage
 from app.core.audit.stages import BatchStage, Stage
 from app.core.formats.flows import FLOWS, LEDGER
@@ -24,13 +24,13 @@ MOVED: Final = "lines came into the warehouse while this was read"
 class Warehouse(NamedTuple):
     """What the warehouse has of some batches."""
 
-    entries: Mapping[str, list[LedgerEntry]]
+    entries: Mapping[str, list[BatchLedgerRow]]
     rows: Mapping[str, Mapping[str, Frames]]
     """Batch -> transaction -> output -> the normalised rows."""
     transactions: Mapping[str, ProvenTransaction]
 
 
-class Place(NamedTuple):
+class BatchStanding(NamedTuple):
     """Where a batch stands."""
 
     stage: BatchStage | None
@@ -39,7 +39,7 @@ class Place(NamedTuple):
     """The lines that are lost for certain."""
 
 
-def prove_item(item: RegistryItem, raw: Difference | int | None, warehouse: Warehouse, place: Place) -> Proof:
+def prove_item(item: RegistryItem, raw: Difference | int | None, warehouse: Warehouse, place: BatchStanding) -> Proof:
     """A batch with a registry item."""
     batch_id, missing = item.batch_id, missing_lines(item, warehouse)
     entries = warehouse.entries.get(batch_id, [])
@@ -53,14 +53,14 @@ def prove_item(item: RegistryItem, raw: Difference | int | None, warehouse: Ware
         if raw.kind is DifferenceKind.RAW_LOST:
             del holds[LinkName.BLOCKS]
         elif raw.kind is DifferenceKind.RAW_CHANGED:
-            faults.append(Fault(LinkName.BLOCKS, "frames of the raw file are not whole", BitMap(raw.lines)))
+            faults.append(BrokenLink(LinkName.BLOCKS, "frames of the raw file are not whole", BitMap(raw.lines)))
     if missing and place.stage is not None:
         faults += faults_of_stages(place.stage, place.lost)
     elif missing:
         detail = f"{len(missing)} lines are not in the warehouse, and Kafka does not say where they are"
-        faults.append(Fault(LinkName.TRANSACTIONS, detail, missing, is_late=True, stops=True))
+        faults.append(BrokenLink(LinkName.TRANSACTIONS, detail, missing, is_late=True, stops=True))
     if moved := missing - BitMap.union(BitMap(), *(fault.lines for fault in faults)):
-        faults.append(Fault(LinkName.LOAD, MOVED, moved, is_late=True, stops=True))
+        faults.append(BrokenLink(LinkName.LOAD, MOVED, moved, is_late=True, stops=True))
     proof = conclude(batch_id, holds, faults, place.stage if missing else None)
     return msgspec.structs.replace(proof, lines=item.line_count, outcomes=outcomes_of(entries))
 
@@ -77,7 +77,7 @@ def lines_in_stage(found: BatchStage | None, stage: Stage) -> BitMap:
     return BitMap.union(BitMap(), *(block.lines[stage] for block in blocks if stage in block.lines))
 
 
-def outcomes_of(entries: Sequence[LedgerEntry]) -> dict[str, int]:
+def outcomes_of(entries: Sequence[BatchLedgerRow]) -> dict[str, int]:
     """Outcome -> lines, by ledger rows."""
     counts: dict[str, int] = {}
     for entry in sorted(entries, key=lambda entry: entry.outcome):

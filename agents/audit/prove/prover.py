@@ -15,14 +15,14 @@ from pyroaring import BitMap
 
 from agents.audit.audit_rules import audit_rules
 from agents.audit.deep.ports import DeepPorts
-from agents.audit.prove.links import MOVED, Place, Warehouse, lines_in_stage, missing_lines, outcomes_of, prove_item
+from agents.audit.prove.links import MOVED, BatchStanding, Warehouse, lines_in_stage, missing_lines, outcomes_of, prove_item
 from agents.audit.prove.transactions import Transactions, of_each
 from agents.audit.stages.stages import Stages
 from app.core.audit.certificate import BatchBooks, books_of
-from app.core.audit.deep.batches import LedgerEntry, LossEvidence, judge_raw, lost_lines
+from app.core.audit.deep.batches import BatchLedgerRow, LossEvidence, judge_raw, lost_lines
 from app.core.audit.deep.rows import normalised
 from app.core.audit.differences import Difference
-from app.core.audit.proof import Fault, LinkName, Proof, Verdict, conclude
+from app.core.audit.proof import BrokenLink, LinkName, Proof, Verdict, conclude
 from app.core.audit.reconcile import LedgerLines, read_lines
 from app.core.audit.stages import BatchStage, Stage
 from app.core.formats.batch import batch_time_ms
@@ -93,7 +93,7 @@ class Prover:
         for batch_id in batch_ids:
             item, raw = items[batch_id], raws[batch_id]
             if isinstance(item, RegistryItem):
-                place = Place(stages.get(batch_id), lost.get(batch_id, BitMap()))
+                place = BatchStanding(stages.get(batch_id), lost.get(batch_id, BitMap()))
                 books = books_of(item, (entry[1:] for entry in warehouse.entries.get(batch_id, [])))
                 proofs.append(Proven(prove_item(item, raw, warehouse, place), books))
             else:
@@ -136,9 +136,9 @@ class Prover:
         frames: dict[str, pl.DataFrame] = {}
         for output in (LEDGER.name, *(flow.name for flow in FLOWS)):
             frames[output] = normalised(output, await self._ports.rows.of_batches(output, batch_ids))
-        entries: dict[str, list[LedgerEntry]] = {}
-        for batch_id, *entry in frames[LEDGER.name].select("batch_id", *LedgerEntry._fields).iter_rows():
-            entries.setdefault(batch_id, []).append(LedgerEntry(*entry))
+        entries: dict[str, list[BatchLedgerRow]] = {}
+        for batch_id, *entry in frames[LEDGER.name].select("batch_id", *BatchLedgerRow._fields).iter_rows():
+            entries.setdefault(batch_id, []).append(BatchLedgerRow(*entry))
         txn_ids = {txn_id for frame in frames.values() for txn_id in frame["txn_id"].unique().to_list()}
         rows: dict[str, dict[str, dict[str, pl.DataFrame]]] = {}
         for output, frame in frames.items():
@@ -199,11 +199,11 @@ class Prover:
             detail = "the collector has stored it, and not registered it" + (
                 " yet" if young else ": it was never acknowledged, so its senders have sent its events again"
             )
-            return conclude(batch_id, holds, [Fault(LinkName.REGISTRY, detail, lines, is_late=young)])
+            return conclude(batch_id, holds, [BrokenLink(LinkName.REGISTRY, detail, lines, is_late=young)])
         detail = why or "the registry has no item" + ("" if entries or raw is not None else ": no such batch is known")
-        faults = [Fault(LinkName.REGISTRY, detail, lines)]
+        faults = [BrokenLink(LinkName.REGISTRY, detail, lines)]
         if raw is None:
-            faults.append(Fault(LinkName.RAW, f"{key} is missing", lines))
+            faults.append(BrokenLink(LinkName.RAW, f"{key} is missing", lines))
         return msgspec.structs.replace(conclude(batch_id, holds, faults), outcomes=outcomes_of(entries))
 
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from agents.audit.deep.ports import DeepPorts
-from app.core.audit.deep.log_entry import LogEntry
+from app.core.audit.deep.log_entry import DeliveryLogRow
 from app.core.audit.deep.objects import about, judge_log
 from app.core.audit.deep.rows import normalised
 from app.core.audit.differences import Difference, DifferenceKind
@@ -36,7 +36,7 @@ class ProvenTransaction(NamedTuple):
     """Output -> batch -> the normalised rows of its data file, where that is the recorded one."""
     differences: list[Difference]
     """Damage of its record, files and row of delivery_log; the lines are not filled in."""
-    log: list[LogEntry]
+    log: list[DeliveryLogRow]
     made_again: Collection[str] = ()
     """The outputs whose file has other bytes than recorded, as a file repair says (rule R6)."""
 

@@ -12,14 +12,14 @@ import polars as pl
 from pyroaring import BitMap
 
 from agents.audit.rebuild.raw_blocks import Progress
-from agents.audit.rebuild.report import Comparison
+from agents.audit.rebuild.report import RebuildComparison
 from agents.audit.rebuild.row_files import RowFiles
 from app.adapters.warehouse import Connection
 from app.adapters.warehouse_rows import RowStream
 from app.core.audit.reconcile import LedgerLines, coverage, read_lines
 from app.core.formats.flows import FLOWS, LEDGER, Flow
 from app.core.rebuild.compare import comparable, compare_rows, found_rows, moved_lines
-from app.core.rebuild.span import Span
+from app.core.rebuild.span import BatchSpan
 
 OpenConnection = Callable[[], Awaitable[Connection]]
 _COLUMNS: Final = {name: LEDGER.names.index(name) for name in ("batch_id", "outcome", "lines", "line_set")}
@@ -46,7 +46,7 @@ class Streams:
 
 
 @asynccontextmanager
-async def open_streams(connect: OpenConnection, span: Span) -> AsyncIterator[Streams]:
+async def open_streams(connect: OpenConnection, span: BatchSpan) -> AsyncIterator[Streams]:
     """The streams of a span, each with a connection of its own: Redshift keeps one cursor a session."""
     async with AsyncExitStack() as stack:
 
@@ -59,7 +59,7 @@ async def open_streams(connect: OpenConnection, span: Span) -> AsyncIterator[Str
         yield Streams(ledger, {flow.name: await opened(flow) for flow in FLOWS})
 
 
-class Wanted(NamedTuple):
+class DiffRequest(NamedTuple):
     """The wanted answer."""
 
     left_out: Collection[str]
@@ -69,8 +69,8 @@ class Wanted(NamedTuple):
 
 
 async def compare(
-    streams: Streams, files: RowFiles, lines: Mapping[str, int], wanted: Wanted, progress: Progress
-) -> Comparison:
+    streams: Streams, files: RowFiles, lines: Mapping[str, int], wanted: DiffRequest, progress: Progress
+) -> RebuildComparison:
     """Compare all slices of `files`.
 
     Args:
@@ -80,7 +80,7 @@ async def compare(
         wanted: the extent of the answer.
         progress: told after each slice.
     """
-    found = Comparison(most=wanted.most, not_compared=sorted(wanted.left_out))
+    found = RebuildComparison(most=wanted.most, not_compared=sorted(wanted.left_out))
     for each in files.slices:
         entries = await streams.entries(each.end_id)
         covered = {b for b in each.batch_ids if coverage(lines[b], entries.get(b, [])).is_complete}

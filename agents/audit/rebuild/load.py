@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from agents.audit.rebuild.offline import Made
-from agents.audit.rebuild.raw_blocks import Partition
+from agents.audit.rebuild.raw_blocks import EpochPartition
 from app.adapters.ports import ObjectStore
 from app.adapters.rebuilt_schema import make_tables, replace_rows
 from app.adapters.warehouse import Connection
@@ -23,7 +23,7 @@ from app.core.formats.columns import pack_frame
 from app.core.formats.flows import BY_NAME
 from app.core.formats.step_message import LedgerEntry
 from app.core.formats.transaction_record import OutputObject, Ready
-from app.core.rebuild.span import Span
+from app.core.rebuild.span import BatchSpan
 from app.core.sink.open_transaction import encode_outputs
 from app.settings import Settings
 
@@ -56,7 +56,7 @@ class Parts:
             self._bytes += len(packed)
         self._ledger += made.ledger
 
-    def close(self, partition: Partition) -> Iterator[tuple[str, bytes]]:
+    def close(self, partition: EpochPartition) -> Iterator[tuple[str, bytes]]:
         """(key, file) of everything that has gathered. It takes seconds of CPU."""
         if not self._ledger:
             return
@@ -82,7 +82,7 @@ class Target(NamedTuple):
     """The place of a rebuild's rows."""
 
     schema: str
-    span: Span
+    span: BatchSpan
     """The rows of its batches are replaced."""
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import polars as pl
 import structlog
 
-from agents.audit.rebuild.raw_blocks import BlockFiles, Duplicates, Partition
+from agents.audit.rebuild.raw_blocks import BlockFiles, Duplicates, EpochPartition
 from app.core.enrich.enrich import Enricher
 from app.core.etl.decode import ANY_FAILURE
 from app.core.etl.meta import EtlMeta, encode_meta
@@ -18,7 +18,7 @@ from app.core.formats.columns import unpack_frame
 from app.core.formats.source import SourceMessage
 from app.core.formats.step_message import Changes, LedgerEntry, StepMessage
 from app.core.rebuild.source_log import messages_of, order_blocks, stream_times_ms
-from app.core.rebuild.span import MADE_WITHIN_MS, Span
+from app.core.rebuild.span import MADE_WITHIN_MS, BatchSpan
 from app.core.rules import EtlRules
 from app.core.state.encoding import digests_of, pack_time
 from app.core.state.tables import KEY_BYTES
@@ -56,7 +56,9 @@ def store_in(folder: Path, cache_bytes: int, window_ms: int) -> OpenStore:
     return lambda: PartitionStore(RocksEngine(folder / f"state-{next(made)}", memory), window_ms)
 
 
-def run_partition(files: BlockFiles, partition: Partition, core: Core, span: Span, duplicates: Duplicates) -> Iterator[Made]:
+def run_partition(
+    files: BlockFiles, partition: EpochPartition, core: Core, span: BatchSpan, duplicates: Duplicates
+) -> Iterator[Made]:
     """The rows and the ledger of a partition, step by step.
 
     Args:
@@ -89,7 +91,7 @@ class _Follower:
     def __init__(self, store: PartitionStore) -> None:
         self._store = store
 
-    def remember(self, partition: Partition, event_ids: Sequence[str] | frozenset[str], stored_ms: int) -> None:
+    def remember(self, partition: EpochPartition, event_ids: Sequence[str] | frozenset[str], stored_ms: int) -> None:
         """Let the store know event ids whose line that counted came before the first block."""
         time = pack_time(stored_ms)
         seen = Changes.pack("seen", KEY_BYTES["seen"], [(digest, time) for digest in digests_of(sorted(event_ids))])
@@ -104,7 +106,7 @@ class _Follower:
 
 
 def _steps(
-    partition: Partition, core: Core, store: PartitionStore, messages: Iterator[SourceMessage]
+    partition: EpochPartition, core: Core, store: PartitionStore, messages: Iterator[SourceMessage]
 ) -> Iterator[StepMessage]:
     """The steps of all messages."""
     position = store.position
@@ -132,7 +134,7 @@ def _decide(etl: PartitionEtl, messages: Sequence[SourceMessage], store: Partiti
         return etl.decide(messages, accepted.number + 1, accepted.offset, careful=True)
 
 
-def _of_span(step: StepMessage, span: Span) -> Made:
+def _of_span(step: StepMessage, span: BatchSpan) -> Made:
     rows = {}
     for flow, packed in step.rows.items():
         frame = unpack_frame(packed)

@@ -19,7 +19,7 @@ from app.core.formats.batch import cut_again
 from app.core.formats.block import decode_header, frame_of, open_frame
 from app.core.formats.registry_item import RegistryItem
 from app.core.rebuild.source_log import Copies, StoredBlock, copies_of, event_ids
-from app.core.rebuild.span import Span
+from app.core.rebuild.span import BatchSpan
 from app.errors import FormatInvalid, ObjectMissing
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ Duplicates = Mapping[str, BitMap]
 """Batch -> the lines that the ledger calls duplicates."""
 
 
-class Partition(NamedTuple):
+class EpochPartition(NamedTuple):
     """A partition of an epoch."""
 
     epoch: int
@@ -56,7 +56,7 @@ class Batches(msgspec.Struct):
     """Keys of raw files that are not what was registered."""
 
 
-class BlockPlace(NamedTuple):
+class PlacedBlock(NamedTuple):
     """A block, and its place in the partition's file."""
 
     block: StoredBlock
@@ -69,10 +69,10 @@ class BlockFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ends: dict[Partition, int] = {}
-        self._latest_ms: dict[Partition, int] = {}
+        self._ends: dict[EpochPartition, int] = {}
+        self._latest_ms: dict[EpochPartition, int] = {}
 
-    def partitions(self) -> list[Partition]:
+    def partitions(self) -> list[EpochPartition]:
         """The partitions that have blocks."""
         return sorted(self._ends)
 
@@ -80,7 +80,7 @@ class BlockFiles:
         """Add the envelopes of a batch."""
         for envelope in blocks:
             header = decode_header(envelope)
-            partition = Partition(header.epoch, header.partition)
+            partition = EpochPartition(header.epoch, header.partition)
             start = self._ends.get(partition, 0)
             batch = uuid.UUID(header.batch_id).bytes
             with self._file(partition, "blocks").open("ab") as file:
@@ -89,22 +89,22 @@ class BlockFiles:
                 file.write(_PLACE.pack(header.received_at_ms, batch, header.block, start, len(envelope)))
             self._ends[partition] = start + len(envelope)
 
-    def places(self, partition: Partition) -> list[BlockPlace]:
+    def places(self, partition: EpochPartition) -> list[PlacedBlock]:
         """The blocks of a partition, in no order."""
         packed = self._file(partition, "places").read_bytes()
         return [
-            BlockPlace(StoredBlock(received, str(uuid.UUID(bytes=batch)), block), start, length)
+            PlacedBlock(StoredBlock(received, str(uuid.UUID(bytes=batch)), block), start, length)
             for received, batch, block, start, length in _PLACE.iter_unpack(packed)
         ]
 
-    def envelopes(self, partition: Partition, places: Sequence[BlockPlace]) -> Iterator[bytes]:
+    def envelopes(self, partition: EpochPartition, places: Sequence[PlacedBlock]) -> Iterator[bytes]:
         """The envelopes at `places`, in their order."""
         with self._file(partition, "blocks").open("rb") as file:
             for place in places:
                 file.seek(place.start)
                 yield file.read(place.length)
 
-    def copies(self, partition: Partition, places: Sequence[BlockPlace], duplicates: Duplicates) -> Copies:
+    def copies(self, partition: EpochPartition, places: Sequence[PlacedBlock], duplicates: Duplicates) -> Copies:
         """The order that the partition's duplicates ask for; positions are those in `places`."""
         dropped: dict[str, list[int]] = {}
         with_copies = [n for n, place in enumerate(places) if place.block.batch_id in duplicates]
@@ -121,7 +121,7 @@ class BlockFiles:
                     counted.setdefault(event_id, n)
         return copies_of(dropped, counted)
 
-    def _file(self, partition: Partition, kind: str) -> Path:
+    def _file(self, partition: EpochPartition, kind: str) -> Path:
         return self._folder / f"{partition.epoch}-{partition.number}.{kind}"
 
 
@@ -134,7 +134,7 @@ def _lines_of(envelope: bytes, duplicates: Duplicates) -> Iterator[tuple[str | N
 
 
 async def gather(
-    store: ObjectStore, registry: Registry, wide: Span, files: BlockFiles, progress: Progress = lambda *_: None
+    store: ObjectStore, registry: Registry, wide: BatchSpan, files: BlockFiles, progress: Progress = lambda *_: None
 ) -> Batches:
     """Cut every raw file of `wide` into blocks, and put them into `files`.
 
@@ -156,7 +156,7 @@ async def gather(
     return batches
 
 
-async def _chunks(store: ObjectStore, hour: str, wide: Span) -> AsyncIterator[list[tuple[str, str]]]:
+async def _chunks(store: ObjectStore, hour: str, wide: BatchSpan) -> AsyncIterator[list[tuple[str, str]]]:
     """(batch, key) of the raw files of an hour that lie in the span, some at a time."""
     some: list[tuple[str, str]] = []
     async for info in store.list(f"raw/{hour}/"):

@@ -49,7 +49,7 @@ class FlowDifference(msgspec.Struct):
     """Column -> rows with another value in it."""
 
 
-class Comparison(msgspec.Struct):
+class RebuildComparison(msgspec.Struct):
     """The differences between the warehouse and the rebuild."""
 
     most: int = NAMED
@@ -124,7 +124,7 @@ class RebuildReport(msgspec.Struct, kw_only=True):
     """The schema that has the rows now."""
     loaded: int = 0
     """Rows in it, of all flows and the ledger."""
-    difference: Comparison | None = None
+    difference: RebuildComparison | None = None
     took_s: float = 0.0
 
     def count(self, rows: Mapping[str, pl.DataFrame], ledger: Sequence[LedgerEntry]) -> None:

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from agents.audit.rebuild.diff import OpenConnection, Wanted, compare, open_streams
+from agents.audit.rebuild.diff import DiffRequest, OpenConnection, compare, open_streams
 from agents.audit.rebuild.load import Parts, Target, drop_files, load_parts
 from agents.audit.rebuild.offline import Core, Made, run_partition, store_in
-from agents.audit.rebuild.raw_blocks import BlockFiles, Duplicates, Partition, Told, gather
+from agents.audit.rebuild.raw_blocks import BlockFiles, Duplicates, EpochPartition, Told, gather
 from agents.audit.rebuild.report import NAMED, RebuildReport
 from agents.audit.rebuild.row_files import RowFiles, slices_of
 from agents.etl.owner import etl_rules
@@ -26,7 +26,7 @@ from app.adapters.warehouse_rows import read_duplicates
 from app.clock import Clock
 from app.core.enrich.enrich import Enricher
 from app.core.formats.dead_letter import DeadLetterLimit
-from app.core.rebuild.span import Span
+from app.core.rebuild.span import BatchSpan
 from app.core.rules import EtlRules
 from app.settings import Settings
 
@@ -49,7 +49,7 @@ class RebuildPorts(NamedTuple):
 class RebuildPlan(NamedTuple):
     """The wanted result of a rebuild."""
 
-    span: Span
+    span: BatchSpan
     look_back_s: float = LOOK_BACK_S
     schema: str | None = None
     """Load the rows into this schema."""
@@ -121,7 +121,7 @@ class _Run:
             if self._parts is not None:
                 await drop_files(ports.store, self._parts)
         if self._files is not None:
-            wanted, progress = Wanted(plan.not_compared, plan.most), self._told("slices are compared")
+            wanted, progress = DiffRequest(plan.not_compared, plan.most), self._told("slices are compared")
             async with open_streams(ports.connect, plan.span) as streams:
                 report.difference = await compare(streams, self._files, lines, wanted, progress)
         report.took_s = round(ports.clock.monotonic_s() - started_s, 1)
@@ -140,7 +140,7 @@ class _Run:
             await self._store_part(partition)
             progress(done + 1, len(partitions))
 
-    async def _take(self, made: Made, partition: Partition) -> None:
+    async def _take(self, made: Made, partition: EpochPartition) -> None:
         self._report.count(made.rows, made.ledger)
         if self._files is not None:
             await asyncio.to_thread(self._files.add, made)
@@ -149,7 +149,7 @@ class _Run:
             if self._parts.is_full:
                 await self._store_part(partition)
 
-    async def _store_part(self, partition: Partition) -> None:
+    async def _store_part(self, partition: EpochPartition) -> None:
         if self._parts is not None:
             parts = self._parts
             for key, body in await asyncio.to_thread(lambda: list(parts.close(partition))):

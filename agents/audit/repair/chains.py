@@ -21,7 +21,7 @@ from app.core.formats import object_keys
 from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import LEDGER
 from app.core.formats.transaction_record import Ready, TransactionRecord, read_ready, ready_of
-from app.core.rebuild.span import HOUR_MS, Span
+from app.core.rebuild.span import HOUR_MS, BatchSpan
 from app.core.sink.chain import ChainId, decode_record, effects_of, encode_record
 from app.core.sink.open_transaction import Encoded, OpenTransaction, encode_outputs, record_of
 from app.errors import ChainBroken, FormatInvalid, ObjectMissing, RepairRefused
@@ -138,7 +138,7 @@ class Chains:
         until_ms = (self._clock.now_ms() if after is None else after.committed_at_ms) + 1
         if before is None:
             since_ms = await self._first_hour_ms() or until_ms - HOUR_MS
-        for hour in Span(since_ms - HOUR_MS, until_ms + HOUR_MS).hours():
+        for hour in BatchSpan(since_ms - HOUR_MS, until_ms + HOUR_MS).hours():
             async for info in self._store.list(f"manifests/{hour}/{self._epoch}-{partition}-{number}-"):
                 if info.key.endswith("/ready.json"):
                     try:

@@ -33,7 +33,7 @@ from app.core.formats.columns import pack_frame
 from app.core.formats.flows import LEDGER
 from app.core.formats.registry_item import RegistryItem
 from app.core.formats.transaction_record import TransactionRecord
-from app.core.rebuild.lost_lines import Decided, Knowledge, PartitionRules, decide_lost, lost_lines
+from app.core.rebuild.lost_lines import DecidedLines, Knowledge, PartitionRules, decide_lost, lost_lines
 from app.core.sink.chain import ChainId, chain_end_after
 from app.core.sink.open_transaction import Encoded, OpenTransaction, encode_outputs, record_of
 from app.errors import RepairRefused, ServiceUnavailable
@@ -145,7 +145,7 @@ class LineMends:
 
     async def _decide(
         self, partition: int, items: Collection[RegistryItem], lost: Mapping[str, BitMap]
-    ) -> Decided:  # fmt: skip
+    ) -> DecidedLines:  # fmt: skip
         """The rows and the ledger of the lost lines (3)."""
         envelopes = []
         for item in items:
@@ -176,7 +176,7 @@ class LineMends:
         key = page_view_id or event_id
         return page_view_id is None or partition_of(key.encode(), self._settings.partitions) == partition
 
-    async def _commit(self, chain: ChainStore, last: TransactionRecord | None, decided: Decided) -> bool:
+    async def _commit(self, chain: ChainStore, last: TransactionRecord | None, decided: DecidedLines) -> bool:
         """Append the transaction (3 to 5). Returns: whether it holds the number."""
         end, now_ms = chain_end_after(last), self._deep.clock.now_ms()
         txn = object_keys.txn_id(*chain.chain_id, end.number + 1, secrets.token_hex(_RANDOM_BYTES))
@@ -191,7 +191,7 @@ class LineMends:
         return found.txn_id == txn
 
 
-def _encoded(decided: Decided, txn: str) -> list[Encoded]:
+def _encoded(decided: DecidedLines, txn: str) -> list[Encoded]:
     streams = {flow: [pack_frame(rows) for rows in frames] for flow, frames in decided.rows.items()}
     return encode_outputs(streams, decided.ledger, [], txn)
 

@@ -21,7 +21,7 @@ from agents.audit.repair.lines import LineMends
 from agents.audit.repair.loaded import LoadedMends
 from agents.audit.repair.log_again import RowsLog
 from agents.audit.repair.ports import RepairPorts
-from agents.audit.repair.report import Mended, RepairReport, mended
+from agents.audit.repair.report import MendedDifference, RepairReport, mended
 from agents.audit.replay import Chosen, ReplayReport, replay
 from agents.delivery.load import LoadStopped, WarehouseLoad
 from app.core.audit.differences import Difference
@@ -54,7 +54,7 @@ async def repair(
     if not apply:
         planned = [mended(each, ACTIONS[each.kind]) for each in found.differences]
         return RepairReport(applied=False, differences=planned, unchecked=found.unchecked)
-    known: dict[_Identity, Mended] = {}
+    known: dict[_Identity, MendedDifference] = {}
     before: set[_Identity] = set()
     async with _Mender(ports, settings) as mender:
         for _ in range(ROUNDS):
@@ -78,7 +78,7 @@ def _is_sent(each: Difference) -> bool:
     return ACTIONS[each.kind] is Action.REPLAY
 
 
-def _judged(each: Mended, *, is_left: bool) -> Mended:
+def _judged(each: MendedDifference, *, is_left: bool) -> MendedDifference:
     reason = each.reason or (STILL_THERE if is_left else "")
     return msgspec.structs.replace(each, done=not reason, reason=reason)
 

@@ -6,7 +6,7 @@ from app.core.audit.differences import Difference
 from app.core.repair.plan import Action
 
 
-class Mended(Difference, frozen=True, kw_only=True):
+class MendedDifference(Difference, frozen=True, kw_only=True):
     """A difference, with its mend."""
 
     action: Action
@@ -20,7 +20,7 @@ class RepairReport(msgspec.Struct, kw_only=True):
     """The differences that the deep audit found, and their mends."""
 
     applied: bool
-    differences: list[Mended] = []
+    differences: list[MendedDifference] = []
     left: list[Difference] = []
     """After --apply: the differences that the deep audit finds now."""
     unchecked: list[str] = []
@@ -32,6 +32,6 @@ class RepairReport(msgspec.Struct, kw_only=True):
         return all(each.done for each in self.differences) and not self.left and not self.unchecked
 
 
-def mended(difference: Difference, action: Action, *, done: bool = False, reason: str = "") -> Mended:
+def mended(difference: Difference, action: Action, *, done: bool = False, reason: str = "") -> MendedDifference:
     """The difference with its mend."""
-    return Mended(**msgspec.structs.asdict(difference), action=action, done=done, reason=reason)
+    return MendedDifference(**msgspec.structs.asdict(difference), action=action, done=done, reason=reason)

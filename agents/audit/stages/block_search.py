@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from app.adapters.ports import LogSearch
-from app.core.audit.stages import BlockCopy, Search
+from app.core.audit.stages import BlockCopy, BlockSearchResult
 from app.core.formats.block import decode_header
 from app.core.formats.registry_item import RegistryItem
 from app.errors import EnvelopeInvalid, NewerFormat
@@ -18,7 +18,7 @@ BlockName = tuple[str, int]
 """Batch id and block number."""
 
 
-class Wanted(NamedTuple):
+class WantedBlock(NamedTuple):
     """A block to find."""
 
     item: RegistryItem
@@ -47,16 +47,16 @@ class BlockSearch:
         self._topic = topic
         self._most = most
 
-    async def find(self, wanted: Iterable[Wanted]) -> dict[BlockName, Search]:
+    async def find(self, wanted: Iterable[WantedBlock]) -> dict[BlockName, BlockSearchResult]:
         """Each wanted block's place.
 
         Raises:
             ServiceUnavailable: the brokers do not answer.
         """
-        by_partition: dict[int, list[Wanted]] = {}
+        by_partition: dict[int, list[WantedBlock]] = {}
         for each in wanted:
             by_partition.setdefault(each.partition, []).append(each)
-        found: dict[BlockName, Search] = {}
+        found: dict[BlockName, BlockSearchResult] = {}
         for partition, some in sorted(by_partition.items()):
             searches = await self._in_partition(partition, some)
             again = [w for w in some if w.replayed_at_ms is not None and not searches[w.name].copies]
@@ -66,8 +66,8 @@ class BlockSearch:
         return found
 
     async def _in_partition(
-        self, partition: int, wanted: list[Wanted], *, after_replay: bool = False
-    ) -> dict[BlockName, Search]:
+        self, partition: int, wanted: list[WantedBlock], *, after_replay: bool = False
+    ) -> dict[BlockName, BlockSearchResult]:
         """Scan from the earliest time of the wanted blocks to the last of them, to the log's end, or to the bound."""
         since_ms = min(w.replayed_at_ms or 0 if after_replay else w.item.received_at_ms for w in wanted) - CLOCKS_DIFFER_MS
         earliest, end = await self._logs.bounds(self._topic, partition)
@@ -93,7 +93,7 @@ class BlockSearch:
                 break
         is_trimmed = first == earliest > 0
         return {
-            w.name: Search(
+            w.name: BlockSearchResult(
                 copies=tuple(copies[w.name]),
                 is_whole=bool(copies[w.name]) or last == end,
                 is_expired=is_trimmed and not copies[w.name] and _before(w.item.received_at_ms, begins_ms),
@@ -107,6 +107,6 @@ def _before(received_at_ms: int, begins_ms: int | None) -> bool:
     return begins_ms is None or received_at_ms < begins_ms
 
 
-def by_block(searches: Mapping[BlockName, Search], batch_id: str) -> dict[int, Search]:
+def by_block(searches: Mapping[BlockName, BlockSearchResult], batch_id: str) -> dict[int, BlockSearchResult]:
     """The searches of one batch."""
     return {block: search for (batch, block), search in searches.items() if batch == batch_id}

@@ -32,7 +32,7 @@ class OpenSteps(NamedTuple):
     """The broker's append time of the first step that the sink must write; None if there is none."""
 
 
-class RowsLog(NamedTuple):
+class RowsPartition(NamedTuple):
     """A partition of `rows`, and the replacements of its damaged steps."""
 
     logs: LogSearch
@@ -52,7 +52,7 @@ class RowsLog(NamedTuple):
 
 
 async def read_open_steps(
-    rows: RowsLog, end: ChainEnd, batch_ids: Iterable[str], most_bytes: int = READ_MOST_BYTES
+    rows: RowsPartition, end: ChainEnd, batch_ids: Iterable[str], most_bytes: int = READ_MOST_BYTES
 ) -> OpenSteps:
     """Read behind the chain's end, by the rule of every reader (rule E2).
 
@@ -99,7 +99,7 @@ async def read_open_steps(
     return OpenSteps(lines, dead_letters, position, emitted_at_ms)
 
 
-async def _last_step(rows: RowsLog, accepted: int, end: int) -> FollowedStep | None:
+async def _last_step(rows: RowsPartition, accepted: int, end: int) -> FollowedStep | None:
     """The last step before `end`, or the accepted one; None if the log has neither."""
     for offset in range(end - 1, max(accepted, end - 1 - LOOKED_BACK), -1):
         if (found := await rows.step_at(offset)) is not None:

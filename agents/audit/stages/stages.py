@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 from pyroaring import BitMap
 
 from agents.audit.audit_rules import audit_rules
-from agents.audit.stages.block_search import BlockName, BlockSearch, Wanted, by_block
-from agents.audit.stages.open_steps import OpenSteps, RowsLog, read_open_steps
+from agents.audit.stages.block_search import BlockName, BlockSearch, WantedBlock, by_block
+from agents.audit.stages.open_steps import OpenSteps, RowsPartition, read_open_steps
 from agents.audit.stored_ledger import BEHIND_MOST, BatchLines, StoredLedger
 from app.adapters.kafka import QUICK_MS, LogReader
 from app.adapters.loaded_ledger import WarehouseLedger
@@ -17,7 +17,15 @@ from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse_login import login_of
 from app.adapters.warehouse_port import Delivery, LoadedLedger
 from app.core.audit.reconcile import LedgerLines, coverage, lacking_blocks, pause_ms
-from app.core.audit.stages import BatchStage, EtlPosition, Search, StageEvidence, StageRules, stage_batch, unplaced_blocks
+from app.core.audit.stages import (
+    BatchStage,
+    BlockSearchResult,
+    EtlPosition,
+    StageEvidence,
+    StageRules,
+    stage_batch,
+    unplaced_blocks,
+)
 from app.core.formats.registry_item import RegistryItem
 from app.core.formats.step_message import StepLog
 from app.core.repair.replacements import Replacements
@@ -55,7 +63,7 @@ async def open_stages(settings: Settings) -> AsyncIterator["Stages"]:
         await objects.close()
 
 
-class Partition(NamedTuple):
+class PartitionProgress(NamedTuple):
     """One partition between the etl and the warehouse."""
 
     committed: dict[str, BatchLines]
@@ -113,7 +121,7 @@ class Stages:
             for item in items
             for block in (range(len(item.blocks)) if find_all else unplaced_blocks(item, evidence[item.batch_id]))
         ]
-        searches: dict[BlockName, Search] = await self._search.find(wanted) if wanted else {}
+        searches: dict[BlockName, BlockSearchResult] = await self._search.find(wanted) if wanted else {}
         positions = {number: partition.position for number, partition in partitions.items()}
         return {
             item.batch_id: stage_batch(
@@ -131,7 +139,7 @@ class Stages:
         entries: dict[str, list[LedgerLines]],
         delivery: Delivery,
         batch_ids: Sequence[str],
-    ) -> dict[int, Partition]:
+    ) -> dict[int, PartitionProgress]:
         """Every partition with a block that lacks lines in the warehouse."""
         numbers = set()
         for item in items:
@@ -143,25 +151,25 @@ class Stages:
             at = delivery.number(number)
             committed, more, record = await self._stored.some_behind(number, at, self._most)
             log = StepLog(self._rows, number, self._settings.epoch)
-            rows = RowsLog(self._ports.logs, log, replaced.get(number) or Replacements())
+            rows = RowsPartition(self._ports.logs, log, replaced.get(number) or Replacements())
             steps = await read_open_steps(rows, chain_end_after(record), batch_ids)
             loaded_ms = delivery.partitions[number].stream_time_ms if number in delivery.partitions else -1
             position = steps.position._replace(unread_transactions=more, loaded_time_ms=loaded_ms)
-            partitions[number] = Partition(committed, steps, position)
+            partitions[number] = PartitionProgress(committed, steps, position)
         return partitions
 
-    def _wanted(self, item: RegistryItem, block: int, evidence: StageEvidence) -> Wanted:
+    def _wanted(self, item: RegistryItem, block: int, evidence: StageEvidence) -> WantedBlock:
         replayed_at_ms = None
         if item.attempts:
             replayed_at_ms = item.next_attempt_at_ms - pause_ms(item.attempts, audit_rules(self._settings))
-        return Wanted(item, block, all_copies=block in evidence.dead_letters, replayed_at_ms=replayed_at_ms)
+        return WantedBlock(item, block, all_copies=block in evidence.dead_letters, replayed_at_ms=replayed_at_ms)
 
 
 def _evidence(
     item: RegistryItem,
     entries: dict[str, list[LedgerLines]],
     quarantined: dict[str, BatchLines],
-    partitions: dict[int, Partition],
+    partitions: dict[int, PartitionProgress],
     dead_letters: dict[int, str],
 ) -> StageEvidence:
     batch_id = item.batch_id

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from agents.audit.registry_items import readable
-from agents.audit.stages.open_steps import RowsLog, read_open_steps
+from agents.audit.stages.open_steps import RowsPartition, read_open_steps
 from agents.audit.stages.stages import StagePorts, Stages
 from agents.audit.stored_ledger import COUNTED_MOST, StoredLedger
 from app.adapters.ports import LogSearch, Registry
@@ -233,7 +233,7 @@ class FreshLook:
         record = await self._stored.record(number, last) if last else None
         unloaded = await self._stored.record(number, numbers[0]) if numbers else None
         log = StepLog(self._topics.rows.name, number, self._settings.epoch)
-        rows = RowsLog(self._ports.stages.logs, log, replaced)
+        rows = RowsPartition(self._ports.stages.logs, log, replaced)
         steps = await read_open_steps(rows, chain_end_after(record), (), STEPS_MOST_BYTES)
         return {
             "etl": await self._etl_lag_s(number, steps.position.source_last),

@@ -18,7 +18,7 @@ from app.adapters.registry import DynamoRegistry
 from app.adapters.s3 import S3ObjectStore
 from app.adapters.warehouse_login import login_of
 from app.clock import Clock
-from app.core.status.judge import Limits
+from app.core.status.judge import StatusLimits
 from app.core.status.seen import Freshness, Installation, Seen, Worker
 from app.errors import InstreamError
 from app.settings import Settings
@@ -37,7 +37,7 @@ class Observed(NamedTuple):
     """Calls without an answer are still under way in threads: the process must not wait for them."""
 
 
-def limits_of(settings: Settings, healthy_s: float) -> Limits:
+def limits_of(settings: Settings, healthy_s: float) -> StatusLimits:
     """What is normal with these settings; a process that ran `healthy_s` has recovered from its deaths."""
     usual_s = {
         "bridge": 3.0,
@@ -45,7 +45,7 @@ def limits_of(settings: Settings, healthy_s: float) -> Limits:
         "sink": settings.commit_interval_s + 3.0,
         "delivery": settings.delivery_interval_s + 3.0,
     }
-    return Limits(settings.freshness_s, usual_s, healthy_s)
+    return StatusLimits(settings.freshness_s, usual_s, healthy_s)
 
 
 def elsewhere(settings: Settings) -> Installation:

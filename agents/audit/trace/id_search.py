@@ -43,7 +43,7 @@ class IdKind(Enum):
     PAGE_VIEW = "page_view_id"
 
 
-class Wanted(NamedTuple):
+class WantedId(NamedTuple):
     """An id to find."""
 
     kind: IdKind
@@ -63,7 +63,7 @@ class Wanted(NamedTuple):
         return self.text == (ids.event_id if self.kind is IdKind.EVENT else ids.page_view_id)
 
 
-TEXT: Final = Wanted(IdKind.EVENT, "")
+TEXT: Final = WantedId(IdKind.EVENT, "")
 """The key of lines that were found by a text."""
 
 
@@ -77,7 +77,7 @@ class LinePlace(NamedTuple):
 class IdsFound(msgspec.Struct):
     """The result of a search."""
 
-    lines: dict[Wanted, set[LinePlace]]
+    lines: dict[WantedId, set[LinePlace]]
     """Id -> the lines that may carry it. Two ids may share a hash: the raw line decides."""
     since_hour: str = ""
     """The first hour that was searched; empty if there is no raw file at all."""
@@ -107,7 +107,7 @@ class IdSearch:
         self._reads = asyncio.Semaphore(AT_ONCE)
         self._files = asyncio.Semaphore(FILES_AT_ONCE)
 
-    async def find(self, ids: Sequence[Wanted], since: str = FIRST_HOUR, until: str = LAST_HOUR) -> IdsFound:
+    async def find(self, ids: Sequence[WantedId], since: str = FIRST_HOUR, until: str = LAST_HOUR) -> IdsFound:
         """The lines that may carry the ids, in the hours from `since` to `until`, both included.
 
         Raises:
@@ -155,7 +155,7 @@ class IdSearch:
         found.segments += 1
         return True
 
-    async def _look_up(self, place: SegmentPlace, wanted: Wanted, found: IdsFound) -> None:
+    async def _look_up(self, place: SegmentPlace, wanted: WantedId, found: IdsFound) -> None:
         section_at, count = wanted.section(place)
         search = EntrySearch(count, wanted.hash(), MOST_LINES)
         while (asked := search.ask()) is not None:

@@ -7,13 +7,13 @@ from typing import Final
 import structlog
 from pyroaring import BitMap
 
-from agents.audit.stages.block_search import BlockName, BlockSearch, Wanted
+from agents.audit.stages.block_search import BlockName, BlockSearch, WantedBlock
 from agents.audit.stages.stages import StagePorts, Stages
 from agents.audit.trace.ports import TracePorts
-from app.adapters.warehouse_port import Span
+from app.adapters.warehouse_port import TimeRange
 from app.core.audit.reconcile import read_lines
 from app.core.audit.stages import BatchStage, Stage
-from app.core.audit.trace.facts import Held, LineFacts, LoadedOutcome, RawLine, RowFacts
+from app.core.audit.trace.facts import HeldLine, LineFacts, LoadedOutcome, RawLine, RowFacts
 from app.core.formats.flows import FLOWS, JOINED
 from app.core.formats.object_keys import record_key
 from app.core.sink.chain import ChainId, decode_record
@@ -54,7 +54,7 @@ class FactReader:
             ServiceUnavailable: the warehouse or S3 does not answer. Kafka is not needed for what is loaded.
         """
         loaded: dict[Name, list[LoadedOutcome]] = {}
-        held: dict[Name, Held] = {}
+        held: dict[Name, HeldLine] = {}
         left = list(lines)
         for _ in range(LOOKS):
             loaded |= await self._loaded(left)
@@ -88,7 +88,7 @@ class FactReader:
                 found[name_of(line)] = [entry for entry, members in entries if line.line in members]
         return found
 
-    async def _held(self, lines: Sequence[RawLine]) -> dict[Name, Held]:
+    async def _held(self, lines: Sequence[RawLine]) -> dict[Name, HeldLine]:
         """The stage that holds each line; the reason in its place if a service cannot tell it."""
         if not lines:
             return {}
@@ -97,12 +97,12 @@ class FactReader:
         other = {name_of(line): line.item.epoch for line in lines if line.item is not None and line.item.epoch != epoch}
         if other:
             own = await self._held([line for line in lines if name_of(line) not in other])
-            return own | {name: Held(None, f"its batch is of epoch {was}, not {epoch}") for name, was in other.items()}
+            return own | {name: HeldLine(None, f"its batch is of epoch {was}, not {epoch}") for name, was in other.items()}
         try:
             stages = Stages(StagePorts(self._ports.store, self._ports.ledger, await self._ports.logs()), self._settings)
             found = await stages.of(list(items.values()))
         except (ServiceUnavailable, ChainBroken, NewerFormat) as exc:
-            return {name_of(line): Held(None, f"{type(exc).__name__}: {exc}") for line in lines}
+            return {name_of(line): HeldLine(None, f"{type(exc).__name__}: {exc}") for line in lines}
         held = {}
         for line in lines:
             held[name_of(line)] = one = _held_by(found[line.batch_id], line.line)
@@ -113,10 +113,10 @@ class FactReader:
 
     async def _offsets(self, lines: Sequence[RawLine]) -> dict[BlockName, int]:
         """The offset of each line's block in topic `blocks`; none if Kafka does not answer or has forgotten it."""
-        wanted: dict[BlockName, Wanted] = {}
+        wanted: dict[BlockName, WantedBlock] = {}
         for line in lines:
             if line.item is not None and line.block is not None and line.item.epoch == self._settings.epoch:
-                wanted[line.batch_id, line.block] = Wanted(line.item, line.block)
+                wanted[line.batch_id, line.block] = WantedBlock(line.item, line.block)
         if not wanted:
             return {}
         try:
@@ -148,7 +148,7 @@ class FactReader:
             return None
         near = None
         if fields.received_at is not None:
-            near = Span(fields.received_at - join.upper_ms, fields.received_at + join.lower_ms)
+            near = TimeRange(fields.received_at - join.upper_ms, fields.received_at + join.lower_ms)
         rows = await self._ports.fates.firsts_of(fields.page_view_id, fields.event_id, near)
         if not rows and near is not None:  # the bounds of the join were others when it joined
             rows = await self._ports.fates.firsts_of(fields.page_view_id, fields.event_id, None)
@@ -189,13 +189,13 @@ def _table_of(entry: LoadedOutcome) -> str:
     return "page_views" if entry.outcome == JOINED else entry.outcome
 
 
-def _received(lines: Sequence[RawLine]) -> Span | None:
+def _received(lines: Sequence[RawLine]) -> TimeRange | None:
     """The time in which lines were received; None if one of them does not say it."""
     times = [line.fields.received_at for line in lines if line.fields.received_at is not None]
-    return Span(min(times), max(times)) if len(times) == len(lines) else None
+    return TimeRange(min(times), max(times)) if len(times) == len(lines) else None
 
 
-def _held_by(found: BatchStage, line: int) -> Held:
+def _held_by(found: BatchStage, line: int) -> HeldLine:
     block = found.block_of(line)
     stage = block.stage_of(line)
     detail, txn_id = block.detail, None
@@ -204,4 +204,4 @@ def _held_by(found: BatchStage, line: int) -> Held:
         detail = f"{'transaction' if len(txn_ids) == 1 else 'one of the transactions'} {', '.join(txn_ids)}"
     elif stage is Stage.SINK and block.step_offsets:
         detail = f"a step on topic rows, partition {block.partition}, offset {block.step_offsets[0]}"
-    return Held(stage, detail, block.until_ms if stage is Stage.JOIN else None, txn_id)
+    return HeldLine(stage, detail, block.until_ms if stage is Stage.JOIN else None, txn_id)

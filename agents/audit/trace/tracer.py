@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from agents.audit.trace.hours import FIRST_HOUR, LAST_HOUR
-from agents.audit.trace.id_search import TEXT, IdKind, IdSearch, IdsFound, LinePlace, Wanted
+from agents.audit.trace.id_search import TEXT, IdKind, IdSearch, IdsFound, LinePlace, WantedId
 from agents.audit.trace.line_facts import FactReader
 from agents.audit.trace.ports import TracePorts
 from agents.audit.trace.raw_lines import RawLines
@@ -77,11 +77,11 @@ class Tracer:
             ServiceUnavailable: S3, the registry or the warehouse does not answer.
             NewerFormat: a newer version wrote something that the answer depends on.
         """
-        return await self._ids([Wanted(IdKind.EVENT, event_id) for event_id in event_ids], within)
+        return await self._ids([WantedId(IdKind.EVENT, event_id) for event_id in event_ids], within)
 
     async def page_view(self, page_view_id: str, within: Within = EVER) -> Trace:
         """The trace of a page view: all lines with its id, in the order of their receipt. Raises: as `events`."""
-        [trace] = await self._ids([Wanted(IdKind.PAGE_VIEW, page_view_id)], within)
+        [trace] = await self._ids([WantedId(IdKind.PAGE_VIEW, page_view_id)], within)
         trace.lines.sort(key=lambda line: (line.received_at or "", line.place))
         return trace
 
@@ -100,7 +100,7 @@ class Tracer:
         trace.is_cut = found.is_cut
         return trace
 
-    async def _ids(self, wanted: Sequence[Wanted], within: Within) -> list[Trace]:
+    async def _ids(self, wanted: Sequence[WantedId], within: Within) -> list[Trace]:
         found = await self._search.find(list(dict.fromkeys(wanted)), within.since_hour, within.until_hour)
         traces = []
         for each in wanted:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from agents.audit.trace.id_search import IdKind, IdSearch, Wanted
+from agents.audit.trace.id_search import IdKind, IdSearch, WantedId
 from agents.audit.trace.indexer import Indexer
 from agents.audit.trace.raw_lines import RawLines
 from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
@@ -158,7 +158,7 @@ class _Run:
         self._store.before = answer
         took_s = []
         for event_id, batch_id, line in self._looked_up:
-            start_s, wanted = time.perf_counter(), Wanted(IdKind.EVENT, event_id)
+            start_s, wanted = time.perf_counter(), WantedId(IdKind.EVENT, event_id)
             found = await IdSearch(self._store).find([wanted])
             lines = [
                 raw

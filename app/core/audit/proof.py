@@ -49,7 +49,7 @@ class Link(msgspec.Struct, frozen=True):
     """Whether it does not hold yet and will."""
 
 
-class Fault(NamedTuple):
+class BrokenLink(NamedTuple):
     """A link that does not hold."""
 
     link: LinkName
@@ -93,11 +93,11 @@ _LINK_OF: Final[Mapping[DifferenceKind, LinkName]] = whole_table(DifferenceKind,
 })  # fmt: skip
 
 
-def fault_of(difference: Difference) -> Fault:
+def fault_of(difference: Difference) -> BrokenLink:
     """A difference of the batch as a broken link; rows of the ledger are part of the load."""
     link = LinkName.LOAD if difference.flow == LEDGER.name and _is_rows(difference) else _LINK_OF[difference.kind]
     words = [difference.kind.value, difference.flow, difference.txn_id]
-    return Fault(link, f"{' '.join(word for word in words if word)}: {difference.detail}", BitMap(difference.lines))
+    return BrokenLink(link, f"{' '.join(word for word in words if word)}: {difference.detail}", BitMap(difference.lines))
 
 
 def _is_rows(difference: Difference) -> bool:
@@ -123,7 +123,7 @@ _WORDS: Final[Mapping[Stage, str]] = whole_table(Stage, {
 })  # fmt: skip
 
 
-def faults_of_stages(found: BatchStage, lost: BitMap) -> list[Fault]:
+def faults_of_stages(found: BatchStage, lost: BitMap) -> list[BrokenLink]:
     """The links that do not hold because lines are not in the warehouse's ledger.
 
     Args:
@@ -138,10 +138,10 @@ def faults_of_stages(found: BatchStage, lost: BitMap) -> list[Fault]:
             gone = lines & lost
             if gone:
                 detail = f"block {block.block}: {len(gone)} lines are in no ledger, and nothing on its way can bring them"
-                faults.append(Fault(_WAITS_AT[Stage.LOST], detail, gone, stops=True))
+                faults.append(BrokenLink(_WAITS_AT[Stage.LOST], detail, gone, stops=True))
             if waiting := lines - lost:
                 is_late = stage is not Stage.QUARANTINED
-                faults.append(Fault(_WAITS_AT[stage], _words(block, stage, len(waiting)), waiting, is_late, stops=True))
+                faults.append(BrokenLink(_WAITS_AT[stage], _words(block, stage, len(waiting)), waiting, is_late, stops=True))
     return faults
 
 
@@ -158,7 +158,7 @@ def _words(block: BlockStage, stage: Stage, count: int) -> str:
 
 
 def conclude(
-    batch_id: str, holds: Mapping[LinkName, str], faults: Iterable[Fault], stage: BatchStage | None = None
+    batch_id: str, holds: Mapping[LinkName, str], faults: Iterable[BrokenLink], stage: BatchStage | None = None
 ) -> Proof:
     """The proof, from what is known of each link.
 
@@ -168,11 +168,11 @@ def conclude(
         faults: the links that do not hold.
         stage: where the lines stand that are not loaded; None if all are.
     """
-    by_link: dict[LinkName, list[Fault]] = {}
+    by_link: dict[LinkName, list[BrokenLink]] = {}
     for fault in faults:
         by_link.setdefault(fault.link, []).append(fault)
     links = []
-    stopped: list[Fault] = []
+    stopped: list[BrokenLink] = []
     for name in LinkName:
         found = by_link.get(name, [])
         before, stopped = stopped, stopped + [fault for fault in found if fault.stops]
@@ -196,7 +196,7 @@ def conclude(
     )  # fmt: skip
 
 
-def _late(by_link: Mapping[LinkName, Sequence[Fault]]) -> str:
+def _late(by_link: Mapping[LinkName, Sequence[BrokenLink]]) -> str:
     return next(fault.detail for name in LinkName for fault in by_link.get(name, ()))
 
 

@@ -70,7 +70,7 @@ class EtlPosition(NamedTuple):
     """Stream time of the last transaction that delivery has loaded or set aside."""
 
 
-class Search(msgspec.Struct, frozen=True):
+class BlockSearchResult(msgspec.Struct, frozen=True):
     """The result of the search for one block in topic `blocks`."""
 
     copies: tuple[BlockCopy, ...] = ()
@@ -95,7 +95,7 @@ class StageEvidence(NamedTuple):
     partition of the lines' block."""
     dead_letters: Mapping[int, str] = {}
     """Block -> the reason why a copy of it could not be read."""
-    searches: Mapping[int, Search] = {}
+    searches: Mapping[int, BlockSearchResult] = {}
     """Block -> its place in topic `blocks`; only of blocks with lines that are found nowhere behind the etl."""
 
 
@@ -220,7 +220,7 @@ def stage_batch(
     blocks = []
     for number, place in enumerate(item.blocks):
         known = _Known(
-            place, evidence.searches.get(number, Search()), evidence.dead_letters.get(number),
+            place, evidence.searches.get(number, BlockSearchResult()), evidence.dead_letters.get(number),
             positions.get(place.partition) or EtlPosition(NO_STEP, 0), rules,
         )  # fmt: skip
         blocks.append(_stage_block(number, known, found.missing, evidence))
@@ -233,7 +233,7 @@ class _Known(NamedTuple):
     """What is known of one block besides the lines that were found."""
 
     place: BlockPlace
-    search: Search
+    search: BlockSearchResult
     dead_letter: str | None
     position: EtlPosition
     rules: StageRules

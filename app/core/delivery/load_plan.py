@@ -20,20 +20,18 @@ from app.core.formats.transaction_record import Ready
 
 MAX_TRANSACTIONS: Final = 256
 MAX_BYTES: Final = 512 * 1024 * 1024
-ALIKE_ENOUGH: Final = 3
-"""So many transactions whose file of one output fails, and none whose loads: it is not the transactions."""
 DEFERRAL_BACKOFF: Final = Backoff(first_s=1.0, longest_s=30.0)
 """After deferrals in a row, of whatever reason."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class LoadLimits(msgspec.Struct, frozen=True):
     """The limits of one load; a single transaction is always taken."""
 
     transactions: int = MAX_TRANSACTIONS
     bytes: int = MAX_BYTES
 
 
-def plan_load(positions: Mapping[int, int], ready: Iterable[Ready], limits: Limits = Limits()) -> tuple[Ready, ...]:  # noqa: B008
+def plan_load(positions: Mapping[int, int], ready: Iterable[Ready], limits: LoadLimits = LoadLimits()) -> tuple[Ready, ...]:  # noqa: B008
     """The transactions of the next load: of each partition those behind its position, gapless, as many as the limits let.
 
     Args:
@@ -143,6 +141,8 @@ class Failure(msgspec.Struct, frozen=True):
     detail: str
     output: str = ""
     """The output whose COPY failed."""
+    file: str = ""
+    """The URL of the file that the warehouse named; empty if it named none."""
 
 
 _DEFER_STATES: Final = {
@@ -155,18 +155,18 @@ MISSING: Final = frozenset({"42703", "42P01", "3F000"})
 """The SQLSTATEs of a column, table or schema that is not there."""
 
 
-def classify(sqlstate: str | None, message: str, *, named_file: bool, output: str = "") -> Failure:
+def classify(sqlstate: str | None, message: str, *, named_file: str = "", output: str = "") -> Failure:
     """The meaning of a database error.
 
     Args:
         sqlstate: the error's five characters; None where the connection itself failed.
         message: the error's primary message.
-        named_file: whether the warehouse's load-error table has a row of this load.
+        named_file: the file that the warehouse's load-error table names for this load; empty if it names none.
         output: the output whose COPY ran, if one did.
     """
     detail = f"{sqlstate or 'connection'}: {message}"
     if named_file:
-        return Failure(FailureClass.DATA, "data", detail, output)
+        return Failure(FailureClass.DATA, "data", detail, output, named_file)
     if sqlstate is None:
         return Failure(FailureClass.DEFER, "connection", detail, output)
     if is_serialization(sqlstate, message):
@@ -188,88 +188,3 @@ def is_serialization(sqlstate: str, message: str) -> bool:
     stands only in the text.
     """
     return sqlstate[:2] == _INTERNAL and message.split(maxsplit=1)[:1] == ["1023"]
-
-
-class Bisection:
-    """Finds which transactions of a failed load are to blame, by trying parts of it (and rolling each try back).
-
-    Feed it: `next()` is what to try, then `passed()` or `failed(failure)`. It ends when `next()` is None. Give it the
-    transactions in random order, another each time: where it gave up early because the first few failed alike, a later
-    search then meets one that loads.
-    """
-
-    def __init__(self, transactions: Sequence[Ready]) -> None:
-        self._all = tuple(transactions)
-        self._loadable: set[str] = set()
-        self._stack: list[tuple[Ready, ...]] = _halves(tuple(transactions))
-        self._trying: tuple[Ready, ...] = ()
-        self.suspects: dict[str, Failure] = {}
-        """txn_id -> why it fails alone."""
-        self.witnesses: set[str] = set()
-        """Outputs of which some transaction's file loaded."""
-
-    def next(self) -> tuple[Ready, ...] | None:
-        """The transactions to try now."""
-        if not self._stack or self._alike():
-            return None
-        self._trying = self._stack.pop()
-        return self._trying
-
-    def passed(self) -> None:
-        """Note that the tried transactions would load."""
-        self._loadable |= {txn.txn_id for txn in self._trying}
-        self.witnesses |= {o.output for txn in self._trying for o in txn.outputs if o.rows > 0}
-
-    def failed(self, failure: Failure) -> None:
-        """Note that the tried transactions would not load."""
-        if len(self._trying) == 1:
-            self.suspects[self._trying[0].txn_id] = failure
-        else:
-            self._stack += _halves(self._trying)
-
-    def acquit(self, txn_id: str) -> None:
-        """A suspect loaded when it was tried once more: what failed was not its file."""
-        self._loadable.add(txn_id)
-        del self.suspects[txn_id]
-
-    def _alike(self) -> dict[str, Failure]:
-        """Outputs of which so many failed alike that it is not for the transactions, each with its failure."""
-        blamed = [f for f in self.suspects.values() if f.output not in self.witnesses]
-        outputs = [failure.output for failure in blamed]
-        return {failure.output: failure for failure in blamed if outputs.count(failure.output) >= ALIKE_ENOUGH}
-
-    def verdict(self) -> dict[str, Failure]:
-        """The transactions to set aside, each with its failure.
-
-        One is set aside when another transaction's file of the same output loaded, so the fault is its own; or when the
-        warehouse named its file and it is the only one that fails. Otherwise all fail alike, and all are tried later.
-        """
-        blamed = [failure.output for failure in self.suspects.values()]
-        return {
-            txn_id: failure
-            for txn_id, failure in self.suspects.items()
-            if failure.output in self.witnesses or (failure.kind is FailureClass.DATA and blamed.count(failure.output) == 1)
-        }
-
-    def waiting(self) -> dict[str, Failure]:
-        """The transactions to try later, each with the reason.
-
-        Suspects that are not proven bad and, where the search gave up, whatever has a file of an output that fails alike
-        and was not seen to load.
-        """
-        alike, bad = self._alike(), self.verdict()
-        waiting = {txn_id: failure for txn_id, failure in self.suspects.items() if txn_id not in bad}
-        for txn in self._all:
-            if txn.txn_id in self._loadable or txn.txn_id in self.suspects:
-                continue
-            if found := next((alike[o.output] for o in txn.outputs if o.rows > 0 and o.output in alike), None):
-                waiting[txn.txn_id] = found
-        return waiting
-
-
-def _halves(transactions: tuple[Ready, ...]) -> list[tuple[Ready, ...]]:
-    """The parts to try, the later first, for the stack gives back the last; a single one is tried as it is."""
-    if len(transactions) == 1:
-        return [transactions]
-    middle = len(transactions) // 2
-    return [transactions[middle:], transactions[:middle]]

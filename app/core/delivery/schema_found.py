@@ -40,7 +40,7 @@ class View(NamedTuple):
     statement: str
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class FoundWarehouse(msgspec.Struct, frozen=True, kw_only=True):
     """A warehouse as it is."""
 
     has_schema: bool = True

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from app.core.delivery import schema
-from app.core.delivery.schema_found import Found, FoundColumn, View, found_as
+from app.core.delivery.schema_found import FoundColumn, FoundWarehouse, View, found_as
 from app.core.formats.flows import Column
 from app.core.formats.tables import SCHEMA, SCHEMA_LOG, TABLES, Table
 
@@ -45,7 +45,7 @@ class SchemaPlan(msgspec.Struct, frozen=True):
     """Columns that the catalogue does not know, as `analytics.page_views.note`."""
 
 
-def plan_schema(found: Found, views: Iterable[View], tables: Sequence[Table] = TABLES) -> SchemaPlan:
+def plan_schema(found: FoundWarehouse, views: Iterable[View], tables: Sequence[Table] = TABLES) -> SchemaPlan:
     """The way from a warehouse as it is to the catalogue.
 
     Args:
@@ -84,7 +84,7 @@ def _place(table: Table) -> str:
     return f"{SCHEMA}.{table.name}"
 
 
-def _view(found: Found, view: View) -> SchemaStep | None:
+def _view(found: FoundWarehouse, view: View) -> SchemaStep | None:
     if view.name not in found.views:
         return SchemaStep(view.statement, f"view {SCHEMA}.{view.name} is missing")
     logged = found.view_statements.get(view.name)
@@ -96,7 +96,7 @@ def _view(found: Found, view: View) -> SchemaStep | None:
     return SchemaStep(view.statement, f"view {SCHEMA}.{view.name} has another text")
 
 
-def _difference(found: Found, table: Table, column: Column) -> SchemaStep | Refusal | None:
+def _difference(found: FoundWarehouse, table: Table, column: Column) -> SchemaStep | Refusal | None:
     """The change that a column of an existing table needs."""
     is_there = next((other for other in found.tables[table.name] if other.name == column.name), None)
     place = f"{_place(table)}.{column.name}"

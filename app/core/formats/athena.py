@@ -38,7 +38,7 @@ class Lake(NamedTuple):
     """YYYY-MM-DD: no file is older."""
 
 
-class Statement(NamedTuple):
+class AthenaStatement(NamedTuple):
     """One statement."""
 
     name: str
@@ -46,23 +46,23 @@ class Statement(NamedTuple):
     sql: str
 
 
-def statements(lake: Lake) -> list[Statement]:
+def statements(lake: Lake) -> list[AthenaStatement]:
     """Everything that makes the tables and views, in order. Running them again changes nothing but the views' texts."""
-    made = [Statement(lake.database, f"CREATE DATABASE IF NOT EXISTS {lake.database}"), _raw(lake), _registry(lake)]
+    made = [AthenaStatement(lake.database, f"CREATE DATABASE IF NOT EXISTS {lake.database}"), _raw(lake), _registry(lake)]
     for flow in OUTPUTS:
         made += [_files(lake, flow), _view(lake, flow)]
     return made
 
 
-def _raw(lake: Lake) -> Statement:
+def _raw(lake: Lake) -> AthenaStatement:
     delimited = "ROW FORMAT DELIMITED FIELDS TERMINATED BY '\\001' LINES TERMINATED BY '\\n'"  # no JSON text has 001
     return _table(lake, RAW, "raw", ["`line` string"], f"{delimited}\nSTORED AS TEXTFILE")
 
 
-def _registry(lake: Lake) -> Statement:
+def _registry(lake: Lake) -> AthenaStatement:
     fields = ",".join(f"{name}:struct<{kind}:string>" for name, kind in _REGISTRY_FIELDS.items())
     location = f"s3://{lake.bucket}/registry/"
-    return Statement(REGISTRY, "\n".join([
+    return AthenaStatement(REGISTRY, "\n".join([
         f"CREATE EXTERNAL TABLE IF NOT EXISTS {lake.database}.{REGISTRY} (",
         f"  `item` struct<{fields}>",
         ")",
@@ -76,7 +76,7 @@ def _registry(lake: Lake) -> Statement:
     ]))  # fmt: skip
 
 
-def _files(lake: Lake, flow: Flow) -> Statement:
+def _files(lake: Lake, flow: Flow) -> AthenaStatement:
     """The table of a flow's files."""
     name, folder = f"{flow.name}_files", f"data/{flow.name}"
     if flow.format in _AVRO:
@@ -94,10 +94,10 @@ def _serde(name: str) -> str:
     return f"ROW FORMAT SERDE '{name}' WITH SERDEPROPERTIES"
 
 
-def _table(lake: Lake, name: str, folder: str, columns: list[str], reader: str) -> Statement:
+def _table(lake: Lake, name: str, folder: str, columns: list[str], reader: str) -> AthenaStatement:
     """A table of files in folders of an hour; `reader` says how they are read."""
     location, days = f"s3://{lake.bucket}/{folder}/", f"{lake.first_day},NOW+1DAY"
-    return Statement(name, "\n".join([
+    return AthenaStatement(name, "\n".join([
         f"CREATE EXTERNAL TABLE IF NOT EXISTS {lake.database}.{name} (",
         ",\n".join(f"  {column}" for column in columns),
         ")",
@@ -113,10 +113,10 @@ def _table(lake: Lake, name: str, folder: str, columns: list[str], reader: str) 
     ]))  # fmt: skip
 
 
-def _view(lake: Lake, flow: Flow) -> Statement:
+def _view(lake: Lake, flow: Flow) -> AthenaStatement:
     typed = _of_avro if flow.format in _AVRO else _of_text
     columns = ",\n".join(f"  {typed(column)} AS {_quoted(column.name)}" for column in flow.columns)
-    return Statement(flow.name, "\n".join([
+    return AthenaStatement(flow.name, "\n".join([
         f"CREATE OR REPLACE VIEW {lake.database}.{flow.name} AS",
         "SELECT",
         f"{columns},",

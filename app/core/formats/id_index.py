@@ -91,7 +91,7 @@ class Segment(NamedTuple):
         return Counts(len(self.batch_ids), len(self.events), len(self.views))
 
 
-class Place(NamedTuple):
+class IndexedLine(NamedTuple):
     """A batch, by its number in a segment, and a line of it."""
 
     batch: int
@@ -113,9 +113,9 @@ def hash_in(entry: int) -> int:
     return entry >> _PLACE_BITS
 
 
-def place_in(entry: int) -> Place:
+def place_in(entry: int) -> IndexedLine:
     """The place in an entry."""
-    return Place(entry >> _LINE_BITS & (MOST_BATCHES - 1), entry & ((1 << _LINE_BITS) - 1))
+    return IndexedLine(entry >> _LINE_BITS & (MOST_BATCHES - 1), entry & ((1 << _LINE_BITS) - 1))
 
 
 class IdsOfBatch(NamedTuple):

@@ -47,6 +47,17 @@ def pending_key(number: int) -> bytes:
     return _NUMBER.pack(number)
 
 
+def frame_number(key: bytes) -> int:
+    """The number of the frame in a key of `pending` or `seconds`."""
+    number: int = _NUMBER.unpack_from(key)[0]
+    return number
+
+
+def is_data(key: bytes) -> bool:
+    """Whether a key of `seconds` holds a frame, and not its mask."""
+    return key[-1:] == _DATA
+
+
 def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow:
     """The index of everything that is open in the tables. It reads all of `pending` and `seconds` once.
 
@@ -57,11 +68,11 @@ def load_window(state: StateReader, rules: JoinRules, closed: Due) -> OpenWindow
     window = OpenWindow(rules)
     window.closed = closed
     for key, value in state.scan("pending"):
-        window.add(_index(window, FIRST, _number(key), value))
+        window.add(_index(window, FIRST, frame_number(key), value))
     data: dict[int, bytes] = {}
     masks: dict[int, bytes] = {}
     for key, value in state.scan("seconds"):
-        (data if key[-1:] == _DATA else masks)[_number(key)] = value
+        (data if is_data(key) else masks)[frame_number(key)] = value
     for number, value in data.items():
         mask = read_bitmap(masks[number], "mask in table seconds") if number in masks else None
         window.add(_index(window, SECOND, number, value), mask)
@@ -126,27 +137,27 @@ def learn_step(window: OpenWindow, closed: Due, changes: Iterable[Changes], prep
 
     def frame_of(kind: int, key: bytes, value: bytes) -> Frame:
         for known in prepared:
-            if known.frame.kind == kind and known.frame.number == _number(key) and known.packed == value:
+            if known.frame.kind == kind and known.frame.number == frame_number(key) and known.packed == value:
                 return known.frame
-        return _index(window, kind, _number(key), value)
+        return _index(window, kind, frame_number(key), value)
 
     window.close(closed)
     if (views := by_table.get("views")) is not None:
         window.learn_joining_keys(*views.columns)
     if (pending := by_table.get("pending")) is not None:
         for key in pending.deleted():
-            window.drop_first_events(_number(key))
+            window.drop_first_events(frame_number(key))
         for key, value in pending.puts():
             window.add(frame_of(FIRST, key, value))
     if (second_events := by_table.get("seconds")) is not None:
         for key in second_events.deleted():
-            if key[-1:] == _DATA:
-                window.drop_second_events(_number(key))
+            if is_data(key):
+                window.drop_second_events(frame_number(key))
         for key, value in second_events.puts():
-            if key[-1:] == _DATA:
+            if is_data(key):
                 window.add(frame_of(SECOND, key, value))
             else:
-                window.decide(_number(key), read_bitmap(value, "mask in table seconds"))
+                window.decide(frame_number(key), read_bitmap(value, "mask in table seconds"))
 
 
 class StoredFrames:
@@ -219,32 +230,48 @@ def window_changes(window: OpenWindow, closing: Closing, number: int, opened: Le
         number: number of the frames that the step brings.
         opened: the events that the step brings and leaves open.
     """
-    pending_puts, pending_deletes = [], []
-    if opened.first_events is not None:
-        pending_puts.append((pending_key(number), pack_frame(opened.first_events)))
+    pending_gone = []
     for n in {n for n, _ in closing.first_events if n != number}:
         frame = window.first_events[n]
         if frame.passed(closing.closed) == len(frame):
-            pending_deletes.append(pending_key(n))
+            pending_gone.append(n)
 
     decided: dict[int, list[int]] = {}
     for n, row in [*closing.second_events, *(place for place in closing.joined if place)]:
         decided.setdefault(n, []).append(row)
-    seconds_puts, seconds_deletes = [], []
     decided.pop(number, None)
-    if opened.second_events is not None:
-        seconds_puts.append((_NUMBER.pack(number) + _DATA, pack_frame(opened.second_events)))
+    seconds_gone, masks = [], {}
     for n, rows in decided.items():
         mask = window.second_events[n].decided | BitMap(rows)
         if len(mask) == len(window.second_events[n]):
-            seconds_deletes += [_NUMBER.pack(n) + _DATA, _NUMBER.pack(n) + _MASK]
+            seconds_gone.append(n)
         else:
-            seconds_puts.append((_NUMBER.pack(n) + _MASK, mask.serialize()))
+            masks[n] = mask
+    packed = [None if frame is None else pack_frame(frame) for frame in opened]
+    return frame_changes(number, (packed[FIRST], packed[SECOND]), (pending_gone, seconds_gone), masks)
+
+
+def frame_changes(
+    number: int, packed: tuple[bytes | None, bytes | None], gone: tuple[list[int], list[int]], masks: Mapping[int, BitMap]
+) -> list[Changes]:
+    """The changes in `pending` and `seconds` by a step that brings frames `number`.
+
+    Args:
+        number: of the frames that the step brings.
+        packed: these frames: first and second events; None if there are none.
+        gone: the frames that go, by kind.
+        masks: frame of second events -> the rows of it that have a decision.
+    """
+    puts: dict[int, list[tuple[bytes, bytes]]] = {FIRST: [], SECOND: []}
+    for kind, value in enumerate(packed):
+        if value is not None:
+            puts[kind].append((pending_key(number) if kind == FIRST else _NUMBER.pack(number) + _DATA, value))
+    puts[SECOND] += [(_NUMBER.pack(n) + _MASK, mask.serialize()) for n, mask in masks.items()]
+    deletes = [pending_key(n) for n in gone[FIRST]], [_NUMBER.pack(n) + tag for n in gone[SECOND] for tag in (_DATA, _MASK)]
     changes = []
-    if pending_puts or pending_deletes:
-        changes.append(Changes.pack("pending", KEY_BYTES["pending"], pending_puts, sorted(pending_deletes)))
-    if seconds_puts or seconds_deletes:
-        changes.append(Changes.pack("seconds", KEY_BYTES["seconds"], seconds_puts, sorted(seconds_deletes)))
+    for kind, table in _TABLES.items():
+        if puts[kind] or deletes[kind]:
+            changes.append(Changes.pack(table, KEY_BYTES[table], puts[kind], sorted(deletes[kind])))
     return changes
 
 
@@ -259,8 +286,3 @@ def prepare(changes: Iterable[Changes], new: NewFrames, closing: Closing) -> lis
             key = _NUMBER.pack(frame.number) + tag
             prepared += [Prepared(value, frame) for found, value in by_table[table].puts() if found == key]
     return prepared
-
-
-def _number(key: bytes) -> int:
-    number: int = _NUMBER.unpack_from(key)[0]
-    return number

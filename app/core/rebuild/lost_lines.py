@@ -62,7 +62,7 @@ class Knowledge(NamedTuple):
     """Page view -> received_at and event id of the first event that is a row, the earliest if there are several."""
 
 
-class Decided(NamedTuple):
+class DecidedLines(NamedTuple):
     """The rows and the ledger of the lost lines."""
 
     rows: dict[str, list[pl.DataFrame]]
@@ -98,7 +98,7 @@ class PartitionRules(NamedTuple):
     enricher: Enricher
 
 
-def decide_lost(core: PartitionRules, envelopes: Sequence[bytes], lost: Lines, known: Knowledge) -> Decided:
+def decide_lost(core: PartitionRules, envelopes: Sequence[bytes], lost: Lines, known: Knowledge) -> DecidedLines:
     """Decide lost lines again.
 
     Args:
@@ -115,7 +115,7 @@ def decide_lost(core: PartitionRules, envelopes: Sequence[bytes], lost: Lines, k
             late.setdefault(each.batch_id, BitMap()).add(each.line)
     at_their_time = {batch_id: BitMap(lines) - late.get(batch_id, BitMap()) for batch_id, lines in lost.items()}
     run = LinesRun(core, known)
-    decided = Decided({}, [])
+    decided = DecidedLines({}, [])
     run.take(envelopes, at_their_time, decided, is_over=False)
     run.take(envelopes, late, decided, is_over=True)
     return decided
@@ -136,7 +136,7 @@ class LinesRun:
         ]
         self._seeds = [Changes.pack("seen", KEY_BYTES["seen"], seen), Changes.pack("views", KEY_BYTES["views"], views)]
 
-    def take(self, envelopes: Sequence[bytes], lines: Lines, decided: Decided, *, is_over: bool) -> None:
+    def take(self, envelopes: Sequence[bytes], lines: Lines, decided: DecidedLines, *, is_over: bool) -> None:
         """Decide `lines`, and add their rows and ledger to `decided`; with `is_over` all joins of their time are over."""
         blanked = [made for envelope in envelopes if (made := _blanked(envelope, lines)) is not None]
         if not blanked:
@@ -191,7 +191,7 @@ def _blanked(envelope: bytes, lines: Lines) -> bytes | None:
     return encode_block(header, frame)
 
 
-def _keep(step: StepMessage, lines: Lines, decided: Decided) -> None:
+def _keep(step: StepMessage, lines: Lines, decided: DecidedLines) -> None:
     """Add what the step made of `lines`."""
     wanted = [(batch_id, line) for batch_id, some in lines.items() for line in some]
     places = pl.DataFrame(wanted, schema={"batch_id": pl.String, "line": pl.Int64}, orient="row")

@@ -21,7 +21,7 @@ from app.core.formats.columns import pack_frame
 from app.core.formats.flow_files import concat_rows
 from app.core.formats.flows import ENGAGEMENTS, FLOWS, JOINED
 from app.core.join.window_close import EXTRA, LATE, NO_FIRST
-from app.core.rebuild.lost_lines import Decided, Knowledge, Lines, LinesRun, PartitionRules
+from app.core.rebuild.lost_lines import DecidedLines, Knowledge, Lines, LinesRun, PartitionRules
 from app.core.rules import JoinRules
 from app.errors import RepairRefused
 
@@ -49,7 +49,7 @@ def rows_again(core: PartitionRules, envelopes: Sequence[bytes], ledger: Outcome
         RepairRefused: this version decides a line otherwise than the ledger says.
     """
     run = LinesRun(core, _NOTHING)
-    decided = Decided({}, [])
+    decided = DecidedLines({}, [])
     alone = {ENGAGEMENTS.name}  # their first events are rows of other transactions, or of none
     for names in (alone, {*_FLOW_NAMES, JOINED} - alone):
         run.take(envelopes, _union(ledger.get(name, {}) for name in names), decided, is_over=False)
@@ -112,7 +112,7 @@ def _union(some: Iterable[Lines]) -> dict[str, BitMap]:
     return found
 
 
-def _refuse_other_outcomes(decided: Decided, ledger: Outcomes) -> None:
+def _refuse_other_outcomes(decided: DecidedLines, ledger: Outcomes) -> None:
     made: dict[str, dict[str, BitMap]] = {}
     for entry in decided.ledger:
         of_outcome = made.setdefault(entry.outcome, {})

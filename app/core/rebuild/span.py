@@ -19,7 +19,7 @@ MADE_WITHIN_MS: Final = 5 * 60_000
 """The id of a batch is made so long after the receipt of its first line at most: linger, and a slow PUT."""
 
 
-class Span(NamedTuple):
+class BatchSpan(NamedTuple):
     """The batches whose id was made at `since_ms` or later, and before `until_ms`."""
 
     since_ms: int
@@ -39,10 +39,10 @@ class Span(NamedTuple):
         """Whether the batch belongs to the span."""
         return self.since_ms <= batch_time_ms(batch_id) < self.until_ms
 
-    def widened(self, join: JoinRules, look_back_ms: int) -> "Span":
+    def widened(self, join: JoinRules, look_back_ms: int) -> "BatchSpan":
         """The span with its margins: `look_back_ms` before, at least the time of a join, and the time of a join behind."""
         settle_ms = join.settle_ms + MADE_WITHIN_MS
-        return Span(max(0, self.since_ms - max(settle_ms, look_back_ms)), self.until_ms + settle_ms)
+        return BatchSpan(max(0, self.since_ms - max(settle_ms, look_back_ms)), self.until_ms + settle_ms)
 
     def hours(self) -> Iterator[str]:
         """`dt=YYYY-MM-DD/hour=HH` of each hour that the span touches, in order."""

@@ -31,7 +31,7 @@ NOT_COMPARED: Final = frozenset({"rows"})
 """Enrichment reads articles and campaigns as they are now."""
 
 
-class Decided(NamedTuple):
+class DecidedStep(NamedTuple):
     """A step that is decided again in place of a damaged one."""
 
     step: StepMessage
@@ -77,7 +77,7 @@ def source_range(applied: int, step: StepMessage) -> tuple[int, int]:
     return applied + 1, step.source_first - 1
 
 
-def decide_again(core: PartitionEtl, waiting: Sequence[SourceMessage], accepted: Accepted, behind: int) -> Decided:
+def decide_again(core: PartitionEtl, waiting: Sequence[SourceMessage], accepted: Accepted, behind: int) -> DecidedStep:
     """The step that replaces the next damaged one.
 
     Args:
@@ -95,7 +95,7 @@ def decide_again(core: PartitionEtl, waiting: Sequence[SourceMessage], accepted:
             f"step {accepted.number + 1}: its source messages, {len(waiting)} of them, do not fit a step by today's settings"
         )
     try:
-        return Decided(_decide(core, waiting[:taken], accepted), taken)
+        return DecidedStep(_decide(core, waiting[:taken], accepted), taken)
     except (NewerFormat, MemoryError):
         raise
     except InstreamError as exc:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from app.core.status.judge import Judgement, RoleJudged, ServiceJudged, Verdict
+from app.core.status.judge import Health, Judgement, RoleJudged, ServiceJudged
 from app.core.status.seen import Seen, UncoveredBatch
 
 
@@ -37,7 +37,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a pipeline, for programs."""
 
     healthy: bool
-    verdict: Verdict
+    verdict: Health
     fresh_as_of: str | None
     """The warehouse is complete up to this moment (ISO 8601, UTC); null if that is not known."""
     fresh_as_of_is_bound: bool
@@ -64,7 +64,7 @@ def answer(seen: Seen, judged: Judgement, promised_s: float, urls: dict[str, str
     """The answer that follows from what was seen and the judgement on it."""
     fresh = seen.freshness
     return Answer(
-        healthy=judged.verdict is Verdict.HEALTHY, verdict=judged.verdict,
+        healthy=judged.verdict is Health.HEALTHY, verdict=judged.verdict,
         fresh_as_of=None if fresh.complete_up_to_ms is None else iso(fresh.complete_up_to_ms),
         fresh_as_of_is_bound=fresh.is_bound, lag_s=_rounded(judged.lag_s), promised_s=promised_s,
         flows={

@@ -38,7 +38,7 @@ class RoleState(StrEnum):
     DOWN = "down"
 
 
-class Verdict(StrEnum):
+class Health(StrEnum):
     """The verdict on the whole pipeline, the worst last."""
 
     HEALTHY = "healthy"
@@ -47,7 +47,7 @@ class Verdict(StrEnum):
     BROKEN = "broken"
 
 
-class Limits(NamedTuple):
+class StatusLimits(NamedTuple):
     """What is normal, in seconds."""
 
     freshness_s: float
@@ -87,7 +87,7 @@ class ServiceJudged(msgspec.Struct, frozen=True, kw_only=True):
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict."""
 
-    verdict: Verdict
+    verdict: Health
     roles: list[RoleJudged]
     services: list[ServiceJudged]
     problems: list[str]
@@ -104,20 +104,20 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def exit_code(self) -> int:
         """0 healthy, 3 late or waiting, 1 broken."""
-        return {Verdict.HEALTHY: 0, Verdict.WAITING: 3, Verdict.LATE: 3, Verdict.BROKEN: 1}[self.verdict]
+        return {Health.HEALTHY: 0, Health.WAITING: 3, Health.LATE: 3, Health.BROKEN: 1}[self.verdict]
 
 
 class _Fault(NamedTuple):
     """Something that is not as it must be."""
 
-    verdict: Verdict
+    verdict: Health
     text: str
     stage: str | None = None
     """The stage that stands because of it."""
     command: str = ""
 
 
-def judge(seen: Seen, limits: Limits) -> Judgement:
+def judge(seen: Seen, limits: StatusLimits) -> Judgement:
     """Judge a pipeline by what was seen of it.
 
     Args:
@@ -134,10 +134,10 @@ def judge(seen: Seen, limits: Limits) -> Judgement:
         *_of_roles(roles, seen),
         *_of_data(seen, limits, lag_s),
     ]
-    faults.sort(key=lambda fault: -list(Verdict).index(fault.verdict))  # stable: the order above stays within a verdict
+    faults.sort(key=lambda fault: -list(Health).index(fault.verdict))  # stable: the order above stays within a verdict
     slowest = _slowest(faults, seen, limits)
     return Judgement(
-        verdict=faults[0].verdict if faults else Verdict.HEALTHY,
+        verdict=faults[0].verdict if faults else Health.HEALTHY,
         roles=roles, services=services, problems=[fault.text for fault in faults],
         slowest_stage=None if slowest is None else slowest.stage, slowest_reason="" if slowest is None else slowest.text,
         lag_s=lag_s, flow_up_to_ms=_flows(seen),
@@ -213,10 +213,10 @@ def _of_stack(seen: Seen) -> Iterable[_Fault]:
     if not seen.is_local or seen.stack_state == "ready":
         return
     if seen.stack_state == "starting":
-        yield _Fault(Verdict.WAITING, "the stack starts")
+        yield _Fault(Health.WAITING, "the stack starts")
         return
     why = f": {seen.stack_failure}" if seen.stack_failure else ""
-    yield _Fault(Verdict.BROKEN, _STACK_STATES.get(seen.stack_state, seen.stack_state) + why, None, "instream up")
+    yield _Fault(Health.BROKEN, _STACK_STATES.get(seen.stack_state, seen.stack_state) + why, None, "instream up")
 
 
 def _of_services(services: Iterable[ServiceSeen], *, is_local: bool) -> Iterable[_Fault]:
@@ -235,7 +235,7 @@ def _of_services(services: Iterable[ServiceSeen], *, is_local: bool) -> Iterable
         if is_frozen:
             command = f"kill -CONT {found.pid}"
         waits = "instream init" in found.reason
-        verdict = Verdict.WAITING if waits else Verdict.BROKEN
+        verdict = Health.WAITING if waits else Health.BROKEN
         yield _Fault(verdict, f"{found.name}: {found.reason}", STAGE_OF_SERVICE.get(found.name), command)
 
 
@@ -244,7 +244,7 @@ def _of_roles(roles: Iterable[RoleJudged], seen: Seen) -> Iterable[_Fault]:
     for role in sorted(roles, key=lambda role: (-(role.lag_s or 0), _place(role.role))):
         if role.state is RoleState.READY:
             continue
-        verdict = Verdict.BROKEN if role.is_broken else Verdict.WAITING
+        verdict = Health.BROKEN if role.is_broken else Health.WAITING
         yield _Fault(verdict, f"{role.role} is {role.state}: {role.reason}", role.role, _remedy(role, frozen))
 
 
@@ -258,30 +258,30 @@ def _remedy(role: RoleJudged, frozen: Iterable[str]) -> str:
     return f"tail -n 50 {role.log}" if role.log and role.state is not RoleState.WAITING else ""
 
 
-def _of_data(seen: Seen, limits: Limits, lag_s: float | None) -> Iterable[_Fault]:
+def _of_data(seen: Seen, limits: StatusLimits, lag_s: float | None) -> Iterable[_Fault]:
     fresh = seen.freshness
     if fresh.quarantined:
         text = f"quarantined: {', '.join(fresh.quarantined[:3])}{', ...' if len(fresh.quarantined) > 3 else ''}"
-        yield _Fault(Verdict.BROKEN, text, "delivery", "instream delivery quarantined")
+        yield _Fault(Health.BROKEN, text, "delivery", "instream delivery quarantined")
     if fresh.lost:
         batches = "1 batch" if fresh.lost == 1 else f"{fresh.lost} batches"
         text = f"lines of {batches} are lost, doubled or damaged"
-        yield _Fault(Verdict.BROKEN, text, None, "instream audit")
+        yield _Fault(Health.BROKEN, text, None, "instream audit")
     for stage in STAGES:
         excess_s = _excess_s(stage, seen, limits)
         if excess_s > limits.usual_s.get(stage, 0) + 20:
             text = f"{stage} is behind: the oldest thing before it is {seen.lags_s[stage]:.0f} s old"
-            yield _Fault(Verdict.WAITING, text, stage)
+            yield _Fault(Health.WAITING, text, stage)
     if lag_s is not None and lag_s > limits.freshness_s and not fresh.is_bound:
         held = fresh.held or fresh.oldest
         at = f", held by stage {held.stage}" if held is not None and held.stage else ""
         text = f"the warehouse is complete only up to {lag_s:.0f} s ago, {limits.freshness_s:.0f} s are promised{at}"
-        yield _Fault(Verdict.LATE, text, None, "instream audit")
+        yield _Fault(Health.LATE, text, None, "instream audit")
     for text in seen.unread:
-        yield _Fault(Verdict.WAITING, text)
+        yield _Fault(Health.WAITING, text)
 
 
-def _excess_s(stage: str, seen: Seen, limits: Limits) -> float:
+def _excess_s(stage: str, seen: Seen, limits: StatusLimits) -> float:
     return seen.lags_s.get(stage, 0.0) - limits.usual_s.get(stage, 0.0)
 
 
@@ -291,7 +291,7 @@ _STAGE_OF_HOLDER: Final = {
 }  # fmt: skip
 
 
-def _slowest(faults: Iterable[_Fault], seen: Seen, limits: Limits) -> _Fault | None:
+def _slowest(faults: Iterable[_Fault], seen: Seen, limits: StatusLimits) -> _Fault | None:
     """The stage at which things stand.
 
     A broken service or role names its stage. Without one the stage with the oldest things counts, then a role that waits,
@@ -299,18 +299,18 @@ def _slowest(faults: Iterable[_Fault], seen: Seen, limits: Limits) -> _Fault | N
     """
     faults = list(faults)
     for fault in faults:
-        if fault.verdict is Verdict.BROKEN and fault.stage is not None and fault.stage != "audit":
+        if fault.verdict is Health.BROKEN and fault.stage is not None and fault.stage != "audit":
             return fault
-    waiting = [fault for fault in faults if fault.stage is not None and fault.verdict is not Verdict.BROKEN]
+    waiting = [fault for fault in faults if fault.stage is not None and fault.verdict is not Health.BROKEN]
     if waiting:
         return max(waiting, key=lambda fault: (_excess_s(fault.stage or "", seen, limits), -_place(fault.stage or "")))
     held = seen.freshness.held or seen.freshness.oldest
-    if any(fault.verdict is Verdict.LATE for fault in faults) and held is not None and held.stage in _STAGE_OF_HOLDER:
-        return _Fault(Verdict.LATE, f"batch {held.batch_id}: {held.detail}", _STAGE_OF_HOLDER[held.stage])
+    if any(fault.verdict is Health.LATE for fault in faults) and held is not None and held.stage in _STAGE_OF_HOLDER:
+        return _Fault(Health.LATE, f"batch {held.batch_id}: {held.detail}", _STAGE_OF_HOLDER[held.stage])
     behind = {stage: excess for stage in STAGES if (excess := _excess_s(stage, seen, limits)) > 0}
     if behind:
         stage = max(behind, key=behind.__getitem__)
-        return _Fault(Verdict.HEALTHY, f"the oldest thing before it is {seen.lags_s[stage]:.0f} s old", stage)
+        return _Fault(Health.HEALTHY, f"the oldest thing before it is {seen.lags_s[stage]:.0f} s old", stage)
     return next((fault for fault in faults if fault.stage is not None), None)
 
 

@@ -11,7 +11,7 @@ STAGES: Final = ("bridge", "etl", "sink", "delivery")
 """The stages that have a lag: how old the oldest thing is that the stage has not passed."""
 
 
-class Death(msgspec.Struct, frozen=True):
+class ProcessDeath(msgspec.Struct, frozen=True):
     """An end of a process that nobody asked for."""
 
     at_ms: int
@@ -29,7 +29,7 @@ class ProcessSeen(msgspec.Struct, frozen=True, kw_only=True):
     """It was stopped by a signal (SIGSTOP) and does not run on."""
     age_s: float = 0
     restarts: int = 0
-    deaths: tuple[Death, ...] = ()
+    deaths: tuple[ProcessDeath, ...] = ()
     """The last ones, the oldest first."""
     log: str = ""
     last_error: str = ""

@@ -13,7 +13,7 @@ import structlog
 
 from app.clock import Clock
 from app.core.backoff import Backoff
-from app.core.status.seen import Death
+from app.core.status.seen import ProcessDeath
 from app.crash import points as crash_points
 
 log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ class Keeper:
         self.spec = spec
         self.deaths = Deaths(spec.healthy_s)
         self.restarts = 0
-        self.last_deaths: deque[Death] = deque(maxlen=REMEMBERED)
+        self.last_deaths: deque[ProcessDeath] = deque(maxlen=REMEMBERED)
         """The last deaths, the oldest first."""
         self.died: Callable[[], None] = lambda: None
         """Called after a death, before the next start."""
@@ -163,7 +163,7 @@ class Keeper:
                 return
             lived_s = self._clock.monotonic_s() - since
             log.warning("process died", process=self.spec.name, code=code, lived_s=round(lived_s, 1))
-            self.last_deaths.append(Death(self._clock.now_ms(), describe_exit(code), round(lived_s, 1)))
+            self.last_deaths.append(ProcessDeath(self._clock.now_ms(), describe_exit(code), round(lived_s, 1)))
             if self.spec.fatal:
                 self._lost(f"{self.spec.name} died ({describe_exit(code)})")
                 return

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from app.core.status.seen import Death
+from app.core.status.seen import ProcessDeath
 from app.errors import LocalStackError
 from app.local.stack.life import Home, replace_file
 from app.local.stack.settings import read_local_settings
@@ -69,7 +69,7 @@ class Stack(msgspec.Struct, kw_only=True):
     infrastructure: list[StackProcess]
     restarts: dict[str, int]
     """Role or service -> number of restarts."""
-    deaths: dict[str, list[Death]] = {}
+    deaths: dict[str, list[ProcessDeath]] = {}
     """Role or service -> its last deaths, the oldest first; one that never died is absent."""
     postgres: str = ""
     """Host and port of the engine behind the warehouse's stand-in."""

@@ -24,7 +24,7 @@ _JSON: Final = frozenset({"properties", "engagement_properties"})
 _TIMES: Final = frozenset({"occurred_at", "received_at", "engaged_at"})
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class ExpectedCount(msgspec.Struct, frozen=True):
     """Expected and found numbers."""
 
     least: int
@@ -49,9 +49,9 @@ class Latency(msgspec.Struct, frozen=True):
 class Comparison(msgspec.Struct, kw_only=True):
     """The warehouse compared with a run."""
 
-    flows: dict[str, Bounds]
-    joined: Bounds
-    duplicates: Bounds
+    flows: dict[str, ExpectedCount]
+    joined: ExpectedCount
+    duplicates: ExpectedCount
     missing: int = 0
     extra: int = 0
     different: int = 0
@@ -69,12 +69,12 @@ async def compare(connection: Connection, run: str, sent: SentRequest, expected:
     """Compare every row of `run` with the sent lines. `sent` must have kept its bodies, and every batch must be covered."""
     found = {flow: await _rows(connection, run, flow) for flow in FLOWS}
     outcomes = await _outcomes(connection, list(sent.acknowledged_at_ms))
-    counts = {flow: Bounds(least, most, len(found[flow])) for flow, (least, most) in expected.rows().items()}
+    counts = {flow: ExpectedCount(least, most, len(found[flow])) for flow, (least, most) in expected.rows().items()}
     joined = sum(row["joined"] for row in found["page_views"])
     result = Comparison(
         flows=counts,
-        joined=Bounds(*expected.joined(), joined),
-        duplicates=Bounds(
+        joined=ExpectedCount(*expected.joined(), joined),
+        duplicates=ExpectedCount(
             expected.duplicates, expected.duplicates + expected.unsure_lines, outcomes["duplicate"]
         ),
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.adapters.warehouse_port import Span
+from app.adapters.warehouse_port import TimeRange
 from app.core.audit.trace.facts import LoadedOutcome, RowFacts
 from app.core.formats.flows import LEDGER, PAGE_VIEWS
 from app.testing.memory.copied_files import CopiedRow
@@ -26,12 +26,12 @@ class MemoryFates(Hooked):
             for row in rows
         ]
 
-    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: Span | None) -> list[RowFacts]:
+    async def rows_of(self, flow: str, batch_id: str, lines: Sequence[int], received_ms: TimeRange | None) -> list[RowFacts]:
         """The rows of a flow that lines of a batch became."""
         rows = [row for row in self.warehouse.rows(flow) if row["batch_id"] == batch_id and row["line"] in lines]
         return [_facts(row) for row in rows if _is_in(row, received_ms)]
 
-    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: Span | None) -> list[RowFacts]:
+    async def firsts_of(self, page_view_id: str, engagement_id: str, received_ms: TimeRange | None) -> list[RowFacts]:
         """The rows of page views that a second event joined."""
         return [
             _facts(row)
@@ -48,5 +48,5 @@ def _facts(row: CopiedRow) -> RowFacts:
     return RowFacts(**{name: row[name] for name in RowFacts._fields if name in row})
 
 
-def _is_in(row: CopiedRow, received_ms: Span | None) -> bool:
+def _is_in(row: CopiedRow, received_ms: TimeRange | None) -> bool:
     return received_ms is None or received_ms.first_ms <= row["received_at"] <= received_ms.last_ms

@@ -7,8 +7,8 @@ import polars as pl
 
 from app.adapters.loaded_rows import ID_COLUMNS
 from app.adapters.warehouse_port import LoadedSpan, moment_ms
-from app.core.audit.deep.batches import LedgerEntry
-from app.core.audit.deep.log_entry import LogEntry
+from app.core.audit.deep.batches import BatchLedgerRow
+from app.core.audit.deep.log_entry import DeliveryLogRow
 from app.core.formats.flow_files import frame_schema
 from app.core.formats.flows import LEDGER, REJECTED
 from app.errors import ConfigurationError
@@ -22,11 +22,11 @@ class MemoryLoadedRows(Hooked):
     def __init__(self, warehouse: MemoryWarehouse) -> None:
         self._warehouse = warehouse
 
-    async def log(self, epoch: int, partition: int, first: int, last: int) -> list[LogEntry]:
+    async def log(self, epoch: int, partition: int, first: int, last: int) -> list[DeliveryLogRow]:
         """The rows of delivery_log with first <= number <= last, by number."""
         await self._enter("log")
         found = [
-            LogEntry(row.txn_id, row.number, row.status, row.rows, moment_ms(row.stream_time))
+            DeliveryLogRow(row.txn_id, row.number, row.status, row.rows, moment_ms(row.stream_time))
             for row in self._warehouse.log
             if (row.epoch, row.partition) == (epoch, partition) and first <= row.number <= last
         ]
@@ -52,13 +52,13 @@ class MemoryLoadedRows(Hooked):
         await self._leave("transactions", output)
         return sorted(Counter(row["txn_id"] for row in rows).items())[:limit]
 
-    async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[LedgerEntry]]:
+    async def ledger(self, batch_ids: Sequence[str]) -> dict[str, list[BatchLedgerRow]]:
         """The ledger rows of each batch."""
         await self._enter("ledger")
-        found: dict[str, list[LedgerEntry]] = {}
+        found: dict[str, list[BatchLedgerRow]] = {}
         for row in self._warehouse.rows(LEDGER.name):
             if row["batch_id"] in batch_ids:
-                entry = LedgerEntry(row["txn_id"], row["outcome"], row["lines"], row["line_set"])
+                entry = BatchLedgerRow(row["txn_id"], row["outcome"], row["lines"], row["line_set"])
                 found.setdefault(row["batch_id"], []).append(entry)
         await self._leave("ledger")
         return found

@@ -3,7 +3,7 @@
 import pytest
 
 from agents.audit.trace.hours import indexed_hours, unsettled_hours
-from agents.audit.trace.id_search import IdKind, IdSearch, IdsFound, LinePlace, Wanted
+from agents.audit.trace.id_search import IdKind, IdSearch, IdsFound, LinePlace, WantedId
 from app.core.formats.object_keys import hour_of, segment_place
 from app.core.formats.registry_item import RegistryItem
 from app.errors import ServiceUnavailable
@@ -24,7 +24,7 @@ async def batches(world: Traced, count: int, first: int = 0) -> list[RegistryIte
 
 
 async def found_of(world: Traced, event_id: str) -> IdsFound:
-    return await IdSearch(world.store).find([Wanted(IdKind.EVENT, event_id)])
+    return await IdSearch(world.store).find([WantedId(IdKind.EVENT, event_id)])
 
 
 async def check(world: Traced, items: list[RegistryItem], *, scanned: int = 0) -> None:
@@ -32,9 +32,9 @@ async def check(world: Traced, items: list[RegistryItem], *, scanned: int = 0) -
     for n, item in enumerate(items):
         for event_id in (f"e{2 * n}", f"e{2 * n + 1}"):
             found = await found_of(world, event_id)
-            assert {place.batch_id for place in found.lines[Wanted(IdKind.EVENT, event_id)]} == {item.batch_id}
+            assert {place.batch_id for place in found.lines[WantedId(IdKind.EVENT, event_id)]} == {item.batch_id}
             assert (found.scanned, found.faults) == (scanned, [])
-        view = Wanted(IdKind.PAGE_VIEW, f"v{n}")
+        view = WantedId(IdKind.PAGE_VIEW, f"v{n}")
         found = await IdSearch(world.store).find([view])
         assert found.lines[view] == {LinePlace(item.batch_id, 0), LinePlace(item.batch_id, 1)}
 

@@ -9,19 +9,19 @@ from pyroaring import BitMap
 
 from agents.audit.rebuild.load import Parts
 from agents.audit.rebuild.offline import Made
-from agents.audit.rebuild.raw_blocks import Partition
-from agents.audit.rebuild.report import Comparison
+from agents.audit.rebuild.raw_blocks import EpochPartition
+from agents.audit.rebuild.report import RebuildComparison
 from agents.audit.rebuild.row_files import RowFiles, slices_of
 from app.adapters.rebuilt_schema import check_schema
 from app.core.formats.batch import batch_time_ms
 from app.core.formats.flow_files import decode_output
 from app.core.formats.step_message import LedgerEntry
-from app.core.rebuild.span import MADE_WITHIN_MS, Span
+from app.core.rebuild.span import MADE_WITHIN_MS, BatchSpan
 from app.errors import ConfigurationError
 from tests.builders.source_log import at_ms, etl_rules, event, second
 from tests.worlds.rebuild import RawWorld, live_rows
 
-ALL = Span(at_ms(-10_000), at_ms(10_000))
+ALL = BatchSpan(at_ms(-10_000), at_ms(10_000))
 
 
 def test_rows_of_a_span_are_whole_although_their_second_events_lie_outside(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_rows_of_a_span_are_whole_although_their_second_events_lie_outside(tmp_p
     last = world.add(second("second", view="v1", at_s=119))
     steps = world.live([0, 1])
     made_ms = batch_time_ms(first.batch_id)
-    rebuilt = world.rebuilt(tmp_path, Span(made_ms, made_ms + 1))
+    rebuilt = world.rebuilt(tmp_path, BatchSpan(made_ms, made_ms + 1))
     assert rebuilt.rows() == live_rows(steps)
     assert rebuilt.ledger() == {(first.batch_id, 0): "page_views", (first.batch_id, 1): "page_views"}
     assert "'joined', True" in str(rebuilt.rows())
@@ -44,11 +44,11 @@ def test_raw_files_beyond_the_margins_are_not_read(tmp_path: Path) -> None:
         world.add(event(f"e{n}", "ad_click", view=f"v{n}", at_s=at_s)) for n, at_s in enumerate((0, far_s, far_s + 1))
     ]
     made_ms = batch_time_ms(batches[0].batch_id)
-    assert list(world.rebuilt(tmp_path, Span(made_ms, made_ms + 1)).batches.lines) == [
+    assert list(world.rebuilt(tmp_path, BatchSpan(made_ms, made_ms + 1)).batches.lines) == [
         batch.batch_id for batch in batches[:2]
     ]
     (tmp_path / "later").mkdir()
-    rebuilt = world.rebuilt(tmp_path / "later", Span(batch_time_ms(batches[2].batch_id), at_ms(99_999)))
+    rebuilt = world.rebuilt(tmp_path / "later", BatchSpan(batch_time_ms(batches[2].batch_id), at_ms(99_999)))
     assert sorted(rebuilt.batches.lines) == sorted(b.batch_id for b in batches[1:])
 
 
@@ -58,7 +58,7 @@ def test_a_copy_of_an_event_before_the_margins_is_a_duplicate_if_the_ledger_says
     copy = world.add(event("e1", "ad_click", at_s=5000))
     steps = world.live([0, 1])
     made_ms = batch_time_ms(copy.batch_id)
-    rebuilt = world.rebuilt(tmp_path, Span(made_ms, made_ms + 1), steps)
+    rebuilt = world.rebuilt(tmp_path, BatchSpan(made_ms, made_ms + 1), steps)
     assert rebuilt.ledger() == {(copy.batch_id, 0): "duplicate"}
     assert rebuilt.rows() == []
 
@@ -80,7 +80,7 @@ def test_every_epoch_and_partition_goes_by_itself(tmp_path: Path) -> None:
     world = RawWorld(etl_rules(partitions=4))
     world.add(*(event(f"e{n}", "ad_click", view=f"v{n}") for n in range(40)))
     rebuilt = world.rebuilt(tmp_path, ALL)
-    assert rebuilt.partitions == [Partition(1, n) for n in range(4)]
+    assert rebuilt.partitions == [EpochPartition(1, n) for n in range(4)]
     assert len(rebuilt.ledger()) == len(rebuilt.rows()) == 40
 
 
@@ -136,8 +136,8 @@ def test_what_goes_into_slices_comes_out_of_them(tmp_path: Path) -> None:
 def test_parts_have_the_files_that_delivery_would_copy() -> None:
     parts = Parts("0001795000000000-00ff")
     parts.take(Made({"ad_clicks": rows(("a", 0), ("a", 1))}, [entry("a", 0, 1)]))
-    stored = dict(parts.close(Partition(1, 3)))
-    assert list(parts.close(Partition(1, 3))) == []
+    stored = dict(parts.close(EpochPartition(1, 3)))
+    assert list(parts.close(EpochPartition(1, 3))) == []
     (ready,) = parts.ready
     assert {(out.output, out.rows) for out in ready.outputs} == {("ad_clicks", 2), ("ledger", 1)}
     assert {out.data_key for out in ready.outputs} == set(stored)
@@ -153,7 +153,7 @@ def test_a_rebuild_writes_into_no_schema_of_another_use(name: str) -> None:
 
 
 def test_lines_of_another_outcome_add_up_over_batches() -> None:
-    found = Comparison(most=2)
+    found = RebuildComparison(most=2)
     for batch_id in ("a", "b"):
         found.add_moved(batch_id, {("page_views", "rejected"): BitMap([1, 5])})
     (moved,) = found.moved

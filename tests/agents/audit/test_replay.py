@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.audit.replay import EVERY, Chosen, Held, Terms, replay
+from agents.audit.replay import EVERY, Chosen, HeldBatch, Terms, replay
 from app.errors import ServiceUnavailable
 from tests.worlds.audit import World
 
@@ -21,7 +21,7 @@ async def test_a_batch_that_a_quarantined_transaction_holds_is_named_and_not_sen
     record = await world.commit(held.item, 0, 6)
     world.warehouse.quarantine(1, record.txn_id, place.partition, 6, world.at_ms)
     report = await replay(world.ports, world.settings, Chosen(batch_ids=[held.item.batch_id, other.item.batch_id]))
-    assert report.held == [Held(held.item.batch_id, record.txn_id)]
+    assert report.held == [HeldBatch(held.item.batch_id, record.txn_id)]
     assert [done.batch_id for done in report.replayed] == [other.item.batch_id]
 
 

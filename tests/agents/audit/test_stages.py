@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from agents.audit.stages.block_search import BlockSearch, Wanted
+from agents.audit.stages.block_search import BlockSearch, WantedBlock
 from app.core.audit.stages import Stage
 from app.core.formats.batch import cut_again
 from app.core.formats.registry_item import RegistryItem
@@ -170,10 +170,10 @@ async def test_a_block_is_found_from_the_time_of_its_batch_on(pipeline: Pipeline
         read.append(call)
 
     pipeline.logs.before = count
-    found = await BlockSearch(pipeline.logs, BLOCKS).find([Wanted(item, 0)])
+    found = await BlockSearch(pipeline.logs, BLOCKS).find([WantedBlock(item, 0)])
     (copy,) = found[item.batch_id, 0].copies
     assert pipeline.logs.messages[BLOCKS, partition][copy.offset][5:21].hex() == item.batch_id.replace("-", "")
-    bounded = await BlockSearch(pipeline.logs, BLOCKS, most=1).find([Wanted(item, 0)])
+    bounded = await BlockSearch(pipeline.logs, BLOCKS, most=1).find([WantedBlock(item, 0)])
     assert (bounded[item.batch_id, 0].copies, bounded[item.batch_id, 0].is_whole) == ((), False)
 
 
@@ -184,7 +184,7 @@ async def test_a_block_that_retention_has_deleted_is_not_said_to_be_in_kinesis(p
     await pipeline.drain()
     partition = item.blocks[0].partition
     pipeline.logs.trim(BLOCKS, partition, 2)
-    search = (await BlockSearch(pipeline.logs, BLOCKS).find([Wanted(item, 0)]))[item.batch_id, 0]
+    search = (await BlockSearch(pipeline.logs, BLOCKS).find([WantedBlock(item, 0)]))[item.batch_id, 0]
     assert search.is_expired
     lose_the_ledger(pipeline)
     assert await stage_of(pipeline, item) is not Stage.KINESIS
@@ -199,6 +199,6 @@ async def test_a_replayed_block_is_found_at_the_time_of_its_replay(pipeline: Pip
     pipeline.kinesis += await replayed(pipeline, item)
     pipeline.bridge()
     search = BlockSearch(pipeline.logs, BLOCKS, most=10)
-    assert not (await search.find([Wanted(item, 0)]))[item.batch_id, 0].copies
-    found = await search.find([Wanted(item, 0, replayed_at_ms=pipeline.clock.now_ms())])
+    assert not (await search.find([WantedBlock(item, 0)]))[item.batch_id, 0].copies
+    found = await search.find([WantedBlock(item, 0, replayed_at_ms=pipeline.clock.now_ms())])
     assert [copy.attempt for copy in found[item.batch_id, 0].copies] == [1]

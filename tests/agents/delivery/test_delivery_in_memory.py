@@ -107,6 +107,30 @@ async def test_a_bad_file_sets_only_its_transaction_aside(body: bytes) -> None:
     assert (0, 3, "quarantined") in world.log
 
 
+async def test_a_search_that_is_interrupted_again_and_again_ends() -> None:
+    world = World()
+    names = [
+        await world.put(n, range(10 * n, 10 * n + 2), damage={"page_views": other_count()} if n in {5, 12} else {})
+        for n in range(1, 17)
+    ]
+    copies = 0
+
+    async def refuse(call: str, _: str) -> None:
+        nonlocal copies
+        copies += call == "copy"
+        if call == "copy" and copies % 5 == 0:
+            raise WarehouseError("53100", "Disk Full")
+
+    world.warehouse.before = refuse
+    reports = [await world.deliver()]
+    while reports[-1].deferred is not None:
+        assert len(reports) < 30, "every interrupted search begins anew"
+        reports.append(await world.deliver())
+    assert reports[-1].quarantined == (names[4], names[11])
+    assert len(reports) > 2
+    assert len(world.lines) == 2 * 14
+
+
 @pytest.mark.parametrize("side", ["before", "after"])
 async def test_an_unanswered_commit_is_looked_up_at_once(side: str) -> None:
     world = World()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from agents.etl.log_repair import Findings, Foreign, RepairPorts
+from agents.etl.log_repair import Findings, Foreign, LogRepairPorts
 from app.cli.repair_log import exit_code_of, lines_of, read_dimension, repair
 from app.cli.show import Exit
 from app.core.formats.object_keys import repair_key
@@ -36,7 +36,7 @@ def world() -> DamagedLog:
 
 
 async def run(made: DamagedLog, objects: MemoryObjectStore, *, apply: bool = False) -> Findings:
-    return await repair(objects, RepairPorts(made.logs, ROWS, BLOCKS, made.rules, ENRICHER), SETTINGS, 0, apply=apply)
+    return await repair(objects, LogRepairPorts(made.logs, ROWS, BLOCKS, made.rules, ENRICHER), SETTINGS, 0, apply=apply)
 
 
 async def test_a_dry_run_writes_nothing_and_says_what_it_would_write() -> None:

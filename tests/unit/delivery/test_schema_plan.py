@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from app.core.delivery import schema
-from app.core.delivery.schema_found import Found, FoundColumn, View, found_as, lacking, tables_of, view_of, views_in
+from app.core.delivery.schema_found import FoundColumn, FoundWarehouse, View, found_as, lacking, tables_of, view_of, views_in
 from app.core.delivery.schema_plan import Refusal, SchemaPlan, SchemaStep, plan_schema
 from app.core.formats.flows import Column, ColumnKind
 from app.core.formats.tables import DELIVERY_LOG, LOADED, SCHEMA_LOG, TABLES, Table
@@ -21,16 +21,16 @@ TEXT, LONG = "character varying", "bigint"
 ALTER = 'ALTER TABLE "analytics"."page_views"'
 
 
-def as_it_should_be(tables: Iterable[Table] = TABLES, **changes: Any) -> Found:
+def as_it_should_be(tables: Iterable[Table] = TABLES, **changes: Any) -> FoundWarehouse:
     """A warehouse on which nothing is to be done."""
-    found = Found(
+    found = FoundWarehouse(
         tables={table.name: tuple(map(found_as, table.columns)) for table in tables},
         views=frozenset(view.name for view in VIEWS), view_statements={view.name: view.statement for view in VIEWS},
     )  # fmt: skip
     return msgspec.structs.replace(found, **changes)
 
 
-def with_column(name: str, **changes: Any) -> Found:
+def with_column(name: str, **changes: Any) -> FoundWarehouse:
     """The same, with one column of page_views another one; without it where nothing is given."""
     columns = [found_as(column) for column in PAGE_VIEWS.columns]
     others = [c._replace(**changes) if c.name == name else c for c in columns if changes or c.name != name]
@@ -38,7 +38,7 @@ def with_column(name: str, **changes: Any) -> Found:
     return msgspec.structs.replace(found, tables={**found.tables, "page_views": tuple(others)})
 
 
-def plan(found: Found) -> SchemaPlan:
+def plan(found: FoundWarehouse) -> SchemaPlan:
     return plan_schema(found, VIEWS)
 
 
@@ -54,7 +54,7 @@ def test_a_warehouse_that_is_the_catalogues_needs_nothing() -> None:
 
 
 def test_an_empty_database_gets_schema_log_tables_and_views_in_this_order() -> None:
-    steps = plan(Found(has_schema=False)).steps
+    steps = plan(FoundWarehouse(has_schema=False)).steps
     tables = [SCHEMA_LOG, *(table for table in TABLES if table is not SCHEMA_LOG)]
     assert [step.statement for step in steps] == [
         schema.CREATE_SCHEMA, *map(schema.create_table, tables), *(view.statement for view in VIEWS),
@@ -63,7 +63,7 @@ def test_an_empty_database_gets_schema_log_tables_and_views_in_this_order() -> N
 
 
 def test_a_schema_that_is_empty_is_not_made_again() -> None:
-    assert plan(Found()).steps[0].statement == schema.create_table(SCHEMA_LOG)
+    assert plan(FoundWarehouse()).steps[0].statement == schema.create_table(SCHEMA_LOG)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

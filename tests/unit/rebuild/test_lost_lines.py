@@ -5,18 +5,18 @@ from typing import Any
 
 from pyroaring import BitMap
 
-from app.core.rebuild.lost_lines import Decided, Knowledge, LostLine, PartitionRules, decide_lost, lost_lines
+from app.core.rebuild.lost_lines import DecidedLines, Knowledge, LostLine, PartitionRules, decide_lost, lost_lines
 from tests.builders.source_log import GOOGLEBOT, batch_id, block, enricher, etl_rules, event, malformed, second
 
 CORE = PartitionRules(0, etl_rules(partitions=1), enricher())
 NOTHING = Knowledge(frozenset(), {})
 
 
-def decide(blocks: Sequence[bytes], lost: Mapping[int, Sequence[int]], known: Knowledge = NOTHING) -> Decided:
+def decide(blocks: Sequence[bytes], lost: Mapping[int, Sequence[int]], known: Knowledge = NOTHING) -> DecidedLines:
     return decide_lost(CORE, blocks, {batch_id(number): BitMap(lines) for number, lines in lost.items()}, known)
 
 
-def outcomes(decided: Decided) -> dict[tuple[str, int], str]:
+def outcomes(decided: DecidedLines) -> dict[tuple[str, int], str]:
     """(batch, line) -> its outcome; none has two."""
     found: dict[tuple[str, int], str] = {}
     for entry in decided.ledger:
@@ -26,11 +26,11 @@ def outcomes(decided: Decided) -> dict[tuple[str, int], str]:
     return found
 
 
-def rows(decided: Decided, flow: str) -> list[dict[str, Any]]:
+def rows(decided: DecidedLines, flow: str) -> list[dict[str, Any]]:
     return [row for frame in decided.rows.get(flow, []) for row in frame.to_dicts()]
 
 
-def of_batch(decided: Decided, number: int = 1) -> dict[int, str]:
+def of_batch(decided: DecidedLines, number: int = 1) -> dict[int, str]:
     return {line: outcome for (batch, line), outcome in outcomes(decided).items() if batch == batch_id(number)}
 
 

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from app.core.status.answer import answer
-from app.core.status.judge import Judgement, Limits, RoleState, judge
-from app.core.status.seen import ROLES, Death, Freshness, ProcessSeen, RoleSeen, Seen, ServiceSeen, UncoveredBatch
+from app.core.status.judge import Judgement, RoleState, StatusLimits, judge
+from app.core.status.seen import ROLES, Freshness, ProcessDeath, ProcessSeen, RoleSeen, Seen, ServiceSeen, UncoveredBatch
 
 NOW_MS = 1_800_000_000_000
-LIMITS = Limits(300, {"bridge": 3, "etl": 5, "sink": 13, "delivery": 8})
+LIMITS = StatusLimits(300, {"bridge": 3, "etl": 5, "sink": 13, "delivery": 8})
 SERVICES = ("aws", "postgres", "kafka", "s3", "registry", "kinesis", "warehouse")
 
 
@@ -19,8 +19,8 @@ def process(pid: int | None = 7, **changes: object) -> ProcessSeen:
     return msgspec.structs.replace(ProcessSeen(pid=pid, age_s=1000, log="/logs/x.log"), **changes)
 
 
-def deaths(*ages_s: float, why: str = "signal SIGKILL") -> tuple[Death, ...]:
-    return tuple(Death(NOW_MS - round(age * 1000), why, 1.0) for age in ages_s)
+def deaths(*ages_s: float, why: str = "signal SIGKILL") -> tuple[ProcessDeath, ...]:
+    return tuple(ProcessDeath(NOW_MS - round(age * 1000), why, 1.0) for age in ages_s)
 
 
 def batch(age_s: float, stage: str | None, detail: str = "") -> UncoveredBatch:

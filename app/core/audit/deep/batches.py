@@ -17,7 +17,7 @@ from app.core.formats.registry_item import BatchState, RegistryItem
 from app.errors import FormatInvalid
 
 
-class LedgerEntry(NamedTuple):
+class BatchLedgerRow(NamedTuple):
     """A ledger row of one batch, with its transaction."""
 
     txn_id: str
@@ -71,7 +71,7 @@ def broken_lines(item: RegistryItem, raw: bytes) -> BitMap:
     return broken
 
 
-def doubled_lines(item: RegistryItem, entries: Sequence[LedgerEntry]) -> list[Difference]:
+def doubled_lines(item: RegistryItem, entries: Sequence[BatchLedgerRow]) -> list[Difference]:
     """A difference for each outcome that has lines of the batch a second time, or lines that are none of the batch's."""
     covered, differences = BitMap(), []
     for entry in sorted(entries):
@@ -115,7 +115,7 @@ def lost_lines(item: RegistryItem, found: LossEvidence, rules: AuditRules, now_m
     return missing if verdict.kind is VerdictKind.LOST else BitMap()
 
 
-def _of_ledger(item: RegistryItem, entry: LedgerEntry, lines: Iterable[int], detail: str) -> Difference:
+def _of_ledger(item: RegistryItem, entry: BatchLedgerRow, lines: Iterable[int], detail: str) -> Difference:
     return Difference(
         kind=DifferenceKind.LINES_DOUBLED, batch_id=item.batch_id, flow=entry.outcome, lines=list(lines), detail=detail,
         txn_id=entry.txn_id,

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class LogEntry(NamedTuple):
+class DeliveryLogRow(NamedTuple):
     """A row of delivery_log."""
 
     txn_id: str

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from app.core.audit.deep.log_entry import LogEntry
+from app.core.audit.deep.log_entry import DeliveryLogRow
 from app.core.audit.deep.rows import TransactionOutput
 from app.core.audit.deep.witnesses import record_is_wrong
 from app.core.audit.differences import Difference, DifferenceKind
@@ -34,7 +34,7 @@ def about(record: TransactionRecord, output: str, key: str | None = None) -> Tra
 
 
 def judge_objects(
-    record: TransactionRecord, found: StoredObjects, log: Sequence[LogEntry], bucket: str
+    record: TransactionRecord, found: StoredObjects, log: Sequence[DeliveryLogRow], bucket: str
 ) -> tuple[list[Difference], TransactionRecord]:
     """The differences of a finished transaction's objects from its record.
 
@@ -74,7 +74,7 @@ def judge_objects(
     return differences, record
 
 
-def judge_log(record: TransactionRecord, entries: Sequence[LogEntry], *, is_passed: bool) -> list[Difference]:
+def judge_log(record: TransactionRecord, entries: Sequence[DeliveryLogRow], *, is_passed: bool) -> list[Difference]:
     """The differences of delivery_log from a record.
 
     Args:

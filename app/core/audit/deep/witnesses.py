@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.core.audit.deep.log_entry import LogEntry
+from app.core.audit.deep.log_entry import DeliveryLogRow
 from app.core.formats import object_keys
 from app.core.formats.transaction_record import Ready, TransactionRecord
 
 
 def record_is_wrong(
-    record: TransactionRecord, ready: Ready, digests: Mapping[str, str | None], log: Sequence[LogEntry]
+    record: TransactionRecord, ready: Ready, digests: Mapping[str, str | None], log: Sequence[DeliveryLogRow]
 ) -> bool:
     """Whether more of the witnesses stand with ready.json than with the record.
 
@@ -23,7 +23,7 @@ def record_is_wrong(
     return _votes(ready, digests, log) > _votes(record, digests, log)
 
 
-def _votes(claim: TransactionRecord | Ready, digests: Mapping[str, str | None], log: Sequence[LogEntry]) -> int:
+def _votes(claim: TransactionRecord | Ready, digests: Mapping[str, str | None], log: Sequence[DeliveryLogRow]) -> int:
     """The number of facts that a claim has right."""
     right = sum(
         digests.get(out.output) == out.sha256 and out.data_key == _key(claim, out.output)

@@ -82,7 +82,7 @@ class RowFacts(NamedTuple):
     engagement_id: str | None = None
 
 
-class Held(NamedTuple):
+class HeldLine(NamedTuple):
     """The stage that holds a line which the warehouse's ledger does not have."""
 
     stage: Stage | None
@@ -104,7 +104,7 @@ class LineFacts(NamedTuple):
     """The row that it became, if its outcome is a flow."""
     first: RowFacts | None = None
     """The row of the first event that it joined, if its outcome is `joined`."""
-    held: Held | None = None
+    held: HeldLine | None = None
     """Only of a line that the ledger does not have."""
     offset: int | None = None
     """The offset of its block in topic `blocks`; None if it is not known (any more)."""

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from app.core.audit.stages import Stage
-from app.core.audit.trace.facts import Held, LineFacts
+from app.core.audit.trace.facts import HeldLine, LineFacts
 from app.core.formats.flows import DUPLICATE, ENGAGEMENTS, ERASED, JOINED, PAGE_VIEWS, REJECTED
 from app.core.rules import JoinRules
 from app.core.whole_table import whole_table
@@ -135,7 +135,7 @@ def _tell_loaded(found: LineFate, facts: LineFacts) -> None:
         found.reason += f"; the ledger has the line more than once: also {others}"
 
 
-def _tell_held(found: LineFate, held: Held, received_ms: int | None, rules: JoinRules) -> None:
+def _tell_held(found: LineFate, held: HeldLine, received_ms: int | None, rules: JoinRules) -> None:
     found.stage = None if held.stage is None else held.stage.value
     found.txn_id = held.txn_id
     found.fate = IN_FLIGHT if held.stage is None else _OF_STAGES[held.stage]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from pyroaring import BitMap
 
-from agents.audit.erase.erase import Wanted, erase
+from agents.audit.erase.erase import ErasureRequest, erase
 from agents.audit.erase.ports import ErasePorts, EraseReport, Left
 from agents.audit.prove.hour import HourProof, prove_hour
 from agents.audit.rebuild.offline import Core, run_partition
@@ -26,7 +26,7 @@ from app.core.formats.flow_files import decode_output, encode_output
 from app.core.formats.flows import FLOWS
 from app.core.formats.object_keys import certificate_key, file_repair_key
 from app.core.formats.raw_file import frames_in
-from app.core.rebuild.span import Span
+from app.core.rebuild.span import BatchSpan
 from app.core.repair.file_repair import FileRepair, encode_file_repair
 from app.core.repair.raw_file import item_of
 from app.errors import RepairRefused, ServiceUnavailable
@@ -76,7 +76,7 @@ class ErasedBooks(RepairedBooks):
 
     async def erase(self, *visitors: str, apply: bool = True) -> EraseReport:
         ports = ErasePorts(self.ports, self.warehouse.connect)
-        return await erase(ports, self.settings, Wanted(visitors or (ALICE,)), apply=apply)
+        return await erase(ports, self.settings, ErasureRequest(visitors or (ALICE,)), apply=apply)
 
     async def traces(self, *needles: str) -> list[str]:
         """Where any of the texts still lies: tables and objects, less the topics and what a bucket's versions keep."""
@@ -254,7 +254,7 @@ async def test_a_rebuild_makes_the_books_that_are_there(tmp_path: Path) -> None:
         row["batch_id"]: read_lines(row["line_set"]) or BitMap()
         for row in world.warehouse.rows("ledger") if row["outcome"] == "duplicate"
     }  # fmt: skip
-    files, disk, span = BlockFiles(tmp_path), Disk(), Span(START_MS - HOUR_MS, START_MS + HOUR_MS)
+    files, disk, span = BlockFiles(tmp_path), Disk(), BatchSpan(START_MS - HOUR_MS, START_MS + HOUR_MS)
     await gather(world.store, world.registry, span.widened(RULES.join, 0), files)
     core = Core(RULES, ENRICHER, lambda: PartitionStore(disk.open("rebuild"), RULES.dedup_window_ms))
     made = [part for each in files.partitions() for part in run_partition(files, each, core, span, duplicates)]

@@ -8,7 +8,7 @@ from pyroaring import BitMap
 
 from agents.audit.deep.audit import audit_deep
 from agents.audit.deep.ports import DeepPorts
-from agents.audit.erase.erase import Wanted, erase
+from agents.audit.erase.erase import ErasureRequest, erase
 from agents.audit.erase.ports import ErasePorts
 from agents.delivery.load import WarehouseLoad
 from app.adapters.loaded_ledger import WarehouseLedger
@@ -54,13 +54,13 @@ async def test_rows_files_and_raw_lines_go_and_the_deep_audit_is_content(warehou
         assert (await load.load([ready_of(record) for record in records], {})).failure is None
         deep = DeepPorts(warehouse.store, registry, ledger, rows, None, SystemClock())
         ports = ErasePorts(deep, to_warehouse(settings))
-        planned = await erase(ports, settings, Wanted(["alice"]))
-        report = await erase(ports, settings, Wanted(["alice"]), apply=True)
+        planned = await erase(ports, settings, ErasureRequest(["alice"]))
+        report = await erase(ports, settings, ErasureRequest(["alice"]), apply=True)
         assert report.is_done, report.refused
         assert report.outcomes == planned.outcomes == {"ad_clicks": 1, "duplicate": 1, "page_views": 1}
         assert (report.lines, report.files, report.raw_files) == ({batch_id: 3}, 3, 1)
         assert (await audit_deep(deep, settings)).differences == []
-        assert (await erase(ports, settings, Wanted(["alice"]), apply=True)).lines == {}
+        assert (await erase(ports, settings, ErasureRequest(["alice"]), apply=True)).lines == {}
     for flow, left in {"page_views": [1], "ad_clicks": [3], "rejected": [4]}.items():
         assert await warehouse.query(f"SELECT line FROM analytics.{flow}") == [(line,) for line in left], flow
     told = await warehouse.query("SELECT outcome, sum(lines) FROM analytics.ledger GROUP BY outcome ORDER BY outcome")
