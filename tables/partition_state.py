@@ -18,6 +18,7 @@ from faust.types import TP
 
 from app.core.formats.step_message import StepLog, StepMessage
 from app.core.repair.replacements import Replacements
+from app.core.state.tables import Answers, Digests
 from app.crash.proxies import around
 from app.errors import FormatInvalid, StepGap
 from app.shell.faust_app import InstreamApp
@@ -198,6 +199,10 @@ class PartitionReader:
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each key, None where there is none; in the keys' order."""
         return self._store.db(self._partition).get(table, keys)
+
+    def maybe(self, table: str, digests: Digests) -> Answers:
+        """Which digests, uint64[n, 2], may be keys of `seen` or `views`: bool[n]."""
+        return self._store.db(self._partition).maybe(table, digests)
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) of a table in key order."""

@@ -7,8 +7,9 @@ Ordered effects of a step, one step in flight a partition (rule E3):
    offset identify each copy, so the second one is no other message.
 1. The step goes to `rows` and the broker acknowledges it. A crash here: recovery reads the log and finds whether the message
    counts. Nothing else has happened.
-2. The store takes the step with all its changes in one batch, if its offset is the next one; otherwise another worker wrote
-   (StepConflict): this worker ends and recovers. A crash after it: the source is read again, and dropped as applied.
+2. The store takes the step with all its changes, if its offset is the next one; otherwise another worker wrote
+   (StepConflict): this worker ends and recovers. A crash after it: recovery follows the steps in the log that are not on
+   disk yet; the source is read again, and dropped as applied.
 3. The core goes on from the step, and the source messages are acknowledged. The commits are a hint only (rule E4).
 
 A newer version's message is no failure: the messages before it become a step, and then the partition waits for the

@@ -68,13 +68,13 @@ PORTS: Final[Mapping[str, Port]] = {
     ),
     "rocksdb": Port(
         dict.fromkeys(("write", "ingest", "flush", "create", "drop", "wipe"), _nothing),
-        frozenset({"families", "get", "scan", "batch", "close"}),
+        frozenset({"families", "get", "scan", "keys", "count", "batch", "close"}),
     ),
     "store": Port(
         {"follow": _nothing},
         frozenset({
-            "empty", "verify_read_to", "get", "scan", "generations", "position", "rows_offset", "commit", "write", "wipe",
-            "close",
+            "empty", "verify_read_to", "maybe", "get", "scan", "generations", "position", "rows_offset", "commit", "write",
+            "wipe", "close",
         }),
     ),
     "warehouse": Port(

@@ -42,6 +42,12 @@ class Engine(Protocol):
     def scan(self, family: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) whose key starts with `prefix`, in key order."""
 
+    def keys(self, family: str, first: bytes) -> Iterator[bytes]:
+        """Every key from `first` on, in key order."""
+
+    def count(self, family: str) -> int:
+        """About how many keys a family has."""
+
     def batch(self) -> Batch:
         """A new, empty batch."""
 

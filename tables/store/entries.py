@@ -90,23 +90,34 @@ def sorted_puts(changes: Sequence[Changes]) -> SortedPuts | None:
         puts = _table_of(name, [change for change in changes if change.table == name])
         if (puts.ends - puts.starts).min() < TIME_BYTES:
             return None
-        stored = _stored_times(puts)
+        stored = _times_at(puts.values, puts.starts)
         times += [int(stored.min()), int(stored.max())]
         tables.append(puts)
     return SortedPuts(tables, min(times), max(times)) if tables else None
 
 
+def stored_times(change: Changes) -> npt.NDArray[np.uint64]:
+    """The stored time of each entry that a change puts into an expiring table: uint64[n], milliseconds."""
+    starts, _ = _value_places([change])
+    return _times_at(change.values, starts)
+
+
 def _table_of(name: str, parts: Sequence[Changes]) -> SortedTable:
     """The entries that the changes of one table put."""
     keys = np.frombuffer(b"".join(part.keys for part in parts), np.uint8).reshape(-1, KEY_BYTES[name])
-    starts, ends, base = [], [], 0
-    for part in parts:
-        behind = np.frombuffer(part.value_ends, "<u4").astype(np.int64) + base
-        starts.append(np.concatenate(([base], behind[:-1])) if len(behind) else behind)
-        ends.append(behind)
-        base += len(part.values)
+    starts, ends = _value_places(parts)
     values = b"".join(part.values for part in parts)
-    return SortedTable(TAGS[name], keys, values, np.concatenate(starts), np.concatenate(ends), _last_in_order(keys))
+    return SortedTable(TAGS[name], keys, values, starts, ends, _last_in_order(keys))
+
+
+def _value_places(parts: Sequence[Changes]) -> tuple[_Places, _Places]:
+    """Where each value starts and ends in the values of all parts, one after the other."""
+    ends, base = [], 0
+    for part in parts:
+        ends.append(np.frombuffer(part.value_ends, "<u4").astype(np.int64) + base)
+        base += len(part.values)
+    behind = np.concatenate(ends)
+    return np.concatenate(([0], behind))[:-1].astype(np.int64), behind
 
 
 def _last_in_order(keys: npt.NDArray[np.uint8]) -> _Places:
@@ -132,7 +143,6 @@ def _numbers(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     return wide.view(">u8").astype(np.uint64).reshape(-1)
 
 
-def _stored_times(puts: SortedTable) -> npt.NDArray[np.uint64]:
-    """The stored time of every put."""
-    values = np.frombuffer(puts.values, np.uint8)
-    return _numbers(values[puts.starts[:, None] + np.arange(TIME_BYTES)])
+def _times_at(values: bytes, starts: _Places) -> npt.NDArray[np.uint64]:
+    """The stored times with which values start."""
+    return _numbers(np.frombuffer(values, np.uint8)[starts[:, None] + np.arange(TIME_BYTES)])

@@ -1,44 +1,108 @@
 """The expiring tables of one store, in generations of column families that are dropped whole (rule E7)."""
 
 from bisect import insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from operator import lt
 
+import numpy as np
+
 from app.core.formats.step_message import Changes
+from app.core.state.encoding import digests_in
+from app.core.state.tables import Answers, Digests
 from tables.store.engine import Batch, Engine
-from tables.store.entries import TAGS, TIME_BYTES, SortedPuts
+from tables.store.entries import TAGS, TIME_BYTES, SortedPuts, stored_times
+from tables.store.filters import ROOM, GenerationFilter
 from tables.store.generations import Generations, family_name, generation_of
+from tables.store.write_buffer import DIGESTS
 
 
 class Expiring:
     """Entries by stored time. If a key is in several generations, the youngest one counts.
 
+    Each generation has a filter. It knows the keys of all steps that were taken, and with it most look-ups end.
+
     Args:
         engine: The store's database.
         rules: The arithmetic of its generations.
+        now_ms: The stored time that the next entries get.
     """
 
-    def __init__(self, engine: Engine, rules: Generations) -> None:
+    def __init__(self, engine: Engine, rules: Generations, now_ms: int) -> None:
         self._engine = engine
         self._rules = rules
         self.generations = sorted(n for name in engine.families() if (n := generation_of(name)) is not None)
-        """The generations that exist, oldest first."""
+        """The generations that exist on disk, oldest first."""
+        self._filters = {
+            n: GenerationFilter(engine, family_name(n), rules.times_of(n), None, now_ms) for n in self.generations
+        }
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each tagged key, None where there is none; in the keys' order."""
-        if not self.generations:
-            return [None] * len(keys)
-        *older, youngest = self.generations
-        found = self._engine.get(family_name(youngest), keys)
-        for generation in reversed(older):
-            missing = [n for n, value in enumerate(found) if value is None]
-            if not missing:
-                break
+        return self._get(keys, lambda _: None)
+
+    def get_digests(self, table: str, keys: Sequence[bytes], digests: Digests) -> list[bytes | None]:
+        """`get` of a table's keys that are digests: `keys` are tagged, `digests` are the same."""
+
+        def maybe(generation: int) -> Answers:
+            answers = np.zeros(len(keys), np.bool_)
+            self._filters[generation].ask(table, digests, answers)
+            return answers
+
+        return self._get(keys, maybe)
+
+    def _get(self, keys: Sequence[bytes], maybe: Callable[[int], Answers | None]) -> list[bytes | None]:
+        """`get`. Given a generation, `maybe` says of each key whether it may be there; None if each may be."""
+        found: list[bytes | None] = [None] * len(keys)
+        for generation in reversed(self.generations):
+            answers = maybe(generation)
+            places = range(len(keys)) if answers is None else np.flatnonzero(answers).tolist()
+            missing = [n for n in places if found[n] is None]
             values = self._engine.get(family_name(generation), [keys[n] for n in missing])
             for n, value in zip(missing, values, strict=True):
                 found[n] = value
         return found
+
+    # --- the filters
+
+    def maybe(self, table: str, digests: Digests) -> Answers:
+        """Which digests, uint64[n, 2], may have an entry: those of all steps that were taken have."""
+        answers = np.zeros(len(digests), np.bool_)
+        for known in self._filters.values():
+            known.ask(table, digests, answers)
+        return answers
+
+    def note(self, change: Changes) -> None:
+        """Let the filters know the keys that a change puts; it need not be on disk."""
+        if change.table not in DIGESTS or not change.keys:
+            return
+        digests, stored = digests_in(change.keys), stored_times(change)
+        generations = stored // np.uint64(self._rules.span_ms)
+        for generation in np.unique(generations).tolist():
+            some = generations == generation
+            now_ms = int(stored[some].max())
+            self._filter_of(generation, now_ms).add(change.table, digests if some.all() else digests[some])
+
+    def read_on(self) -> None:
+        """Read some keys from disk, if a filter is in the making."""
+        any(known.read_on() for known in self._filters.values())
+
+    def grow(self, now_ms: int) -> None:
+        """Begin greater filters for full ones. Every entry must be on disk."""
+        for generation in self.generations:
+            self._filter_of(generation, now_ms).grow(now_ms)
+
+    def _filter_of(self, generation: int, now_ms: int) -> GenerationFilter:
+        """The filter of a generation. A new one gets the room that the one before it needed."""
+        known = self._filters.get(generation)
+        if known is None:
+            before = self._filters.get(generation - 1)
+            room = 0 if before is None else int(ROOM * before.keys)
+            family, times = family_name(generation), self._rules.times_of(generation)
+            known = self._filters[generation] = GenerationFilter(self._engine, family, times, room, now_ms)
+        return known
+
+    # --- the entries
 
     def scan(self, tag: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Every (tagged key, value) of a table in key order, with each key's youngest value."""
@@ -78,6 +142,7 @@ class Expiring:
         for generation in generations:
             self._engine.drop(family_name(generation))
             self.generations.remove(generation)
+            self._filters.pop(generation, None)
 
     def expired(self, stream_time_ms: int) -> list[int]:
         """The generations of which every entry has expired, oldest first."""

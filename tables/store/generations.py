@@ -24,6 +24,10 @@ class Generations(NamedTuple):
         """The generation of an entry stored at `stored_ms`."""
         return stored_ms // self.span_ms
 
+    def times_of(self, generation: int) -> tuple[int, int]:
+        """The first stored time of a generation, and the one behind its last."""
+        return generation * self.span_ms, (generation + 1) * self.span_ms
+
     def expired(self, alive: Iterable[int], stream_time_ms: int) -> list[int]:
         """The generations of `alive` whose youngest possible entry has expired at `stream_time_ms`, oldest first."""
         return sorted(n for n in alive if (n + 1) * self.span_ms - 1 + self.window_ms < stream_time_ms)

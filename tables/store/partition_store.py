@@ -22,12 +22,14 @@ owner gets a NewerFormat (rule E10).
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
+import numpy as np
 import structlog
 
 from app.core.formats.decoding import placed
 from app.core.formats.step_history import BaseSearch, Candidate, StepVerdict, accepted_before
 from app.core.formats.step_message import NO_PREDECESSOR, Changes, StepLog, StepMessage, decode_followed, digest_of
-from app.core.state.tables import EXPIRING, refuse_unknown_tables
+from app.core.state.encoding import digests_in
+from app.core.state.tables import EXPIRING, Answers, Digests, refuse_unknown_tables
 from app.errors import NewerFormat, StepConflict, StepGap, StepMessageInvalid, StoreLost
 from app.shell.foreign import note_foreign
 from tables.store.engine import Engine
@@ -35,7 +37,7 @@ from tables.store.entries import TAGS, sorted_puts
 from tables.store.expiring import Expiring
 from tables.store.generations import Generations
 from tables.store.position import StorePosition, decode_position, encode_position
-from tables.store.write_buffer import GATHERED_BYTES, Gathered
+from tables.store.write_buffer import DIGESTS, GATHERED_BYTES, Gathered
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +72,6 @@ class PartitionStore:
         self._log_name = "rows" if step_log is None else str(step_log)
         self._newer: NewerFormat | None = None
         """The reason why no more steps are taken."""
-        self._expiring = Expiring(engine, Generations(window_ms))
         if _WINDOW not in engine.families():
             engine.create(_WINDOW)
         stored, rows = engine.get(_DEFAULT, [_POSITION, _ROWS])
@@ -79,6 +80,7 @@ class PartitionStore:
         """Last offset on `rows` that this store has read or written; it never goes back."""
         self._search: BaseSearch | None = None
         self._gathered = Gathered(gathered_bytes)
+        self._expiring = Expiring(engine, Generations(window_ms), self.position.stream_time_ms)
         if self.empty:  # a file may have been ingested before the first position was written
             self._expiring.drop(list(self._expiring.generations))
 
@@ -116,11 +118,24 @@ class PartitionStore:
         """The value of each key, None where there is none; in the keys' order. Expired entries may or may not show."""
         return self._get_expiring(table, keys) if table in EXPIRING else self._get_window(table, keys)
 
+    def maybe(self, table: str, digests: Digests) -> Answers:
+        """Which digests, uint64[n, 2], may have an entry in `seen` or `views`: each that has one, and few others."""
+        return self._expiring.maybe(table, digests)
+
     def _get_expiring(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        found = self._gathered.newest(table, keys)
-        missing = [n for n, value in enumerate(found) if value is None]
         tag = TAGS[table]
-        for n, value in zip(missing, self._expiring.get([tag + keys[n] for n in missing]), strict=True):
+        if table not in DIGESTS:
+            young = self._gathered.newest(table, keys)
+            return [new or old for new, old in zip(young, self._expiring.get([tag + key for key in keys]), strict=True)]
+        found: list[bytes | None] = [None] * len(keys)
+        digests = digests_in(b"".join(keys))
+        places = np.flatnonzero(self._expiring.maybe(table, digests))
+        young = self._gathered.newest_of(table, digests[places])
+        for n, value in zip(places.tolist(), young, strict=True):
+            found[n] = value
+        old = places[[value is None for value in young]] if len(places) else places
+        values = self._expiring.get_digests(table, [tag + keys[n] for n in old.tolist()], digests[old])
+        for n, value in zip(old.tolist(), values, strict=True):
             found[n] = value
         return found
 
@@ -216,8 +231,11 @@ class PartitionStore:
         """Take a step that counts."""
         position = self._position_after(step, digest, offset)
         self._gathered.take(step.changes)
+        for change in step.changes:
+            self._expiring.note(change)
         self.position, self.rows_offset = position, offset
         self._write_if_full()
+        self._expiring.read_on()
 
     # --- following its own steps (the owner)
 
@@ -252,6 +270,7 @@ class PartitionStore:
         self._engine.flush()
         gathered.clear()
         self._drop_expired()
+        self._expiring.grow(self.position.stream_time_ms)
 
     def _write_if_full(self) -> None:
         if self._gathered.full:

@@ -29,10 +29,13 @@ BLOOM_BITS_PER_KEY: Final = 10
 FIRST_COMPRESSED_LEVEL: Final = 2
 """Files that are soon merged into others are not compressed, which saves a third of a flush's time. Entries of the open
 window are gone two minutes after a flush."""
-LOADING_AFTER: Final = 64
-"""So many batches without a look-up between them mean that a store is being restored, or filled."""
-YOUNG_FILES: Final = 4
-"""So many young files of a family are merged with its older ones; a look-up asks the filter of each file."""
+LOADING_AFTER: Final = 3
+"""So many batches and files without a look-up between them mean that a store is being restored, or filled."""
+YOUNG_FILES: Final = 16
+"""So many young files of a family are merged with its older ones; a look-up asks the filter of each file.
+
+A merge rewrites the older files up to 256 MiB. With 4 young files, merges cost more than the steps after 1 million ids.
+"""
 YOUNG_FILES_LOADING: Final = 64
 """The same while no step looks anything up. Each merge rewrites the older files: with fewer merges, restoring 30 million ids
 costs a third."""
@@ -151,7 +154,7 @@ class RocksEngine:
         if self._incoming.exists():  # a process died while it made a file here; no other process has it open
             shutil.rmtree(self._incoming)
         self._unread = 0
-        """Batches since the last look-up."""
+        """Batches and files since the last look-up."""
         self._loading = False
         unlogged: Any = rocksdict.WriteOptions()
         unlogged.disable_wal = True
@@ -192,6 +195,15 @@ class RocksEngine:
                 return
             yield key, value
 
+    def keys(self, family: str, first: bytes) -> Iterator[bytes]:
+        """Every key from `first` on, in key order."""
+        keys: Iterator[bytes] = self._of(family).keys(from_key=first)
+        return keys
+
+    def count(self, family: str) -> int:
+        """About how many keys a family has."""
+        return int(self._of(family).property_int_value("rocksdb.estimate-num-keys") or 0)
+
     def batch(self) -> RocksBatch:
         """A new, empty batch."""
         return RocksBatch(self._handles)
@@ -200,9 +212,7 @@ class RocksEngine:
         """Apply a batch of this engine: all of it or nothing."""
         if not isinstance(batch, RocksBatch):
             raise TypeError(f"{type(batch).__name__} is another engine's batch")
-        self._unread += 1
-        if self._unread == LOADING_AFTER:
-            self._note_loading()
+        self._note_write()
         self._db.write(batch.raw)
 
     def ingest(self, family: str, entries: Iterable[tuple[bytes, bytes]]) -> None:
@@ -210,7 +220,7 @@ class RocksEngine:
 
         They are on disk at once, before batches that were written earlier and are not flushed yet.
         """
-        self._note_loading()
+        self._note_write()
         self._incoming.mkdir(exist_ok=True)
         path = str(self._incoming / "file.sst")
         writer = rocksdict.SstFileWriter(self._memory.file_options())
@@ -256,9 +266,10 @@ class RocksEngine:
         if self._wiped.exists():
             shutil.rmtree(self._wiped)
 
-    def _note_loading(self) -> None:
-        """No step reads: files may gather."""
-        if not self._loading:
+    def _note_write(self) -> None:
+        """Note that something is written. If no step reads, files may gather."""
+        self._unread += 1
+        if self._unread == LOADING_AFTER:
             self._loading = True
             self._merge_at(YOUNG_FILES_LOADING, self._families)
 

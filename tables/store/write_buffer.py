@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.formats.step_message import Changes
-from app.core.state.encoding import digests_in
 from app.core.state.tables import EXPIRING
 from tables.store.entries import TAGS, last_changes
 from tables.store.young import Young
@@ -72,13 +71,11 @@ class Gathered:
         self.steps += 1
 
     def newest(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The value of each key of an expiring table, as far as it was put by these steps."""
-        if table in DIGESTS:
-            return self.newest_of(table, digests_in(b"".join(keys)))
+        """The value of each key of an expiring table without digests, as far as these steps put it."""
         return [self._others.get(TAGS[table] + key) for key in keys]
 
     def newest_of(self, table: str, digests: npt.NDArray[np.uint64]) -> list[bytes | None]:
-        """`newest` of digests, uint64[n, 2]."""
+        """The value of each digest, uint64[n, 2], of a table of digests, as far as these steps put it."""
         return self._young[table].find(digests)
 
     def _take_window(self, last: dict[bytes, bytes | None]) -> None:

@@ -97,6 +97,9 @@ class Reader:
     def get(self, table: str, keys: Any) -> Any:
         return self._dbs[self._partition].get(table, keys)
 
+    def maybe(self, table: str, digests: Any) -> Any:
+        return self._dbs[self._partition].maybe(table, digests)
+
     def scan(self, table: str) -> Any:
         return self._dbs[self._partition].scan(table)
 

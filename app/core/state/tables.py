@@ -21,9 +21,16 @@ know makes its step a newer one.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from app.core.formats.decoding import refuse_unknown
-from app.core.formats.step_message import Changes
+from app.core.formats.step_message import Changes, cut_evenly
+from app.core.state.encoding import keys_of
 from app.errors import StepMessageInvalid
+
+Digests = npt.NDArray[np.uint64]
+Answers = npt.NDArray[np.bool_]
 
 KEY_BYTES: Final = {"seen": 16, "blocks": 20, "views": 16, "pending": 8, "seconds": 9}
 EXPIRING: Final = frozenset({"seen", "blocks", "views"})
@@ -48,6 +55,12 @@ class StateReader(Protocol):
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each key, None where there is none; in the keys' order."""
 
+    def maybe(self, table: str, digests: Digests) -> Answers:
+        """Which digests, uint64[n, 2] (high and low half), may be keys of `seen` or `views`: bool[n].
+
+        Every key of the table is among them, and as a rule few others.
+        """
+
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) of a table in key order; for `pending` and `seconds`, which are as small as the window."""
 
@@ -62,6 +75,11 @@ class MemoryState:
         """The value of each key, None where there is none; in the keys' order."""
         values = self.tables[table]
         return [values.get(key) for key in keys]
+
+    def maybe(self, table: str, digests: Digests) -> Answers:
+        """Which digests, uint64[n, 2], are keys of a table: bool[n]."""
+        values, keys = self.tables[table], cut_evenly(keys_of(digests), KEY_BYTES[table])
+        return np.array([key in values for key in keys], np.bool_)
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) of a table in key order."""

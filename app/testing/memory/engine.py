@@ -96,6 +96,14 @@ class MemoryEngine:
         """Every (key, value) whose key starts with `prefix`, in key order."""
         return iter(sorted(item for item in self._open()[family].items() if item[0].startswith(prefix)))
 
+    def keys(self, family: str, first: bytes) -> Iterator[bytes]:
+        """Every key from `first` on, in key order."""
+        return iter(sorted(key for key in self._open()[family] if key >= first))
+
+    def count(self, family: str) -> int:
+        """How many keys a family has."""
+        return len(self._open()[family])
+
     def batch(self) -> MemoryBatch:
         """A new, empty batch."""
         return MemoryBatch()
