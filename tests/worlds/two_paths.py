@@ -59,7 +59,11 @@ def content_of(step: StepMessage) -> dict[str, Any]:
             (entry.batch_id, entry.outcome, entry.lines, list(BitMap.deserialize(entry.line_set))) for entry in step.ledger
         ],
         "changes": [
-            (change.table, sorted(change.deleted()), [(key, value_of(change.table, key, value)) for key, value in change.puts()])
+            (
+                change.table,
+                sorted(change.deleted()),
+                [(key, value_of(change.table, key, value)) for key, value in change.puts()],
+            )
             for change in step.changes
         ],
     }

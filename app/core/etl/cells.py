@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from app.core.etl.decode import Decoded, read_blocks, read_carefully
 from app.core.etl.field_table import FIELD, FIELD_TABLE, REQUIRED
@@ -24,6 +25,7 @@ KEPT_LINES: Final = 65_536
 _LF: Final = 10
 _MALFORMED, _RECEIVED_AT = FIELD["malformed"], FIELD["received_at"]
 _IS_TEXT: Final = {name: FIELD_TABLE.kinds[number] == TEXT for name, number in FIELD.items()} | {"event_type": True}
+_BIT: Final = {name: np.uint64(1 << number) for name, number in FIELD.items()}
 _TYPE_NUMBER: Final = {event_type: number for number, event_type in enumerate(EVENT_TYPES)}
 
 
@@ -54,6 +56,14 @@ class Cells(NamedTuple):
         """The text of a cell."""
         at = cell >> LEN_BITS
         return self.arena[at : at + (cell & LEN_MASK)].tobytes()
+
+    def has(self, name: str) -> npt.NDArray[np.bool_]:
+        """bool[n]: whether each line has the field."""
+        return np.not_equal(self.present & _BIT[name], 0)
+
+    def value(self, line: int, name: str) -> bytes | None:
+        """The text of a field of a line; None if the line lacks it."""
+        return self.text(int(self.rec[line, FIELD[name]])) if self.present[line] & _BIT[name] else None
 
 
 class CellReader:
@@ -144,7 +154,7 @@ class CellReader:
             if not held:
                 continue
             rows = np.array(held) + first
-            self._present[rows] |= np.uint64(1 << FIELD[name])
+            self._present[rows] |= _BIT[name]
             found = [values[n] for n in held]
             if name == "event_type":
                 self._types[rows] = [_TYPE_NUMBER[event_type] for event_type in found]

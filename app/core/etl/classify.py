@@ -32,11 +32,12 @@ EMITTED_TYPES: Final = tuple(event for event in TYPES if event.part is JoinPart.
 CODES: Final = LineKind.EMITTED + len(EMITTED_TYPES)
 """A line's code is its kind; the code of an event that is emitted also tells its type."""
 _CODE_OF_PART: Final = {JoinPart.FIRST: LineKind.FIRST, JoinPart.SECOND: LineKind.SECOND}
-_CODE_OF_TYPE: Final[dict[str | None, int]] = {
+CODE_OF_TYPE: Final[dict[str | None, int]] = {
     None: LineKind.MALFORMED,
     **{event.name: int(_CODE_OF_PART[event.part]) for event in TYPES if event.part in _CODE_OF_PART},
     **{event.name: LineKind.EMITTED + n for n, event in enumerate(EMITTED_TYPES)},
 }
+"""The code of an event of each type; None stands for a line without a type, which is malformed."""
 
 
 def kind_of(code: int) -> LineKind:
@@ -90,7 +91,7 @@ def classify_lines(lines: Decoded, enricher: Enricher) -> ClassifiedLines:
     places: Sequence[Sequence[str | None]] = ()
     if origins.count(NO_ORIGIN) < len(origins):
         networks, *places = zip(*origins, strict=True)
-    codes: list[int] = list(map(_CODE_OF_TYPE.__getitem__, columns["event_type"]))
+    codes: list[int] = list(map(CODE_OF_TYPE.__getitem__, columns["event_type"]))
     rejections: dict[int, Rejection] = {}
     for n in sorted({*_where(columns["webdriver"]), *_where(agent_rules), *_where(networks)}):
         agent_rule = agent_rules[n]

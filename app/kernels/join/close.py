@@ -33,9 +33,7 @@ EXTRA: Final = 1
 LATE: Final = 2
 
 
-@kernel(
-    "UniTuple(int64, 2)(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1], int64, uint64, int64)"
-)
+@kernel("UniTuple(int64, 2)(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1], int64, uint64, int64)")
 def locate(
     events: Ints, views: Ints, own: Ints, step_views: Ints, step_places: Ints, head: int, secret: int, slot: int
 ) -> tuple[int, int]:
@@ -164,7 +162,15 @@ def close_firsts(
 
 @part
 def is_unmet(
-    events: Ints, views: Ints, own: Ints, step_views: Ints, step_places: Ints, head: int, secret: int, slot: int, reorder: int
+    events: Ints,
+    views: Ints,
+    own: Ints,
+    step_views: Ints,
+    step_places: Ints,
+    head: int,
+    secret: int,
+    slot: int,
+    reorder: int,
 ) -> bool:
     """Whether a second event that is due met no first event in time; otherwise its first event decides."""
     if field(events, own, head, slot, VIEW) == NONE:

@@ -59,9 +59,7 @@ def _sink(
     run = heap[at]
     while 2 * at + 1 < size:
         child = 2 * at + 1
-        if child + 1 < size and _is_sooner(
-            events, own, head, slots, runs, span, reorder, heap[child + 1], heap[child]
-        ):
+        if child + 1 < size and _is_sooner(events, own, head, slots, runs, span, reorder, heap[child + 1], heap[child]):
             child += 1
         if not _is_sooner(events, own, head, slots, runs, span, reorder, heap[child], run):
             break
@@ -149,9 +147,7 @@ def close_in_order(
             joining, received = joining_of(views, step_views, view, step_view)
             waiting, last = 0, NONE
             if joining == slot:
-                found, waiting = waiting_of(
-                    events, views, own, step_views, head, view, step_view, received - reorder, found
-                )
+                found, waiting = waiting_of(events, views, own, step_views, head, view, step_view, received - reorder, found)
                 last = last_in_time(events, own, head, found, waiting, received + span)
             for at in range(waiting):
                 if at == last:

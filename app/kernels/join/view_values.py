@@ -45,7 +45,9 @@ def read_known(arena: Bytes, cells: Ints, numbers: Ints, own: Ints, row: int, he
         step_views[view, STORED] = _number(arena, at)
 
 
-@kernel("int64(uint8[::1], int64[::1], int64[:, ::1], int64[:, ::1], int64, int64[::1], uint8[::1], uint32[::1], uint8[::1])")
+@kernel(
+    "int64(uint8[::1], int64[::1], int64[:, ::1], int64[:, ::1], int64, int64[::1], uint8[::1], uint32[::1], uint8[::1])"
+)
 def pack_views(
     arena: Bytes, cells: Ints, own: Ints, step_views: Ints, head: int, numbers: Ints, keys: Bytes, ends: Ints, values: Bytes
 ) -> int:
@@ -79,7 +81,6 @@ def pack_views(
         end += size
         ends[n] = end
     return end
-
 
 
 @kernel("void(int64[:, ::1], int64[:, ::1], int64, int64, int64, int64[:, ::1])")

@@ -1,7 +1,7 @@
 """The changes of the open window: events come in, close, or get their decision; page views come and go with them.
 
-    counts   int64[3]   FREE: the first free number of `views`, which leads to the others; GIVEN: how many numbers were ever
-                        given; LIVE: how many are in use
+counts   int64[3]   FREE: the first free number of `views`, which leads to the others; GIVEN: how many numbers were ever
+                    given; LIVE: how many are in use
 """
 
 from typing import Final

@@ -8,7 +8,8 @@ import numpy as np
 from app.core.enrich.enrich import Enricher
 from app.core.etl.cells import Cells
 from app.core.etl.classify import EMITTED_TYPES, LineKind
-from app.core.etl.classify_cells import classify_cells
+from app.core.etl.classify_cells import CellClassifier, ClassifiedCells
+from app.core.etl.dedup_digests import ValidDigests, find_duplicate_digests
 from app.core.etl.field_table import FIELD
 from app.core.etl.flow_rows import ROW_SCHEMAS
 from app.core.etl.ledger import BatchLines
@@ -22,13 +23,12 @@ from app.core.formats.flows import DUPLICATE, ENGAGEMENTS, ERASED, REJECTED
 from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
 from app.core.join.join_order import FIRST, SECOND
-from app.core.join.window_arrays import Admitted, ArrayWindow, Arrivals, BlockTimes, ViewReader
+from app.core.join.window_arrays import Admitted, ArrayWindow, Arrivals, BlockTimes
 from app.core.join.window_close import LATE
 from app.core.rules import EtlRules
 from app.core.state.encoding import pack_time
-from app.core.state.tables import KEY_BYTES
+from app.core.state.tables import KEY_BYTES, StateReader
 from app.kernels.cells import Ints, Words
-from app.kernels.digests import digest_texts
 
 _REJECTED: Final = frozenset({LineKind.MALFORMED, LineKind.BOT})
 _DROPPED: Final[Mapping[int, str]] = {LineKind.DUPLICATE: DUPLICATE, LineKind.ERASED: ERASED}
@@ -86,18 +86,29 @@ class ArrivedLines(NamedTuple):
     """The changes of states `seen`, `blocks` and `views`."""
 
 
-def route_cells(cells: Cells, window: ArrayWindow, state: ViewReader, rules: EtlRules, enricher: Enricher) -> ArrivedLines:
+class Known(NamedTuple):
+    """The knowledge of a partition before the step."""
+
+    state: StateReader
+    """Its tables."""
+    window: ArrayWindow
+    """Everything that is open."""
+    classifier: CellClassifier
+    """Tells the kinds of lines, and remembers what it knows of user agents and addresses."""
+
+
+def route_cells(cells: Cells, known: Known, rules: EtlRules, enricher: Enricher) -> ArrivedLines:
     """Take the lines of a step's blocks, which the state does not know, in log order.
 
     Args:
         cells: the lines, each block with stream time at its place.
-        window: the index of everything that is open.
-        state: the partition's tables.
+        known: the knowledge of the partition before the step.
         rules: bounds and limits.
         enricher: look-ups.
     """
-    classified = classify_cells(cells, state, rules.dedup_window_ms, enricher)
-    columns = LineColumns(cells, classified)
+    classified = known.classifier.classify(cells)
+    seen = _take_out_duplicates(cells, classified, known.state, rules.dedup_window_ms)
+    columns = LineColumns(cells, classified, tells_places=enricher.tells_places)
     rejected = RejectedLines(cells, classified, columns, enricher)
     positions = _by_code(classified.codes)
     rows: list[tuple[str, Frame]] = []
@@ -113,18 +124,17 @@ def route_cells(cells: Cells, window: ArrayWindow, state: ViewReader, rules: Etl
             outcomes.append((REJECTED.name, columns.batch_lines(lines)))
         elif code in _DROPPED:
             outcomes.append((_DROPPED[code], columns.batch_lines(lines)))
-    digests = _view_digests(cells)
-    first_events = OwnEvents(FIRST, columns, positions.get(LineKind.FIRST, _NONE), digests)
-    second_events = OwnEvents(SECOND, columns, positions.get(LineKind.SECOND, _NONE), digests)
-    admitted = window.admit(
-        cells.arena, _times(cells.blocks), first_events.arrivals, second_events.arrivals, state, rules.dedup_window_ms
+    first_events = OwnEvents(FIRST, columns, positions.get(LineKind.FIRST, _NONE), classified.views)
+    second_events = OwnEvents(SECOND, columns, positions.get(LineKind.SECOND, _NONE), classified.views)
+    admitted = known.window.admit(
+        cells.arena, _times(cells.blocks), first_events.arrivals, second_events.arrivals, known.state, rules.dedup_window_ms
     )  # fmt: skip
     if len(admitted.late):
         lines = positions[LineKind.SECOND][admitted.late]
         held = columns.of(lines, ROW_SCHEMAS[ENGAGEMENTS.name])
         rows.append((ENGAGEMENTS.name, engagement_frame(held, [LATE], np.zeros(len(lines), np.int64), enricher)))
         outcomes.append((ENGAGEMENTS.name, columns.batch_lines(lines)))
-    changes = [change for change in (classified.seen, admitted.views) if change is not None]
+    changes = [change for change in (seen, admitted.views) if change is not None]
     taken = [(block.header.key, pack_time(block.stored_ms)) for block in cells.blocks]
     changes.append(Changes.pack("blocks", KEY_BYTES["blocks"], taken))
     return ArrivedLines(rows, outcomes, first_events, second_events, admitted, changes)
@@ -135,12 +145,15 @@ def _by_code(codes: Ints) -> dict[int, Ints]:
     return {code: np.flatnonzero(codes == code) for code in np.unique(codes).tolist()}
 
 
-def _view_digests(cells: Cells) -> Words:
-    """uint64[n, 2]: the digest of each line's page view, zeros where it has none."""
-    height = len(cells.present)
-    digests, others = np.empty((height, 2), np.uint64), np.empty(height, np.int64)
-    digest_texts(cells.arena, cells.rec, cells.present, FIELD["page_view_id"], digests, others)
-    return digests
+def _take_out_duplicates(
+    cells: Cells, classified: ClassifiedCells, state: StateReader, dedup_window_ms: int
+) -> Changes | None:
+    """Tell duplicates from the other lines. Returns: the changes of state `seen`."""
+    valid = np.flatnonzero(classified.codes > LineKind.ERASED)
+    lines = ValidDigests(valid, classified.ids[valid], cells.blocks, cells.ends)
+    duplicates = find_duplicate_digests(lines, state, dedup_window_ms)
+    classified.codes[duplicates.positions] = LineKind.DUPLICATE
+    return duplicates.seen
 
 
 def _times(blocks: Sequence[AcceptedBlock]) -> BlockTimes:

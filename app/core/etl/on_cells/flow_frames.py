@@ -14,7 +14,10 @@ from app.kernels.cells import Ints
 
 
 def flow_frame(flow: Flow, height: int, held: Columns, made: Columns, enricher: Enricher) -> Frame:
-    """Rows of a flow: its columns from `made`, from enrichment, or from `held`, in this order; less those without a value."""
+    """Rows of a flow: its columns from `made`, from enrichment, or from `held`, in this order.
+
+    A column without a value is left out.
+    """
     columns = {**held, **enrich_cells(flow, held, height, enricher), **made}
     ordered = {name: columns[name] for name in ROW_SCHEMAS[flow.name] if name in columns}
     gathered = {column.name: column for column in gather(height, ordered)}

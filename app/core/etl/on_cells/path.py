@@ -7,7 +7,8 @@ import numpy as np
 
 from app.core.enrich.enrich import Enricher
 from app.core.etl.cells import CellReader, Cells
-from app.core.etl.on_cells.arrivals import ArrivedLines, route_cells
+from app.core.etl.classify_cells import CellClassifier
+from app.core.etl.on_cells.arrivals import ArrivedLines, Known, route_cells
 from app.core.etl.on_cells.emission import emit_cells
 from app.core.etl.on_cells.flow_frames import engagement_frame, page_view_frame
 from app.core.etl.on_cells.waiting_cells import WaitingCells
@@ -20,7 +21,6 @@ from app.core.join.join_order import Due
 from app.core.join.window_arrays import ArrayWindow, Prepared
 from app.core.rules import EtlRules
 from app.core.state.tables import MemoryState, StateReader
-
 
 _OF_WINDOW: Final = frozenset({"views", "pending", "seconds"})
 """The tables from which a window learns."""
@@ -42,6 +42,7 @@ class CellPath:
         self._state = state
         self._window = ArrayWindow.load(state, rules.join, closed)
         self._reader = CellReader()
+        self._classifier = CellClassifier(enricher)
         self._frames = WaitingCells(state)
         self._prepared: Prepared | None = None
 
@@ -59,7 +60,8 @@ class CellPath:
         if intake.blocks:
             reader = self._reader
             cells = reader.read_carefully(intake.blocks, self._rehearse) if careful else reader.read(intake.blocks)
-            arrived = route_cells(cells, self._window, self._state, self._rules, self._enricher)
+            known = Known(self._state, self._window, self._classifier)
+            arrived = route_cells(cells, known, self._rules, self._enricher)
         return lambda budget: self._close(intake, arrived, budget)
 
     def _close(self, intake: Intake, arrived: ArrivedLines | None, budget: int) -> StepParts:
@@ -87,7 +89,8 @@ class CellPath:
 
     def _rehearse(self, cells: Cells) -> None:
         """Put some lines through every later step of their way, and keep nothing."""
-        arrived = route_cells(cells, ArrayWindow(self._rules.join), MemoryState(), self._rules, self._enricher)
+        empty = Known(MemoryState(), ArrayWindow(self._rules.join), self._classifier)
+        arrived = route_cells(cells, empty, self._rules, self._enricher)
         for _, frame in arrived.rows:
             write_stream(frame.height, frame.columns)
         for events in (arrived.first_events, arrived.second_events):
