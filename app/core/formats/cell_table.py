@@ -42,7 +42,7 @@ class CellTable(NamedTuple):
 
     def texts(self, name: str, lines: Iterable[int]) -> list[str | None]:
         """The text of each of `lines` in a field of texts."""
-        field, text = self.fields[name], memoryview(self.arena)
+        field, text = self.fields[name], self.arena.data
         numbers = np.fromiter(lines, np.int64)
         held = (self.present[numbers] >> np.uint64(field)) & np.uint64(1)
         held[numbers < 0] = 0

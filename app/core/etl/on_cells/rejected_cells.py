@@ -38,7 +38,7 @@ class RejectedLines:
     def bots(self, positions: Ints) -> Frame:
         """A row for each bot: the stored line and the rule that named it."""
         starts, ends = self._cells.starts[positions].tolist(), self._cells.starts[positions + 1].tolist()
-        arena = memoryview(self._cells.arena)
+        arena = self._cells.arena.data
         texts = [str(arena[start : end - 1], "utf-8", "replace") for start, end in zip(starts, ends, strict=True)]
         return self._rows(BOT, positions, [storable_text(text) for text in texts])
 

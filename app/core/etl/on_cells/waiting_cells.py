@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from app.core.etl.flow_rows import LONG, PENDING_SCHEMA, ROW_BYTES, SECONDS_SCHEMA
 from app.core.etl.ledger import BatchLines
@@ -79,7 +80,7 @@ class FrameLines(NamedTuple):
         numbers = self.table.rec[self.lines, self.table.fields["line"]]
         return BatchLines(batch_id.values(groups.firsts), groups.of_line, numbers)
 
-    def where(self, chosen: Ints | slice) -> "FrameLines":
+    def where(self, chosen: Ints | npt.NDArray[np.bool_] | slice) -> "FrameLines":
         """The events at some positions."""
         return FrameLines(self.table, self.lines[chosen])
 
