@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate runbook-drill mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser status-drill upgrade-drill lint lists watch boards bench up down clean
+.PHONY: help setup demo test test-fast simulate runbook-drill mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser tracker tracker-build status-drill upgrade-drill lint lists watch boards bench up down clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,12 @@ fuzz: setup  ## feed damaged bytes to every decoder, the collector and the stand
 
 browser: setup  ## let a page of another origin send events in every way, from headless Chromium (which must be there)
 	@$(BIN)/python -m tests.rig.browser
+
+tracker: setup  ## let scripted readers of tagged pages end in every way, in headless Chromium (which must be there): SESSIONS=220 SEED=1 ONLY=kill
+	@$(BIN)/python -m tests.rig.tracker --sessions $(or $(SESSIONS),220) --seed $(or $(SEED),1) $(if $(ONLY),--only "$(ONLY)")
+
+tracker-build: setup  ## make the scripts in app/tracker/built from app/tracker/source, and show their size
+	@$(BIN)/python -m app.tracker.build
 
 status-drill: setup  ## plant every fault in a stack under light load; show how soon `instream status` names each (ONLY=frozen)
 	@$(BIN)/python -m tests.rig.status $(if $(ONLY),--only "$(ONLY)")

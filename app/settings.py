@@ -189,6 +189,8 @@ class Settings(KafkaAccess):
     """How long a connection may wait for its next request; longer than the load balancer keeps it."""
     max_buffered_bytes: int = Field(128 * MIB, ge=1, le=1024 * GIB)
     """Bytes of events in memory, waiting or in flight; more is 503 with Retry-After."""
+    kernels: bool = True
+    """Whether compiled kernels do the work of many lines at once; off is slower, with the same results."""
     max_clock_skew_s: float = Field(5, ge=1, le=HOUR_S)
     """A collector further than this off S3's clock answers 503. S3 tells its time in whole seconds."""
 

@@ -12,8 +12,8 @@ from app.adapters.ports import ObjectStore
 from app.adapters.warehouse_port import Delivery
 from app.core.audit.reconcile import read_lines
 from app.core.formats import object_keys
-from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import LEDGER
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import ChainId, decode_record, numbers_behind
 from app.errors import FormatInvalid, ObjectMissing

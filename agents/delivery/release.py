@@ -13,8 +13,8 @@ from app.core.delivery.load_plan import BLAMES_A_FILE
 from app.core.delivery.release import already_there, lines_of
 from app.core.delivery.statements import LOADED
 from app.core.formats import object_keys
-from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import LEDGER
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
 from app.core.sink.chain import ChainId, decode_loadable
 from app.errors import ConfigurationError, LoadDeferred, LoadRejected

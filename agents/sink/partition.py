@@ -18,11 +18,12 @@ from app.adapters.ports import ObjectStore
 from app.clock import Clock
 from app.core.formats import object_keys
 from app.core.formats.decoding import placed
+from app.core.formats.flow_files import EncodeStreams, encode_streams
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.repair.replacements import Replacements
 from app.core.sink.chain import ChainEnd, ChainId, LogBounds, chain_end_after
 from app.core.sink.open_transaction import CommitRules, OpenTransaction, Reception, encode_outputs, record_of
-from app.core.sink.seconds import emitted_parts, join_waits
+from app.core.sink.seconds import join_waits
 from app.errors import NewerFormat
 from app.settings import Settings
 from app.shell.foreign import note_foreign
@@ -70,6 +71,8 @@ class SinkPorts(NamedTuple):
     bounds: AskBounds
     clock: Clock
     random_hex: RandomHex
+    encode: EncodeStreams = encode_streams
+    """What writes the files of flows."""
     sleep: Sleep = asyncio.sleep
 
 
@@ -77,6 +80,15 @@ class Displaced(NamedTuple):
     """Another writer had the number of a commit; its transaction is ready now, and the open messages are dropped."""
 
     read_from: int
+
+
+def encoder(settings: Settings) -> EncodeStreams:
+    """What writes the files of flows, by `settings`. Kernels are compiled, or read from the cache, when it is asked for."""
+    if not settings.kernels:
+        return encode_streams
+    from app.core.formats import kernel_files  # noqa: PLC0415  # without kernels numba is not needed
+
+    return kernel_files.encode_streams
 
 
 def commit_rules(settings: Settings) -> CommitRules:
@@ -168,11 +180,10 @@ class SinkPartition:
         open_, now_ms = self._open, self._clock.now_ms()
         txn = object_keys.txn_id(*self.chain_id, open_.end.number + 1, self._ports.random_hex())
         with timed("encode"):
-            encode = partial(encode_outputs, open_.streams, open_.ledger, open_.replays, txn, open_.dead_letters)
+            encode = partial(encode_outputs, open_.content, txn, self._ports.encode)
             files = await asyncio.get_running_loop().run_in_executor(_ENCODER, encode)
-            page_views = emitted_parts(open_.streams.get(_JOINED, ()), open_.stream_times_ms.get(_JOINED, ()))
-            waits = await asyncio.get_running_loop().run_in_executor(_ENCODER, join_waits, page_views)
-            del page_views
+            received_ms = next(file.received_ms for file in files if file.output == _JOINED)
+            waits = join_waits(received_ms, open_.stream_times_ms.get(_JOINED, ()))
         open_.streams.clear()  # they are in the files: while S3 stalls, keep only the files
         ours = record_of(open_, txn, files, now_ms)
         await self._chain.stage(ours, [file.body for file in files])

@@ -1,28 +1,24 @@
 """The answers of the collector: what it found in a request, and one form for every refusal, wherever it comes from."""
 
 import json
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
 
-from app.core.formats.stored_line import StoredLine
+from app.core.formats.stored_line import PackedLines
 
 RETRY_AFTER_S: Final = 2
-MOST_REASONS: Final = 10
 
 
-def found_in(lines: Sequence[StoredLine]) -> dict[str, Any]:
+def found_in(lines: PackedLines) -> dict[str, Any]:
     """An answer 200: `accepted`, `batch_id`, `malformed`, `reasons`; without a batch yet.
 
     `reasons` has the first ten malformed lines, `{"line": position in the request, from 0, "reason": text}`: the reasons
     with which these lines become rows of flow `rejected`.
     """
-    valid = sum(line.valid for line in lines)
-    faults = ({"line": n, "reason": line.reason} for n, line in enumerate(lines) if not line.valid)
-    reasons = list(islice(faults, MOST_REASONS)) if valid < len(lines) else []
-    return {"accepted": len(lines), "batch_id": None, "malformed": len(lines) - valid, "reasons": reasons}
+    reasons = [{"line": number, "reason": reason} for number, reason in lines.reasons]
+    return {"accepted": lines.count, "batch_id": None, "malformed": lines.malformed, "reasons": reasons}
 
 
 def error_answer(

@@ -1,7 +1,7 @@
 """Gathers the lines of many requests into one batch and makes it durable before any of them is answered."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -16,8 +16,16 @@ from app.collector.clock_guard import ClockGuard
 from app.collector.resender import Resender, put_blocks
 from app.collector.storage_health import NAMES
 from app.core.backoff import Backoff
-from app.core.formats.batch import ID_RANDOM_BYTES, MAX_BATCH_LINES, SealedBatch, new_batch_id, seal
-from app.core.formats.stored_line import StoredLine
+from app.core.formats.batch import (
+    ID_RANDOM_BYTES,
+    MAX_BATCH_LINES,
+    SealedBatch,
+    group_plainly,
+    new_batch_id,
+    seal_packed,
+)
+from app.core.formats.line_groups import group_by_kernel
+from app.core.formats.stored_line import PackedLines
 from app.errors import OutsideError, RequestRejected
 from app.settings import Settings
 
@@ -43,7 +51,8 @@ class _Gathering:
     """A batch that still takes requests."""
 
     def __init__(self, deadline_s: float) -> None:
-        self.lines: list[StoredLine] = []
+        self.requests: list[PackedLines] = []
+        self.lines = 0
         self.bytes = 0
         self.held: list[Reservation] = []
         self.deadline_s = deadline_s
@@ -73,7 +82,7 @@ class _Gathering:
 
     def release(self) -> None:
         """Forget the lines and give back their memory."""
-        self.lines = []
+        self.requests = []
         for reservation in self.held:
             reservation.release()
 
@@ -96,7 +105,7 @@ class Batcher:
         self._is_draining = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def add(self, lines: Sequence[StoredLine], held: Reservation) -> str:
+    async def add(self, lines: PackedLines, held: Reservation) -> str:
         """Put all lines of a request into one batch and wait until it is durable; the batch's id.
 
         Args:
@@ -106,15 +115,16 @@ class Batcher:
         Raises:
             RequestRejected: 503, the batch may or may not have been kept.
         """
-        if self._open is not None and len(self._open.lines) + len(lines) > MAX_BATCH_LINES:
+        if self._open is not None and self._open.lines + lines.count > MAX_BATCH_LINES:
             self.flush()
         if self._open is None:
             loop = asyncio.get_running_loop()
             self._open = _Gathering(loop.time() + self._settings.request_timeout_s)
             self._open.timer = loop.call_later(self._settings.linger_ms / 1000, self.flush)
         batch = self._open
-        batch.lines.extend(lines)
-        batch.bytes += sum(len(line.data) + 1 for line in lines)
+        batch.requests.append(lines)
+        batch.lines += lines.count
+        batch.bytes += len(lines.text)
         batch.held.append(held)
         del lines  # this frame lives until the answer, the lines only until they are sealed
         answer = batch.wait()
@@ -189,10 +199,11 @@ class Batcher:
         clock, random_bytes = self._ports.clock, self._ports.random_bytes
         self._guard.check()
         batch_id = self._last_id = new_batch_id(clock.now_ms(), random_bytes(ID_RANDOM_BYTES), self._last_id)
-        arguments = (batch_id, self._settings.epoch, self._settings.partitions, batch.lines)
+        group = group_by_kernel if self._settings.kernels else group_plainly
+        arguments = (batch_id, self._settings.epoch, self._settings.partitions, batch.requests, group)
         if batch.bytes <= SEAL_INLINE_BYTES:
-            return seal(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, seal, *arguments)
+            return seal_packed(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, seal_packed, *arguments)
 
     async def _insist(self, service: str, held: Reservation, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Repeat a harmless call with backoff until it succeeds; the caller's timeout ends it.

@@ -5,23 +5,32 @@ queue is short: a client that is told 503 comes again, and one that waits for mi
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from app.clock import Clock
 from app.collector.budget import Reservation
 from app.collector.metrics import PARSING
-from app.collector.requests import BodyLimits, RequestBody, read_lines
-from app.core.events.request_body import WORK_PER_LINE, count_values
-from app.core.formats.stored_line import StoredLine
+from app.collector.requests import BodyLimits, RequestBody, begin_lines, finish_lines, is_little, read_lines
+from app.core.events.client_lines import LineReader
+from app.core.formats.stored_line import PackedLines
 from app.errors import RequestRejected
 from app.settings import Settings
 
 INLINE_BYTES: Final = 16 * 1024
 INLINE_UNITS: Final = 5_000
 """A body of more units (`WorkLimit`) is read in the thread: it would hold up the event loop for milliseconds."""
+QUICK_BYTES: Final = 64 * 1024
+"""A body that kernels read in a fraction of a millisecond."""
 MOST_WAITING: Final = 64
 RETRY_AFTER_S: Final = 2
+
+
+class _Readers(NamedTuple):
+    of_loop: LineReader
+    of_thread: LineReader
 
 
 class Parsing:
@@ -33,15 +42,27 @@ class Parsing:
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="parse")
         self._waiting = 0
+        self._kernels = _Readers(LineReader(), LineReader()) if settings.kernels else None
 
-    async def read(self, sent: RequestBody, held: Reservation) -> list[StoredLine]:
+    async def read(self, sent: RequestBody, held: Reservation) -> PackedLines:
         """The request's lines in their stored form.
 
         Raises:
             RequestRejected: as `read_lines`; 503 if too many requests wait, or if this one is not parsed in time.
         """
-        if _is_small(sent):
-            return read_lines(sent, held, self._limits)
+        if self._kernels is None:
+            if _is_small(sent):
+                return read_lines(sent, held, self._limits)
+            return await self._in_thread(read_lines, sent, held, self._limits)
+        if not _is_quick(sent):
+            return await self._in_thread(read_lines, sent, held, self._limits, reader=self._kernels.of_thread)
+        begun = begin_lines(sent, held, self._limits, _no_check, self._kernels.of_loop)
+        if begun.is_small(INLINE_BYTES, INLINE_UNITS):
+            return finish_lines(begun, sent, held, self._limits, _no_check)
+        return await self._in_thread(partial(finish_lines, begun), sent, held, self._limits)
+
+    async def _in_thread(self, read: Callable[..., PackedLines], *arguments: object, **more: object) -> PackedLines:
+        """Run `read` in the thread, with the check of the deadline as its last argument."""
         if self._waiting > MOST_WAITING:
             raise RequestRejected(503, "overloaded", "too many requests wait for the parser", RETRY_AFTER_S)
         self._count(1)
@@ -53,7 +74,7 @@ class Parsing:
 
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, read_lines, sent, held, self._limits, check)
+            return await loop.run_in_executor(self._thread, partial(read, *arguments, check, **more))
         finally:
             self._count(-1)
 
@@ -67,7 +88,14 @@ class Parsing:
 
 
 def _is_small(sent: RequestBody) -> bool:
-    body = sent.body
-    if sent.is_gzip or len(body) > INLINE_BYTES:
-        return False
-    return count_values(body) + WORK_PER_LINE * body.count(b"\n") <= INLINE_UNITS
+    """Whether a body is read at once, line by line."""
+    return not sent.is_gzip and is_little(sent.body, INLINE_BYTES, INLINE_UNITS)
+
+
+def _is_quick(sent: RequestBody) -> bool:
+    """Whether a body is read at once by kernels, and what they doubt then as `_is_small` says."""
+    return not sent.is_gzip and len(sent.body) <= QUICK_BYTES
+
+
+def _no_check() -> None:
+    """A body that is read at once has no deadline."""

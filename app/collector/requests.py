@@ -9,22 +9,27 @@ from aiohttp import web
 
 from app.collector.budget import Reservation
 from app.collector.write_keys import KEY_HEADER
+from app.core.events.client_lines import LineReader, ReadLines
 from app.core.events.fields import KeyKind
 from app.core.events.gzip_body import gunzip, is_gzip
-from app.core.events.parse import parse_line
+from app.core.events.parse import Sender, parse_line_of
 from app.core.events.request_body import (
     WORK_OF_FAULT,
     WORK_PER_LINE,
     WorkLimit,
+    check_count,
     count_values,
+    media_type,
     split_body,
     too_complex,
 )
-from app.core.formats.stored_line import StoredLine
+from app.core.formats.stored_line import LinePacker, PackedLines, StoredLine
 from app.errors import RequestRejected
 
-LINE_OVERHEAD_BYTES: Final = 256
-"""Memory that Python needs for a line beside its bytes."""
+LINE_OVERHEAD_BYTES: Final = 16
+"""Memory that a packed line needs beside its text: its size and its checksum."""
+REQUEST_OVERHEAD_BYTES: Final = 1024
+"""Memory of the objects that hold a request's packed lines."""
 _COUNT_EVERY_BYTES: Final = 32 * 1024
 _RETRY_AFTER_S: Final = 1
 
@@ -97,6 +102,11 @@ class RequestBody(NamedTuple):
     user_agent: str | None
 
     @property
+    def sender(self) -> Sender:
+        """The sender of each line."""
+        return Sender.of(self.kind, self.received_at_ms, self.ip, self.user_agent)
+
+    @property
     def is_gzip(self) -> bool:
         """Whether the body is compressed, whatever its header says."""
         return is_gzip(self.body)
@@ -109,46 +119,118 @@ class BodyLimits(NamedTuple):
     lines: int
 
 
+class BegunLines(NamedTuple):
+    """A request's content, and its lines as far as the kernels could read them."""
+
+    content: bytes
+    limit: WorkLimit
+    read: ReadLines | None
+    """None: the content is to be read line by line."""
+
+    def is_small(self, most_bytes: int, most_units: int) -> bool:
+        """Whether what is left to do is small: so many bytes are parsed line by line, at the cost of so many units."""
+        if self.read is None:
+            return is_little(self.content, most_bytes, most_units)
+        return is_little(b"\n".join(self.read.doubts), most_bytes, most_units)
+
+
+def is_little(content: bytes, most_bytes: int, most_units: int) -> bool:
+    """Whether lines are at most so many bytes, and cost at most so many units (`WorkLimit`)."""
+    return len(content) <= most_bytes and count_values(content) + WORK_PER_LINE * content.count(b"\n") <= most_units
+
+
 def read_lines(
-    sent: RequestBody, held: Reservation, limits: BodyLimits, check: Callable[[], None] = lambda: None
-) -> list[StoredLine]:
+    sent: RequestBody,
+    held: Reservation,
+    limits: BodyLimits,
+    check: Callable[[], None] = lambda: None,
+    reader: LineReader | None = None,
+) -> PackedLines:
     """The request's lines in their stored form.
 
-    While it works, `held` counts the body, its content, the cut lines and the stored lines, as all of them are in memory;
-    afterwards it counts the stored lines alone.
+    While it works, `held` counts the body, its content and the stored lines, as all of them are in memory; afterwards it
+    counts the stored lines alone.
 
     Args:
         sent: the request.
         held: the memory of the request.
         limits: the operator's limits; those of `WorkLimit` hold too.
         check: called again and again; it raises to stop.
+        reader: reads lines by kernels; None reads them one by one.
 
     Raises:
         RequestRejected: 400, 413, 415 as `gunzip` and `split_body`; 413, too many faults; 503, no room; and as `check`.
     """
+    return finish_lines(begin_lines(sent, held, limits, check, reader), sent, held, limits, check)
+
+
+def begin_lines(
+    sent: RequestBody, held: Reservation, limits: BodyLimits, check: Callable[[], None], reader: LineReader | None
+) -> BegunLines:
+    """The part of `read_lines` that is done without an object for each line."""
     check()
     limit = WorkLimit.of(len(sent.body), limits.content_bytes)
-    body = gunzip(sent.body, limit.content_bytes, lambda size: held.grow(2 * size)) if sent.is_gzip else sent.body
-    if len(body) > limits.content_bytes:
+    content = gunzip(sent.body, limit.content_bytes, lambda size: held.grow(2 * size)) if sent.is_gzip else sent.body
+    if len(content) > limits.content_bytes:
         raise RequestRejected(413, "too_large", f"the body is longer than {limits.content_bytes} bytes")
     if not sent.is_gzip:
-        held.grow(len(body))
+        held.grow(len(content))
     check()
-    lines: list[StoredLine] = []
-    stored_bytes = uncounted_bytes = 0
-    cut = split_body(sent.content_type, body, limits.lines, limit.units)
-    left = limit.units - count_values(body) - WORK_PER_LINE * len(cut)
-    for line in cut:
-        stored = parse_line(line, sent.kind, sent.received_at_ms, sent.ip, sent.user_agent)
+    if reader is None:
+        return BegunLines(content, limit, None)
+
+    def take(added_bytes: int) -> None:
+        check()
+        held.grow(added_bytes)
+
+    name = media_type(sent.content_type)
+    return BegunLines(content, limit, reader.read(name, content, sent.sender, limits.lines, limit.units, take))
+
+
+def finish_lines(
+    begun: BegunLines, sent: RequestBody, held: Reservation, limits: BodyLimits, check: Callable[[], None]
+) -> PackedLines:
+    """The part of `read_lines` that goes line by line."""
+    content, limit, read = begun
+    if read is None:
+        lines = split_body(sent.content_type, content, limits.lines, limit.units)
+        count, values = len(lines), count_values(content)
+    else:
+        lines, count = read.doubts, read.count
+        values = count_values(content) if read.values is None else read.values
+        check_count(count, values, limits.lines, limit.units)
+    parser = _LineParser(sent.sender, limit.units - values - WORK_PER_LINE * count, held, check)
+    if read is None:
+        packer = LinePacker()
+        for line in lines:
+            packer.add(parser.parse(line))
+        packed = packer.pack(sent.received_at_ms)
+    else:
+        packed = read.pack(sent.received_at_ms, parser.parse)
+    held.become(packed.held_bytes + REQUEST_OVERHEAD_BYTES)
+    return packed
+
+
+class _LineParser:
+    """Parses the lines of one request, within its work and its memory."""
+
+    def __init__(self, sender: Sender, units: int, held: Reservation, check: Callable[[], None]) -> None:
+        self._sender = sender
+        self._left = units
+        self._held = held
+        self._check = check
+        self._uncounted_bytes = 0
+
+    def parse(self, line: bytes) -> StoredLine:
+        """The stored form of one line; raises as `read_lines`."""
+        stored = parse_line_of(line, self._sender)
         if stored.is_mended or not stored.valid:
-            left -= WORK_OF_FAULT
-            if left < 0:
+            self._left -= WORK_OF_FAULT
+            if self._left < 0:
                 raise too_complex()
-        lines.append(stored)
-        uncounted_bytes += len(stored.data) + len(stored.key) + LINE_OVERHEAD_BYTES
-        if uncounted_bytes > _COUNT_EVERY_BYTES:
-            check()
-            held.grow(uncounted_bytes)
-            stored_bytes, uncounted_bytes = stored_bytes + uncounted_bytes, 0
-    held.become(stored_bytes + uncounted_bytes)
-    return lines
+        self._uncounted_bytes += len(stored.data) + LINE_OVERHEAD_BYTES
+        if self._uncounted_bytes > _COUNT_EVERY_BYTES:
+            self._check()
+            self._held.grow(self._uncounted_bytes)
+            self._uncounted_bytes = 0
+        return stored

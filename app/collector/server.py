@@ -1,4 +1,4 @@
-"""The collector's HTTP server: `POST /v1/events`.
+"""The collector's HTTP server: `POST /v1/events`, and the tracker at `/t.js`.
 
 It answers 200 only once the events are durable. After 400 to 415 nothing of the request was kept. After 503 the events may
 have been kept: the client sends them again, and dedup removes the second copies.
@@ -24,6 +24,7 @@ from app.collector.cors import PREFLIGHT, cors_headers
 from app.collector.parsing import Parsing
 from app.collector.rate_limits import RateLimits
 from app.collector.requests import RequestBody, check_encoding, is_validation, read_body, shown_key
+from app.collector.scripts import SCRIPT_PATHS, script_routes
 from app.collector.sparse_log import SparseLog
 from app.collector.storage_health import PROBE_ID, StorageHealth, probe
 from app.collector.write_keys import WriteKeys
@@ -92,6 +93,7 @@ class Collector:
         """The application with its routes; /metrics is not among them, as this port is the public's."""
         app = web.Application(middlewares=[self._answer_errors])
         app.add_routes([web.post(EVENTS_PATH, self.collect), web.options(EVENTS_PATH, _preflight)])
+        app.add_routes(script_routes())
         app.add_routes([route for route in ops_routes(self.waits_for) if route.path != "/metrics"])
         app.on_response_prepare.append(self._allow_origin)
         app.on_shutdown.append(self._drain)
@@ -202,7 +204,8 @@ class Collector:
             self._batcher.drain()
 
     async def _allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.update(cors_headers(self._settings.allowed_origins, request.headers.get("Origin")))
+        if request.path not in SCRIPT_PATHS:  # a page loads them without CORS, and shared caches keep one copy for all pages
+            response.headers.update(cors_headers(self._settings.allowed_origins, request.headers.get("Origin")))
 
 
 COLLECTOR: Final = web.AppKey("collector", Collector)

@@ -6,6 +6,6 @@ It decides where an entry lies in its table, and never what a look-up answers.
 import os
 from typing import Final
 
-from app.kernels.cells import uint64
+import numpy as np
 
-SECRET: Final = uint64(int.from_bytes(os.urandom(8), "little"))
+SECRET: Final = np.uint64(int.from_bytes(os.urandom(8), "little"))

@@ -34,9 +34,10 @@ from app.core.formats.columns import pack_frame
 from app.core.formats.dead_letter import LETTER_VERSION, decode_letter, encode_letter
 from app.core.formats.decoding import read, read_bitmap, reading
 from app.core.formats.erasure import ERASURE_VERSION, decode_erasure, encode_erasure
-from app.core.formats.flow_files import concat_rows, decode_output, encode_output, refuse_unknown_rows
+from app.core.formats.flow_files import concat_rows, encode_output, refuse_unknown_rows
 from app.core.formats.flows import BY_NAME, ENGAGEMENTS, FLOWS, OUTPUTS, PAGE_VIEWS
 from app.core.formats.id_index import INDEX_VERSION, IdsOfBatch, build, decode_segment, encode_segment
+from app.core.formats.read_files import decode_output
 from app.core.formats.registry_item import ITEM_VERSION, BlockPlace, RegistryItem, decode_item, encode_item
 from app.core.formats.step_message import MAGIC, STEP_VERSION, decode_followed, decode_step, digest_of, encode_step
 from app.core.formats.stored_line import StoredLine

@@ -6,6 +6,7 @@ from tests.mutants import (
     of_delivery,
     of_erase,
     of_etl,
+    of_files,
     of_join,
     of_lines,
     of_schema,
@@ -17,6 +18,6 @@ from tests.mutants import (
 
 MUTANTS = (
     *of_lines.MUTANTS, *of_time.MUTANTS, *of_etl.MUTANTS, *of_change.MUTANTS, *of_join.MUTANTS, *of_sink.MUTANTS,
-    *of_delivery.MUTANTS, *of_schema.MUTANTS, *of_erase.MUTANTS,
+    *of_files.MUTANTS, *of_delivery.MUTANTS, *of_schema.MUTANTS, *of_erase.MUTANTS,
     *of_audit.MUTANTS, *of_whole_entry.MUTANTS, *of_whole.MUTANTS,
 )  # fmt: skip

@@ -13,8 +13,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.formats.flow_files import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, decode_output, encode_output, frame_schema
+from app.core.formats.flow_files import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, encode_output, frame_schema
 from app.core.formats.flows import OUTPUTS, ColumnKind, Flow, Format
+from app.core.formats.read_files import decode_output
 
 NASTY = st.sampled_from([
     "", "\t", "\n", "\r", "\r\n", '"', '""', "\\", "\\.", "a\n\\.\nb", "\\N", "NULL", "null", "\ufffd", "\U0001f600",

@@ -99,7 +99,7 @@ class CollectorWorld:
     def gathered_lines(self) -> int:
         """Lines of the batch that lingers."""
         batcher = self.app[COLLECTOR]._batcher
-        return len(batcher._open.lines) if batcher and batcher._open else 0
+        return batcher._open.lines if batcher and batcher._open else 0
 
     async def call(self, method: str, path: str, data: Any = None, headers: Any = NDJSON) -> Answer:
         options: Any = {"skip_auto_headers": ["Content-Type"]}

@@ -10,9 +10,10 @@ import polars as pl
 from pyroaring import BitMap
 
 from agents.sink.partition import Displaced, SinkPartition, SinkPorts
-from app.core.formats.flow_files import decode_output, frame_schema
+from app.core.formats.flow_files import frame_schema
 from app.core.formats.flows import FLOWS, OUTPUTS
 from app.core.formats.object_keys import chain_prefix
+from app.core.formats.read_files import decode_output
 from app.core.formats.step_message import NO_PREDECESSOR, DeadLetter, LedgerEntry, Replay, StepMessage, encode_step
 from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
 from app.core.sink.chain import ChainId, LogBounds, decode_record, manifest_of

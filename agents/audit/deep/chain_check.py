@@ -21,8 +21,9 @@ from app.core.audit.deep.rows import compare_places, compare_rows, foreign_rows,
 from app.core.audit.differences import Difference, DifferenceKind
 from app.core.delivery.statements import QUARANTINED
 from app.core.formats import object_keys
-from app.core.formats.flow_files import decode_output, frame_schema
+from app.core.formats.flow_files import frame_schema
 from app.core.formats.flows import FLOWS, LEDGER, OUTPUTS
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.sink.chain import ChainId, decode_record
 from app.errors import ChainBroken, FormatInvalid, NewerFormat, ObjectMissing

@@ -21,8 +21,9 @@ from app.core.delivery.statements import LOADED
 from app.core.erase.files import FLOW_NAMES, Lines, NewFile, amended, without_lines
 from app.core.formats import object_keys
 from app.core.formats.erasure import Erasure
-from app.core.formats.flow_files import decode_output, encode_output
+from app.core.formats.flow_files import encode_output
 from app.core.formats.flows import BY_NAME, LEDGER
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import OutputObject, TransactionRecord, ready_of
 from app.core.sink.chain import ChainId, decode_record, effects_of, encode_record
 from app.errors import ChainBroken, FormatInvalid, ObjectMissing, RepairRefused

@@ -13,8 +13,8 @@ from app.core.audit.deep.objects import about, judge_log
 from app.core.audit.deep.rows import normalised
 from app.core.audit.differences import Difference, DifferenceKind
 from app.core.formats import object_keys
-from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import FLOWS, LEDGER
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import OutputObject, TransactionRecord
 from app.core.sink.chain import ChainId, decode_record
 from app.errors import ChainBroken, ObjectMissing

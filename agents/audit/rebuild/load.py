@@ -24,7 +24,7 @@ from app.core.formats.flows import BY_NAME
 from app.core.formats.step_message import LedgerEntry
 from app.core.formats.transaction_record import OutputObject, Ready
 from app.core.rebuild.span import BatchSpan
-from app.core.sink.open_transaction import encode_outputs
+from app.core.sink.open_transaction import Content, encode_outputs
 from app.settings import Settings
 
 PART_BYTES: Final = 16 * 1024 * 1024
@@ -63,7 +63,7 @@ class Parts:
         self._number += 1
         txn = object_keys.txn_id(*partition, self._number, self.load_id.rpartition("-")[2])
         outputs = []
-        for file in encode_outputs(self._streams, self._ledger, [], txn):
+        for file in encode_outputs(Content(self._streams, self._ledger), txn):
             if file.rows:
                 key = object_keys.rebuilt_key(self.load_id, file.output, txn)
                 version = BY_NAME[file.output].version

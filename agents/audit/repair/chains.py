@@ -18,8 +18,8 @@ from app.adapters.ports import ObjectStore
 from app.clock import Clock
 from app.core.delivery.release import lines_of
 from app.core.formats import object_keys
-from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import LEDGER
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import Ready, TransactionRecord, read_ready, ready_of
 from app.core.rebuild.span import HOUR_MS, BatchSpan
 from app.core.sink.chain import ChainId, decode_record, effects_of, encode_record
@@ -164,12 +164,10 @@ def _may_be(open_: OpenTransaction, ready: Ready) -> bool:
     if open_.stream_time_ms != ready.stream_time_ms:
         return False
     rows = {out.output: out.rows for out in ready.outputs if out.rows}
-    files = encode_outputs(open_.streams, open_.ledger, open_.replays, ready.txn_id, open_.dead_letters)
+    files = encode_outputs(open_.content, ready.txn_id)
     return {file.output: file.rows for file in files if file.rows} == rows
 
 
 async def encoded(open_: OpenTransaction, txn_id: str) -> Sequence[Encoded]:
     """The files of a transaction that was taken from the log again."""
-    return await asyncio.to_thread(
-        encode_outputs, open_.streams, open_.ledger, open_.replays, txn_id, open_.dead_letters
-    )  # fmt: skip
+    return await asyncio.to_thread(encode_outputs, open_.content, txn_id)

@@ -30,8 +30,9 @@ from app.core.audit.deep.rows import normalised
 from app.core.delivery.statements import LOADED
 from app.core.erase.files import Lines, without_lines
 from app.core.formats import object_keys
-from app.core.formats.flow_files import decode_output, encode_output
+from app.core.formats.flow_files import encode_output
 from app.core.formats.flows import BY_NAME, DUPLICATE, ENGAGEMENTS, FLOWS, LEDGER, PAGE_VIEWS
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.rebuild.lost_lines import PartitionRules
 from app.core.rebuild.rows_again import Outcomes, as_loaded, lines_of_rows, rows_again, with_reasons

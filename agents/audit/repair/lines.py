@@ -35,7 +35,7 @@ from app.core.formats.registry_item import RegistryItem
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.rebuild.lost_lines import DecidedLines, Knowledge, PartitionRules, decide_lost, lost_lines
 from app.core.sink.chain import ChainId, chain_end_after
-from app.core.sink.open_transaction import Encoded, OpenTransaction, encode_outputs, record_of
+from app.core.sink.open_transaction import Content, Encoded, OpenTransaction, encode_outputs, record_of
 from app.errors import RepairRefused, ServiceUnavailable
 from app.settings import Settings
 
@@ -193,7 +193,7 @@ class LineMends:
 
 def _encoded(decided: DecidedLines, txn: str) -> list[Encoded]:
     streams = {flow: [pack_frame(rows) for rows in frames] for flow, frames in decided.rows.items()}
-    return encode_outputs(streams, decided.ledger, [], txn)
+    return encode_outputs(Content(streams, decided.ledger), txn)
 
 
 async def _give_up(_: float) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import Final
 
-from agents.sink.partition import SinkPartition, SinkPorts
+from agents.sink.partition import SinkPartition, SinkPorts, encoder
 from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
 from app.bench.phases import Phases
 from app.bench.plan import BenchPlan
@@ -21,15 +21,17 @@ from app.core.formats.step_message import decode_step
 from app.core.sink.chain import ChainId, LogBounds, decode_record
 from app.core.sink.open_transaction import CommitRules
 from app.errors import BenchmarkWrong
+from app.settings import Settings
 from app.testing.memory import MemoryObjectStore
 
 PHASES: Final = {
     "app.core.formats.flow_files": "read rows",
     "app.core.formats.flow_files:_tsv": "tsv",
-    "app.core.formats.flow_files:_zstd": "compress",
-    "app.core.formats.flow_files:_gzip": "compress",
-    "app.core.formats.flow_files:_bzip2": "compress",
+    "app.core.formats.kernel_files": "files by kernels",
+    "app.core.formats.file_codecs": "compress",
     "app.core.formats.flow_files:_avro": "avro",
+    "app.core.formats.avro_file": "avro",
+    "app.core.sink.seconds": "seconds",
     "app.core.formats.flow_files:ledger_frame": "ledger",
     "app.core.sink.open_transaction": "take and digest",
     "app.core.formats.step_message": "take and digest",
@@ -67,9 +69,11 @@ async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int)
 
     numbers = iter(range(10**9))
     place = ChainId(1, 0)
-    ports = SinkPorts(objects, announce, bounds, SystemClock(), lambda: f"{next(numbers):08x}")
+    encode = encoder(Settings(partitions=1))
+    ports = SinkPorts(objects, announce, bounds, SystemClock(), lambda: f"{next(numbers):08x}", encode)
     sink = SinkPartition(place, CommitRules(3600, 1 << 40, 3600), ports)
     offset = await sink.open()
+    lines_of = [sum(entry.lines for entry in decode_step(message).ledger) for message in messages]
     meter, phases = Meter(), Phases(PHASES)
     with phases:
         meter.start()
@@ -77,7 +81,7 @@ async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int)
         taken = 0
         while offset < len(messages):
             sink.take(offset, messages[offset])
-            taken += sum(entry.lines for entry in decode_step(messages[offset]).ledger)
+            taken += lines_of[offset]
             offset += 1
             if taken >= TRANSACTION_S * RATE_PER_S or offset == len(messages):
                 await sink.commit()

@@ -24,6 +24,8 @@ MIN_TIME_MS: Final = 946_684_800_000
 MAX_TIME_MS: Final = 4_133_980_800_000
 """2101-01-01T00:00:00Z, itself excluded: the year 2100 is the last."""
 INT64: Final = (-(2**63), 2**63 - 1)
+BOUNDS: Final[dict[Check, tuple[int, int]]] = {}
+"""The bounds of each check that `string_check` and `integer_check` made: fewest and most bytes, or least and greatest value."""
 
 
 class JoinPart(Enum):
@@ -82,6 +84,7 @@ def string_check(max_bytes: int) -> Check:
             return "not a string"
         return None if utf8_length(value) <= max_bytes else f"longer than {max_bytes} bytes"
 
+    BOUNDS[check] = (0, max_bytes)
     return check
 
 
@@ -94,6 +97,7 @@ def integer_check(low: int, high: int) -> Check:
         is_huge = isinstance(value, Number) and value.is_integer
         return f"not from {low} to {high}" if is_huge else "not an integer"
 
+    BOUNDS[check] = (low, high)
     return check
 
 

@@ -50,13 +50,20 @@ _OWN: Final = {
 }
 
 
-class _Sender(NamedTuple):
+class Sender(NamedTuple):
     """The facts about a line's sender that the collector knows without reading the line."""
 
     kind: KeyKind
     received_at_ms: int
     ip: str | None
     user_agent: str | None
+
+    @classmethod
+    def of(cls, kind: KeyKind, received_at_ms: int, ip: str | None, user_agent: str | None) -> "Sender":
+        """The sender of a request's lines; its arguments are those of `parse_line`."""
+        if kind == "server":  # the sender is a program of the publisher's: its address and library say nothing of a visitor
+            return cls(kind, received_at_ms, None, None)
+        return cls(kind, received_at_ms, ip or None, clean_user_agent(user_agent))
 
 
 def parse_line(line: bytes, kind: KeyKind, received_at_ms: int, ip: str | None, user_agent: str | None) -> StoredLine:
@@ -71,10 +78,11 @@ def parse_line(line: bytes, kind: KeyKind, received_at_ms: int, ip: str | None, 
 
     Guarantees: never raises on any bytes; the same arguments give the same bytes.
     """
-    if kind == "server":  # the sender is a program of the publisher's: its address and library say nothing of a visitor
-        sender = _Sender(kind, received_at_ms, None, None)
-    else:
-        sender = _Sender(kind, received_at_ms, ip or None, clean_user_agent(user_agent))
+    return parse_line_of(line, Sender.of(kind, received_at_ms, ip, user_agent))
+
+
+def parse_line_of(line: bytes, sender: Sender) -> StoredLine:
+    """The stored form of one line; as `parse_line`, for a caller with many lines of one sender."""
     if len(line) > MAX_LINE_BYTES:
         return _malformed(line, f"line: longer than {MAX_LINE_BYTES} bytes", None, sender)
     try:
@@ -84,13 +92,13 @@ def parse_line(line: bytes, kind: KeyKind, received_at_ms: int, ip: str | None, 
     if not isinstance(event, dict):
         return _malformed(line, "line: not an object", None, sender)
     stored, is_mended = _store(event, sender), False
-    if stored is None or stored["occurred_at"] > received_at_ms + DAY_MS:
+    if stored is None or stored["occurred_at"] > sender.received_at_ms + DAY_MS:
         mended = _store_mended(event, sender)
         if isinstance(mended, str):
             return _malformed(line, mended, event, sender)
         stored, is_mended = mended, True
     key: str = stored.get("page_view_id") or stored["event_id"]
-    return StoredLine(encode(stored), key.encode(), True, None, received_at_ms, is_mended)
+    return StoredLine(encode(stored), key.encode(), True, None, sender.received_at_ms, is_mended)
 
 
 @lru_cache(maxsize=1024)
@@ -104,7 +112,7 @@ def _named_agent(user_agent: str | None) -> str | None:
     return clean_user_agent(user_agent) if user_agent and not user_agent.isspace() else None
 
 
-def _store(event: dict[str, Any], sender: _Sender) -> dict[str, Any] | None:
+def _store(event: dict[str, Any], sender: Sender) -> dict[str, Any] | None:
     """The stored fields of an event that keeps every rule, as nearly all do; None for any other."""
     event_type = event.get("event_type")
     places = TYPED_FIELDS.get(event_type) if isinstance(event_type, str) else None
@@ -137,7 +145,7 @@ def _store(event: dict[str, Any], sender: _Sender) -> dict[str, Any] | None:
     return _signed(stored, sender, ip, user_agent)
 
 
-def _signed(stored: dict[str, Any], sender: _Sender, ip: str | None, user_agent: str | None) -> dict[str, Any]:
+def _signed(stored: dict[str, Any], sender: Sender, ip: str | None, user_agent: str | None) -> dict[str, Any]:
     """`stored` with the fields that the collector adds to every line."""
     stored["received_at"] = sender.received_at_ms
     if ip:
@@ -146,6 +154,11 @@ def _signed(stored: dict[str, Any], sender: _Sender, ip: str | None, user_agent:
         stored["user_agent"] = user_agent
     stored["key_kind"] = sender.kind
     return stored
+
+
+def encode_sender(sender: Sender) -> bytes:
+    """The fields that the collector adds to every line, as an object of canonical JSON."""
+    return encode(_signed({}, sender, sender.ip, sender.user_agent))
 
 
 def _merged(properties: dict[str, Any] | None, rest: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +186,7 @@ def _rest(event: dict[str, Any], own: frozenset[str], kind: KeyKind) -> dict[str
     return rest
 
 
-def _store_mended(event: dict[str, Any], sender: _Sender) -> dict[str, Any] | str:
+def _store_mended(event: dict[str, Any], sender: Sender) -> dict[str, Any] | str:
     """The stored fields of an event that breaks a rule, or the reason why it makes its line malformed.
 
     The order of the catalogue is that of the faults: the first that a required field has is the reason.
@@ -253,7 +266,7 @@ def is_required(name: str, event: dict[str, Any]) -> bool:
     return name in IDENTITY or (name in FIELDS and event.get("event_type", "") in FIELDS[name].required_by)
 
 
-def _malformed(line: bytes, reason: str, event: dict[str, Any] | None, sender: _Sender) -> StoredLine:
+def _malformed(line: bytes, reason: str, event: dict[str, Any] | None, sender: Sender) -> StoredLine:
     stored = {"malformed": reason, **payload_of(line)}
     ip, user_agent = sender.ip, sender.user_agent
     if event is not None:

@@ -21,13 +21,13 @@ JSON_TYPE: Final = "application/json"
 NDJSON_TYPE: Final = "application/x-ndjson"
 TEXT_TYPE: Final = "text/plain"
 _TYPES: Final = (JSON_TYPE, NDJSON_TYPE, TEXT_TYPE)
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LINE: Final = re.compile(rb"[^\r\n][^\n]*|\r[^\n]+")
 """A line that is not empty; the regular expression itself skips "\\r\\n" alone."""
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},"]', re.DOTALL)
-_WHITESPACE: Final = b" \t\n\r"
+WHITESPACE: Final = b" \t\n\r"
 _OPENING: Final = re.compile(rb"[ \t\n\r]*+[{\[]")
-_COMMAS_PER_LINE: Final = 32
+COMMAS_PER_LINE: Final = 32
 """If an array has more commas than this for each permitted line, the scanner cuts it, and stops at the limit."""
 LEAST_CONTENT_BYTES: Final = 1024 * 1024
 MOST_EXPANSION: Final = 64
@@ -100,7 +100,7 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_unit
             tokens than the scanner reads.
     """
     name = media_type(content_type)
-    body = body.removeprefix(_BYTE_ORDER_MARK)
+    body = body.removeprefix(BYTE_ORDER_MARK)
     max_tokens = max_lines * _TOKENS_PER_LINE
     affordable = max_lines
     if max_units is not None:
@@ -113,13 +113,43 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_unit
     lines: list[bytes] = []
     for line in _elements(body, limit, max_tokens) if is_json else _ndjson(body):
         if len(lines) == limit:
-            if limit < max_lines:
-                raise too_complex()
-            raise RequestRejected(413, "too_many_lines", f"more than {max_lines} events in one request")
+            raise _too_many(max_lines, affordable)
         lines.append(line)
     if not lines:
-        raise RequestRejected(400, "empty", "the request holds no event")
+        raise _no_event()
     return lines
+
+
+def check_count(lines: int, values: int, max_lines: int, max_units: int) -> None:
+    """Refuse what `split_body` refuses, for a body of so many lines and values.
+
+    Args:
+        lines: the lines; if reading ended early, as many as were read.
+        values: `count_values` of the body.
+        max_lines: most lines.
+        max_units: `WorkLimit.units`.
+
+    Raises:
+        RequestRejected: 413 and 400 as `split_body`.
+    """
+    affordable = (max_units - values) // WORK_PER_LINE
+    if affordable <= 0:
+        raise too_complex()
+    if lines > min(max_lines, affordable):
+        raise _too_many(max_lines, affordable)
+    if not lines:
+        raise _no_event()
+
+
+def _too_many(max_lines: int, affordable: int) -> RequestRejected:
+    """The refusal of a body with more lines than may be, or than the client can afford."""
+    if affordable < max_lines:
+        return too_complex()
+    return RequestRejected(413, "too_many_lines", f"more than {max_lines} events in one request")
+
+
+def _no_event() -> RequestRejected:
+    return RequestRejected(400, "empty", "the request holds no event")
 
 
 def _ndjson(body: bytes) -> Iterator[bytes]:
@@ -140,7 +170,7 @@ def _is_document(body: bytes) -> bool:
     if end < 0:
         return not is_object and _is_value(body)  # an object on one line is the same event either way
     if _is_value(body[start:end]):
-        return not is_object and not body[end:].strip(_WHITESPACE)
+        return not is_object and not body[end:].strip(WHITESPACE)
     return _is_value(body)
 
 
@@ -162,7 +192,7 @@ def too_complex() -> RequestRejected:
 
 def _elements(body: bytes, max_lines: int, max_tokens: int) -> Iterator[bytes]:
     """The text of each element of a JSON array, or of the one object."""
-    text = body.strip(_WHITESPACE)
+    text = body.strip(WHITESPACE)
     if not _is_utf8(text):
         raise _unparseable("not UTF-8")
     if text.startswith(b"{"):
@@ -173,7 +203,7 @@ def _elements(body: bytes, max_lines: int, max_tokens: int) -> Iterator[bytes]:
     elif not text.startswith(b"["):
         _require_json(text)
         raise RequestRejected(400, "not_events", "a JSON body is one object or an array")
-    elif text.count(b",") <= max_lines * _COMMAS_PER_LINE and (elements := _cut_fast(text)) is not None:
+    elif text.count(b",") <= max_lines * COMMAS_PER_LINE and (elements := _cut_fast(text)) is not None:
         yield from elements
     else:
         yield from _cut_exact(text, max_tokens)
@@ -215,7 +245,7 @@ def _cut_exact(text: bytes, max_tokens: int) -> Iterator[bytes]:
         elif mark in b"]}":
             depth -= 1
         if depth == 0 or (depth == 1 and mark == b","):
-            element = text[start : token.start()].strip(_WHITESPACE)
+            element = text[start : token.start()].strip(WHITESPACE)
             is_last = depth == 0
             if element or not is_last or start > 1:
                 _require_json(element)

@@ -11,17 +11,20 @@ judges its content (`app.core.etl.decode`); here only its received_at is read.
 import hashlib
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
+import numpy as np
 import zstandard
 
 from app.core.formats.block import MAX_FRAME_BYTES, MAX_RAW_BYTES, BlockHeader, encode_block, open_frame
 from app.core.formats.decoding import Moment, reading
 from app.core.formats.object_keys import raw_key
 from app.core.formats.registry_item import BlockPlace, RegistryItem
-from app.core.formats.stored_line import StoredLine
+from app.core.formats.stored_line import Counts, LinePacker, PackedLines, StoredLine
 from app.errors import FormatInvalid, FrameInvalid
 
 MAX_BATCH_LINES: Final = 65_536
@@ -83,35 +86,81 @@ class SealedBatch(NamedTuple):
     """Every block's envelope, attempt 0; `item.blocks` has the place of its frame."""
 
 
+Group: TypeAlias = Callable[[Sequence[PackedLines], Counts, Counts], memoryview]
+"""Requests, int64[lines] with the partition of each line, int64[partitions] with the place of each partition's first byte ->
+the lines in the order of their partitions, and as they came inside each."""
+
+
+def group_plainly(requests: Sequence[PackedLines], partitions: Counts, places: Counts) -> memoryview:
+    """A `Group` in plain Python."""
+    groups: list[list[bytearray]] = [[] for _ in places]
+    belongs = iter(partitions.tolist())
+    for request in requests:
+        at = 0
+        for size in request.sizes.tolist():
+            groups[next(belongs)].append(request.text[at : at + size])
+            at += size
+    return memoryview(b"".join(line for group in groups for line in group))
+
+
 def seal(batch_id: str, epoch: int, partitions: int, lines: Sequence[StoredLine]) -> SealedBatch:
     """Group, cut and compress `lines` into the batch that is stored.
 
     Raises:
+        ValueError: as `seal_packed`.
+
+    Guarantees: as `seal_packed`.
+    """
+    requests: list[PackedLines] = []
+    for received_at_ms, run in groupby(lines, key=attrgetter("received_at_ms")):
+        packer = LinePacker()
+        for line in run:
+            packer.add(line)
+        requests.append(packer.pack(received_at_ms))
+    return seal_packed(batch_id, epoch, partitions, requests)
+
+
+def seal_packed(
+    batch_id: str, epoch: int, partitions: int, requests: Sequence[PackedLines], group: Group = group_plainly
+) -> SealedBatch:
+    """Group, cut and compress the lines of `requests` into the batch that is stored.
+
+    Raises:
         ValueError: no line, more than `MAX_BATCH_LINES`, or a line too long for any block.
 
-    Guarantees: each line is in exactly one block; the same arguments give the same bytes.
+    Guarantees: each line is in exactly one block; the same arguments give the same bytes, whatever `group` is.
     """
-    if not 0 < len(lines) <= MAX_BATCH_LINES:
-        raise ValueError(f"a batch has 1 to {MAX_BATCH_LINES} lines, not {len(lines)}")
-    groups: dict[int, list[StoredLine]] = {}
-    for line in lines:
-        groups.setdefault(partition_of(line.key, partitions), []).append(line)
+    counts = [request.count for request in requests]
+    if not 0 < sum(counts) <= MAX_BATCH_LINES:
+        raise ValueError(f"a batch has 1 to {MAX_BATCH_LINES} lines, not {sum(counts)}")
+    belongs = np.concatenate([request.crcs for request in requests]) % partitions
+    sizes = np.concatenate([request.sizes for request in requests])
+    received = np.repeat([request.received_at_ms for request in requests], counts)
+    order = np.argsort(belongs, kind="stable")
+    received = received[order]
+    ends = np.cumsum(np.bincount(belongs, sizes, partitions).astype(np.int64))
+    text = group(requests, belongs, np.concatenate([[0], ends[:-1]]))
+    compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
     frames: list[bytes] = []
     places: list[BlockPlace] = []
     times: list[int] = []
-    first_line = byte_start = 0
-    for partition in sorted(groups):
-        for part, frame in _cut(groups[partition]):
+    first_line = byte_start = text_start = 0
+    lines_of = np.bincount(belongs, minlength=partitions)
+    for partition in np.flatnonzero(lines_of).tolist():
+        behind = first_line + int(lines_of[partition])
+        own = sizes[order[first_line:behind]]
+        for lines, frame in _cut(text[text_start : int(ends[partition])], own, compressor):
             frames.append(frame)
-            times.append(min(line.received_at_ms for line in part))
-            places.append(BlockPlace(partition, first_line, len(part), byte_start, len(frame)))
-            first_line += len(part)
+            times.append(int(received[first_line : first_line + lines].min()))
+            places.append(BlockPlace(partition, first_line, lines, byte_start, len(frame)))
+            first_line += lines
             byte_start += len(frame)
+        text_start = int(ends[partition])
     raw = b"".join(frames)
     item = RegistryItem(
         batch_id=batch_id,
         epoch=epoch,
-        line_count=len(lines),
+        line_count=sum(counts),
         byte_count=len(raw),
         sha256=hashlib.sha256(raw).hexdigest(),
         raw_key=raw_key(batch_id, batch_time_ms(batch_id)),
@@ -140,31 +189,29 @@ def _header(item: RegistryItem, number: int, attempt: int, received_at_ms: int) 
     )
 
 
-def _cut(lines: list[StoredLine]) -> Iterator[tuple[list[StoredLine], bytes]]:
-    """Contiguous parts of `lines`, each with a frame within both limits."""
-    part: list[StoredLine] = []
-    size = 0
-    for line in lines:
-        added = len(line.data) + 1
-        if part and size + added > MAX_RAW_BYTES:
-            yield from _compress(part)
-            part, size = [], 0
-        part.append(line)
-        size += added
-    yield from _compress(part)
+def _cut(text: memoryview, sizes: Counts, compressor: zstandard.ZstdCompressor) -> Iterator[tuple[int, bytes]]:
+    """Contiguous parts of the lines in `text`: their number, and a frame within both limits."""
+    ends = np.cumsum(sizes)
+    first = start = 0
+    while first < len(sizes):
+        behind = max(first + 1, int(np.searchsorted(ends, start + MAX_RAW_BYTES, "right")))
+        end = int(ends[behind - 1])
+        yield from _compress(text[start:end], sizes[first:behind], compressor)
+        first, start = behind, end
 
 
-def _compress(part: list[StoredLine]) -> Iterator[tuple[list[StoredLine], bytes]]:
-    """`part` as one frame, or as two halves if one frame would be too long."""
-    text = b"".join(piece for line in part for piece in (line.data, b"\n"))
-    frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(text)
+def _compress(text: memoryview, sizes: Counts, compressor: zstandard.ZstdCompressor) -> Iterator[tuple[int, bytes]]:
+    """The lines of `text` as one frame, or as two halves if one frame would be too long."""
+    frame = compressor.compress(text)
     if len(frame) <= MAX_FRAME_BYTES and len(text) <= MAX_RAW_BYTES:
-        yield part, frame
-    elif len(part) == 1:
+        yield len(sizes), frame
+    elif len(sizes) == 1:
         raise ValueError(f"a line of {len(text)} bytes fits no block")
     else:
-        yield from _compress(part[: len(part) // 2])
-        yield from _compress(part[len(part) // 2 :])
+        half = len(sizes) // 2
+        end = int(sizes[:half].sum())
+        yield from _compress(text[:end], sizes[:half], compressor)
+        yield from _compress(text[end:], sizes[half:], compressor)
 
 
 class _Received(msgspec.Struct):

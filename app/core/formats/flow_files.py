@@ -1,35 +1,32 @@
-r"""The files of a transaction: a frame of rows to the bytes of its flow's format, and back.
+r"""The files of a transaction: rows become a frame, and a frame the bytes of its flow's format.
 
 TSV is CSV quoting with a tab between fields and LF behind every row, no header: Redshift's `CSV DELIMITER '\t'` and
 PostgreSQL's csv format read it alike. A field is quoted when it holds a tab, a quote, CR or LF, or is the empty string; NULL
 is the unquoted empty field; COPY loads both as NULL. Avro files have NULL for both, and carry the schemas of
-`app.core.formats.avro_schema`.
+`app.core.formats.avro_schema`. `app.core.formats.read_files` reads the files again.
 
-The same rows give the same bytes for every writer: nothing comes from a clock, a random source or a file name. Only gzip's
-bytes may differ between kinds of processors, because its library uses special instructions; unpacked they are the same.
+The same rows give the same bytes for every writer, this one and that of kernels (`app.core.formats.kernel_files`): nothing
+comes from a clock, a random source or a file name. Only the bytes of gzip and deflate may differ between kinds of
+processors, because their library uses special instructions; unpacked they are the same.
 """
 
 import base64
-import bz2
-import gzip
-import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
-from typing import Any, Final, assert_never, cast
+from typing import Final, NamedTuple
 
 import fastavro
+import numpy as np
+import numpy.typing as npt
 import polars as pl
-import zstandard
-from fastavro.read import SchemaResolutionError
-from fastavro.schema import SchemaParseException, UnknownType
-from isal import igzip
 from pyroaring import BitMap
 
+from app.core.formats.avro_file import avro_file
 from app.core.formats.avro_schema import schema_of
-from app.core.formats.columns import DTYPES, nothing, refuse_unknown_values
-from app.core.formats.decoding import reading, refuse_newer, refuse_unknown
+from app.core.formats.columns import DTYPES, refuse_unknown_values, schema_in, unpack_frame
+from app.core.formats.decoding import refuse_unknown
+from app.core.formats.file_codecs import TSV_CODECS
 from app.core.formats.flows import (
     BY_NAME,
     DEAD_LETTERS,
@@ -40,25 +37,23 @@ from app.core.formats.flows import (
     Column,
     ColumnKind,
     Flow,
-    Format,
 )
 from app.core.formats.step_message import DeadLetter, LedgerEntry, Replay
-from app.core.whole_table import whole_table
 from app.errors import FormatInvalid
+from app.kernels.columns import FIRST_MS, LAST_MS
 
-_TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f"
-_ZSTD_LEVEL: Final = 1
-"""Half the time of level 3, and no larger: rows repeat what the rows before them had."""
-_GZIP_LEVEL: Final = 1
-"""The level of ISA-L: 2% larger than zlib's level 6, in a tenth of the time."""
-_ONE: Final = ord("1")
-_AVRO_SYNC_BYTES: Final = 16
+TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f"
+_ZERO, _ONE = b"01"
 _AVRO_ROWS_AT_ONCE: Final = 8192
 
-MIN_TIMESTAMP_MS: Final = -62_135_596_800_000
-"""0001-01-01 00:00:00 UTC: the years that both warehouses read from text are 1 to 9999."""
-MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
-"""9999-12-31 23:59:59.999 UTC."""
+RECEIVED: Final = "received_at"
+"""The column that says when a row's line was received."""
+Moments = npt.NDArray[np.int64]
+"""Milliseconds since the epoch."""
+
+MIN_TIMESTAMP_MS: Final = FIRST_MS
+"""The years that both warehouses read from text are 1 to 9999."""
+MAX_TIMESTAMP_MS: Final = LAST_MS
 
 _FLOW_NAMES: Final = frozenset(flow.name for flow in FLOWS)
 
@@ -66,6 +61,37 @@ _FLOW_NAMES: Final = frozenset(flow.name for flow in FLOWS)
 def frame_schema(output: str) -> dict[str, pl.DataType]:
     """Column -> type of an output's frame, in file order; timestamps are Int64 milliseconds since the epoch."""
     return {column.name: DTYPES[column.kind] for column in BY_NAME[output].columns}
+
+
+class FlowFile(NamedTuple):
+    """The file of one flow."""
+
+    rows: int
+    body: bytes
+    received_ms: tuple[Moments, ...]
+    """For each step, when those of its rows were received that say it."""
+
+
+EncodeStreams = Callable[[str, Sequence[bytes], str], FlowFile]
+"""`encode_streams`, by this module or by kernels."""
+
+
+def encode_streams(output: str, streams: Sequence[bytes], txn_id: str) -> FlowFile:
+    """The file of a flow's rows in `streams` (Arrow IPC streams, one a step), in their order; `txn_id` is filled in.
+
+    Raises:
+        NewerFormat, FormatInvalid: as `concat_rows`, and as `encode_output`.
+    """
+    frames = [read_rows(output, stream) for stream in streams]
+    rows = _concat(output, frames, txn_id)
+    return FlowFile(rows.height, encode_output(output, rows), tuple(map(_received, frames)))
+
+
+def _received(frame: pl.DataFrame) -> Moments:
+    if RECEIVED not in frame.columns:
+        return np.empty(0, np.int64)
+    received: Moments = frame[RECEIVED].drop_nulls().to_numpy()
+    return received
 
 
 def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFrame:
@@ -78,12 +104,36 @@ def concat_rows(output: str, streams: Iterable[bytes], txn_id: str) -> pl.DataFr
         FormatInvalid: a stream cannot be read, or holds a column of another type than the flow's.
         NewerFormat: a stream holds a value in a column that the flow does not have yet.
     """
+    return _concat(output, [read_rows(output, stream) for stream in streams], txn_id)
+
+
+def _concat(output: str, frames: Sequence[pl.DataFrame], txn_id: str) -> pl.DataFrame:
     schema = frame_schema(output)
-    frames = [_read_stream(output, stream, schema) for stream in streams]
     rows = pl.concat(frames, how="diagonal") if frames else pl.DataFrame(schema=schema)
     made = {name: pl.lit(None, dtype=kind) for name, kind in schema.items() if name not in rows.columns}
     made["txn_id"] = pl.lit(txn_id, dtype=pl.String)
     return rows.select(made[name].alias(name) if name in made else pl.col(name) for name in schema)
+
+
+def read_rows(output: str, stream: bytes) -> pl.DataFrame:
+    """The rows of one step, with those columns that its stream has.
+
+    Raises: as `concat_rows`.
+    """
+    held, known = schema_in(stream), held_columns(output, stream)
+    return unpack_frame(stream, None if len(known) == len(held) else known)
+
+
+def held_columns(output: str, stream: bytes) -> list[str]:
+    """The columns of a flow that a step's rows have, in the order of the stream.
+
+    Raises: as `concat_rows`.
+    """
+    known, held = frame_schema(output), schema_in(stream)
+    refuse_unknown_values(f"rows of {output} with column", stream, known)
+    if wrong := {name: kind for name, kind in held.items() if name in known and known[name] != kind}:
+        raise FormatInvalid(f"rows of {output} have columns of another type: {wrong}")
+    return [name for name in held if name in known]
 
 
 def refuse_unknown_rows(rows: Mapping[str, bytes]) -> None:
@@ -136,10 +186,9 @@ def _line_bits(lines: BitMap, first: int, last: int) -> str:
     """A character for each line from `first` to `last`: 1 if `lines` has it, else 0."""
     if len(lines) == last - first + 1:
         return "1" * len(lines)
-    bits = bytearray(b"0" * (last - first + 1))
-    for line in lines:
-        bits[line - first] = _ONE
-    return bits.decode()
+    bits = np.full(last - first + 1, _ZERO, np.uint8)
+    bits[np.frombuffer(lines.to_array(), np.uint32) - np.uint32(first)] = _ONE
+    return bits.tobytes().decode()
 
 
 def replays_frame(replays: Sequence[Replay], txn_id: str) -> pl.DataFrame:
@@ -178,68 +227,8 @@ def encode_output(output: str, frame: pl.DataFrame) -> bytes:
     flow = BY_NAME[output]
     if list(frame.schema.items()) != list(frame_schema(output).items()):
         raise FormatInvalid(f"rows of {output} do not have its columns: {dict(frame.schema)}")
-    match flow.format:
-        case Format.TSV_ZSTD:
-            return _zstd(_tsv(flow, frame))
-        case Format.TSV_GZIP:
-            return _gzip(_tsv(flow, frame))
-        case Format.TSV_BZIP2:
-            return _bzip2(_tsv(flow, frame))
-        case Format.AVRO_DEFLATE:
-            return _avro(flow, frame, "deflate")
-        case Format.AVRO_NULL:
-            return _avro(flow, frame, "null")
-        case _:
-            assert_never(flow.format)
-
-
-def decode_output(output: str, body: bytes, version: int | None = None) -> pl.DataFrame:
-    """The rows of a file that `encode_output` wrote.
-
-    Args:
-        output: name of one of `app.core.formats.flows.OUTPUTS`.
-        body: the file.
-        version: the version of its columns, from its record; None for today's. Columns that came later are NULL.
-
-    Raises:
-        FormatInvalid: the bytes are no such file.
-        NewerFormat: its columns are of a newer version.
-    """
-    flow = BY_NAME[output]
-    refuse_newer(f"file with columns of {output}", version or flow.version, flow.version)
-    with reading(f"{flow.format.value} of {output}, {len(body)} bytes,"), avro_errors():
-        if not body:
-            raise EOFError("nothing there")
-        if (decompress := _DECOMPRESS[flow.format]) is not None:
-            held = flow.at(version or flow.version)
-            return _with_all_columns(flow, _read_tsv(held, decompress(body)))
-        records = cast(list[dict[str, Any]], list(fastavro.reader(io.BytesIO(body), schema_of(output))))
-        columns = {name: [record[name] for record in records] for name in flow.names}
-        return pl.DataFrame(columns, schema=frame_schema(output))
-
-
-@contextmanager
-def avro_errors() -> Iterator[None]:
-    """Turn those errors of fastavro that derive from Exception alone into a ValueError, which `reading` knows."""
-    try:
-        yield
-    except (SchemaParseException, SchemaResolutionError, UnknownType) as exc:
-        raise ValueError(str(exc)) from exc
-
-
-def _with_all_columns(flow: Flow, held: pl.DataFrame) -> pl.DataFrame:
-    schema = frame_schema(flow.name)
-    return pl.DataFrame([held[n] if n in held.columns else nothing(n, kind, held.height) for n, kind in schema.items()])
-
-
-def _read_stream(output: str, stream: bytes, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    with reading(f"rows of {output}"):
-        frame = pl.read_ipc_stream(io.BytesIO(stream))
-    refuse_unknown_values(f"rows of {output} with column", stream, schema)
-    frame = frame.select(name for name in frame.columns if name in schema)
-    if wrong := {name: kind for name, kind in frame.schema.items() if schema[name] != kind}:
-        raise FormatInvalid(f"rows of {output} have columns of another type: {wrong}")
-    return frame
+    pack = TSV_CODECS[flow.format]
+    return _avro(flow, frame) if pack is None else pack(_tsv(flow, frame))
 
 
 # --- TSV
@@ -259,68 +248,21 @@ def _tsv(flow: Flow, frame: pl.DataFrame) -> bytes:
     text = io.BytesIO()  # a str costs half as much again
     frame.select(_as_text(column) for column in flow.columns).write_csv(
         text, include_header=False, separator="\t", line_terminator="\n", quote_char='"', quote_style="necessary",
-        null_value="", datetime_format=_TIME_FORMAT,
+        null_value="", datetime_format=TIME_FORMAT,
     )  # fmt: skip
     return text.getvalue()
-
-
-def _read_tsv(flow: Flow, text: bytes) -> pl.DataFrame:
-    if not text:
-        return pl.DataFrame(schema={column.name: DTYPES[column.kind] for column in flow.columns})
-    kinds = {
-        column.name: pl.String() if column.kind is ColumnKind.TIMESTAMP else DTYPES[column.kind] for column in flow.columns
-    }
-    frame = pl.read_csv(text, separator="\t", has_header=False, schema=kinds, quote_char='"')
-    times = [
-        pl.col(column.name).str.to_datetime(_TIME_FORMAT, time_unit="ms").cast(pl.Int64)
-        for column in flow.columns if column.kind is ColumnKind.TIMESTAMP
-    ]  # fmt: skip
-    return frame.with_columns(times)
-
-
-def _zstd(text: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(text)
-
-
-def _unzstd(body: bytes) -> bytes:
-    reader = zstandard.ZstdDecompressor().decompressobj()
-    text = reader.decompress(body)
-    if not reader.eof:
-        raise EOFError("the frame is cut off")
-    return text
-
-
-def _gzip(text: bytes) -> bytes:
-    return igzip.compress(text, _GZIP_LEVEL, mtime=0)
-
-
-def _bzip2(text: bytes) -> bytes:
-    return bz2.compress(text)
-
-
-_DECOMPRESS: Final[Mapping[Format, Callable[[bytes], bytes] | None]] = whole_table(Format, {
-    Format.TSV_ZSTD: _unzstd,
-    Format.TSV_GZIP: gzip.decompress,
-    Format.TSV_BZIP2: bz2.decompress,
-    Format.AVRO_DEFLATE: None,
-    Format.AVRO_NULL: None,
-})  # fmt: skip
-"""None for Avro, whose files carry their own codec."""
 
 
 # --- Avro
 
 
-def _avro(flow: Flow, frame: pl.DataFrame, codec: str) -> bytes:
-    """An Avro object container file; its sync marker is a digest of the rows; other writers take random bytes."""
-    text = io.BytesIO()
-    frame.write_csv(text, quote_style="always")
-    marker = hashlib.blake2b(text.getbuffer(), digest_size=_AVRO_SYNC_BYTES).digest()
+def _avro(flow: Flow, frame: pl.DataFrame) -> bytes:
     texts = [name for name, kind in frame.schema.items() if kind == pl.String]
     empty = frame.select((pl.col(name) == "").any() for name in texts).row(0)  # COPY makes NULL of it only in text files
     nulls = frame.with_columns(pl.col(name).replace("", None) for name in compress(texts, empty))
-    slices = nulls.iter_slices(_AVRO_ROWS_AT_ONCE)
-    records = (record for piece in slices for record in piece.iter_rows(named=True))
-    file = io.BytesIO()
-    fastavro.writer(file, schema_of(flow.name), records, codec=codec, sync_marker=marker)
-    return file.getvalue()
+    schema, records, ends = schema_of(flow.name), io.BytesIO(), list[int]()
+    for piece in nulls.iter_slices(_AVRO_ROWS_AT_ONCE):
+        for record in piece.iter_rows(named=True):
+            fastavro.schemaless_writer(records, schema, record)
+            ends.append(records.tell())
+    return avro_file(flow.name, records.getbuffer(), ends)

@@ -5,14 +5,18 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, assert_never
 
+import numpy as np
 import polars as pl
 from msgspec import UNSET
 
 from app.core.formats import object_keys
 from app.core.formats.flow_files import (
-    concat_rows,
+    EncodeStreams,
+    FlowFile,
+    Moments,
     dead_letters_frame,
     encode_output,
+    encode_streams,
     ledger_frame,
     refuse_unknown_rows,
     replays_frame,
@@ -139,6 +143,11 @@ class OpenTransaction:
         self.stream_time_ms = step.stream_time_ms
         self._collect(step, now_s)
 
+    @property
+    def content(self) -> "Content":
+        """What becomes the files."""
+        return Content(self.streams, self.ledger, self.replays, self.dead_letters)
+
     def due(self, now_s: float, rules: CommitRules) -> bool:
         """Whether to commit now (rules S1, S5). A transaction answers for one message of the log at least."""
         if self.last_offset == self.end.last_offset:
@@ -178,32 +187,45 @@ class Encoded(NamedTuple):
     sha256: str
     received: tuple[tuple[int, int], ...] = ()
     """(second since the epoch, rows received in it)."""
+    received_ms: tuple[Moments, ...] = ()
+    """For each step, when its rows were received."""
 
 
-def encode_outputs(
-    streams: Mapping[str, Sequence[bytes]], ledger: Sequence[LedgerEntry], replays: Sequence[Replay], txn: str,
-    dead_letters: Sequence[DeadLetter] = (),
-) -> list[Encoded]:  # fmt: skip
+class Content(NamedTuple):
+    """All that becomes the files of a transaction."""
+
+    streams: Mapping[str, Sequence[bytes]]
+    """Flow -> its rows in each step, Arrow IPC streams."""
+    ledger: Sequence[LedgerEntry] = ()
+    replays: Sequence[Replay] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+
+
+def encode_outputs(content: Content, txn: str, encode: EncodeStreams = encode_streams) -> list[Encoded]:
     """The files of transaction `txn`, one for each of `OUTPUTS`, in that order. Large files take seconds of CPU.
+
+    The bytes do not depend on `encode`, which writes the files of flows.
 
     Raises:
         FormatInvalid: rows are not what their flow has.
     """
-    frames: dict[str, pl.DataFrame] = {name: concat_rows(name, parts, txn) for name, parts in streams.items() if parts}
-    if ledger:
-        frames[LEDGER.name] = ledger_frame(ledger, txn)
-    if replays:
-        frames[REPLAYS.name] = replays_frame(replays, txn)
-    if dead_letters:
-        frames[DEAD_LETTERS.name] = dead_letters_frame(dead_letters, txn)
-    return [_encoded(flow.name, frames.get(flow.name)) for flow in OUTPUTS]
+    frames: dict[str, pl.DataFrame] = {}
+    if content.ledger:
+        frames[LEDGER.name] = ledger_frame(content.ledger, txn)
+    if content.replays:
+        frames[REPLAYS.name] = replays_frame(content.replays, txn)
+    if content.dead_letters:
+        frames[DEAD_LETTERS.name] = dead_letters_frame(content.dead_letters, txn)
+    files = {name: encode(name, parts, txn) for name, parts in content.streams.items() if parts}
+    files |= {name: FlowFile(frame.height, encode_output(name, frame), ()) for name, frame in frames.items()}
+    return [_encoded(flow.name, files.get(flow.name)) for flow in OUTPUTS]
 
 
-def _encoded(output: str, frame: pl.DataFrame | None) -> Encoded:
-    if frame is None or not frame.height:
+def _encoded(output: str, file: FlowFile | None) -> Encoded:
+    if file is None or not file.rows:
         return Encoded(output, 0, b"", _SHA256_OF_NOTHING)
-    body = encode_output(output, frame)
-    return Encoded(output, frame.height, body, hashlib.sha256(body).hexdigest(), received_seconds(frame))
+    seconds = received_seconds(np.concatenate(file.received_ms)) if file.received_ms else ()
+    return Encoded(output, file.rows, file.body, hashlib.sha256(file.body).hexdigest(), seconds, file.received_ms)
 
 
 def record_of(open_: OpenTransaction, txn: str, files: Sequence[Encoded], committed_at_ms: int) -> TransactionRecord:

@@ -1,48 +1,36 @@
 """How many rows were received in which second, and how long page views waited for their second events."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final
 
-import polars as pl
+import numpy as np
+
+from app.core.formats.flow_files import Moments
 
 MOST_SECONDS: Final = 120
 """An output of more seconds than this counts by minutes: rows of an outage are spread over hours."""
-_RECEIVED: Final = "received_at"
 
 
-class EmittedPart(NamedTuple):
-    """The rows of one step."""
-
-    stream: bytes
-    """Arrow IPC stream."""
-    stream_time_ms: int
-    """The step's stream time."""
+def received_seconds(received_ms: Moments) -> tuple[tuple[int, int], ...]:
+    """(second since the epoch, number of rows received in it), ascending."""
+    found = _counted(received_ms // 1000)
+    return found if len(found) <= MOST_SECONDS else _counted(received_ms // 60_000 * 60 + 30)
 
 
-def received_seconds(frame: pl.DataFrame) -> tuple[tuple[int, int], ...]:
-    """(second since the epoch, number of rows received in it), ascending; empty for an output without that column."""
-    if _RECEIVED not in frame.columns:
-        return ()
-    found = _counted(frame[_RECEIVED].drop_nulls() // 1000)
-    return found if len(found) <= MOST_SECONDS else _counted(frame[_RECEIVED].drop_nulls() // 60_000 * 60 + 30)
+def _counted(numbers: Moments) -> tuple[tuple[int, int], ...]:
+    found, counts = np.unique(numbers, return_counts=True)
+    return tuple(zip(found.tolist(), counts.tolist(), strict=True))
 
 
-def _counted(seconds: pl.Series) -> tuple[tuple[int, int], ...]:
-    counts = seconds.value_counts().sort(seconds.name)
-    return tuple((int(second), int(rows)) for second, rows in counts.iter_rows())
+def join_waits(received_ms: Iterable[Moments], stream_times_ms: Iterable[int]) -> dict[int, int]:
+    """Whole seconds of waiting -> rows, of page views: from their receipt to the stream time that closed them.
 
-
-def join_waits(parts: Iterable[EmittedPart]) -> dict[int, int]:
-    """Whole seconds of waiting -> rows, of page views: from their receipt to the stream time that closed them."""
+    Args:
+        received_ms: for each step, when the page views that it emits were received.
+        stream_times_ms: the stream time of each of these steps.
+    """
     waits: Counter[int] = Counter()
-    for part in parts:
-        received = pl.read_ipc_stream(part.stream, columns=[_RECEIVED])[_RECEIVED].drop_nulls()
-        for wait_s, rows in ((part.stream_time_ms - received) // 1000).value_counts().iter_rows():
-            waits[max(0, int(wait_s))] += int(rows)
+    for received, stream_time_ms in zip(received_ms, stream_times_ms, strict=True):
+        waits.update(dict(_counted(np.maximum(0, (stream_time_ms - received) // 1000))))
     return dict(waits)
-
-
-def emitted_parts(streams: Sequence[bytes], stream_times_ms: Sequence[int]) -> list[EmittedPart]:
-    """The rows of each step with its stream time."""
-    return [EmittedPart(*each) for each in zip(streams, stream_times_ms, strict=True)]

@@ -14,7 +14,7 @@ import fastavro
 import msgspec
 
 from app.core.formats.decoding import reading
-from app.core.formats.flow_files import avro_errors
+from app.core.formats.read_files import avro_errors
 from app.errors import FormatInvalid
 from app.local.redshift.copy_statement import CopyStatement
 from app.local.redshift.files import FileRejected, LoadFailed, whole

@@ -8,8 +8,8 @@ import zstandard
 from app.adapters.ports import ObjectStore
 from app.adapters.warehouse_port import LoadError
 from app.core.formats.decoding import read
-from app.core.formats.flow_files import decode_output
 from app.core.formats.flows import BY_NAME, ColumnKind
+from app.core.formats.read_files import decode_output
 from app.errors import FormatInvalid, ObjectMissing, ServiceUnavailable, WarehouseError
 
 CopiedRow = dict[str, Any]

@@ -14,7 +14,7 @@ from agents.audit.rebuild.report import RebuildComparison
 from agents.audit.rebuild.row_files import RowFiles, slices_of
 from app.adapters.rebuilt_schema import check_schema
 from app.core.formats.batch import batch_time_ms
-from app.core.formats.flow_files import decode_output
+from app.core.formats.read_files import decode_output
 from app.core.formats.step_message import LedgerEntry
 from app.core.rebuild.span import MADE_WITHIN_MS, BatchSpan
 from app.errors import ConfigurationError

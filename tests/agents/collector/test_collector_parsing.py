@@ -30,12 +30,13 @@ def stuck(monkeypatch: pytest.MonkeyPatch):
     """The parser's thread stands until the event is set."""
     release, read = threading.Event(), parsing.read_lines
 
-    def wait(*arguments):
+    def wait(*arguments, **more):
         release.wait()
-        return read(*arguments)
+        return read(*arguments, **more)
 
-    monkeypatch.setattr(parsing, "_is_small", lambda sent: not sent.is_gzip)
-    monkeypatch.setattr(parsing, "read_lines", lambda *given: wait(*given) if given[0].is_gzip else read(*given))
+    for decides in ("_is_small", "_is_quick"):
+        monkeypatch.setattr(parsing, decides, lambda sent: not sent.is_gzip)
+    monkeypatch.setattr(parsing, "read_lines", wait)
     yield release
     release.set()
 
@@ -109,9 +110,9 @@ def test_a_request_is_counted_as_often_as_it_is_in_memory(is_gzip):
         most = max(most, budget.used_bytes)
 
     with budget.reserve() as held:
-        lines = read_lines(sent(MANY, is_gzip=is_gzip), held, LIMITS, look)
-        stored = sum(len(line.data) for line in lines)
-        assert stored + 200 * len(lines) < held.held_bytes < stored + 400 * len(lines)
+        lines = read_lines(sent(MANY, is_gzip=is_gzip), held, LIMITS, look, reader)
+        assert lines.count == 5000
+        assert len(lines.text) + 16 * 5000 < held.held_bytes < 1.15 * len(lines.text) + 32 * 5000
         assert most > held.held_bytes + len(MANY) * (1.8 if is_gzip else 0.8)
     assert budget.used_bytes == 0
 
@@ -133,8 +134,8 @@ def test_lines_that_break_a_rule_cost_what_they_take(line):
     """Reading one of them takes several times as long: as many lines that keep every rule are within the limit."""
     most = 53_000 // 50
     held = MemoryBudget(1 << 30).reserve()
-    assert len(read_lines(sent(_of_16_kb(line, most // 2), is_gzip=False), held, LIMITS)) == most // 2 + 1
-    assert len(read_lines(sent(_of_16_kb(PLAIN_TIME, 2 * most), is_gzip=True), held, LIMITS)) == 2 * most + 1
+    assert read_lines(sent(_of_16_kb(line, most // 2)), held, LIMITS, reader=reader).count == most // 2 + 1
+    assert read_lines(sent(_of_16_kb(PLAIN_TIME, 2 * most), is_gzip=True), held, LIMITS, reader=reader).count == 2 * most + 1
     with pytest.raises(RequestRejected) as refused:
         read_lines(sent(_of_16_kb(line, 2 * most), is_gzip=True), held, LIMITS)
     assert (refused.value.status, refused.value.code) == (413, "too_complex")

@@ -8,9 +8,10 @@ import pytest
 from app.core.delivery.load_plan import output_loads
 from app.core.delivery.statements import copy
 from app.core.formats import flow_files, flows
-from app.core.formats.flow_files import decode_output, encode_output
+from app.core.formats.flow_files import encode_output
 from app.core.formats.flows import BY_NAME, Column, ColumnKind
 from app.core.formats.object_keys import record_key
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import OutputObject, Ready
 from app.errors import NewerFormat
 from tests.agents.delivery.test_delivery_agent import MANIFESTS, Delivery

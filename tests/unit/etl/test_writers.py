@@ -16,7 +16,6 @@ from pyroaring import BitMap
 
 from app.core.formats.flow_files import (
     concat_rows,
-    decode_output,
     encode_output,
     frame_schema,
     ledger_frame,
@@ -24,6 +23,7 @@ from app.core.formats.flow_files import (
     replays_frame,
 )
 from app.core.formats.flows import BY_NAME, OUTPUTS, Format
+from app.core.formats.read_files import decode_output
 from app.core.formats.step_message import LedgerEntry, Replay
 from app.errors import FormatInvalid, NewerFormat
 

@@ -11,8 +11,9 @@ import pytest
 
 from app.core.formats import avro_schema as module
 from app.core.formats.avro_schema import avro_schema
-from app.core.formats.flow_files import decode_output, frame_schema
+from app.core.formats.flow_files import frame_schema
 from app.core.formats.flows import BY_NAME, FLOWS, Column, ColumnKind, Flow
+from app.core.formats.read_files import decode_output
 from app.errors import FormatInvalid
 
 VERSION_1 = Path(__file__).parents[2] / "data" / "version_1"

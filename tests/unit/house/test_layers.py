@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 LAYERS = (
-    "app.errors", "app.clock", "app.gc_tuning",
+    "app.errors", "app.clock", "app.gc_tuning", "app.tracker",
     "app.kernels",
     "app.core",
     "app.variables", "app.warehouse_url", "app.setting_types", "app.kafka_access", "app.settings",

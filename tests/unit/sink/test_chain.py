@@ -25,7 +25,7 @@ from app.core.sink.chain import (
     numbers_behind,
     staged_by,
 )
-from app.core.sink.open_transaction import CommitRules, OpenTransaction, encode_outputs, record_of
+from app.core.sink.open_transaction import CommitRules, Content, OpenTransaction, encode_outputs, record_of
 from app.errors import ChainBroken, ChainGap, NewerFormat, TopicRecreated
 
 PLACE = ChainId(1, 3)
@@ -180,14 +180,14 @@ def test_a_key_that_is_no_staged_object(key: str) -> None:
 
 def test_an_open_transaction_without_rows_becomes_a_record_without_objects() -> None:
     open_ = OpenTransaction(PLACE, ChainEnd(), 0)
-    made = record_of(open_, "1-3-1-aa", encode_outputs({}, [], [], "1-3-1-aa"), HOUR_MS)
+    made = record_of(open_, "1-3-1-aa", encode_outputs(Content({}), "1-3-1-aa"), HOUR_MS)
     assert (made.number, made.first_offset, made.last_offset, made.step_number, made.step_offset) == (1, 0, -1, 0, -1)
     assert made.outputs == [OutputObject(output=flow.name, rows=0) for flow in OUTPUTS]
     assert not open_.due(1e9, CommitRules(10, 1, 60))
 
 
 def test_the_record_names_what_its_files_hold() -> None:
-    files = encode_outputs({}, [LedgerEntry("b", "joined", 1, b"x")], [], "1-3-1-aa")
+    files = encode_outputs(Content({}, [LedgerEntry("b", "joined", 1, b"x")]), "1-3-1-aa")
     made = record_of(OpenTransaction(PLACE, ChainEnd(), 0), "1-3-1-aa", files, HOUR_MS)
     ledger = next(out for out in made.outputs if out.output == "ledger")
     body = next(file.body for file in files if file.output == "ledger")

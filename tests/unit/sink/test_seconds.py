@@ -1,33 +1,25 @@
 """How many rows were received in which second, and how long page views waited."""
 
-import io
+import numpy as np
 
-import polars as pl
-
-from app.core.sink.seconds import MOST_SECONDS, emitted_parts, join_waits, received_seconds
-
-
-def frame(*received_ms: int | None) -> pl.DataFrame:
-    return pl.DataFrame({"received_at": list(received_ms)}, schema={"received_at": pl.Int64})
+from app.core.formats.flow_files import Moments
+from app.core.sink.seconds import MOST_SECONDS, join_waits, received_seconds
 
 
-def stream(*received_ms: int) -> bytes:
-    out = io.BytesIO()
-    frame(*received_ms).with_columns(other=pl.lit("x")).write_ipc_stream(out, compression="lz4")
-    return out.getvalue()
+def moments(*received_ms: int) -> Moments:
+    return np.array(received_ms, np.int64)
 
 
 def test_rows_are_counted_by_the_second_in_which_they_were_received() -> None:
-    assert received_seconds(frame(1_999, 1_000, 7_500, None)) == ((1, 2), (7, 1))
-    assert received_seconds(pl.DataFrame({"txn_id": ["t"]})) == ()
+    assert received_seconds(moments(1_999, 1_000, 7_500, -1)) == ((-1, 1), (1, 2), (7, 1))
+    assert received_seconds(moments()) == ()
 
 
 def test_rows_of_many_seconds_are_counted_by_minutes() -> None:
-    found = received_seconds(frame(*(second * 1000 for second in range(600))))
+    found = received_seconds(moments(*(second * 1000 for second in range(600))))
     assert found == tuple((minute * 60 + 30, 60) for minute in range(10))
-    assert len(received_seconds(frame(*(second * 1000 for second in range(MOST_SECONDS))))) == MOST_SECONDS
+    assert len(received_seconds(moments(*(second * 1000 for second in range(MOST_SECONDS))))) == MOST_SECONDS
 
 
 def test_a_page_view_waits_until_the_stream_time_that_closes_it() -> None:
-    parts = emitted_parts([stream(1_000, 1_400), stream(5_000)], [121_000, 4_000])
-    assert join_waits(parts) == {120: 1, 119: 1, 0: 1}
+    assert join_waits([moments(1_000, 1_400), moments(5_000), moments()], [121_000, 4_000, 9]) == {120: 1, 119: 1, 0: 1}

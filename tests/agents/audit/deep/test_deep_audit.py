@@ -12,9 +12,10 @@ from agents.audit.deep.report import Span
 from app.core.audit.differences import Difference, DifferenceKind, in_ranges
 from app.core.audit.proof import Verdict
 from app.core.formats.batch import new_batch_id
-from app.core.formats.flow_files import decode_output, encode_output
+from app.core.formats.flow_files import encode_output
 from app.core.formats.flows import FLOWS, OUTPUTS
 from app.core.formats.object_keys import raw_key, record_key
+from app.core.formats.read_files import decode_output
 from app.core.formats.registry_item import encode_item
 from app.core.sink.chain import effects_of, encode_record
 from tests.worlds.books import ALL_KINDS, SETTINGS, START_MS, Books

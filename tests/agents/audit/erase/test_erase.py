@@ -22,10 +22,11 @@ from app.core.audit.certificate import HOUR_MS, decode_certificate, encode_certi
 from app.core.audit.reconcile import read_lines
 from app.core.formats.batch import SealedBatch, cut_again
 from app.core.formats.erasure import decode_erasure, digest_of_visitor
-from app.core.formats.flow_files import decode_output, encode_output
+from app.core.formats.flow_files import encode_output
 from app.core.formats.flows import FLOWS
 from app.core.formats.object_keys import certificate_key, file_repair_key
 from app.core.formats.raw_file import frames_in
+from app.core.formats.read_files import decode_output
 from app.core.rebuild.span import BatchSpan
 from app.core.repair.file_repair import FileRepair, encode_file_repair
 from app.core.repair.raw_file import item_of

@@ -10,9 +10,10 @@ from app.core.audit.deep.rows import are_equal, normalised
 from app.core.audit.differences import DifferenceKind
 from app.core.audit.proof import Verdict
 from app.core.enrich.enrich import Enricher, Location
-from app.core.formats.flow_files import decode_output, encode_output
+from app.core.formats.flow_files import encode_output
 from app.core.formats.flows import FLOWS, OUTPUTS, PAGE_VIEWS
 from app.core.formats.object_keys import file_repair_key, record_key
+from app.core.formats.read_files import decode_output
 from app.core.formats.transaction_record import TransactionRecord
 from app.core.repair.file_repair import FileRepair, encode_file_repair, read_file_repair, repaired
 from app.errors import ServiceUnavailable
