@@ -59,8 +59,8 @@ MUTANTS = (
         "a decided second is forgotten to be so",
         "J3",
         "app/core/join/window_state.py",
-        "            seconds_puts.append((_NUMBER.pack(n) + _MASK, mask.serialize()))\n",
-        "            seconds_puts.append((_NUMBER.pack(n) + _MASK, BitMap(rows).serialize()))\n",
+        "        mask = window.second_events[n].decided | BitMap(rows)\n",
+        "        mask = BitMap(rows)\n",
         JOIN,
     ),
     Mutant(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,7 @@ import polars as pl
 from app.core.formats.columns import gather, pack_frame
 from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
+from app.core.join import open_tables
 from app.core.join.admit_arrays import Admitted, Arrivals, BlockTimes
 from app.core.join.close_arrays import REASONS, WindowStep
 from app.core.join.join import Events, JoiningFirsts, admit_events
@@ -174,13 +176,20 @@ class PlainPath(Path):
         learn_step(self.window, closed, self.changes, self._prepared)
 
 
+def small_tables() -> Any:
+    """Tables begin so small that a history of a few events makes them grow."""
+    return mock.patch.multiple(open_tables, _EVENTS=2, _VIEWS=1, _WORDS=1)
+
+
 class ArrayPath(Path):
     """The join of the kernel path."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.window = ArrayWindow(RULES)
+        with small_tables():
+            self.window = ArrayWindow(RULES)
         self.step: WindowStep | None = None
+        self.abandoned: Prepared | None = None
 
     def decide(self, step: Taken, budget: int, halvings: int = 0) -> Decision:
         """Decide a step; before that with a budget that is too large, as an owner does whose message is too large."""
@@ -225,13 +234,24 @@ class ArrayPath(Path):
             made.closed, made.more, put_and_deleted(self.changes),
         )  # fmt: skip
 
-    def advance(self, closed: Due, *, own: bool = True) -> None:
+    @property
+    def prepared(self) -> Prepared | None:
+        """The last decision."""
+        return None if self.step is None else Prepared(self.step, self.changes)
+
+    def abandon(self) -> None:
+        """The last decision is never sent."""
+        self.abandoned = self.prepared
+
+    def advance(self, closed: Due, prepared: Prepared | None) -> None:
+        """Follow the last decision; an owner that lost its partition has prepared another one, or none."""
         self.state.apply(self.changes)
-        prepared = Prepared(self.step, self.changes) if own and self.step is not None else None
         self.window.advance(closed, self.changes, prepared)
+        self.abandoned = prepared
 
     def load(self, closed: Due) -> None:
-        self.window = ArrayWindow.load(self.state, RULES, closed)
+        with small_tables():
+            self.window = ArrayWindow.load(self.state, RULES, closed)
 
 
 class Open(NamedTuple):

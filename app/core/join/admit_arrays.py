@@ -18,7 +18,7 @@ from app.kernels.cells import LEN_BITS, LEN_MASK, PAD, Bytes, Ints, Words
 from app.kernels.join.admit import admit_events
 from app.kernels.join.closing_order import order_slots
 from app.kernels.join.event_ids import read_ids
-from app.kernels.join.layout import BROUGHT, FIRST, HIGH, LOW, NONE, RECEIVED, SIZE, VIEW, VIEW_COLUMNS
+from app.kernels.join.layout import BROUGHT, FIRST, HIGH, IDS, LOW, NONE, RECEIVED, SIZE, VIEW, VIEW_COLUMNS
 from app.kernels.join.page_views import empty_places, number_views
 from app.kernels.join.view_values import TIMES_BYTES, pack_views, read_known
 
@@ -119,7 +119,6 @@ def no_overlay(tables: OpenTables) -> Overlay:
 
 def admit(  # noqa: PLR0913, PLR0917  (each is something of its own)
     tables: OpenTables,
-    live: list[tuple[int, int]],
     arena: Bytes,
     times: BlockTimes,
     first_events: Arrivals,
@@ -132,7 +131,6 @@ def admit(  # noqa: PLR0913, PLR0917  (each is something of its own)
 
     Args:
         tables: the window; ids may get more room in it, nothing else changes.
-        live: slot of the first event, and length, of each frame of the window.
         arena: the texts of the step.
         times: of its blocks.
         first_events: the new first events.
@@ -150,7 +148,7 @@ def admit(  # noqa: PLR0913, PLR0917  (each is something of its own)
     digests = np.ascontiguousarray(views[unknown][:, [HIGH, LOW]]).view(np.uint64)
     known, picks = _known(state, digests)
     cells = np.concatenate([first_events.event_ids, second_events.event_ids])
-    tables.fit_ids(longest_id(cells, known), live)
+    tables.fit_ids(longest_id(cells, known))
     overlay = lay_over(tables, (arena, cells), known, (first_events, second_events), numbered)
     if len(picks):
         read_known(known.arena, known.cells, unknown[picks], overlay.own, count, overlay.head, views)
@@ -210,8 +208,12 @@ def lay_over(
 
 def in_closing_order(tables: OpenTables, overlay: Overlay, rows: Ints) -> Ints:
     """The slots of some rows of an overlay's `own`, in closing order."""
-    slots = rows + overlay.head
-    order_slots(tables.events, overlay.own, overlay.head, slots, len(slots))
+    received, words = overlay.own[rows, RECEIVED], overlay.own[rows, IDS]
+    order = np.lexsort((words, received))
+    slots = rows[order] + overlay.head
+    received, words = received[order], words[order]
+    if ((received[1:] == received[:-1]) & (words[1:] == words[:-1])).any():  # seldom: the ids begin alike
+        order_slots(tables.events, overlay.own, overlay.head, slots, len(slots))
     return slots
 
 
@@ -240,13 +242,19 @@ def keys_of(digests: Words) -> list[bytes]:
     return [packed[at : at + 16] for at in range(0, len(packed), 16)]
 
 
+def _in_key_order(high: Words, low: Words) -> Ints:
+    """The order of digests by their halves, as their bytes sort."""
+    order = high.argsort()
+    ranked = high[order]
+    return np.lexsort((low, high)) if (ranked[1:] == ranked[:-1]).any() else order
+
+
 def _view_changes(arena: Bytes, cells: Ints, overlay: Overlay) -> Changes | None:
     views = overlay.views
     new = np.flatnonzero(views[:, BROUGHT] != NONE)
     if not len(new):
         return None
-    high, low = views[new, HIGH].view(np.uint64), views[new, LOW].view(np.uint64)
-    new = new[np.lexsort((low, high))]
+    new = new[_in_key_order(views[new, HIGH].view(np.uint64), views[new, LOW].view(np.uint64))]
     rows = views[new, FIRST] - overlay.head
     keys = np.empty(KEY_BYTES["views"] * len(new), np.uint8)
     ends = np.empty(len(new), np.uint32)

@@ -1,7 +1,8 @@
 """The events that close in a step, in arrays: `app.core.join.window_close.close_due` by kernels (rules J2, J3, E6).
 
 Same events, same pairs, same order; the proof at the head of that module holds here. The window does not change: the
-step's own events lie over it (`app.core.join.admit_arrays.Overlay`), and everything that a step would change is in its `WindowStep`.
+step's own events lie over it (`app.core.join.admit_arrays.Overlay`), and everything that a step would change is in its
+`WindowStep`.
 """
 
 from collections.abc import Sequence
@@ -190,7 +191,7 @@ class Closer:
         )
 
     @property
-    def _window(self) -> tuple[Ints, Ints, Ints, Ints, Ints, int, np.uint64]:
+    def _window(self) -> tuple[Ints, Ints, Ints, Ints, Ints, int, int]:
         """The first arguments of the closing kernels."""
         tables, overlay = self._tables, self._admitted.overlay
         return tables.events, tables.views, overlay.own, overlay.views, overlay.places, overlay.head, tables.secret

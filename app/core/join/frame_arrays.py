@@ -83,14 +83,11 @@ def known_values(state: StateReader, events: StoredEvents, least_ms: int) -> Val
     return _checked(values_of(digests[there], found), np.array(list(map(len, found)), np.int64))
 
 
-def lay_over_stored(
-    tables: OpenTables, live: list[tuple[int, int]], new: Sequence[StoredEvents], known: Values | None, *, every: bool
-) -> Overlay:
+def lay_over_stored(tables: OpenTables, new: Sequence[StoredEvents], known: Values | None, *, every: bool) -> Overlay:
     """The overlay of the events in stored frames.
 
     Args:
         tables: the window.
-        live: slot of the first event, and length, of each frame of the window.
         new: the frames; the events of each kind keep their order.
         known: the joining first events of page views.
         every: whether all page views in `known` have a new joining first event; else those that have it in `new`.
@@ -100,7 +97,7 @@ def lay_over_stored(
     known = values_of(np.empty((0, 2), np.uint64), []) if known is None else known
     ids = values_of(known.digests, first_ids + second_ids)
     numbered = number(tables, np.concatenate([first_events.digests, second_events.digests, known.digests]))
-    tables.fit_ids(longest_id(ids.cells, known), live)
+    tables.fit_ids(longest_id(ids.cells, known))
     overlay = lay_over(tables, (ids.arena, ids.cells), known, (first_events, second_events), numbered)
     views, numbers, count = numbered.views, numbered.numbers, len(ids.cells)
     read_known(known.arena, known.cells, numbers[count:], overlay.own, count, overlay.head, views)

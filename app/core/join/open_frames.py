@@ -46,11 +46,6 @@ class OpenFrames:
         self.order: list[DueEntry] = []
         """The next due event of each frame that has one, in closing order."""
 
-    @property
-    def live(self) -> list[tuple[int, int]]:
-        """Slot of the first event, and length, of each frame."""
-        return [(frame.base, frame.length) for frames in self.by_number for frame in frames.values()]
-
     def passed(self, frame: OpenFrame, closed: Due) -> int:
         """How many events of a frame are due at or before `closed`."""
         moment_ms = closed.due_ms - self.spans[frame.kind]
@@ -88,6 +83,7 @@ class OpenFrames:
         frame = self.by_number[kind].pop(number)
         if frame.entry is not None:
             del self.order[bisect_left(self.order, frame.entry)]
+        self._tables.free(frame.base)
         return frame
 
     def _pass_to(self, frame: OpenFrame, at: int) -> None:

@@ -29,6 +29,8 @@ class OpenTables:
         self.events: Ints = np.full((_EVENTS, IDS + _WORDS), NONE, np.int64)
         self.head = 0
         """The slot that the next event gets."""
+        self._frames: dict[int, int] = {}
+        """Slot of the first event -> length, for each frame of the window, in order of the slots."""
         self.views: Ints = np.full((_VIEWS, VIEW_COLUMNS), NONE, np.int64)
         self.places: Ints = empty_places(_VIEWS)
         self.counts: Ints = np.zeros(COUNTS, np.int64)
@@ -37,7 +39,7 @@ class OpenTables:
     @property
     def words(self) -> int:
         """The words that an id has room for."""
-        return self.events.shape[1] - IDS
+        return int(self.events.shape[1]) - IDS
 
     @property
     def size_bytes(self) -> int:
@@ -52,19 +54,30 @@ class OpenTables:
         """The id of an event of the window."""
         return id_in_words(self.events[slot & (len(self.events) - 1), IDS:])
 
-    def fit_ids(self, longest: int, live: list[tuple[int, int]]) -> None:
-        """Make room for ids of so many bytes. `live`: slot of the first event, and length, of each frame of the window."""
+    def place(self, length: int) -> int:
+        """The slot of the first event of a new frame; `fit_events` has made room for it."""
+        base = self.head
+        self._frames[base] = length
+        self.head += length
+        return base
+
+    def free(self, base: int) -> None:
+        """A frame is gone, and the room of its events is free. No other event gets their slots."""
+        del self._frames[base]
+
+    def fit_ids(self, longest: int) -> None:
+        """Make room for ids of so many bytes."""
         words = -(-longest // _WORD_BYTES)
         if words > self.words:
-            self._move(len(self.events), words, live)
+            self._move(len(self.events), words)
 
-    def fit_events(self, more: int, live: list[tuple[int, int]]) -> None:
+    def fit_events(self, more: int) -> None:
         """Make room for so many more events."""
-        capacity, begin = len(self.events), min((base for base, _ in live), default=self.head)
+        capacity, begin = len(self.events), next(iter(self._frames), self.head)
         while self.head + more - begin > capacity:
             capacity *= 2
         if capacity > len(self.events):
-            self._move(capacity, self.words, live)
+            self._move(capacity, self.words)
 
     def fit_views(self, more: int) -> None:
         """Make room for so many more page views."""
@@ -82,9 +95,9 @@ class OpenTables:
     def _free(self) -> int:
         return int(self.counts[GIVEN] - self.counts[LIVE])
 
-    def _move(self, capacity: int, words: int, live: list[tuple[int, int]]) -> None:
+    def _move(self, capacity: int, words: int) -> None:
         events = np.empty((capacity, IDS + words), np.int64)
-        for base, length in live:
+        for base, length in self._frames.items():
             move_events(self.events, events, base, length)
         self.events = events
 

@@ -101,9 +101,7 @@ class ArrayWindow:
         dedup_window_ms: int,
     ) -> Admitted:
         """Take the new events of a step's blocks (`app.core.join.admit_arrays.admit`). The window does not change."""
-        return admit(
-            self._tables, self._frames.live, arena, times, first_events, second_events, state, self._rules, dedup_window_ms
-        )
+        return admit(self._tables, arena, times, first_events, second_events, state, self._rules, dedup_window_ms)
 
     def close(self, admitted: Admitted | None, number: int, stream_time_ms: int, budget_bytes: int) -> WindowStep:
         """The step that closes what is due before `stream_time_ms` (`app.core.join.close_arrays.Closer.run`).
@@ -198,7 +196,7 @@ class ArrayWindow:
             known: the joining first events of page views.
             every: whether `known` are all that the step changes, and one that is not in `new` has closed on arrival.
         """
-        overlay = lay_over_stored(self._tables, self._frames.live, new, known, every=every)
+        overlay = lay_over_stored(self._tables, new, known, every=every)
         ends = {FIRST: 0, SECOND: overlay.firsts}
         frames = []
         for events in new:
@@ -213,15 +211,14 @@ class ArrayWindow:
         if not len(overlay.views):
             return
         tables = self._tables
-        tables.fit_events(sum(len(frame.picks) for frame in new), self._frames.live)
+        tables.fit_events(sum(len(frame.picks) for frame in new))
         tables.fit_views(len(overlay.views))
         placed = np.full(len(overlay.own), NONE, np.int64)
         views = overlay.views.copy()
         added = []
         for kind, number, picks, rows in new:
-            frame = OpenFrame(kind, number, tables.head, len(picks))
+            frame = OpenFrame(kind, number, tables.place(len(picks)), len(picks))
             add_frame(*self._changing, overlay.own, views, picks, rows, frame.base, number, kind == SECOND, placed)
-            tables.head += frame.length
             added.append(frame)
         set_joining(tables.views, views, overlay.head, placed)
         for frame in added:
@@ -247,7 +244,7 @@ class ArrayWindow:
             frame.decided = mask
 
     @property
-    def _changing(self) -> tuple[Ints, Ints, Ints, Ints, np.uint64]:
+    def _changing(self) -> tuple[Ints, Ints, Ints, Ints, int]:
         """The first arguments of the kernels that change the window."""
         tables = self._tables
         return tables.events, tables.views, tables.places, tables.counts, tables.secret

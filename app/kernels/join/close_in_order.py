@@ -46,9 +46,9 @@ def _is_sooner(
     if due != limit:
         return due < limit
     if runs[one, KIND] != runs[other, KIND]:
-        return runs[one, KIND] < runs[other, KIND]
+        return bool(runs[one, KIND] < runs[other, KIND])
     order = order_of(events, own, head, slot, second)
-    return order < 0 or (order == 0 and runs[one, NUMBER] < runs[other, NUMBER])
+    return order < 0 or (order == 0 and bool(runs[one, NUMBER] < runs[other, NUMBER]))
 
 
 @part
@@ -72,14 +72,32 @@ def _sink(
 def _is_passed(events: Ints, own: Ints, head: int, slot: int, due: int, kind: int, closed: Ints) -> bool:
     """Whether the place of an event in the order is `closed`, or before it."""
     if due != closed[DUE]:
-        return due < closed[DUE]
+        return bool(due < closed[DUE])
     if kind != closed[DUE_KIND]:
-        return kind < closed[DUE_KIND]
+        return bool(kind < closed[DUE_KIND])
     for column in range(IDS, events.shape[1]):
         word = field(events, own, head, slot, column)
         if word != closed[DUE_WORDS + column - IDS]:
-            return word < closed[DUE_WORDS + column - IDS]
+            return bool(word < closed[DUE_WORDS + column - IDS])
     return True
+
+
+@part
+def _leave(seconds: Ints, reasons: Ints, count: int, slot: int, reason: int) -> int:
+    """Note a second event that no first event takes, if there is room for it. Returns how many there are then."""
+    if count < len(seconds):
+        seconds[count] = slot
+        reasons[count] = reason
+    return count + 1
+
+
+@part
+def _note(events: Ints, own: Ints, head: int, slot: int, due: int, kind: int, closed: Ints) -> None:
+    """Everything up to an event is closed."""
+    closed[DUE] = due
+    closed[DUE_KIND] = kind
+    for column in range(IDS, events.shape[1]):
+        closed[DUE_WORDS + column - IDS] = field(events, own, head, slot, column)
 
 
 @kernel(
@@ -155,10 +173,7 @@ def close_in_order(
                 if budget <= 0 and not forced:
                     return first_count, second_count, 1, moved
                 budget -= field(events, own, head, found[at], SIZE)
-                if second_count < len(seconds):
-                    seconds[second_count] = found[at]
-                    reasons[second_count] = EXTRA if at < last else LATE
-                second_count += 1
+                second_count = _leave(seconds, reasons, second_count, found[at], EXTRA if at < last else LATE)
             if budget <= 0 and not forced:
                 return first_count, second_count, 1, moved
             budget -= field(events, own, head, slot, SIZE)
@@ -172,16 +187,10 @@ def close_in_order(
             if budget <= 0 and not forced:
                 return first_count, second_count, 1, moved
             budget -= field(events, own, head, slot, SIZE)
-            if second_count < len(seconds):
-                seconds[second_count] = slot
-                reasons[second_count] = NO_FIRST
-            second_count += 1
+            second_count = _leave(seconds, reasons, second_count, slot, NO_FIRST)
         if not forced:
             moved = 1
-            closed[DUE] = due
-            closed[DUE_KIND] = kind
-            for column in range(IDS, events.shape[1]):
-                closed[DUE_WORDS + column - IDS] = field(events, own, head, slot, column)
+            _note(events, own, head, slot, due, kind, closed)
         runs[run, START] += 1
         if runs[run, START] == runs[run, STOP]:
             size -= 1

@@ -1,12 +1,15 @@
 """The order in which the events of a frame close, and how far a frame is closed."""
 
+from typing import Final
+
 import numpy as np
 
 from app.kernels.cells import Ints
 from app.kernels.compiled import kernel
 from app.kernels.join.layout import IDS, RECEIVED, field, precedes
 
-_RUN = 8
+_RUN: Final = 8
+"""So many are sorted by insertion."""
 
 
 @kernel("void(int64[:, ::1], int64[:, ::1], int64, int64[::1], int64)")

@@ -1,14 +1,13 @@
 """Ids of events as words that sort as the ids do."""
 
-import numpy as np
-from numba import uint64
+from typing import Final
 
-from app.kernels.cells import LEN_BITS, LEN_MASK, Bytes, Ints
+from app.kernels.cells import LEN_BITS, LEN_MASK, Bytes, Ints, int64, uint64
 from app.kernels.compiled import kernel, part
 from app.kernels.join.layout import IDS
 from app.kernels.loads import load64
 
-_SIGN = uint64(1 << 63)
+_SIGN: Final = uint64(1 << 63)
 
 
 @part
@@ -28,7 +27,7 @@ def read_id(arena: Bytes, at: int, size: int, table: Ints, row: int) -> None:
             word = swapped(load64(arena, at))
             if size < 8:
                 word &= ~((uint64(1) << uint64(64 - 8 * size)) - uint64(1))
-        table[row, column] = np.int64(word ^ _SIGN)
+        table[row, column] = int64(word ^ _SIGN)
         at += 8
         size -= 8
 

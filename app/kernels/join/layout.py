@@ -5,22 +5,19 @@
     views       int64[capacity, VIEW_COLUMNS]  the page views that events of the window name; a row is the page view's number
     step_views  int64[n, VIEW_COLUMNS]         the page views of one step
 
-An event has a slot. The window gives slots in ascending order and never gives one again, so no slot ever means another event;
-slot s lies in row `s % capacity` of `events`. `head` is the slot that the window gives next: slot head + n is row n of `own`.
-Where a slot or a number is missing, the column has NONE.
+An event has a slot. The window gives slots in ascending order and never gives one again, so no slot ever means another
+event; slot s lies in row `s % capacity` of `events`. `head` is the slot that the window gives next: slot head + n is row n
+of `own`. Where a slot or a number is missing, the column has NONE.
 
-An id is its bytes as words, big-endian, zeros behind its end, each with its highest bit flipped: so they sort as the bytes do,
-as int64. The longest id decides how many words a table has, and no id has a zero byte.
+An id is its bytes as words, big-endian, zeros behind its end, each with its highest bit flipped: so they sort as the bytes
+do. The longest id decides how many words a table has, and no id has a zero byte.
 """
 
 from typing import Final
 
-import numpy as np
-from numba import uint64
-
-from app.kernels.cells import Ints
+from app.kernels.cells import Ints, int64, uint64
 from app.kernels.compiled import kernel, part
-from app.kernels.loads import mulhi
+from app.kernels.xxh3 import hash_digest
 
 NONE: Final = -1
 
@@ -60,14 +57,12 @@ BASE: Final = EVENTS
 """The name of column `EVENTS` in `step_views`."""
 
 _TAG: Final = 0xFFFFFFFF
-_ODD: Final = uint64(0x9E3779B97F4A7C15)
 
 
 @part
 def tag_of(high: int, low: int, secret: int) -> int:
     """32 bits that a page view has in hash tables, from the int64 halves of its digest and the secret of the process."""
-    left, right = uint64(high) ^ secret, uint64(low) ^ (secret * _ODD)
-    return np.int64(((left * right) ^ mulhi(left, right)) >> uint64(32))
+    return int64(hash_digest(uint64(high), uint64(low), secret) >> uint64(32))
 
 
 @part
@@ -107,9 +102,8 @@ def find(places: Ints, table: Ints, high: int, low: int, secret: int) -> int:
 @part
 def field(events: Ints, own: Ints, head: int, slot: int, column: int) -> int:
     """A column of the event in a slot."""
-    if slot >= head:
-        return own[slot - head, column]
-    return events[slot & (events.shape[0] - 1), column]
+    value: int = own[slot - head, column] if slot >= head else events[slot & (events.shape[0] - 1), column]
+    return value
 
 
 @kernel("int64(int64[:, ::1], int64[:, ::1], int64, int64, int64)")
@@ -134,4 +128,6 @@ def order_of(events: Ints, own: Ints, head: int, slot: int, other: int) -> int:
 def precedes(events: Ints, own: Ints, head: int, slot: int, other: int) -> bool:
     """Whether the event in a slot was received before another, or at the same time and its id is less."""
     one, two = field(events, own, head, slot, RECEIVED), field(events, own, head, other, RECEIVED)
+    if one == two:  # often: a batch has one time; then the first word of the ids nearly always decides
+        one, two = field(events, own, head, slot, IDS), field(events, own, head, other, IDS)
     return one < two or (one == two and order_of(events, own, head, slot, other) < 0)

@@ -1,26 +1,31 @@
 """Values of state `views`: stored time and received_at, each 8 bytes big-endian, then the id of the joining first event."""
 
-import numpy as np
+from typing import Final
 
-from app.kernels.cells import LEN_BITS, LEN_MASK, Bytes, Ints
+import numpy as np
+import numpy.typing as npt
+
+from app.kernels.cells import LEN_BITS, LEN_MASK, Bytes, Ints, int64, uint8
 from app.kernels.compiled import kernel, part
 from app.kernels.join.event_ids import read_id, swapped
 from app.kernels.join.layout import BROUGHT, FIRST, FIRST_RECEIVED, HIGH, LOW, RECEIVED, STORED, VIEW, precedes
 from app.kernels.loads import load64
 
-TIMES_BYTES = 16
-KEY_BYTES = 16
+TIMES_BYTES: Final = 16
+"""Bytes of the two times."""
+KEY_BYTES: Final = 16
+"""Bytes of a key: the digest."""
 
 
 @part
 def _number(arena: Bytes, at: int) -> int:
-    return np.int64(swapped(load64(arena, at)))
+    return int64(swapped(load64(arena, at)))
 
 
 @part
 def _put(target: Bytes, at: int, number: int) -> None:
     for byte in range(8):
-        target[at + byte] = np.uint8((number >> (56 - 8 * byte)) & 255)
+        target[at + byte] = uint8((number >> (56 - 8 * byte)) & 255)
 
 
 @kernel("void(uint8[::1], int64[::1], int64[::1], int64[:, ::1], int64, int64, int64[:, ::1])")
@@ -49,7 +54,15 @@ def read_known(arena: Bytes, cells: Ints, numbers: Ints, own: Ints, row: int, he
     "int64(uint8[::1], int64[::1], int64[:, ::1], int64[:, ::1], int64, int64[::1], uint8[::1], uint32[::1], uint8[::1])"
 )
 def pack_views(
-    arena: Bytes, cells: Ints, own: Ints, step_views: Ints, head: int, numbers: Ints, keys: Bytes, ends: Ints, values: Bytes
+    arena: Bytes,
+    cells: Ints,
+    own: Ints,
+    step_views: Ints,
+    head: int,
+    numbers: Ints,
+    keys: Bytes,
+    ends: npt.NDArray[np.uint32],
+    values: Bytes,
 ) -> int:
     """Pack the keys and values of the page views whose joining first event is new.
 

@@ -46,7 +46,7 @@ NO_WORD: Final = np.iinfo(np.int64).min
 @part
 def _add_view(places: Ints, views: Ints, counts: Ints, secret: int, high: int, low: int) -> int:
     """The number of a page view that the window did not have."""
-    number = counts[FREE]
+    number: int = counts[FREE]
     if number == NONE:
         number = counts[GIVEN]
         counts[GIVEN] += 1
