@@ -3,24 +3,22 @@
 A line is chosen by its number; the number -1 stands for a line that has no field at all.
 """
 
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
 from app.kernels.cells import LEN_BITS, LEN_MASK, Bytes, Ints, Words, uint64
 from app.kernels.compiled import kernel, part
-from app.kernels.loads import copy32
+from app.kernels.copying import copy_bytes
+
+Offsets: TypeAlias = npt.NDArray[np.int32]
 
 
 @part
 def has_field(present: Words, line: int, field: int) -> bool:
     """Whether `line`, -1 for none, has a field."""
     return line >= 0 and (present[line] >> uint64(field)) & uint64(1) != uint64(0)
-
-
-@part
-def copy_text(target: Bytes, to: int, source: Bytes, at: int, size: int) -> None:
-    """Copy source[at : at + size] to target[to:]; up to 31 bytes behind it are overwritten, and read, too."""
-    done = 0
-    while done < size:
-        copy32(target, to + done, source, at + done)
-        done += 32
 
 
 @kernel("int64(int64[:, ::1], uint64[::1], int64[::1], int64[::1])")
@@ -47,7 +45,7 @@ def text_bytes(rec: Ints, present: Words, lines: Ints, fields: Ints) -> int:
 )
 def gather_texts(
     arena: Bytes, rec: Ints, present: Words, lines: Ints, fields: Ints,
-    offsets: Ints, data: Bytes, bounds: Ints, validity: Bytes, nulls: Ints,
+    offsets: Offsets, data: Bytes, bounds: Ints, validity: Bytes, nulls: Ints,
 ) -> None:  # fmt: skip
     """Copy texts of the chosen lines into columns, one column behind the other.
 
@@ -71,7 +69,7 @@ def gather_texts(
         for k in range(len(lines)):
             if has_field(present, lines[k], field):
                 cell = rec[lines[k], field]
-                copy_text(data, at, arena, cell >> LEN_BITS, cell & LEN_MASK)
+                copy_bytes(data, at, arena, cell >> LEN_BITS, cell & LEN_MASK)
                 at += cell & LEN_MASK
                 validity[i, k >> 3] |= 1 << (k & 7)
             else:
@@ -109,7 +107,7 @@ def gather_integers(
 
 
 @kernel("void(int32[::1], uint8[::1], boolean, int64, int64, int64[:, ::1], uint64[::1])")
-def spread_texts(offsets: Ints, validity: Bytes, has_nulls: bool, at: int, field: int, rec: Ints, present: Words) -> None:
+def spread_texts(offsets: Offsets, validity: Bytes, has_nulls: bool, at: int, field: int, rec: Ints, present: Words) -> None:
     """Make cells of a column of texts.
 
     Args:

@@ -57,7 +57,9 @@ HOSTS = st.sampled_from([
     "münchen.example", "n.example.", ".n.example", "10.0.0.1", "www.google.co.uk", "t.co", "cdn.ampproject.org",
     "www-n-example.cdn.ampproject.org", "a_b-c.example", "h" * 300, "x" * 256, "a b", "%41.example",
 ])  # fmt: skip
-PATHS = st.sampled_from(["", "/", "/a/b.html", "/a;b=1", "\\x", "/v/s/n.example/a", "/c/s/n.example/x", "/ü", "/" + "p" * 900])
+PATHS = st.sampled_from(
+    ["", "/", "/a/b.html", "/a;b=1", "\\x", "/v/s/n.example/a", "/c/s/n.example/x", "/ü", "/" + "p" * 900]
+)
 NAMES = st.sampled_from([
     *MAX_TAG_BYTES, "x", "my_utm_source", "UTM_SOURCE", "Gclid", "amp;utm_medium", ";utm_term", "utm_\u017fource", "", "utm_id",
     "utm_campaign2", "utm_campaig",
@@ -85,7 +87,11 @@ LANDINGS = st.lists(
 @settings(max_examples=400)
 @given(LANDINGS, st.sampled_from([PAGE_VIEWS, REDIRECTS]), st.booleans())
 @example([{"url": "https://n.example/?utm_source=a&utm_medium=%41&gclid=g&fbclid=f#x"}], PAGE_VIEWS, True)
-@example([{"referrer": "google.com", "url": "//n.example"}, {"referrer": "https://google.com", "url": "//n.example"}], PAGE_VIEWS, True)
+@example(
+    [{"referrer": "google.com", "url": "//n.example"}, {"referrer": "https://google.com", "url": "//n.example"}],
+    PAGE_VIEWS,
+    True,
+)
 @example([{"referrer": "https://a"}, {"url": "//n.example"}], REDIRECTS, True)
 def test_addresses(rows: list[Row], flow: Flow, knows_referrers: bool) -> None:  # noqa: FBT001
     knows = enricher(knows_referrers=knows_referrers)

@@ -62,7 +62,9 @@ def test_polars_reads_what_was_written(drawn: tuple[int, dict[str, Column]]) -> 
     assert packed(back) == stream
 
 
-@given(st.lists(st.integers(1, 9).flatmap(lambda height: st.tuples(st.just(height), columns(height))), min_size=1, max_size=3))
+@given(
+    st.lists(st.integers(1, 9).flatmap(lambda height: st.tuples(st.just(height), columns(height))), min_size=1, max_size=3)
+)
 def test_frames_one_below_the_other(drawn: list[tuple[int, dict[str, Column]]]) -> None:
     kinds = {name: kind for _, held in drawn for name, (kind, _) in held.items()}
     frames = [(height, {n: column for n, column in held.items() if column[0] is kinds[n]}) for height, held in drawn]

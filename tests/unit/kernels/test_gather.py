@@ -13,7 +13,9 @@ from tests.unit.kernels.shapes import arena_of
 
 Line = tuple[bytes | None, int | None, bytes | None]
 TEXTS = st.one_of(st.none(), st.binary(max_size=3), st.binary(min_size=30, max_size=70))
-LINES = st.lists(st.tuples(TEXTS, st.one_of(st.none(), st.integers(-3, 3), st.just(-(2**63))), TEXTS), min_size=1, max_size=20)
+LINES = st.lists(
+    st.tuples(TEXTS, st.one_of(st.none(), st.integers(-3, 3), st.just(-(2**63))), TEXTS), min_size=1, max_size=20
+)
 FIRST, NUMBER, LAST = range(3)
 
 
