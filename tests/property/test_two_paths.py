@@ -1,4 +1,4 @@
-"""The path on cells makes the plain path's steps, message by message, on any log and under any budget (invariants I2, I6)."""
+"""The path on cells makes the plain path's steps, message by message, on any log, under any budget (invariants I2, I6)."""
 
 from itertools import cycle
 from typing import Any

@@ -111,8 +111,8 @@ def test_equal_lines_have_one_number(table: tuple[list[Line], list[int]], fields
     slots = np.full(1 << (2 * len(numbers)).bit_length(), -1, np.int64)
     groups, firsts = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
     count = distinct.group_lines(
-        arena, rec, present, np.array(numbers, np.int64), np.array(fields), np.array([f != NUMBER for f in fields], np.uint8),
-        SECRET, slots, groups, firsts,
+        arena, rec, present, np.array(numbers, np.int64), np.array(fields),
+        np.array([field != NUMBER for field in fields], np.uint8), SECRET, slots, groups, firsts,
     )  # fmt: skip
     expected = group_lines([tuple(line[field] for field in fields) for line in chosen(lines, numbers)])
     assert (groups.tolist(), firsts[:count].tolist()) == expected

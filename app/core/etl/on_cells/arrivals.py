@@ -110,7 +110,7 @@ def route_cells(cells: Cells, known: Known, rules: EtlRules, enricher: Enricher)
     seen = _take_out_duplicates(cells, classified, known.state, rules.dedup_window_ms)
     columns = LineColumns(cells, classified, tells_places=enricher.tells_places)
     rejected = RejectedLines(cells, classified, columns, enricher)
-    positions = _by_code(classified.codes)
+    positions = by_code(classified.codes)
     rows: list[tuple[str, Frame]] = []
     outcomes: list[tuple[str, BatchLines]] = []
     for code, lines in positions.items():
@@ -140,7 +140,7 @@ def route_cells(cells: Cells, known: Known, rules: EtlRules, enricher: Enricher)
     return ArrivedLines(rows, outcomes, first_events, second_events, admitted, changes)
 
 
-def _by_code(codes: Ints) -> dict[int, Ints]:
+def by_code(codes: Ints) -> dict[int, Ints]:
     """Code -> the positions of its lines, ascending; in the order of the codes."""
     return {code: np.flatnonzero(codes == code) for code in np.unique(codes).tolist()}
 
