@@ -95,19 +95,27 @@ def table_of(columns: Mapping[str, tuple[BufferKind, Sequence[Any]]]) -> CellTab
     pieces: list[bytes] = []
     at = 0
     for field, (kind, values) in enumerate(columns.values()):
-        held = np.fromiter((value is not None for value in values), np.bool_, height)
-        present |= held.astype(np.uint64) << np.uint64(field)
+        held = np.array([value is not None for value in values], np.uint64)
+        present |= held << np.uint64(field)
         if kind is BufferKind.TEXT:
             texts = [value.encode() if value else b"" for value in values]
-            if texts and max(map(len, texts)) > LEN_MASK:
-                raise FormatInvalid(f"a text of {max(map(len, texts))} bytes is too long")
-            sizes = np.fromiter(map(len, texts), np.int64, height)
-            rec[:, field] = (at + np.cumsum(sizes) - sizes) << LEN_BITS | sizes
+            sizes = np.array(list(map(len, texts)), np.int64)
+            if height and sizes.max() > LEN_MASK:
+                raise FormatInvalid(f"a text of {sizes.max()} bytes is too long")
+            ends = at + np.cumsum(sizes)
+            rec[:, field] = (ends - sizes) << LEN_BITS | sizes
             pieces += texts
-            at += int(sizes.sum())
+            at = int(ends[-1]) if height else at
         else:
-            rec[:, field] = np.fromiter((value or 0 for value in values), np.int64, height)
+            rec[:, field] = [value or 0 for value in values]
     return CellTable(arena_of(pieces), rec, present, {name: field for field, name in enumerate(columns)})
+
+
+def repeated(name: str, kind: BufferKind, values: Sequence[Any]) -> Source:
+    """A column of values of which few are distinct."""
+    numbers: dict[Any, int] = {}
+    lines = np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
+    return Source(table_of({name: (kind, list(numbers))}), lines, name, kind)
 
 
 def integer_table(name: str, values: Ints) -> CellTable:

@@ -38,7 +38,7 @@ def chosen(lines: Sequence[Line], numbers: Sequence[int]) -> list[Line]:
 
 
 def bits_of(values: Sequence[object]) -> list[int]:
-    return np.packbits([value is not None for value in values], bitorder="little").tolist()
+    return np.packbits(np.array([value is not None for value in values], np.bool_), bitorder="little").tolist()
 
 
 @st.composite
