@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate runbook-drill mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser tracker tracker-build status-drill upgrade-drill lint lists watch boards bench up down clean
+.PHONY: help setup demo test test-fast simulate runbook-drill mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser tags tracker tracker-build status-drill upgrade-drill lint lists watch boards bench up down clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,9 @@ tracker: setup  ## let scripted readers of tagged pages end in every way, in hea
 
 tracker-build: setup  ## make the scripts in app/tracker/built from app/tracker/source, and show their size
 	@$(BIN)/python -m app.tracker.build
+
+tags: setup  ## the unmodified trackers of Snowplow and Segment, from npm, in Chromium: what becomes of each of their events
+	@$(BIN)/python -m tests.rig.tags
 
 status-drill: setup  ## plant every fault in a stack under light load; show how soon `instream status` names each (ONLY=frozen)
 	@$(BIN)/python -m tests.rig.status $(if $(ONLY),--only "$(ONLY)")

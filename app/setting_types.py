@@ -136,6 +136,10 @@ DatabaseName = Annotated[
     str, AfterValidator(_named(r"[a-z][a-z0-9_]{0,127}", "give a database's name: 1 to 128 of a-z 0-9 _"))
 ]
 S3Url = Annotated[str, AfterValidator(_named(r"s3://[A-Za-z0-9._-]{3,255}/[^'\s]*", "give s3://bucket/prefix/"))]
+CookieName = Annotated[str, AfterValidator(_named(r"[A-Za-z0-9_-]{1,64}", "give a cookie's name: letters, digits, - and _"))]
+CookieDomain = Annotated[
+    str, AfterValidator(_named(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+", "give a domain as example.com, in lower case"))
+]
 Host = Annotated[str, AfterValidator(_named(r"[A-Za-z0-9._:%-]+", "give an address or a host's name"))]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_origins)]
 RoleUrls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_role_urls)]

@@ -21,6 +21,8 @@ from app.setting_types import (
     AccountId,
     BucketName,
     CertificateKey,
+    CookieDomain,
+    CookieName,
     DatabaseName,
     Host,
     IamRole,
@@ -148,13 +150,15 @@ class Settings(KafkaAccess):
     """... but not before so many of them could not be read."""
 
     state_cache_bytes: int = Field(64 * MIB, ge=8 * MIB, le=1024 * GIB)
-    """Memory of an ETL worker's RocksDB for its partitions: blocks and write buffers. Filters add 1.4 bytes an id."""
+    """Memory of an ETL worker's RocksDB for its partitions: blocks and write buffers. Filters add 3 bytes an id."""
 
     # --- collector
     collector_host: Host = "127.0.0.1"
     """Where the collector listens."""
     collector_port: int = Field(8000, ge=0, le=MOST_PORT)
     """Port of the collector's HTTP server."""
+    example_page: bool = False
+    """Whether the collector serves an example of a tagged page at /example/; it posts with the key `demo`."""
     write_keys: WriteKeys = Field(default={}, repr=False)
     """`key:browser,key:server,...`: who may post, and whether the key's events may name their own ip and user_agent."""
     write_keys_file: Path | None = None
@@ -165,6 +169,12 @@ class Settings(KafkaAccess):
     """Most requests a second of one client address (IPv6: of one /64); set TRUSTED_PROXIES too. 0: no limit."""
     allowed_origins: Origins = ("*",)
     """Origins that browsers may post from, comma separated; `*` for any."""
+    visitor_cookie: CookieName | None = None
+    """Name of a cookie with a visitor's id that the collector sets (`app.collector.visitor_cookie`); unset: no cookie."""
+    visitor_cookie_domain: CookieDomain | None = None
+    """... its Domain, so that the page's host can read it: the site, as `example.com`. Unset: the collector's host alone."""
+    visitor_cookie_days: int = Field(395, ge=1, le=400)
+    """... how long it stays after the first visit; browsers keep no cookie for more than 400 days."""
     trusted_proxies: Networks = ()
     """Networks (CIDR) whose X-Forwarded-For is believed, comma separated."""
     linger_ms: int = Field(1000, ge=0, le=MINUTE_MS)

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from agents.sink.chain_store import sweep
-from agents.sink.partition import RANDOM_BYTES, SinkPartition, SinkPorts, commit_rules, encoder, serve
+from agents.sink.encoder import encoder
+from agents.sink.partition import RANDOM_BYTES, SinkPartition, SinkPorts, commit_rules, serve
 from app.apps import sink as app
 from app.core.sink.chain import ChainId, LogBounds
 from app.shell.inbox import Inbox
@@ -20,7 +21,6 @@ SWEEPING_PARTITION: Final = 0
 SWEEP_INTERVAL_S: Final = 86_400
 
 _topics = topics_of(app.settings)
-_encode = encoder(app.settings)  # before the worker joins its group
 rows = app.source_topic(_topics.rows.name, _topics.rows.partitions)
 manifests = app.source_topic(_topics.manifests.name, _topics.manifests.partitions)
 
@@ -52,7 +52,10 @@ def _sink_of(partition: int) -> SinkPartition:
         logs = await app.logs()
         return LogBounds(*await logs.bounds(_topics.rows.name, partition))
 
-    ports = SinkPorts(app.ports.objects, announce, bounds, app.ports.clock, lambda: secrets.token_hex(RANDOM_BYTES), _encode)
+    ports = SinkPorts(
+        app.ports.objects, announce, bounds, app.ports.clock, random_hex=lambda: secrets.token_hex(RANDOM_BYTES),
+        encode=encoder(app.settings),
+    )  # fmt: skip
     return SinkPartition(ChainId(app.settings.epoch, partition), commit_rules(app.settings), ports)
 
 

@@ -71,24 +71,15 @@ class SinkPorts(NamedTuple):
     bounds: AskBounds
     clock: Clock
     random_hex: RandomHex
+    sleep: Sleep = asyncio.sleep
     encode: EncodeStreams = encode_streams
     """What writes the files of flows."""
-    sleep: Sleep = asyncio.sleep
 
 
 class Displaced(NamedTuple):
     """Another writer had the number of a commit; its transaction is ready now, and the open messages are dropped."""
 
     read_from: int
-
-
-def encoder(settings: Settings) -> EncodeStreams:
-    """What writes the files of flows, by `settings`. Kernels are compiled, or read from the cache, when it is asked for."""
-    if not settings.kernels:
-        return encode_streams
-    from app.core.formats import kernel_files  # noqa: PLC0415  # without kernels numba is not needed
-
-    return kernel_files.encode_streams
 
 
 def commit_rules(settings: Settings) -> CommitRules:

@@ -9,6 +9,11 @@ from aiohttp import web
 from app.core.formats.stored_line import PackedLines
 
 RETRY_AFTER_S: Final = 2
+_GIF: Final = (
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,"
+    b"\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+)
+"""A picture of one transparent dot."""
 
 
 def found_in(lines: PackedLines) -> dict[str, Any]:
@@ -19,6 +24,11 @@ def found_in(lines: PackedLines) -> dict[str, Any]:
     """
     reasons = [{"line": number, "reason": reason} for number, reason in lines.reasons]
     return {"accepted": lines.count, "batch_id": None, "malformed": lines.malformed, "reasons": reasons}
+
+
+def picture() -> web.Response:
+    """An answer 200 to a request of a picture; nobody on the way keeps it, so each request reaches a collector."""
+    return web.Response(body=_GIF, content_type="image/gif", headers={"Cache-Control": "no-store"})
 
 
 def error_answer(

@@ -6,11 +6,18 @@ from typing import Final
 
 from app.collector.write_keys import KEY_HEADER
 
+_HEADERS: Final = f"Content-Type, {KEY_HEADER}, Content-Encoding"
 PREFLIGHT: Final[Mapping[str, str]] = {
     "Access-Control-Allow-Methods": "POST, OPTIONS",
-    "Access-Control-Allow-Headers": f"Content-Type, {KEY_HEADER}, Content-Encoding",
+    "Access-Control-Allow-Headers": _HEADERS,
     "Access-Control-Max-Age": "86400",
 }
+TAG_PREFLIGHT: Final[Mapping[str, str]] = {
+    "Access-Control-Allow-Methods": "POST, GET, OPTIONS",
+    "Access-Control-Allow-Headers": f"{_HEADERS}, Authorization, SP-Anonymous, X-Retry-Count",
+    "Access-Control-Max-Age": "86400",
+}
+"""For the paths of other tags: with the headers that their trackers send."""
 _ANY: Final = "*"
 _EXPOSED: Final = "Retry-After"
 _ORIGIN: Final = re.compile(r"null|[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9._:\[\]-]{1,255}")
@@ -21,7 +28,7 @@ def cors_headers(allowed: Collection[str], origin: str | None) -> dict[str, str]
 
     `navigator.sendBeacon` and `fetch` with `credentials: "include"` send a request with credentials. A browser then refuses
     `*` and wants the origin itself, with Access-Control-Allow-Credentials; at a preflight it refuses before the events are
-    sent. The collector reads no cookie, so an answer with credentials tells a page nothing more.
+    sent. No answer depends on a cookie, so an answer with credentials tells a page nothing more.
 
     Args:
         allowed: ALLOWED_ORIGINS.

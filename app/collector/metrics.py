@@ -6,6 +6,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS: Final = Counter("instream_collector_requests", "Requests answered", ["method", "status"])
 LINES: Final = Counter("instream_collector_lines", "Lines in acknowledged batches", ["verdict"])
+TAG_EVENTS: Final = Counter(
+    "instream_collector_tag_events", "Events of other tags in acknowledged batches", ["tag", "kind", "verdict"]
+)
 BATCHES: Final = Counter("instream_collector_batches", "Batches by outcome", ["outcome"])
 BLOCKS: Final = Counter("instream_collector_blocks", "Blocks sealed")
 BLOCKS_PER_BATCH: Final = Histogram(

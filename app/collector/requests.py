@@ -1,15 +1,16 @@
 """One request: its key is checked, its body is read within bounds, its lines are parsed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import aiohttp
 from aiohttp import web
 
 from app.collector.budget import Reservation
+from app.collector.tags import Translation, WorkBounds
 from app.collector.write_keys import KEY_HEADER
-from app.core.events.client_lines import LineReader, ReadLines
+from app.core.events.client_lines import Bounds, LineReader, ReadLines
 from app.core.events.fields import KeyKind
 from app.core.events.gzip_body import gunzip, is_gzip
 from app.core.events.parse import Sender, parse_line_of
@@ -100,6 +101,8 @@ class RequestBody(NamedTuple):
     received_at_ms: int
     ip: str | None
     user_agent: str | None
+    translation: Translation | None = None
+    """For events in the form of another tag; the key that it finds decides the kind."""
 
     @property
     def sender(self) -> Sender:
@@ -176,7 +179,7 @@ def begin_lines(
     if not sent.is_gzip:
         held.grow(len(content))
     check()
-    if reader is None:
+    if reader is None or sent.translation is not None:
         return BegunLines(content, limit, None)
 
     def take(added_bytes: int) -> None:
@@ -184,7 +187,7 @@ def begin_lines(
         held.grow(added_bytes)
 
     name = media_type(sent.content_type)
-    return BegunLines(content, limit, reader.read(name, content, sent.sender, limits.lines, limit.units, take))
+    return BegunLines(content, limit, reader.read(name, content, sent.sender, Bounds(limits.lines, limit.units, take)))
 
 
 def finish_lines(
@@ -192,6 +195,10 @@ def finish_lines(
 ) -> PackedLines:
     """The part of `read_lines` that goes line by line."""
     content, limit, read = begun
+    if sent.translation is not None:
+        cut = sent.translation.cut(content, WorkBounds(limits.lines, limit.units), held, check)
+        parser = _LineParser(sent._replace(kind=cut.kind).sender, cut.units_left, held, check)
+        return _packed((sent.translation.name(each, parser.parse(each.line)) for each in cut.events), sent, held)
     if read is None:
         lines = split_body(sent.content_type, content, limits.lines, limit.units)
         count, values = len(lines), count_values(content)
@@ -201,12 +208,18 @@ def finish_lines(
         check_count(count, values, limits.lines, limit.units)
     parser = _LineParser(sent.sender, limit.units - values - WORK_PER_LINE * count, held, check)
     if read is None:
-        packer = LinePacker()
-        for line in lines:
-            packer.add(parser.parse(line))
-        packed = packer.pack(sent.received_at_ms)
-    else:
-        packed = read.pack(sent.received_at_ms, parser.parse)
+        return _packed(map(parser.parse, lines), sent, held)
+    packed = read.pack(sent.received_at_ms, parser.parse)
+    held.become(packed.held_bytes + REQUEST_OVERHEAD_BYTES)
+    return packed
+
+
+def _packed(lines: Iterable[StoredLine], sent: RequestBody, held: Reservation) -> PackedLines:
+    """The stored lines of a request in one text, which is all that `held` counts then."""
+    packer = LinePacker()
+    for line in lines:
+        packer.add(line)
+    packed = packer.pack(sent.received_at_ms)
     held.become(packed.held_bytes + REQUEST_OVERHEAD_BYTES)
     return packed
 

@@ -1,4 +1,4 @@
-"""`GET /t.js` and `GET /t-ads.js`: the tracker, from memory, in gzip for whoever takes it."""
+"""`GET /t.js` and `GET /t-ads.js`: the tracker, from memory, in gzip for whoever takes it; and a page that shows it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import ETag, hdrs, web
 from aiohttp.helpers import ETAG_ANY
 
-from app.tracker import Script, read_script
+from app.tracker import EXAMPLE, Script, read_script
 
 SCRIPT_PATHS: Final = ("/t.js", "/t-ads.js")
 CACHE_CONTROL: Final = "public, max-age=3600, stale-while-revalidate=86400"
@@ -23,6 +23,16 @@ _FOR_ANY_PAGE: Final = {
 def script_routes() -> list[web.RouteDef]:
     """The routes of the scripts; HEAD too."""
     return [web.get(path, _handler(read_script(path[1:]))) for path in SCRIPT_PATHS]
+
+
+def example_routes() -> list[web.RouteDef]:
+    """The route of the example page, which only the local stack serves."""
+    page = (EXAMPLE / "index.html").read_bytes()
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=page, content_type="text/html", charset="utf-8", headers={hdrs.CACHE_CONTROL: "no-cache"})
+
+    return [web.get("/example/", answer)]
 
 
 def _handler(script: Script) -> Callable[[web.Request], Awaitable[web.Response]]:

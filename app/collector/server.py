@@ -1,4 +1,4 @@
-"""The collector's HTTP server: `POST /v1/events`, and the tracker at `/t.js`.
+"""The collector's HTTP server: `POST /v1/events`, the tracker at `/t.js`, and other tags' paths (`app.collector.tags`).
 
 It answers 200 only once the events are durable. After 400 to 415 nothing of the request was kept. After 503 the events may
 have been kept: the client sends them again, and dedup removes the second copies.
@@ -13,22 +13,26 @@ import structlog
 from aiohttp import web
 
 from app.collector import metrics
-from app.collector.answers import error_answer, found_in
+from app.collector.answers import error_answer, found_in, picture
 from app.collector.batcher import Batcher, CollectorPorts
 from app.collector.budget import MemoryBudget
 from app.collector.client_address import client_address, read_networks
 from app.collector.client_connection import CollectorRunner
 from app.collector.clock_guard import ClockGuard
 from app.collector.connections import Connections, bounds_of
-from app.collector.cors import PREFLIGHT, cors_headers
+from app.collector.cors import PREFLIGHT, TAG_PREFLIGHT, cors_headers
 from app.collector.parsing import Parsing
 from app.collector.rate_limits import RateLimits
 from app.collector.requests import RequestBody, check_encoding, is_validation, read_body, shown_key
-from app.collector.scripts import SCRIPT_PATHS, script_routes
+from app.collector.scripts import SCRIPT_PATHS, example_routes, script_routes
 from app.collector.sparse_log import SparseLog
 from app.collector.storage_health import PROBE_ID, StorageHealth, probe
+from app.collector.tags import GETS, POSTS, Tag, Translation, tag_key
+from app.collector.visitor_cookie import VisitorCookie, is_anonymous
 from app.collector.write_keys import WriteKeys
-from app.core.events.request_body import media_type
+from app.core.events.fields import KeyKind
+from app.core.events.foreign.mapped import Arrival
+from app.core.events.request_body import JSON_TYPE, media_type
 from app.errors import RequestRejected
 from app.settings import Settings
 from app.telemetry import ops_routes
@@ -36,6 +40,7 @@ from app.telemetry import ops_routes
 log = structlog.get_logger(__name__)
 
 EVENTS_PATH: Final = "/v1/events"
+ID_BYTES: Final = 16
 SEAL_THREADS: Final = 2
 LINGERING_S: Final = 3.0
 
@@ -83,6 +88,7 @@ class Collector:
         self._guard = ClockGuard(ports.store, settings.max_clock_skew_s, self._health)
         self._keys = WriteKeys(settings)
         self._limits = RateLimits(settings)
+        self._cookie = VisitorCookie(settings, ports.random_bytes)
         self._parsing = Parsing(settings, ports.clock)
         self._threads = ThreadPoolExecutor(SEAL_THREADS, thread_name_prefix="seal")
         self.faults = SparseLog(ports.clock.monotonic_s)
@@ -93,7 +99,10 @@ class Collector:
         """The application with its routes; /metrics is not among them, as this port is the public's."""
         app = web.Application(middlewares=[self._answer_errors])
         app.add_routes([web.post(EVENTS_PATH, self.collect), web.options(EVENTS_PATH, _preflight)])
-        app.add_routes(script_routes())
+        app.add_routes([*script_routes(), *(example_routes() if self._settings.example_page else ())])
+        app.add_routes([web.post(path, self.collect_tag) for path in POSTS])
+        app.add_routes([web.get(path, self.collect_tag, allow_head=False) for path in GETS])
+        app.add_routes([web.options(path, _tag_preflight) for path in (*POSTS, *GETS)])
         app.add_routes([route for route in ops_routes(self.waits_for) if route.path != "/metrics"])
         app.on_response_prepare.append(self._allow_origin)
         app.on_shutdown.append(self._drain)
@@ -121,24 +130,50 @@ class Collector:
 
     async def collect(self, request: web.Request) -> web.Response:
         """`POST /v1/events`: keep the request's lines, then answer with their number, their faults and their batch."""
+        return await self._keep(request, None)
+
+    async def collect_tag(self, request: web.Request) -> web.Response:
+        """A path of another tag: the same, for the lines that its events become. A GET's answer is a picture."""
+        tag = (GETS if request.method == "GET" else POSTS)[request.path]
+        try:
+            return await self._keep(request, tag)
+        except RequestRejected as exc:
+            raise tag.final(exc) from exc
+
+    async def _keep(self, request: web.Request, tag: Tag | None) -> web.Response:
         settings, clock = self._settings, self._clock
         if self._batcher is None:
             raise RequestRejected(503, "starting", "the collector is starting", retry_after_s=1)
         arrived_ms, arrived_s = clock.now_ms(), clock.monotonic_s()
         ip = client_address(request.remote, request.headers.getall("X-Forwarded-For", ()), self._trusted)
         self._limits.check_address(ip, arrived_s)
-        key, kind = self._keys.find(shown_key(request))
-        self._limits.check_key(key, arrived_s)
-        content_type = media_type(request.headers.get("Content-Type", ""))
+        shown = shown_key(request) if tag is None else tag_key(request)
+        kind: KeyKind | None = None
+        if tag is None or shown:
+            key, kind = self._keys.find(shown)
+            self._limits.check_key(key, arrived_s)
+        content_type = JSON_TYPE if tag else media_type(request.headers.get("Content-Type", ""))
         check_encoding(request)
         validates = is_validation(request)
         self._guard.check()
+        visit = self._cookie.visit(request)
+        translation = None
+        if tag is not None:
+            arrival = Arrival(arrived_ms, self._ports.random_bytes(ID_BYTES).hex(), visit.visitor_id)
+            translation = Translation(tag, arrival, self._keys, kind)
         with self._budget.reserve() as held:
             body = await read_body(request, held, settings.max_body_bytes, settings.request_timeout_s)
-            sent = RequestBody(body, content_type, kind, arrived_ms, ip, request.headers.get("User-Agent"))
+            if tag is not None and tag.query_body is not None:
+                body = tag.query_body(request)
+                held.become(len(body))
+            address = None if is_anonymous(request) else ip
+            agent = request.headers.get("User-Agent")
+            sent = RequestBody(body, content_type, kind or "browser", arrived_ms, address, agent, translation)
             del body
             lines = await self._parsing.read(sent, held)
             del sent
+            if translation is not None and translation.body_key is not None:
+                self._limits.check_key(translation.body_key, arrived_s)
             found = found_in(lines)
             if validates:
                 return web.json_response(found)
@@ -147,8 +182,11 @@ class Collector:
             batch_id = await adding
         metrics.LINES.labels("valid").inc(found["accepted"] - found["malformed"])
         metrics.LINES.labels("malformed").inc(found["malformed"])
+        if translation is not None:
+            translation.count()
         metrics.ACK_SECONDS.observe(clock.monotonic_s() - arrived_s)
-        return web.json_response(found | {"batch_id": batch_id})
+        response = web.json_response(found | {"batch_id": batch_id}) if request.method == "POST" else picture()
+        return self._cookie.answer(visit, response)
 
     @web.middleware
     async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -219,3 +257,7 @@ def _report_end(task: "asyncio.Task[None]") -> None:
 
 async def _preflight(_: web.Request) -> web.Response:
     return web.Response(status=204, headers=PREFLIGHT)
+
+
+async def _tag_preflight(_: web.Request) -> web.Response:
+    return web.Response(status=204, headers=TAG_PREFLIGHT)

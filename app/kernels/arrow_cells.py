@@ -1,6 +1,6 @@
 """Arrow's columns as cells: pieces of the rows of a table whose buffers belong to somebody else.
 
-Source: Arrow Columnar Format: "Validity bitmaps", "Variable-size Binary Layout", "Variable-size Binary View Layout".
+Source: Arrow Columnar Format: "Validity bitmaps", "Variable-size Binary View Layout".
 """
 
 from typing import Final
@@ -13,15 +13,15 @@ WORDS: Final = 0
 """Layout of a column: an int64 a row."""
 BITS: Final = 1
 """A bit a row, the lowest of a byte first."""
-OFFSETS: Final = 2
-"""Texts one after the other, and for each row and behind the last the int32 offset of its text."""
-VIEWS: Final = 3
+VIEWS: Final = 2
 """16 bytes a row: the int32 length, then the text if it has at most 12 bytes, or else 4 bytes of it, and the int32 number
 and offset of the buffer that has it."""
-SAME: Final = 4
-"""One cell for all rows; VALUES is the cell."""
-NOTHING: Final = 5
+SAME: Final = 3
+"""One cell for all rows."""
+NOTHING: Final = 4
 """No row has a value."""
+OTHER: Final = 5
+"""Anything else: it is not described, and not to be gathered."""
 
 LAYOUT: Final = 0
 """Columns of a table's description: what the column is."""
@@ -30,13 +30,13 @@ VALIDITY: Final = 1
 SKIPPED: Final = 2
 """How many of the buffers' rows lie before the table's first row."""
 VALUES: Final = 3
-"""Address of the words, bits, offsets or views."""
+"""Address of the words, bits or views; the cell that all rows share."""
 DATA: Final = 4
-"""Address of the texts; of a column of views the address of the addresses of its buffers."""
+"""Address of the addresses of a view column's buffers."""
 SIZES: Final = 5
-"""How many bytes the texts have; of a column of views the address of the sizes of its buffers."""
+"""Address of their sizes in bytes."""
 BUFFERS: Final = 6
-"""Number of a view column's buffers."""
+"""Number of its buffers."""
 DESCRIPTION: Final = 7
 """Length of a column's description."""
 
@@ -53,17 +53,7 @@ def _bit(address: int, row: int) -> int:
 
 
 @part
-def _text_of_offsets(column: Ints, row: int) -> tuple[int, int]:
-    """(address, size) of a text; the size is DOUBT if the buffer does not have it."""
-    start = half_at(column[VALUES] + 4 * row)
-    end = half_at(column[VALUES] + 4 * row + 4)
-    if start < 0 or end < start or end > column[SIZES]:
-        return 0, DOUBT
-    return column[DATA] + start, end - start
-
-
-@part
-def _text_of_views(column: Ints, row: int) -> tuple[int, int]:
+def _text(column: Ints, row: int) -> tuple[int, int]:
     """(address, size) of a text; the size is DOUBT if no buffer has it."""
     view = column[VALUES] + _VIEW_BYTES * row
     size = half_at(view)
@@ -113,7 +103,7 @@ def gather_cells(table: Ints, first: int, last: int, arena: Bytes, at: int, rec:
             elif layout == SAME:
                 rec[row, number] = column[VALUES]
             else:
-                address, size = _text_of_views(column, place) if layout == VIEWS else _text_of_offsets(column, place)
+                address, size = _text(column, place)
                 if size < 0 or size > LEN_MASK:
                     return DOUBT
                 if at + size <= room:

@@ -9,7 +9,20 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from app.kernels.arrow_cells import BITS, DESCRIPTION, VIEWS, WORDS
+from app.kernels.arrow_cells import (
+    BITS,
+    BUFFERS,
+    DATA,
+    DESCRIPTION,
+    LAYOUT,
+    OTHER,
+    SIZES,
+    SKIPPED,
+    VALIDITY,
+    VALUES,
+    VIEWS,
+    WORDS,
+)
 from app.kernels.cells import Ints
 from app.kernels.compiled import kernel
 from app.kernels.memory import word_at
@@ -19,7 +32,7 @@ _FORMATS: Final = {b"l": WORDS, b"b": BITS, b"vu": VIEWS}
 _NUMBER: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _RELEASE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
-_SKIPPED, _BUFFER_COUNT, _BUFFERS, _CHILDREN = (8 * word for word in (2, 3, 5, 6))
+_OFFSET, _BUFFER_COUNT, _POINTERS, _CHILDREN = (8 * word for word in (2, 3, 5, 6))
 """Offsets in ArrowArray: length, null_count, offset, n_buffers, n_children, buffers, children, ..."""
 
 
@@ -72,29 +85,30 @@ def describe_children(array: int, layouts: Ints, table: Ints) -> None:
 
     Args:
         array: address of the ArrowArray of a struct.
-        layouts: int64[columns], WORDS, BITS or VIEWS.
+        layouts: int64[columns], WORDS, BITS, VIEWS or OTHER.
         table: int64[columns, DESCRIPTION], written.
     """
     for number in range(len(layouts)):
         child = word_at(word_at(array + _CHILDREN) + 8 * number)
-        count, buffers = word_at(child + _BUFFER_COUNT), word_at(child + _BUFFERS)
-        table[number, 0] = layouts[number]
-        table[number, 1] = word_at(buffers)
-        table[number, 2] = word_at(array + _SKIPPED) + word_at(child + _SKIPPED)
-        table[number, 3] = word_at(buffers + 8)
+        count, buffers = word_at(child + _BUFFER_COUNT), word_at(child + _POINTERS)
+        table[number, LAYOUT] = layouts[number]
+        if layouts[number] == OTHER:
+            continue
+        table[number, VALIDITY] = word_at(buffers)
+        table[number, SKIPPED] = word_at(array + _OFFSET) + word_at(child + _OFFSET)
+        table[number, VALUES] = word_at(buffers + 8)
         if layouts[number] == VIEWS:
-            table[number, 4] = buffers + 16
-            table[number, 5] = word_at(buffers + 8 * (count - 1))
-            table[number, 6] = count - 3
+            table[number, DATA] = buffers + 16
+            table[number, SIZES] = word_at(buffers + 8 * (count - 1))
+            table[number, BUFFERS] = count - 3
 
 
 def described(frame: Exporting) -> Iterator[tuple[int, Ints]]:
-    """(rows, int64[columns, DESCRIPTION]) of each record batch of a frame of int64, booleans and texts.
+    """(rows, int64[columns, DESCRIPTION]) of each record batch of a frame; int64, booleans and texts are described.
 
     The addresses hold until the next batch is asked for.
 
     Raises:
-        TypeError: a column has another layout.
         RuntimeError: the library refuses.
     """
     capsule = frame.__arrow_c_stream__()
@@ -121,9 +135,7 @@ def _layouts(stream: _Stream, place: int) -> Ints:
         formats = [schema.children[number].contents.format for number in range(schema.n_children)]
     finally:
         schema.release(ctypes.addressof(schema))
-    if unknown := set(formats) - _FORMATS.keys():
-        raise TypeError(f"columns of layout {unknown}, not {list(_FORMATS)}")
-    return np.array([_FORMATS[each] for each in formats], np.int64)
+    return np.array([_FORMATS.get(each, OTHER) for each in formats], np.int64)
 
 
 def _asked(ask: Any, place: int, answer: ctypes.Structure) -> None:

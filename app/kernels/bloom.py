@@ -8,6 +8,7 @@ A client can make ids whose digests share a block. It gains nothing: its block s
 
 from typing import Final
 
+import numpy as np
 import numpy.typing as npt
 from numba import int64, uint64
 
@@ -22,19 +23,19 @@ _BIT: Final = 6
 
 
 @part
-def block_of(high: int, words: int) -> int:
+def block_of(high: np.uint64, words: int) -> np.int64:
     """The first word of a digest's block, of so many words."""
     return int64(mulhi(uint64(high), uint64(words // BLOCK_WORDS))) * BLOCK_WORDS
 
 
 @part
-def bit_of(low: int, word: int) -> int:
+def bit_of(low: np.uint64, word: int) -> np.uint64:
     """The bit of a digest in one word of its block."""
     return uint64(1) << ((uint64(low) >> uint64(_BIT * word)) & uint64(63))
 
 
 @kernel("void(uint64[::1], uint64[:, ::1], uint64)")
-def bloom_add(words: Words, digests: Words, salt: int) -> None:
+def bloom_add(words: Words, digests: Words, salt: np.uint64) -> None:
     """Add digests.
 
     Args:
@@ -49,7 +50,7 @@ def bloom_add(words: Words, digests: Words, salt: int) -> None:
 
 
 @kernel("void(uint64[::1], uint64[:, ::1], uint64, boolean[::1])")
-def bloom_ask(words: Words, digests: Words, salt: int, maybe: npt.NDArray) -> None:
+def bloom_ask(words: Words, digests: Words, salt: np.uint64, maybe: npt.NDArray[np.bool_]) -> None:
     """Note which digests the filter may have.
 
     Args:

@@ -4,15 +4,15 @@ The kernels know no field: tables say how the fields are called, what rule each 
 has. A line is read into cells, the places of its values in the text, and written from them. What a line has beside its
 fields becomes one text, its properties. Everything unusual is doubt; that line is read elsewhere.
 
-    names       uint8[size + PAD]    the fields' labels, each `,"name":`, the kinds' heads, each `{"label":"kind"`, and the label
-                                     of the properties, `,"label":"{`
+    names       uint8[size + PAD]    the fields' labels, each `,"name":`, the kinds' heads, each `{"label":"kind"`, and the
+                                     label of the properties, `,"label":"{`
     fields      int64[f, 6]          of each field: LABEL_AT and LABEL_SIZE in `names`, RULE, LOW and HIGH (`field_rules`),
                                      ALSO: 1 if the value goes into the properties too
     slots       int64[SLOTS]         `slot_of` a field's name, or a slot behind it -> the field, FREE for none
     kinds       int64[k, 6]          of each kind of line: HEAD_AT and HEAD_SIZE in `names`, NAME_SIZE of its quoted name at
                                      the end of its head, and masks of fields: REQUIRED, TYPED, SIGNED. Fields in TYPED are
-                                     written before the properties, those in SIGNED behind them; a line of this kind
-                                     with any other field is in doubt
+                                     written before the properties, those in SIGNED behind them; any other goes into the
+                                     properties
 """
 
 from typing import Final
@@ -22,7 +22,19 @@ import numpy as np
 from app.kernels.cells import PAD, Bytes, Ints, Words, uint64
 from app.kernels.compiled import kernel
 from app.kernels.crc32 import crc32
-from app.kernels.field_rules import BOOLEAN, DROPPED, INTEGER, KIND, LAST_STRING, OBJECT, TEXT, TIME, keeps_rule
+from app.kernels.field_rules import (
+    ADDRESS,
+    BOOLEAN,
+    DROPPED,
+    INTEGER,
+    KIND,
+    LAST_STRING,
+    LAST_VALUE,
+    OBJECT,
+    TEXT,
+    TIME,
+    keeps_rule,
+)
 from app.kernels.json_text import (
     BACKSLASH,
     CLOSE_OBJECT,
@@ -40,7 +52,19 @@ from app.kernels.json_text import (
     signature,
     skip_space,
 )
-from app.kernels.json_values import MOST_DEPTH, MOST_KEYS, copy_key, copy_value, end_of_literal, is_null
+from app.kernels.json_values import (
+    ASKED_LINE,
+    COUNT,
+    MOST_DEPTH,
+    MOST_KEYS,
+    QUESTION_ADDRESS,
+    WRITTEN,
+    ask,
+    copy_key,
+    copy_value,
+    end_of_literal,
+    is_null,
+)
 from app.kernels.loads import cttz
 
 LABEL_AT, LABEL_SIZE, RULE, LOW, HIGH, ALSO = range(6)
@@ -56,12 +80,12 @@ FOUND, FOUND_KIND, OWN_SIZE, REST_SIZE = range(4)
 their braces (0 without any), and the bytes of what else goes there, a comma before each entry."""
 CELL_AT, CELL_SIZE = range(2)
 TAIL_HEAD, TAIL_SIZE, PROPERTIES_AT, PROPERTIES_SIZE, MOST_LINE, MOST_PROPERTIES, ADDED, KEY, OTHER_KEY = range(9)
-"""`layout`, int64[9]: the size of the first part of `tail`, and of both; the place and size of the properties' label in `names`;
-the longest line, and the longest properties that are written; the most bytes of labels and tail that a line adds; the field whose
-content decides the partition, and the one that does if the first is absent."""
+"""`layout`, int64[9]: the size of the first part of `tail`, and of both; the place and size of the properties' label in
+`names`; the longest line, and the longest properties that are written; the most bytes of labels and tail that a line adds;
+the field whose content decides the partition, and the one that does if the first is absent."""
 GROWTH: Final = 3
-"""A stored line has at most three bytes for each byte of the client's line: a field that goes into the properties too is there
-with its own quotes and with two bytes for each of them. What the client did not send is in ADDED."""
+"""A stored line has at most three bytes for each byte of the client's line: a field that goes into the properties too is
+there as it came, and with two bytes for each quote. What the client did not send is in ADDED."""
 
 
 @kernel("int64(uint64)")
@@ -93,8 +117,8 @@ def find_kind(text: Bytes, at: int, end: int, names: Bytes, kinds: Ints) -> int:
     return DOUBT
 
 
-@kernel("int64(uint8[::1], int64, int64, int64, int64[::1], int64)")
-def read_string(text: Bytes, at: int, rule: int, high: int, cell: Ints, room: int) -> int:
+@kernel("int64(uint8[::1], int64, int64, int64, int64[::1], int64, int64[:, ::1])")
+def read_string(text: Bytes, at: int, rule: int, high: int, cell: Ints, room: int, questions: Ints) -> int:
     """Read a string that keeps a rule.
 
     Args:
@@ -106,12 +130,15 @@ def read_string(text: Bytes, at: int, rule: int, high: int, cell: Ints, room: in
             an empty string.
         room: see `text`.
 
+        questions: see `app.kernels.json_values`; it gets an address that no kernel can judge.
+
     Returns: the place behind the string; DOUBT if it may break its rule.
     """
     stop = end_of_plain(text, at + 1)
     if text[stop] == QUOTE:
         size = stop - at - 1
-        if size > 0 and not keeps_rule(text, at + 1, size, rule, high):
+        is_sure = size == 0 or keeps_rule(text, at + 1, size, rule, high)
+        if not is_sure and (rule != ADDRESS or ask(questions, QUESTION_ADDRESS, at + 1, stop) == DOUBT):
             return DOUBT
         cell[CELL_AT] = at
         cell[CELL_SIZE] = size + 2 if size > 0 else 0
@@ -142,9 +169,28 @@ def end_of_value(text: Bytes, at: int, rule: int, low: int, high: int, latest: i
     return end if low <= value <= high else DOUBT
 
 
-@kernel("UniTuple(int64, 2)(uint8[::1], int64, int64, uint8[::1], int64, uint64[:, ::1], int64, int64[::1])")
+@kernel("int64(uint8[::1], int64, int64, int64[:, ::1], int64[:, ::1], int64, int64, int64[:, ::1])")
+def read_value(text: Bytes, at: int, field: int, fields: Ints, cells: Ints, room: int, latest: int, questions: Ints) -> int:
+    """Read the value of a field with a rule up to `LAST_VALUE` into its cell, as `read_string` and `end_of_value`.
+
+    Returns: the place behind the value; DOUBT if it may break its rule, and the cell's size is 0 then.
+    """
+    rule, high = fields[field, RULE], fields[field, HIGH]
+    cells[field, CELL_SIZE] = 0
+    if rule <= LAST_STRING:
+        if text[at] != QUOTE:
+            return DOUBT
+        return read_string(text, at, rule, high, cells[field], room, questions)
+    end = end_of_value(text, at, rule, fields[field, LOW], high, latest)
+    if end != DOUBT:
+        cells[field, CELL_AT] = at
+        cells[field, CELL_SIZE] = end - at
+    return end
+
+
+@kernel("UniTuple(int64, 2)(uint8[::1], int64, int64, uint8[::1], int64, uint64[:, ::1], int64, int64[::1], int64[:, ::1])")
 def copy_entry(
-    text: Bytes, at: int, end: int, rest: Bytes, size: int, keys: Words, count: int, levels: Ints
+    text: Bytes, at: int, end: int, rest: Bytes, size: int, keys: Words, count: int, levels: Ints, questions: Ints
 ) -> tuple[int, int]:
     """Copy the entry whose key's quote is at `at` to rest[size:], with a comma before it; keys[1, count] becomes its key.
 
@@ -154,7 +200,7 @@ def copy_entry(
     at, to = copy_key(text, at, end, rest, size + 1, keys[1], 0, count)
     if at == DOUBT:
         return DOUBT, size
-    at, to, _ = copy_value(text, at, end, rest, to, keys[1], count + 1, levels)
+    at, to, _ = copy_value(text, at, end, rest, to, keys[1], count + 1, levels, questions)
     return at, to
 
 
@@ -187,11 +233,11 @@ def read_label(text: Bytes, at: int, end: int) -> tuple[int, int]:
 
 @kernel(
     "int64(uint8[::1], int64, int64, int64, int64, uint8[::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1],"
-    " uint8[::1], uint8[::1], uint64[:, ::1], int64[::1], int64[::1])"
+    " uint8[::1], uint8[::1], uint64[:, ::1], int64[::1], int64[:, ::1], int64[::1])"
 )
-def read_line(
+def read_line(  # noqa: PLR0915
     text: Bytes, at: int, end: int, room: int, latest: int, names: Bytes, fields: Ints, slots: Ints, kinds: Ints,
-    cells: Ints, own: Bytes, rest: Bytes, keys: Words, levels: Ints, line: Ints,
+    cells: Ints, own: Bytes, rest: Bytes, keys: Words, levels: Ints, questions: Ints, line: Ints,
 ) -> int:  # fmt: skip
     """Read the line text[at:end] into cells, and the parts of its properties into `own` and `rest`.
 
@@ -210,6 +256,7 @@ def read_line(
         rest: uint8[], as `own`, and a comma for each entry: what else goes into the line's properties.
         keys: uint64[2, MOST_KEYS], used: signatures of keys.
         levels: int64[MOST_DEPTH], used.
+        questions: see `app.kernels.json_values`; it gets those about this line.
         line: int64[4], written: FOUND, FOUND_KIND, OWN_SIZE, REST_SIZE.
 
     Returns: DOUBT if another reader has to read the line, else 0.
@@ -231,45 +278,39 @@ def read_line(
                 return DOUBT
             seen |= 1 << field
         is_absent = field != UNKNOWN and rule != DROPPED and is_null(text, at)
-        if not is_absent and (rule == DROPPED or fields[field, ALSO]):
-            behind, to = copy_entry(text, label_at, end, rest, rest_size, keys, rest_keys, levels)
+        is_foreign = rule <= LAST_VALUE and kind != DOUBT and not (kinds[kind, TYPED] | kinds[kind, SIGNED]) >> field & 1
+        to = rest_size
+        if not is_absent and (rule == DROPPED or is_foreign or fields[field, ALSO]):
+            behind, to = copy_entry(text, label_at, end, rest, rest_size, keys, rest_keys, levels, questions)
             if behind == DOUBT:
                 return DOUBT
-            if field == UNKNOWN or rule != DROPPED:
-                rest_size = to
-                rest_keys += 1
             if rule == DROPPED:
                 at = behind
+        has_value = False
         if is_absent:
             at += 4
-        elif rule <= LAST_STRING:
-            if text[at] != QUOTE:
-                return DOUBT
-            at = read_string(text, at, rule, fields[field, HIGH], cells[field], room)
-            if at == DOUBT:
-                return DOUBT
-            if cells[field, CELL_AT] == room:
+        elif rule <= LAST_VALUE:
+            at = read_value(text, at, field, fields, cells, room, latest, questions)
+            has_value = cells[field, CELL_SIZE] > 0
+            if has_value and cells[field, CELL_AT] == room:
                 room += cells[field, CELL_SIZE]
-            if cells[field, CELL_SIZE] > 0:
-                found |= 1 << field
         elif rule == KIND:
-            if text[at] != QUOTE:
-                return DOUBT
-            start = at
-            at = end_of_plain(text, at + 1) + 1
-            kind = find_kind(text, start, at, names, kinds)
+            start, at = at, DOUBT
+            if text[start] == QUOTE:
+                at = end_of_plain(text, start + 1) + 1
+                kind = find_kind(text, start, at, names, kinds)
         elif rule == OBJECT:
             if text[at] != OPEN_OBJECT:
                 return DOUBT
-            at, own_size, own_keys = copy_value(text, at, end, own, 0, keys[0], 0, levels)
-            if at == DOUBT:
-                return DOUBT
+            at, own_size, own_keys = copy_value(text, at, end, own, 0, keys[0], 0, levels, questions)
         elif rule != DROPPED:
-            cells[field, CELL_AT] = at
-            at = end_of_value(text, at, rule, fields[field, LOW], fields[field, HIGH], latest)
-            if at == DOUBT:
-                return DOUBT
-            cells[field, CELL_SIZE] = at - cells[field, CELL_AT]
+            return DOUBT
+        if at == DOUBT:
+            return DOUBT
+        if to > rest_size and (has_value or field == UNKNOWN):
+            rest_size = to
+            rest_keys += 1
+        if has_value and not is_foreign:
             found |= 1 << field
         at = skip_space(text, at, end)
         mark = text[at]
@@ -306,10 +347,8 @@ def write_properties(
     to = copy(target, to, names, label[0], label[1])
     inner = max(own_size - 2, 0)
     to = copy(target, to, own, 1, inner)
-    if inner > 0:
-        to = copy(target, to, rest, 0, rest_size)
-    else:
-        to = copy(target, to, rest, 1, rest_size - 1)
+    first = 0 if inner > 0 else 1
+    to = copy(target, to, rest, first, max(rest_size - first, 0))
     target[to] = CLOSE_OBJECT
     target[to + 1] = QUOTE
     return to + 2
@@ -317,11 +356,11 @@ def write_properties(
 
 @kernel(
     "int64(uint8[::1], int64[::1], int64[::1], int64, int64, int64, uint8[::1], int64[:, ::1], int64[::1], int64[:, ::1],"
-    " int64[::1], uint8[::1], uint8[::1], uint8[::1], uint8[::1], int64[::1], int64[::1])"
+    " int64[::1], uint8[::1], uint8[::1], uint8[::1], uint8[::1], int64[::1], int64[::1], int64[:, ::1])"
 )
 def store_lines(
     text: Bytes, starts: Ints, ends: Ints, first: int, room: int, latest: int, names: Bytes, fields: Ints, slots: Ints,
-    kinds: Ints, layout: Ints, tail: Bytes, own: Bytes, rest: Bytes, stored: Bytes, sizes: Ints, crcs: Ints,
+    kinds: Ints, layout: Ints, tail: Bytes, own: Bytes, rest: Bytes, stored: Bytes, sizes: Ints, crcs: Ints, questions: Ints,
 ) -> int:  # fmt: skip
     """Write lines as they are stored, one after the other, until `stored` may be full.
 
@@ -343,6 +382,8 @@ def store_lines(
         stored: uint8[], written: the lines that are not in doubt, without gaps.
         sizes: int64[n], written: of each line its bytes in `stored`, or DOUBT.
         crcs: int64[n], written: of each line the CRC-32 of its key, or 0.
+        questions: int64[m, 4], see `app.kernels.json_values`, written: a line is right only if every answer is yes.
+            Row COUNT has also the bytes in `stored`.
 
     Returns: the line behind the last that was looked at; the caller gives `stored` free and goes on there.
     """
@@ -352,20 +393,25 @@ def store_lines(
     line = np.empty(4, np.int64)
     label = layout[PROPERTIES_AT : PROPERTIES_SIZE + 1]
     to = 0
+    questions[COUNT, 0] = 0
     for number in range(first, len(starts)):
+        asked = questions[COUNT, 0]
         size = ends[number] - starts[number]
         sizes[number] = DOUBT
         crcs[number] = 0
         if size > layout[MOST_LINE]:
             continue
+        questions[COUNT, WRITTEN] = to
         if to + GROWTH * size + layout[ADDED] + PAD > len(stored):
             return number
-        if read_line(
-            text, starts[number], ends[number], room, latest, names, fields, slots, kinds, cells, own, rest, keys, levels, line
-        ) == DOUBT:  # fmt: skip
+        outcome = read_line(
+            text, starts[number], ends[number], room, latest, names, fields, slots, kinds, cells, own, rest, keys, levels,
+            questions, line,
+        )  # fmt: skip
+        if outcome == DOUBT or line[OWN_SIZE] + line[REST_SIZE] > layout[MOST_PROPERTIES]:
+            questions[COUNT, 0] = asked
             continue
-        if line[OWN_SIZE] + line[REST_SIZE] > layout[MOST_PROPERTIES]:
-            continue
+        questions[asked + 1 : questions[COUNT, 0] + 1, ASKED_LINE] = number
         found, kind, start = line[FOUND], line[FOUND_KIND], to
         to = copy(stored, to, names, kinds[kind, HEAD_AT], kinds[kind, HEAD_SIZE])
         to = write_cells(stored, to, names, fields, text, cells, found & kinds[kind, TYPED])
@@ -377,4 +423,5 @@ def store_lines(
         sizes[number] = to - start
         key = layout[KEY] if found >> layout[KEY] & 1 else layout[OTHER_KEY]
         crcs[number] = crc32(text, cells[key, CELL_AT] + 1, cells[key, CELL_SIZE] - 2)
+    questions[COUNT, WRITTEN] = to
     return len(starts)

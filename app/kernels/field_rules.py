@@ -4,14 +4,14 @@ from typing import Final
 
 from app.kernels.cells import Bytes
 from app.kernels.compiled import kernel
-from app.kernels.json_text import COLON, DOUBT, MINUS, NINE, POINT, SPACE, ZERO, end_of_digits
+from app.kernels.json_text import DOUBT, MINUS, NINE, POINT, SPACE, ZERO, end_of_digits
 
 TEXT, NAME, LETTERS, ADDRESS, AGENT, INTEGER, TIME, BOOLEAN, KIND, OBJECT, DROPPED, OTHER = range(12)
 """
     TEXT      a string of at most HIGH bytes
     NAME      a string of at most HIGH of A-Z a-z 0-9 _ -
     LETTERS   a string of exactly HIGH of A-Z a-z
-    ADDRESS   a string, an IP address in its one spelling
+    ADDRESS   a string, an IP address in its one spelling; the caller is asked about all but IPv4
     AGENT     a string of at most HIGH bytes that does not begin with a blank
     INTEGER   an integer from LOW to HIGH
     TIME      an integer from LOW to HIGH, no later than the latest time
@@ -22,8 +22,9 @@ TEXT, NAME, LETTERS, ADDRESS, AGENT, INTEGER, TIME, BOOLEAN, KIND, OBJECT, DROPP
     OTHER     a rule that no kernel knows: always doubt
 """
 LAST_STRING: Final = AGENT
+LAST_VALUE: Final = BOOLEAN
+"""Rules up to LAST_STRING are of strings, those up to LAST_VALUE of numbers and booleans."""
 _MOST_OF_BYTE: Final = 255
-_GROUPS: Final = 8
 
 
 @kernel("int64(uint8[::1], int64, int64, int64)")
@@ -53,30 +54,11 @@ def is_four_bytes(text: Bytes, at: int, end: int) -> int:
     return at == end + 1
 
 
-@kernel("int64(uint8[::1], int64, int64)")
-def is_eight_groups(text: Bytes, at: int, end: int) -> int:
-    """Whether text[at:end] is an IPv6 address of eight groups of which no two zeros in a row could be left out."""
-    was_zero = False
-    for group in range(_GROUPS):
-        start = at
-        while ZERO <= text[at] <= NINE or ord("a") <= text[at] <= ord("f"):
-            at += 1
-        size = at - start
-        is_zero = size == 1 and text[start] == ZERO
-        if not 1 <= size <= 4 or (text[start] == ZERO and size > 1) or (is_zero and was_zero):
-            return 0
-        if group < _GROUPS - 1 and text[at] != COLON:
-            return 0
-        was_zero = is_zero
-        at += 1
-    return at == end + 1
-
-
 @kernel("int64(uint8[::1], int64, int64, int64, int64)")
 def keeps_rule(text: Bytes, at: int, size: int, rule: int, high: int) -> int:
     """Whether the content text[at : at + size] of a string, 1 byte or more without an escape, keeps `rule` for certain."""
     if rule == ADDRESS:
-        return is_four_bytes(text, at, at + size) or is_eight_groups(text, at, at + size)
+        return is_four_bytes(text, at, at + size)
     if size > high:
         return 0
     if rule == NAME:

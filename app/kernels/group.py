@@ -1,7 +1,12 @@
 """Lines put to their partitions."""
 
+from typing import Final
+
 from app.kernels.cells import Bytes, Ints
 from app.kernels.compiled import kernel
+from app.kernels.loads import copy32
+
+_STEP: Final = 32
 
 
 @kernel("void(uint8[::1], int64[::1], int64[::1], int64[::1], uint8[::1])")
@@ -19,6 +24,10 @@ def group_lines(text: Bytes, sizes: Ints, partitions: Ints, places: Ints, groupe
     for line in range(len(sizes)):
         size = sizes[line]
         to = places[partitions[line]]
-        grouped[to : to + size] = text[at : at + size]
+        whole = size - size % _STEP
+        for step in range(0, whole, _STEP):
+            copy32(grouped, to + step, text, at + step)
+        for step in range(whole, size):
+            grouped[to + step] = text[at + step]
         places[partitions[line]] = to + size
         at += size

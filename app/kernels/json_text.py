@@ -15,10 +15,10 @@ MOST_DIGITS: Final = 18
 """Any integer of so many digits fits in 64 bits."""
 MOST_DECIMALS: Final = 15
 """A decimal of so many digits is the shortest text of its double."""
-QUOTE, BACKSLASH, SLASH, COMMA, COLON, MINUS, POINT, ZERO, NINE = b'"\\/,:-.09'
+QUOTE, BACKSLASH, SLASH, COMMA, COLON, PLUS, MINUS, POINT, ZERO, NINE = b'"\\/,:+-.09'
 OPEN_OBJECT, CLOSE_OBJECT, OPEN_ARRAY, CLOSE_ARRAY = b"{}[]"
 SPACE, TAB, LF, CR = b" \t\n\r"
-_LETTER_U: Final = ord("u")
+_LETTER_E, _LETTER_U = b"eu"
 _SHORT_ESCAPES: Final = (ord("b"), ord("f"), ord("n"), ord("r"), ord("t"), QUOTE, BACKSLASH)
 
 
@@ -133,6 +133,33 @@ def end_of_number(text: Bytes, at: int) -> int:
     if is_zero and (zeros == decimals or zeros > 3):
         return DOUBT
     return DOUBT if text[at - 1] == ZERO and decimals > 1 else at
+
+
+@kernel("int64(uint8[::1], int64)")
+def end_of_any_number(text: Bytes, at: int) -> int:
+    """The place behind the number at `at`, whatever an encoder makes of it; DOUBT if it is not as JSON writes numbers."""
+    at += text[at] == MINUS
+    start = at
+    while ZERO <= text[at] <= NINE:
+        at += 1
+    if at == start or (text[start] == ZERO and at - start > 1):
+        return DOUBT
+    if text[at] == POINT:
+        start = at + 1
+        at = start
+        while ZERO <= text[at] <= NINE:
+            at += 1
+        if at == start:
+            return DOUBT
+    if text[at] | 0x20 == _LETTER_E:
+        at += 1
+        at += text[at] in (PLUS, MINUS)
+        start = at
+        while ZERO <= text[at] <= NINE:
+            at += 1
+        if at == start:
+            return DOUBT
+    return at
 
 
 @part

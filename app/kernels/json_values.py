@@ -12,9 +12,11 @@ from app.kernels.json_text import (
     DOUBT,
     OPEN_ARRAY,
     OPEN_OBJECT,
+    POINT,
     QUOTE,
     copy,
     copy_string,
+    end_of_any_number,
     end_of_number,
     signature,
     skip_space,
@@ -25,6 +27,13 @@ MOST_DEPTH: Final = 16
 """Deepest nesting that is copied."""
 MOST_KEYS: Final = 96
 """Most keys of the objects that are open at one moment; the keys of each are compared with one another."""
+QUESTION_NUMBER, QUESTION_ADDRESS = range(2)
+ASKED, ASKED_AT, ASKED_END, ASKED_LINE = range(4)
+COUNT: Final = 0
+WRITTEN: Final = 1
+"""`questions`, int64[m, 4]: what only the caller can say, whether a number or an address is written as an encoder writes it.
+Each has its kind ASKED, its place and its end in the text, and its line. Row COUNT has the number of questions in column 0;
+its column WRITTEN is the caller's."""
 _TRUE, _FALSE, _NULL = (int.from_bytes(word, "little") for word in (b"true", b"alse", b"null"))
 
 
@@ -49,9 +58,7 @@ def is_new(keys: Words, first: int, count: int) -> int:
 
 
 @kernel("UniTuple(int64, 2)(uint8[::1], int64, int64, uint8[::1], int64, uint64[::1], int64, int64)")
-def copy_key(
-    text: Bytes, at: int, end: int, target: Bytes, to: int, keys: Words, first: int, count: int
-) -> tuple[int, int]:
+def copy_key(text: Bytes, at: int, end: int, target: Bytes, to: int, keys: Words, first: int, count: int) -> tuple[int, int]:
     """Copy a key and its colon into a string; its signature becomes keys[count].
 
     Returns: the places of the value in `text` and in `target`; the first is DOUBT if there is no key, or if one of
@@ -71,22 +78,37 @@ def copy_key(
     return skip_space(text, at + 1, end), to + 1
 
 
-@kernel("UniTuple(int64, 2)(uint8[::1], int64, uint8[::1], int64)")
-def copy_scalar(text: Bytes, at: int, target: Bytes, to: int) -> tuple[int, int]:
+@kernel("int64(int64[:, ::1], int64, int64, int64)")
+def ask(questions: Ints, what: int, at: int, end: int) -> int:
+    """Add a question about text[at:end]; DOUBT if there is no room."""
+    count = questions[COUNT, 0] + 1
+    if count == questions.shape[0]:
+        return DOUBT
+    questions[COUNT, 0] = count
+    questions[count, ASKED] = what
+    questions[count, ASKED_AT] = at
+    questions[count, ASKED_END] = end
+    return 0
+
+
+@kernel("UniTuple(int64, 2)(uint8[::1], int64, uint8[::1], int64, int64[:, ::1])")
+def copy_scalar(text: Bytes, at: int, target: Bytes, to: int, questions: Ints) -> tuple[int, int]:
     """Copy a string, a number or a literal into a string; the places behind, the first is DOUBT for anything else."""
     if text[at] == QUOTE:
         return copy_string(text, at, target, to, 1)
     end = end_of_literal(text, at)
     if end == DOUBT:
         end = end_of_number(text, at)
-    if end == DOUBT:
-        return DOUBT, to
+    if end == DOUBT or text[end] == POINT or text[end] | 0x20 == ord("e"):
+        end = end_of_any_number(text, at)
+        if end == DOUBT or ask(questions, QUESTION_NUMBER, at, end) == DOUBT:
+            return DOUBT, to
     return end, copy(target, to, text, at, end - at)
 
 
-@kernel("UniTuple(int64, 3)(uint8[::1], int64, int64, uint8[::1], int64, uint64[::1], int64, int64[::1])")
+@kernel("UniTuple(int64, 3)(uint8[::1], int64, int64, uint8[::1], int64, uint64[::1], int64, int64[::1], int64[:, ::1])")
 def copy_value(
-    text: Bytes, at: int, end: int, target: Bytes, to: int, keys: Words, count: int, levels: Ints
+    text: Bytes, at: int, end: int, target: Bytes, to: int, keys: Words, count: int, levels: Ints, questions: Ints
 ) -> tuple[int, int, int]:
     """Copy a value into a string: no white space, quotes and backslashes escaped, all as an encoder writes it.
 
@@ -98,11 +120,12 @@ def copy_value(
         to: the place in `target`.
         keys: uint64[MOST_KEYS], signatures of the keys of open objects; the first `count` are not touched.
         count: see `keys`.
-        levels: int64[MOST_DEPTH], used: of each open container its first key's place in `keys`, doubled, plus 1 for an object.
+        levels: int64[MOST_DEPTH], used: of each open container the place of its first key, doubled, plus 1 for an object.
+        questions: see `COUNT`; it gets those numbers of which an encoder may write another text.
 
-    Returns: the places behind the value in `text` and `target`, and behind the value's own keys in `keys`. The first is DOUBT
-        if the value is not JSON, nested deeper than `MOST_DEPTH`, has keys that may be equal, more than `MOST_KEYS` keys,
-        or a number or an escape of which an encoder may write another text.
+    Returns: the places behind the value in `text` and `target`, and behind its own keys in `keys`. The first is DOUBT if
+        the value is not JSON, nested deeper than `MOST_DEPTH`, has keys that may be equal, more than `MOST_KEYS` keys,
+        an escape as `copy_escape` says, or more questions than there is room for.
     """
     depth = 0
     behind = count
@@ -118,7 +141,7 @@ def copy_value(
             to += 1
             at += 1
         else:
-            at, to = copy_scalar(text, at, target, to)
+            at, to = copy_scalar(text, at, target, to, questions)
             if at == DOUBT:
                 return DOUBT, to, count
         while depth > 0:

@@ -142,6 +142,31 @@ SELECT article_id, article_title, section, views_15_minutes, views_hour,
 FROM counted
 WHERE views_hour > 0;
 
+-- How was a page view read, by everything that was heard of it? One row a page view. A page that reports again and again sends many
+-- engagements: its row in page_views has the last one that came in time, the others are rows of engagements (extra, late). This view
+-- takes all of them, in any order and however late. The figures of a report are cumulated, so the greatest counts. reports is their
+-- number: a tag that sends a ping every ten seconds of activity was active for 10 * reports seconds. last_at is the time of the last
+-- report on the visitor's clock, as occurred_at is the time of the page view.
+CREATE OR REPLACE VIEW analytics.page_view_engagement AS
+WITH firsts AS (
+    SELECT page_view_id, event_id, visitor_id, article_id, occurred_at, received_at,
+           ROW_NUMBER() OVER (PARTITION BY page_view_id ORDER BY received_at, event_id) AS place
+    FROM analytics.page_views
+), told AS (
+    SELECT page_view_id, engaged_at AS told_at, dwell_ms, visible_ms, engaged_ms, scroll_pct
+    FROM analytics.page_views WHERE joined
+    UNION ALL
+    SELECT page_view_id, occurred_at, dwell_ms, visible_ms, engaged_ms, scroll_pct FROM analytics.engagements
+), summed AS (
+    SELECT page_view_id, COUNT(*) AS reports, MAX(told_at) AS last_at, MAX(dwell_ms) AS dwell_ms,
+           MAX(visible_ms) AS visible_ms, MAX(engaged_ms) AS engaged_ms, MAX(scroll_pct) AS scroll_pct
+    FROM told GROUP BY page_view_id
+)
+SELECT f.page_view_id, f.event_id, f.visitor_id, f.article_id, f.occurred_at, f.received_at,
+       COALESCE(s.reports, 0) AS reports, s.last_at, s.dwell_ms, s.visible_ms, s.engaged_ms, s.scroll_pct
+FROM firsts f LEFT JOIN summed s ON s.page_view_id = f.page_view_id
+WHERE f.place = 1;
+
 -- What became of a line? One row for each line of a batch with its outcome: the flow that has its row, joined, duplicate or
 -- erased. Ask for one batch, or a few: WHERE batch_id = '...' (AND line = ...). To count lines by outcome, add up column lines of table ledger.
 -- A line is a character of the ledger's line_bits, and the numbers say which. Ledger rows that an older version wrote have no
@@ -156,3 +181,43 @@ WITH digits AS (
 )
 SELECT l.batch_id, l.first_line + n.n AS line, l.outcome, l.txn_id, l.loaded_at
 FROM analytics.ledger l JOIN numbers n ON n.n <= l.last_line - l.first_line AND SUBSTRING(l.line_bits, n.n + 1, 1) = '1';
+
+-- How many events were lost between browser and collector? One row for each day (UTC) on which tabs began, of the last 30 days.
+-- The tracker numbers the events of a tab from 1 (tab and seq in properties), so the highest number that arrived says how many
+-- were sent before it, and a number that is missing is an event that never arrived. Events that a tab sent last and lost are not
+-- seen. A tab counts once it has been silent for an hour: reports of open pages have numbers before they are sent.
+-- A tab that was duplicated shares its numbers with the first, so of its loss less is seen. What is no number of ours is left out.
+CREATE OR REPLACE VIEW analytics.browser_loss AS
+WITH numbered AS (
+    SELECT properties, received_at FROM analytics.page_views WHERE properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT engagement_properties, received_at FROM analytics.page_views WHERE engagement_properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT properties, received_at FROM analytics.engagements WHERE properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT properties, received_at FROM analytics.ad_impressions WHERE properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT properties, received_at FROM analytics.ad_clicks WHERE properties LIKE '%"tab":"%'
+    UNION ALL
+    SELECT properties, received_at FROM analytics.redirects WHERE properties LIKE '%"tab":"%'
+), told AS (
+    SELECT JSON_EXTRACT_PATH_TEXT(properties, 'tab') AS tab, JSON_EXTRACT_PATH_TEXT(properties, 'seq') AS seq, received_at
+    FROM numbered WHERE received_at >= GETDATE() - INTERVAL '31 days'
+), counted AS (
+    SELECT tab, CASE WHEN seq ~ '^[1-9][0-9]{0,4}$' THEN CAST(seq AS INTEGER) END AS number, received_at
+    FROM told WHERE tab ~ '^[0-9]{13}-[0-9]{1,10}-[0-9]{1,10}-[0-9]{1,10}$'
+), tabs AS (
+    SELECT tab, DATE_TRUNC('day', MIN(received_at)) AS day, MAX(number) AS sent, COUNT(DISTINCT number) AS received
+    FROM counted WHERE number IS NOT NULL
+    GROUP BY tab
+    HAVING MAX(received_at) < GETDATE() - INTERVAL '1 hour'
+), known AS (
+    -- A tab's name begins with its first moment in milliseconds: of an older tab not every event is looked at.
+    SELECT day, sent, received FROM tabs
+    WHERE SUBSTRING(tab, 1, 10) >= CAST(CAST(EXTRACT(EPOCH FROM GETDATE() - INTERVAL '30 days') AS BIGINT) AS VARCHAR(20))
+)
+SELECT day, COUNT(*) AS tabs, SUM(CASE WHEN sent > received THEN 1 ELSE 0 END) AS tabs_with_loss,
+       SUM(sent) AS sent, SUM(received) AS received, SUM(sent - received) AS lost,
+       CAST(SUM(sent - received) AS DOUBLE PRECISION) / SUM(sent) AS lost_share
+FROM known
+GROUP BY day;

@@ -2,16 +2,16 @@
 
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import compress, islice
 from operator import lt
 
 import numpy as np
 
 from app.core.formats.step_message import Changes
 from app.core.state.encoding import digests_in
-from app.core.state.tables import Answers, Digests
+from app.core.state.tables import TIME_BYTES, Answers, Digests
 from tables.store.engine import Batch, Engine
-from tables.store.entries import TAGS, TIME_BYTES, SortedPuts, stored_times
+from tables.store.entries import TAGS, SortedPuts, SortedTable, stored_times
 from tables.store.filters import ROOM, GenerationFilter
 from tables.store.generations import Generations, family_name, generation_of
 from tables.store.write_buffer import DIGESTS
@@ -77,23 +77,22 @@ class Expiring:
         if change.table not in DIGESTS or not change.keys:
             return
         digests, stored = digests_in(change.keys), stored_times(change)
+        oldest, youngest = self._rules.of(int(stored.min())), self._rules.of(int(stored.max()))
+        if oldest == youngest:  # nearly always
+            self._filter_of(youngest, int(stored.max())).add(change.table, digests, int(stored.max()))
+            return
         generations = stored // np.uint64(self._rules.span_ms)
         for generation in np.unique(generations).tolist():
             some = generations == generation
             now_ms = int(stored[some].max())
-            self._filter_of(generation, now_ms).add(change.table, digests if some.all() else digests[some])
+            self._filter_of(generation, now_ms).add(change.table, digests[some], now_ms)
 
     def read_on(self) -> None:
         """Read some keys from disk, if a filter is in the making."""
         any(known.read_on() for known in self._filters.values())
 
-    def grow(self, now_ms: int) -> None:
-        """Begin greater filters for full ones. Every entry must be on disk."""
-        for generation in self.generations:
-            self._filter_of(generation, now_ms).grow(now_ms)
-
     def _filter_of(self, generation: int, now_ms: int) -> GenerationFilter:
-        """The filter of a generation. A new one gets the room that the one before it needed."""
+        """The filter of a generation. A new one has the room that the one before it needed."""
         known = self._filters.get(generation)
         if known is None:
             before = self._filters.get(generation - 1)
@@ -129,13 +128,29 @@ class Expiring:
                         batch.delete(other, tag + key)
             batch.put_all(family, tag, keys, values)
 
-    def ingest(self, puts: SortedPuts) -> bool:
-        """Put entries on disk, past all batches. Do nothing if they have several generations, or a younger one exists."""
-        target = self._rules.of(puts.oldest_ms)
-        if target != self._rules.of(puts.youngest_ms) or any(n > target for n in self.generations):
-            return False
-        self._engine.ingest(self._family_of(target), puts.entries())
-        return True
+    def ingest(self, batch: Batch, puts: SortedPuts) -> None:
+        """Put entries on disk at once, each into the generation of its stored time, past all batches.
+
+        `batch`, which is written next, gets the deletes of older values that younger generations may have.
+        """
+        for target in range(self._rules.of(puts.oldest_ms), self._rules.of(puts.youngest_ms) + 1):
+            some = puts.between(*self._rules.times_of(target))
+            if some.tables:
+                self._delete_from_younger(batch, target, some.tables)
+                self._engine.ingest(self._family_of(target), some.entries())
+
+    def _delete_from_younger(self, batch: Batch, target: int, tables: Sequence[SortedTable]) -> None:
+        for generation in self.generations:
+            if generation <= target:
+                continue
+            for table in tables:  # as a rule stream time has left the older generation, and there are none
+                keys = [key for key, _ in table.entries()]
+                if table.name in DIGESTS:
+                    maybe = np.zeros(len(keys), np.bool_)
+                    self._filters[generation].ask(table.name, digests_in(table.keys[table.order].tobytes()), maybe)
+                    keys = list(compress(keys, maybe.tolist()))
+                for key in keys:
+                    batch.delete(family_name(generation), key)
 
     def drop(self, generations: Sequence[int]) -> None:
         """Remove generations with all their entries."""
@@ -180,4 +195,5 @@ class Expiring:
         if generation not in self.generations:
             self._engine.create(name)
             insort(self.generations, generation)
+            self._filter_of(generation, self._rules.times_of(generation)[0])
         return name

@@ -19,7 +19,7 @@ If the store or the log has data of a newer version, this store stops there: it 
 owner gets a NewerFormat (rule E10).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, assert_never
 
 import numpy as np
@@ -27,7 +27,7 @@ import structlog
 
 from app.core.formats.decoding import placed
 from app.core.formats.step_history import BaseSearch, Candidate, StepVerdict, accepted_before
-from app.core.formats.step_message import NO_PREDECESSOR, Changes, StepLog, StepMessage, decode_followed, digest_of
+from app.core.formats.step_message import NO_PREDECESSOR, StepLog, StepMessage, decode_followed, digest_of
 from app.core.state.encoding import digests_in
 from app.core.state.tables import EXPIRING, Answers, Digests, refuse_unknown_tables
 from app.errors import NewerFormat, StepConflict, StepGap, StepMessageInvalid, StoreLost
@@ -263,34 +263,27 @@ class PartitionStore:
         gathered = self._gathered
         if not gathered.steps:
             return
-        puts = sorted_puts(gathered.expiring)
-        ingested = puts is not None and self._expiring.ingest(puts)
-        expiring = () if ingested else gathered.expiring
-        self._write_batch(expiring, gathered.window, self.position, self.rows_offset)
-        self._engine.flush()
-        gathered.clear()
-        self._drop_expired()
-        self._expiring.grow(self.position.stream_time_ms)
-
-    def _write_if_full(self) -> None:
-        if self._gathered.full:
-            self.write()
-
-    def _write_batch(
-        self, expiring: Iterable[Changes], window: Mapping[bytes, bytes | None], position: StorePosition, offset: int
-    ) -> None:
-        """Write changes and the position after them in one batch."""
         batch = self._engine.batch()
-        for change in expiring:
-            self._expiring.change(batch, change)
-        for key, value in window.items():
+        if (puts := sorted_puts(gathered.expiring)) is not None:
+            self._expiring.ingest(batch, puts)
+        else:  # there are none, or some are deleted, which no ETL does
+            for change in gathered.expiring:
+                self._expiring.change(batch, change)
+        for key, value in gathered.window.items():
             if value is None:
                 batch.delete(_WINDOW, key)
             else:
                 batch.put(_WINDOW, key, value)
-        batch.put(_DEFAULT, _POSITION, encode_position(position))
-        batch.put(_DEFAULT, _ROWS, offset.to_bytes(8, "big"))
+        batch.put(_DEFAULT, _POSITION, encode_position(self.position))
+        batch.put(_DEFAULT, _ROWS, self.rows_offset.to_bytes(8, "big"))
         self._engine.write(batch)
+        self._engine.flush()
+        gathered.clear()
+        self._drop_expired()
+
+    def _write_if_full(self) -> None:
+        if self._gathered.full:
+            self.write()
 
     def _drop_expired(self) -> None:
         """Drop the generations that have expired by the stream time that is on disk."""

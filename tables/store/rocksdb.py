@@ -10,7 +10,9 @@ Following `rows` from that position makes the store complete, even if other fami
 """
 
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Final
 
@@ -225,8 +227,7 @@ class RocksEngine:
         path = str(self._incoming / "file.sst")
         writer = rocksdict.SstFileWriter(self._memory.file_options())
         writer.open(path)
-        for key, value in entries:
-            writer[key] = value
+        deque(starmap(writer.__setitem__, entries), maxlen=0)  # a loop that runs in C
         writer.finish()
         moving = rocksdict.IngestExternalFileOptions()
         moving.set_move_files(True)

@@ -60,4 +60,6 @@ async def test_creating_the_schema_again_changes_nothing(warehouse: Warehouse) -
         "SELECT table_name FROM information_schema.views WHERE table_schema = 'analytics' ORDER BY 1"
     )
     assert [name for (name,) in found] == sorted(view.name for view in views())
-    assert [name for (name,) in found] == ["campaign_profit", "line_fates", "popular_articles", "popular_authors", "trends"]
+    assert [name for (name,) in found] == [
+        "browser_loss", "campaign_profit", "line_fates", "popular_articles", "popular_authors", "trends",
+    ]  # fmt: skip

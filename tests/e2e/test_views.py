@@ -1,5 +1,7 @@
 """The analysts' views on hand-made rows: what they answer, to the micro."""
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -68,6 +70,32 @@ async def test_campaign_profit(warehouse: Warehouse) -> None:
         ("free", None, 1, 0, 7, 0, 7, None),
         ("lost", "Loser", 0, 1, 0, 300, -300, -1.0),
         ("won", "Winner", 2, 2, 1150, 920, 230, pytest.approx(0.25)),
+    ]
+
+
+async def test_page_view_engagement_takes_every_report_of_a_page_view(warehouse: Warehouse) -> None:
+    story = Story()
+    at = "2023-11-14 22:13:{}"
+    story.view("p1", article_id="a", occurred_at=at.format("00"), joined=True, engaged_at=at.format("20"), scroll_pct=40)
+    story.view("p1", age_minutes=1, article_id="b")  # the same page view again: it counts once, where it came first
+    for second, reason, scroll in (("10", "extra", 70), ("50", "late", 30), ("30", "extra", None)):
+        story.add("engagements", page_view_id="p1", occurred_at=at.format(second), reason=reason, scroll_pct=scroll)
+    own = {"dwell_ms": 90_000, "visible_ms": 80_000, "engaged_ms": 70_000, "scroll_pct": 90}
+    story.view("p2", joined=True, engaged_at=at.format("30"), **own)
+    story.add("engagements", page_view_id="p2", reason="late", occurred_at=at.format("40"), engaged_ms=75_000)
+    story.view("p3")
+    story.add("engagements", page_view_id="nobody", reason="no_first")
+    await story.tell(warehouse)
+
+    found = await warehouse.query(
+        "SELECT page_view_id, article_id, reports, EXTRACT(SECOND FROM last_at)::int, dwell_ms, engaged_ms, scroll_pct "
+        "FROM analytics.page_view_engagement ORDER BY page_view_id"
+    )
+
+    assert found == [
+        ("p1", "a", 4, 50, None, None, 70),
+        ("p2", None, 2, 40, 90_000, 75_000, 90),
+        ("p3", None, 0, None, None, None, None),
     ]
 
 
@@ -186,8 +214,40 @@ async def test_shares_and_means_are_floating_point(warehouse: Warehouse) -> None
         "AND (column_name LIKE '%share' OR column_name LIKE 'mean%' OR column_name IN ('roi', 'score', 'baseline_per_hour'))"
     )
 
-    assert len(found) == 11
+    assert len(found) == 12
     assert {kind for _, _, kind in found} == {"double precision"}
+
+
+async def test_browser_loss(warehouse: Warehouse) -> None:
+    began_ms = int(time.time() * 1000) - 2 * 3_600_000
+    story = Story()
+
+    def own(seq: object, tab: int = 1, tab_ms: int = began_ms) -> str:
+        return json.dumps({"tab": f"{tab_ms}-{tab}-2-3", "seq": seq}, separators=(",", ":"))
+
+    # The first tab: 1 and 2 are one row, 3 and 5 came, 5 twice (another tab was opened as its copy), 4 and 6 never did.
+    story.view("p1", age_minutes=100, properties=own(1), joined=True, engagement_properties=own(2))
+    story.add("ad_impressions", age_minutes=100, page_view_id="p1", properties=own(3))
+    story.add("ad_clicks", age_minutes=99, page_view_id="p1", properties=own(5))
+    story.add("engagements", age_minutes=99, page_view_id="p1", properties=own(5))
+    story.add("redirects", age_minutes=98, page_view_id="p1", properties=own(7))
+    # The second lost nothing; the third is still read; the fourth is older than what is looked at.
+    story.view("p2", age_minutes=100, properties=own(1, tab=2))
+    story.view("p3", age_minutes=100, properties=own(9, tab=3))
+    story.view("p3", age_minutes=5, properties=own(10, tab=3))
+    story.view("p4", age_minutes=100, properties=own(90, tab=4, tab_ms=began_ms - 31 * 86_400_000))
+    # Events of others, and of nobody's tracker.
+    others = (None, '{"own":1}', own("x", tab=5), own(-1, tab=5), own(10**9, tab=5), '{"tab":"t","seq":1}')
+    for number, properties in enumerate(others):
+        story.view(f"q{number}", age_minutes=100, properties=properties)
+    await story.tell(warehouse)
+
+    found = await warehouse.query(
+        "SELECT SUM(tabs), SUM(tabs_with_loss), SUM(sent), SUM(received), SUM(lost), MAX(lost_share) "
+        "FROM analytics.browser_loss"
+    )
+
+    assert found == [(2, 1, 8, 6, 2, 0.25)]
 
 
 async def test_line_fates(warehouse: Warehouse) -> None:

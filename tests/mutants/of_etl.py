@@ -9,6 +9,7 @@ LOOP = (
     "tests/agents/etl/test_etl_work_upgrade.py",
 )
 HISTORY = ("tests/unit/etl/test_counting.py", "tests/property/test_histories.py", "tests/property/test_partition_db.py")
+FILTERS = ("tests/unit/tables/test_filters.py", "tests/unit/kernels/test_bloom.py")
 GATHERED = ("tests/property/test_gathered_steps.py",)
 RECOVERY = (
     "tests/agents/etl/test_partition_state.py",
@@ -100,29 +101,28 @@ MUTANTS = (
         "a step's position is written apart from what it changes",
         "E3",
         "tables/store/partition_store.py",
-        "        batch.put(_DEFAULT, _POSITION, encode_position(position))\n",
+        "        batch.put(_DEFAULT, _POSITION, encode_position(self.position))\n",
         "        self._engine.write(batch)\n        batch = self._engine.batch()\n"
-        "        batch.put(_DEFAULT, _POSITION, encode_position(position))\n",
+        "        batch.put(_DEFAULT, _POSITION, encode_position(self.position))\n",
         HISTORY,
     ),
     Mutant(
         "the position is on disk before what was put",
         "E3",
         "tables/store/partition_store.py",
-        "        ingested = puts is not None and self._expiring.ingest(puts)\n"
-        "        expiring = () if ingested else gathered.expiring\n"
-        "        self._write_batch(expiring, gathered.window, self.position, self.rows_offset)\n",
-        "        self._write_batch((), gathered.window, self.position, self.rows_offset)\n"
-        "        if puts is None or not self._expiring.ingest(puts):\n"
-        "            self._write_batch(gathered.expiring, {}, self.position, self.rows_offset)\n",
+        "        batch = self._engine.batch()\n        if (puts",
+        "        batch = self._engine.batch()\n"
+        "        batch.put(_DEFAULT, _POSITION, encode_position(self.position))\n"
+        '        batch.put(_DEFAULT, _ROWS, self.rows_offset.to_bytes(8, "big"))\n'
+        "        self._engine.write(batch)\n        batch = self._engine.batch()\n        if (puts",
         GATHERED,
     ),
     Mutant(
         "what was taken and not written is not seen",
         "E2",
         "tables/store/partition_store.py",
-        "        found = self._gathered.newest(table, keys)\n",
-        "        found: list[bytes | None] = [None] * len(keys)\n",
+        "        young = self._gathered.newest_of(table, digests[places])\n",
+        "        young = [None] * len(places)\n",
         GATHERED,
     ),
     Mutant(
@@ -132,6 +132,55 @@ MUTANTS = (
         "        asked = [key for key in tagged if key not in gathered]\n",
         "        asked, gathered = tagged, {}\n",
         GATHERED,
+    ),
+    Mutant(
+        "a filter answers before it has read every key on disk",
+        "E7",
+        "tables/store/filters.py",
+        " if len(keys) == KEYS_A_STEP else None\n",
+        " if len(keys) < 0 else None\n",
+        FILTERS,
+    ),
+    Mutant(
+        "a key that is stored while a filter is made is not in it",
+        "E7",
+        "tables/store/filters.py",
+        "        layer = self._layers[-1]\n        if layer",
+        "        if not self.whole and now_ms < self._end_ms:\n            return\n"
+        "        layer = self._layers[-1]\n        if layer",
+        FILTERS,
+    ),
+    Mutant(
+        "the full layers of a filter are not asked",
+        "E7",
+        "tables/store/filters.py",
+        "        for layer in self._layers:\n",
+        "        for layer in self._layers[-1:]:\n",
+        FILTERS,
+    ),
+    Mutant(
+        "of two generations' filters one is asked",
+        "E7",
+        "tables/store/expiring.py",
+        "        for known in self._filters.values():\n            known.ask(",
+        "        for known in list(self._filters.values())[-1:]:\n            known.ask(",
+        FILTERS,
+    ),
+    Mutant(
+        "a filter asks a bit that it did not set",
+        "E7",
+        "app/kernels/bloom.py",
+        "            missing |= ~words[block + word] & bit_of(low, word)\n",
+        "            missing |= ~words[block + word] & bit_of(low, word + 1)\n",
+        FILTERS,
+    ),
+    Mutant(
+        "of an id that was put twice the first value is found",
+        "E2",
+        "app/kernels/young.py",
+        "                places[entry] = place + n\n",
+        "",
+        ("tests/unit/kernels/test_young.py",),
     ),
     Mutant(
         "Faust is told a position that is not on disk",
@@ -145,15 +194,15 @@ MUTANTS = (
         "what could not be written is forgotten",
         "E3",
         "tables/store/partition_store.py",
-        "        puts = sorted_puts(gathered.expiring)\n",
-        "        self._gathered = Gathered(lambda: GATHERED_BYTES)\n        puts = sorted_puts(gathered.expiring)\n",
+        "        batch = self._engine.batch()\n        if (puts",
+        "        self._gathered = Gathered(lambda: GATHERED_BYTES)\n        batch = self._engine.batch()\n        if (puts",
         GATHERED,
     ),
     Mutant(
         "an older value outlives what is ingested",
         "E7",
         "tables/store/expiring.py",
-        " or any(n > target for n in self.generations)",
+        "                self._delete_from_younger(batch, target, some.tables)\n",
         "",
         GATHERED,
     ),

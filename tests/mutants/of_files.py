@@ -114,11 +114,11 @@ MUTANTS = (
         CELLS,
     ),
     Mutant(
-        "texts outside their buffer are read",
+        "a text that ends outside its buffer is read",
         "E8",
         "app/kernels/arrow_cells.py",
-        "    if start < 0 or end < start or end > column[SIZES]:",
-        "    if start < 0 or end < start:",
+        "    if offset + size > word_at(column[SIZES] + 8 * buffer):",
+        "    if offset > word_at(column[SIZES] + 8 * buffer):",
         CELLS,
     ),
     Mutant(

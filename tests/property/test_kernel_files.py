@@ -65,6 +65,13 @@ def left(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.parametrize("kind", [pl.Float64(), pl.Int32(), pl.Null(), pl.String()])
+def test_rows_of_another_type_are_refused(kind: pl.DataType) -> None:
+    rows = pl.DataFrame({"event_id": ["e"], "occurred_at": [None]}, schema={"event_id": pl.String(), "occurred_at": kind})
+    with pytest.raises(FormatInvalid, match="another type"):
+        kernel_files.encode_streams("page_views", [pack_frame(rows)], TXN)
+
+
 @pytest.mark.parametrize("rows", [pl.DataFrame({"event_id": ["x" * (1 << 20)]}), pl.DataFrame(height=2)])
 def test_what_kernels_do_not_take_is_left_to_the_plain_writer(rows: pl.DataFrame, left: list[str]) -> None:
     streams = [pack_frame(ROWS), pack_frame(rows)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.core.formats.step_history import Accepted
 from app.core.formats.step_message import Changes, StepLog, StepMessage, encode_step
 from app.core.state.tables import EXPIRING, KEY_BYTES, MemoryState
-from app.errors import StepConflict
+from app.errors import StepConflict, StepMessageInvalid
 from app.testing.memory.engine import Disk, MemoryEngine
 from tables.store.engine import Batch, Engine
 from tables.store.partition_store import PartitionStore
@@ -229,6 +229,15 @@ def test_a_step_of_another_log_is_passed_over(other: dict[str, int]) -> None:
     db.follow(encode_step(step(1, -1, [])), 1)
     assert db.position.accepted == Accepted(1, 1)
     db.close()
+
+
+@pytest.mark.parametrize("values", [[b"short"], [stored(1), b"short", stored(2)], [b""]])
+def test_an_entry_without_a_stored_time_is_refused(db: PartitionStore, values: list[bytes]) -> None:
+    """It would be in no generation."""
+    wrong = step(1, -1, [Changes.pack("seen", 16, [(key("seen", n), value) for n, value in enumerate(values)])])
+    with pytest.raises(StepMessageInvalid):
+        db.follow(encode_step(wrong), 0)
+    assert db.empty
 
 
 def test_wipe_leaves_an_empty_place(open_db: Open) -> None:

@@ -1,6 +1,7 @@
 """The sink as a process: transaction chains over `rows`, wired as `agents.sink.agent` wires them."""
 
 from agents.sink.chain_store import sweep
+from agents.sink.encoder import encoder
 from agents.sink.partition import SinkPartition, SinkPorts, commit_rules, serve
 from app.core.sink.chain import ChainId, LogBounds
 from app.shell.inbox import Inbox
@@ -35,7 +36,7 @@ class Sink(MemberRole):
 
         ports = SinkPorts(
             self._ports.objects, announce, bounds, self._process.clock, lambda: self._process.random.randbytes(4).hex(),
-            self._process.sleep,
+            self._process.sleep, encoder(self._world.settings),
         )  # fmt: skip
         await serve(inbox, SinkPartition(ChainId(1, inbox.partition), commit_rules(self._world.settings), ports))
 

@@ -58,11 +58,14 @@ class Chromium:
         """
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        await self._socket.send_json({"id": number, "method": method, "params": params} | ({"sessionId": session} if session else {}))
+        await self._socket.send_json(
+            {"id": number, "method": method, "params": params} | ({"sessionId": session} if session else {})
+        )
         told = await answer
         if "error" in told:
             raise RuntimeError(f"{method}: {told['error']}")
-        return told["result"]
+        result: dict[str, Any] = told["result"]
+        return result
 
     def event(self, method: str, session: str | None = None) -> "asyncio.Future[dict[str, Any]]":
         """The next event of that name."""
@@ -117,12 +120,18 @@ class Tab:
         await gone
 
 
-@asynccontextmanager
-async def running_chromium(chromium: str, folder: Path, *options: str) -> AsyncIterator[Chromium]:
-    """A browser with its profile in `folder`, and its log beside it."""
+def _port_file(folder: Path) -> Path:
+    """Where the browser will say where it listens; of an earlier browser nothing is left."""
     folder.mkdir(parents=True, exist_ok=True)
     port = folder / "profile" / "DevToolsActivePort"
     port.unlink(missing_ok=True)
+    return port
+
+
+@asynccontextmanager
+async def running_chromium(chromium: str, folder: Path, *options: str) -> AsyncIterator[Chromium]:
+    """A browser with its profile in `folder`, and its log beside it."""
+    port = _port_file(folder)
     with (folder / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             chromium, *OPTIONS, *options, f"--user-data-dir={folder / 'profile'}", stdout=log, stderr=log

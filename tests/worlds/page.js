@@ -100,7 +100,7 @@ class Page {
       },
       location: place, scrollY: 0, innerHeight: 500, innerWidth: 800, screen: { width: 1600 },
       navigator: { webdriver: false, language: "en", globalPrivacyControl: gpc, doNotTrack: dnt },
-      localStorage: browser.localStorage, sessionStorage: session,
+      get localStorage() { return browser.localStorage; }, sessionStorage: session,
       performance: { now: () => clock.now },
       Date: { now: () => EPOCH + clock.now },
       Intl: { DateTimeFormat: () => ({ resolvedOptions: () => ({ timeZone: "Europe/Zurich" }) }) },
@@ -141,15 +141,17 @@ class Page {
     if (browser.hasFetchLater)
       this.window.fetchLater = (url, options) => {
         if (options.activateAfter < 0) throw new RangeError("activateAfter");
-        const held = { url, options };
+        const held = { url, options, activated: false };
         const timer = options.activateAfter === undefined ? 0 : clock.set(null, () => this.release(held), options.activateAfter);
         page.held.add(held);
         options.signal.run = () => { page.held.delete(held); clock.timers.delete(timer); };
+        return held;
       };
     if (queued) this.window.instream = queued;
     this.window.window = this.window;
   }
   release(held) {
+    held.activated = true;
     if (this.held.delete(held)) this.browser.carry(this, held.url, held.options, true);
   }
   run(source) {
@@ -180,6 +182,10 @@ class Page {
     if (!this.window.document.hidden) this.show(false);
     this.stop();
   }
+  // The browser sends what it holds, although the page lives on: Chromium does when a page comes back from the bfcache.
+  releaseAll() {
+    for (const held of [...this.held]) this.release(held);
+  }
   // The page's process ends without a word; the browser itself lives.
   crash() {
     this.stop();
@@ -187,7 +193,7 @@ class Page {
   stop() {
     this.stopped = [...this.browser.clock.timers.values()].filter((timer) => timer.page === this);
     this.browser.clock.forget(this);
-    for (const held of [...this.held]) this.release(held);
+    this.releaseAll();
   }
   // Back from the bfcache.
   restore() {

@@ -23,7 +23,7 @@ class Browser:
         self._do(f"Object.assign(browser.localStorage, {json.dumps(storage or {})})")
 
     def open(self, session: str = "tab", **options: Any) -> "Page":
-        """A page that has just been loaded, in the tab whose sessionStorage has that name; `options` are those of page.js."""
+        """A page that has just been loaded, in the tab whose sessionStorage has that name; `options`: see page.js."""
         self._do(f"(browser.sessions ||= {{}})[{json.dumps(session)}] ||= {{}}")
         text = json.dumps(options)
         number = self._do(f"browser.open(source, {{...{text}, session: browser.sessions[{json.dumps(session)}]}})")
@@ -104,9 +104,12 @@ class Page:
 
     def go(self, path: str) -> None:
         """An application of one page changes its address."""
-        self._browser._do(f"Object.assign({self._name}.window.location, {{pathname: {path!r}, href: 'https://news.example{path}'}})")
+        self._browser._do(
+            f"Object.assign({self._name}.window.location, {{pathname: {path!r}, href: 'https://news.example{path}'}})"
+        )
 
     def set(self, name: str, value: Any) -> None:
+        """Set a property of the window."""
         self._browser._do(f"{self._name}.window.{name} = {json.dumps(value)}")
 
     @property

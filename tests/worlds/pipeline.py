@@ -8,6 +8,7 @@ from typing import Any
 from agents.audit.stages.stages import StagePorts, Stages
 from agents.delivery.deliverer import Deliverer
 from agents.delivery.load import WarehouseLoad
+from agents.sink.encoder import encoder
 from agents.sink.partition import SinkPartition, SinkPorts, commit_rules
 from app.core.enrich.enrich import Enricher
 from app.core.etl.step import PartitionEtl
@@ -97,7 +98,7 @@ class Pipeline:
         def random_hex() -> str:
             return f"{next(self._random):08x}"
 
-        ports = SinkPorts(self.store, announce, bounds, self.clock, random_hex)
+        ports = SinkPorts(self.store, announce, bounds, self.clock, random_hex, encode=encoder(SETTINGS))
         sink = SinkPartition(ChainId(1, partition), commit_rules(SETTINGS), ports)
         offset = await sink.open()
         for message in self.logs.read(ROWS, partition, offset, 10_000):

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 ENGAGED_MS = 5_000
 
@@ -46,7 +47,7 @@ def truth(reader: Reader) -> tuple[int, int, int]:
     signs = [at for at, is_visible, is_focused in states if is_visible and is_focused]
     times = sorted({at for at, *_ in states} | {at + ENGAGED_MS for at in signs} | {reader.end})
     engaged = visible = 0
-    for start, stop in zip(times, times[1:], strict=False):
+    for start, stop in pairwise(times):
         if stop > reader.end:
             break
         _, is_visible, is_focused = [state for state in states if state[0] <= start][-1]

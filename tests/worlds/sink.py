@@ -9,6 +9,7 @@ import msgspec
 import polars as pl
 from pyroaring import BitMap
 
+from agents.sink.encoder import encoder
 from agents.sink.partition import Displaced, SinkPartition, SinkPorts
 from app.core.formats.flow_files import frame_schema
 from app.core.formats.flows import FLOWS, OUTPUTS
@@ -18,6 +19,7 @@ from app.core.formats.step_message import NO_PREDECESSOR, DeadLetter, LedgerEntr
 from app.core.formats.transaction_record import Ready, TransactionRecord, ready_of
 from app.core.sink.chain import ChainId, LogBounds, decode_record, manifest_of
 from app.core.sink.open_transaction import CommitRules, Reception
+from app.settings import Settings
 from app.testing.memory import MemoryObjectStore
 
 PLACE = ChainId(1, 0)
@@ -155,8 +157,9 @@ class World:
             return None
 
         ports = SinkPorts(
-            (process or self.process()).store, announce, bounds, self.clock, lambda: f"{next(self._random):08x}", no_sleep
-        )
+            (process or self.process()).store, announce, bounds, self.clock, lambda: f"{next(self._random):08x}", no_sleep,
+            encoder(Settings()),
+        )  # fmt: skip
         return SinkPartition(self.place, RULES, ports)
 
     def feed(self, sink: SinkPartition, start: int, end: int | None = None) -> list[Reception]:

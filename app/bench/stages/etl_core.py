@@ -61,6 +61,7 @@ PHASES: Final = {
     "app.core.formats.step_message": "encode",
     "tables.store.partition_store": "commit",
     "tables.store.partition_store:get": "look-ups",
+    "tables.store.partition_store:maybe": "look-ups",
 }
 """The phases of samples."""
 WARM_UP_S: Final = 130
@@ -215,6 +216,7 @@ def fill(db: PartitionStore, keys: int, now_ms: int, window_ms: int) -> None:
         db.commit(step, b"", db.rows_offset + 1)
         left, done = left - count, done + count
     if keys:
+        db.write()
         settle()
 
 
@@ -263,6 +265,7 @@ def run_once(log: Preloaded, state_keys: int = 0, keep: list[bytes] | None = Non
         with phases:
             meter.start()
             asyncio.run(_feed(core, journal, log.measured))
+            db.write()
             meter.stop()
         marks_s = journal.marks_s.copy()
         written, steps = journal.bytes - written, journal.steps - steps

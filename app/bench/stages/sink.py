@@ -8,7 +8,8 @@ from collections import Counter
 from itertools import pairwise
 from typing import Final
 
-from agents.sink.partition import SinkPartition, SinkPorts, encoder
+from agents.sink.encoder import encoder
+from agents.sink.partition import SinkPartition, SinkPorts
 from app.bench.measure import BenchRun, Meter, like_a_worker, peak_rss_bytes
 from app.bench.phases import Phases
 from app.bench.plan import BenchPlan
@@ -70,7 +71,7 @@ async def _run_once(messages: list[bytes], expected: dict[str, int], lines: int)
     numbers = iter(range(10**9))
     place = ChainId(1, 0)
     encode = encoder(Settings(partitions=1))
-    ports = SinkPorts(objects, announce, bounds, SystemClock(), lambda: f"{next(numbers):08x}", encode)
+    ports = SinkPorts(objects, announce, bounds, SystemClock(), lambda: f"{next(numbers):08x}", encode=encode)
     sink = SinkPartition(place, CommitRules(3600, 1 << 40, 3600), ports)
     offset = await sink.open()
     lines_of = [sum(entry.lines for entry in decode_step(message).ledger) for message in messages]

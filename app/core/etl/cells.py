@@ -59,7 +59,8 @@ class Cells(NamedTuple):
 
     def has(self, name: str) -> npt.NDArray[np.bool_]:
         """bool[n]: whether each line has the field."""
-        return np.not_equal(self.present & _BIT[name], 0)
+        found: npt.NDArray[np.bool_] = np.not_equal(self.present & _BIT[name], 0)
+        return found
 
     def value(self, line: int, name: str) -> bytes | None:
         """The text of a field of a line; None if the line lacks it."""

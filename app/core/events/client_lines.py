@@ -5,6 +5,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from app.core.events.addresses import sender_address
+from app.core.events.canonical_json import decode, encode
 from app.core.events.line_tables import LineTables, line_tables
 from app.core.events.parse import DAY_MS, MAX_LINE_BYTES, Sender, encode_sender
 from app.core.events.request_body import (
@@ -16,19 +18,24 @@ from app.core.events.request_body import (
     WHITESPACE,
     WORK_PER_LINE,
     count_values,
+    is_document,
+    is_json,
 )
 from app.core.formats.stored_line import Counts, LinePacker, PackedLines, StoredLine
 from app.kernels.cells import PAD, Bytes
 from app.kernels.client_lines import ADDED, TAIL_HEAD, TAIL_SIZE, store_lines
 from app.kernels.cut import count_marks, cut_array, cut_lines
 from app.kernels.json_text import DOUBT
+from app.kernels.json_values import COUNT, QUESTION_NUMBER, WRITTEN
 
-CHUNK_BYTES: Final = 128 * 1024
+CHUNK_BYTES: Final = 256 * 1024
 """Content that is read at once: a fraction of a millisecond."""
-MOST_LINES: Final = 10_240
+MOST_LINES: Final = 16_384
 """Most lines in so much content; content of more and shorter lines is not read here."""
+LEAST_BYTES: Final = 2048
+"""A few lines are read sooner one by one than the arrays of the kernels are made ready."""
 _STORED_BYTES: Final = 384 * 1024
-_MOST_TAIL_BYTES: Final = 16 * 1024
+_MOST_QUESTIONS: Final = 1000
 _LABEL_BYTES: Final = 256
 """More than a stored line's labels beside those of the client's fields."""
 
@@ -85,35 +92,49 @@ class ReadLines(NamedTuple):
         return packer.pack(received_at_ms)
 
 
+class Bounds(NamedTuple):
+    """The bounds of reading one content."""
+
+    lines: int
+    """Most lines."""
+    units: int
+    """Most work (`WorkLimit`)."""
+    take: Callable[[int], None]
+    """Called with the bytes of the lines that each piece of the content has added; it may raise to stop."""
+
+
 class LineReader:
     """Reads the content of one request after the other; for one thread. It keeps a megabyte."""
 
-    def __init__(self) -> None:
+    def __init__(self, least_bytes: int = LEAST_BYTES) -> None:
+        """Make the reader.
+
+        Args:
+            least_bytes: shorter contents are left to `split_body`.
+        """
+        self._least_bytes = least_bytes
         self._text = np.zeros(CHUNK_BYTES + MAX_LINE_BYTES + 2 * PAD, np.uint8)
         self._own = np.zeros(2 * MAX_LINE_BYTES + 2 * PAD, np.uint8)
         self._rest = np.zeros(3 * MAX_LINE_BYTES + 2 * PAD, np.uint8)
         self._stored = np.zeros(_STORED_BYTES, np.uint8)
         self._bounds = np.zeros((2, MOST_LINES), np.int64)
+        self._questions = np.zeros((_MOST_QUESTIONS + 1, 4), np.int64)
 
-    def read(
-        self, name: str, content: bytes, sender: Sender, max_lines: int, max_units: int, take: Callable[[int], None]
-    ) -> ReadLines | None:
+    def read(self, name: str, content: bytes, sender: Sender, bounds: Bounds) -> ReadLines | None:
         """The lines of a content of media type `name`; None if only `split_body` can say what they are.
 
         Args:
             name: of `media_type`.
             content: the content.
             sender: its sender.
-            max_lines: reading ends early once there are more lines.
-            max_units: reading ends early once there is more work (`WorkLimit`).
-            take: called with the bytes of the lines that each piece of the content has added; it may raise to stop.
+            bounds: reading ends early beyond them.
         """
+        if len(content) < self._least_bytes:
+            return None
         content = content.removeprefix(BYTE_ORDER_MARK)
         tail = _Tail.of(sender)
-        if tail is None:
-            return None
         if name != NDJSON_TYPE and not (name == TEXT_TYPE and content.startswith(b"{")):
-            return self._read_document(content, name, tail, max_lines, max_units, take)
+            return self._read_document(content, name, tail, bounds)
         pieces: list[Piece] = []
         lines = values = at = 0
         while at < len(content):
@@ -121,15 +142,15 @@ class LineReader:
             read = self._read_piece(content[at:end], tail)
             if read is None:
                 return None
-            take(len(read[0].text))
+            bounds.take(len(read[0].text))
             pieces.append(read[0])
             lines += len(read[0].sizes)
             values += read[1]
-            if lines > max_lines or values + WORK_PER_LINE * lines > max_units:
+            if lines > bounds.lines or values + WORK_PER_LINE * lines > bounds.units:
                 return ReadLines(pieces, None)
             at = end
-        if name == TEXT_TYPE and pieces[0].sizes[0] == DOUBT:
-            return None  # its first line may be the start of a document
+        if name == TEXT_TYPE and pieces[0].sizes[0] == DOUBT and is_document(content):
+            return None
         return ReadLines(pieces, values)
 
     def _read_piece(self, text: bytes, tail: "_Tail") -> tuple[Piece, int] | None:
@@ -137,20 +158,18 @@ class LineReader:
         if len(text) > CHUNK_BYTES:
             line = text.removesuffix(b"\n").removesuffix(b"\r")
             return Piece(bytearray(), np.array([DOUBT]), np.array([0]), [line]), count_values(text)
-        if not self._take(text):
-            return None
+        self._take(text)
         count = cut_lines(self._text, len(text), *self._bounds)
         return None if count == DOUBT else (self._store(text, count, tail), count_marks(self._text, len(text)))
 
-    def _read_document(
-        self, content: bytes, name: str, tail: "_Tail", max_lines: int, max_units: int, take: Callable[[int], None]
-    ) -> ReadLines | None:
-        """The lines of an array, or of one object; None unless every one of them is stored: then all of it is JSON."""
+    def _read_document(self, content: bytes, name: str, tail: "_Tail", bounds: Bounds) -> ReadLines | None:
+        """The lines of an array, or of one object; None unless each of them is JSON: then all of it is."""
         text = content.strip(WHITESPACE)
-        if len(text) > CHUNK_BYTES or not self._take(text):
+        if len(text) > CHUNK_BYTES or not _is_utf8(text):
             return None
+        self._take(text)
         values = count_marks(self._text, len(text))
-        limit = min(max_lines, (max_units - values) // WORK_PER_LINE)
+        limit = min(bounds.lines, (bounds.units - values) // WORK_PER_LINE)
         if text.count(b",") > limit * COMMAS_PER_LINE:
             return None
         if text.startswith(b"{") and name == JSON_TYPE:
@@ -161,38 +180,50 @@ class LineReader:
         if not 0 < count <= limit:
             return None
         piece = self._store(text, count, tail)
-        if piece.doubts:
+        if not all(map(is_json, piece.doubts)):
             return None
-        take(len(piece.text))
+        bounds.take(len(piece.text))
         return ReadLines([piece], values)
 
-    def _take(self, text: bytes) -> bool:
-        """Make `text` the one that the kernels read; False if it is not UTF-8."""
-        if not text.isascii():
-            try:
-                text.decode()
-            except UnicodeDecodeError:
-                return False
+    def _take(self, text: bytes) -> None:
+        """Make `text` the one that the kernels read."""
         size = len(text)
         self._text[:size] = np.frombuffer(text, np.uint8)
         self._text[size : size + PAD] = 0
-        return True
 
     def _store(self, text: bytes, count: int, tail: "_Tail") -> Piece:
         """Store the lines that were cut from `text`."""
         starts, ends = self._bounds[:, :count]
+        foreign = [] if _is_utf8(text) else [n for n in range(count) if not _is_utf8(text[starts[n] : ends[n]])]
         sizes, crcs = np.empty((2, count), np.int64)
         stored, done = bytearray(), 0
         while done < count:
             behind = store_lines(
                 self._text, starts, ends, done, len(text) + PAD, tail.latest_ms, *tail.tables, tail.text,
-                self._own, self._rest, self._stored, sizes, crcs,
+                self._own, self._rest, self._stored, sizes, crcs, self._questions,
             )  # fmt: skip
-            written = memoryview(self._stored)[: int(sizes[done:behind].clip(0).sum())]
+            written = memoryview(self._stored)[: int(self._questions[COUNT, WRITTEN])]
+            for line in sorted(self._denied() | {line for line in foreign if done <= line < behind and sizes[line] > 0}):
+                at = _bytes_of(sizes[done:line])
+                written = memoryview(bytes(written[:at]) + bytes(written[at + int(sizes[line]) :]))
+                sizes[line], crcs[line] = DOUBT, 0
             stored = stored + written if stored else bytearray(written)
             done = behind
         doubts = [text[starts[line] : ends[line]] for line in np.flatnonzero(sizes == DOUBT).tolist()]
         return Piece(stored, sizes, crcs, doubts)
+
+    def _denied(self) -> set[int]:
+        """The lines of which the kernel asked something that is not so."""
+        denied: set[int] = set()
+        for what, at, end, line in self._questions[1 : int(self._questions[COUNT, 0]) + 1].tolist():
+            text = self._text[at:end].tobytes()
+            if what == QUESTION_NUMBER:
+                is_so = encode(decode(text)) == text
+            else:
+                is_so = sender_address(text.decode()) == text.decode()
+            if not is_so:
+                denied.add(line)
+        return denied
 
 
 class _Tail(NamedTuple):
@@ -203,18 +234,30 @@ class _Tail(NamedTuple):
     tables: LineTables
 
     @classmethod
-    def of(cls, sender: Sender) -> "_Tail | None":
-        """The tail of a sender's lines; None if it is too long."""
-        end = encode_sender(sender)
-        if len(end) > _MOST_TAIL_BYTES:
-            return None
-        text = b",%s\n" % end[1:]
+    def of(cls, sender: Sender) -> "_Tail":
+        """The tail of a sender's lines: some kilobytes at most, as user agents are cut."""
+        text = b",%s\n" % encode_sender(sender)[1:]
         tables = line_tables(sender.kind)
         layout = tables.layout.copy()
         layout[TAIL_HEAD], layout[TAIL_SIZE] = text.rindex(b',"key_kind":'), len(text)
         layout[ADDED] = _LABEL_BYTES + len(text)
         latest_ms = sender.received_at_ms + DAY_MS
         return cls(np.frombuffer(text + bytes(PAD), np.uint8).copy(), latest_ms, tables._replace(layout=layout))
+
+
+def _bytes_of(sizes: Counts) -> int:
+    """The bytes of the lines that are not in doubt."""
+    return int(sizes[sizes > 0].sum())
+
+
+def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _end_of_piece(content: bytes, at: int) -> int:

@@ -25,7 +25,7 @@ MAX_TIME_MS: Final = 4_133_980_800_000
 """2101-01-01T00:00:00Z, itself excluded: the year 2100 is the last."""
 INT64: Final = (-(2**63), 2**63 - 1)
 BOUNDS: Final[dict[Check, tuple[int, int]]] = {}
-"""The bounds of each check that `string_check` and `integer_check` made: fewest and most bytes, or least and greatest value."""
+"""Bounds of the checks that `string_check` and `integer_check` made: fewest and most bytes, or least and greatest value."""
 
 
 class JoinPart(Enum):

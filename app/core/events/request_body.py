@@ -109,7 +109,7 @@ def split_body(content_type: str, body: bytes, max_lines: int = 10_000, max_unit
         if affordable <= 0:
             raise too_complex()
     limit = min(max_lines, affordable)
-    is_json = name == JSON_TYPE or (name == TEXT_TYPE and _is_document(body))
+    is_json = name == JSON_TYPE or (name == TEXT_TYPE and is_document(body))
     lines: list[bytes] = []
     for line in _elements(body, limit, max_tokens) if is_json else _ndjson(body):
         if len(lines) == limit:
@@ -156,7 +156,7 @@ def _ndjson(body: bytes) -> Iterator[bytes]:
     return (match[0].removesuffix(b"\r") for match in _LINE.finditer(body))
 
 
-def _is_document(body: bytes) -> bool:
+def is_document(body: bytes) -> bool:
     """Whether the whole body is one JSON object or array; a text that is nested too deep counts as none.
 
     A body of many lines costs no more than its first line: if that is a value, the body is no single one.
@@ -267,6 +267,11 @@ def _require_json(text: bytes, *, deep: bool = True) -> None:
             raise _unparseable("nested too deep") from exc
     except msgspec.DecodeError as exc:
         raise _unparseable(str(exc)) from exc
+
+
+def is_json(text: bytes) -> bool:
+    """Whether an element of an array may be this text: a JSON value, nested not too deep for the parser."""
+    return _is_value(text)
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -13,7 +13,7 @@ processors, because their library uses special instructions; unpacked they are t
 import base64
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import compress
+from itertools import accumulate, compress
 from typing import Final, NamedTuple
 
 import fastavro
@@ -84,13 +84,15 @@ def encode_streams(output: str, streams: Sequence[bytes], txn_id: str) -> FlowFi
     """
     frames = [read_rows(output, stream) for stream in streams]
     rows = _concat(output, frames, txn_id)
-    return FlowFile(rows.height, encode_output(output, rows), tuple(map(_received, frames)))
+    return FlowFile(rows.height, encode_output(output, rows), tuple(map(received_in, frames)))
 
 
-def _received(frame: pl.DataFrame) -> Moments:
+def received_in(frame: pl.DataFrame) -> Moments:
+    """When the rows were received that say it."""
     if RECEIVED not in frame.columns:
         return np.empty(0, np.int64)
-    received: Moments = frame[RECEIVED].drop_nulls().to_numpy()
+    column = frame[RECEIVED]
+    received: Moments = (column.drop_nulls() if column.null_count() else column).to_numpy()
     return received
 
 
@@ -120,20 +122,21 @@ def read_rows(output: str, stream: bytes) -> pl.DataFrame:
 
     Raises: as `concat_rows`.
     """
-    held, known = schema_in(stream), held_columns(output, stream)
-    return unpack_frame(stream, None if len(known) == len(held) else known)
+    held, known = schema_in(stream), frame_schema(output)
+    if wrong := {name: kind for name, kind in held.items() if name in known and known[name] != kind}:
+        raise FormatInvalid(f"rows of {output} have columns of another type: {wrong}")
+    return read_columns(output, stream)
 
 
-def held_columns(output: str, stream: bytes) -> list[str]:
-    """The columns of a flow that a step's rows have, in the order of the stream.
+def read_columns(output: str, stream: bytes) -> pl.DataFrame:
+    """The columns of one step's rows that the flow has, of any type.
 
     Raises: as `concat_rows`.
     """
-    known, held = frame_schema(output), schema_in(stream)
+    known = BY_NAME[output].names
     refuse_unknown_values(f"rows of {output} with column", stream, known)
-    if wrong := {name: kind for name, kind in held.items() if name in known and known[name] != kind}:
-        raise FormatInvalid(f"rows of {output} have columns of another type: {wrong}")
-    return [name for name in held if name in known]
+    held = schema_in(stream)
+    return unpack_frame(stream, None if held.keys() <= set(known) else [name for name in held if name in known])
 
 
 def refuse_unknown_rows(rows: Mapping[str, bytes]) -> None:
@@ -168,7 +171,7 @@ def ledger_frame(entries: Sequence[LedgerEntry], txn_id: str) -> pl.DataFrame:
         "txn_id": [txn_id] * len(cut), "batch_id": [entry.batch_id for entry, *_ in cut],
         "outcome": [entry.outcome for entry, *_ in cut], "lines": [count for _, count, *_ in cut],
         "line_set": [base64.b64encode(packed).decode() for *_, packed in cut], "first_line": firsts, "last_line": lasts,
-        "line_bits": [_line_bits(lines, lines.min(), lines.max()) if lines else None for _, _, lines, _ in cut],
+        "line_bits": _line_bits([lines for _, _, lines, _ in cut]),
     }  # fmt: skip
     return pl.DataFrame(columns, schema=frame_schema(LEDGER.name))
 
@@ -182,13 +185,16 @@ def _members(entry: LedgerEntry) -> BitMap:
     return lines if len(lines) == entry.lines else BitMap()
 
 
-def _line_bits(lines: BitMap, first: int, last: int) -> str:
-    """A character for each line from `first` to `last`: 1 if `lines` has it, else 0."""
-    if len(lines) == last - first + 1:
-        return "1" * len(lines)
-    bits = np.full(last - first + 1, _ZERO, np.uint8)
-    bits[np.frombuffer(lines.to_array(), np.uint32) - np.uint32(first)] = _ONE
-    return bits.tobytes().decode()
+def _line_bits(sets: Sequence[BitMap]) -> list[str | None]:
+    """For each set a character for each line from its first to its last: 1 if the set has it, else 0; None for no lines."""
+    spans = [lines.max() - lines.min() + 1 if lines else 0 for lines in sets]
+    starts = [0, *accumulate(spans)]
+    shifts = [start - lines.min() if lines else 0 for start, lines in zip(starts, sets, strict=False)]
+    lines = np.frombuffer(b"".join(lines.to_array() for lines in sets), np.uint32)
+    bits = np.full(starts[-1], _ZERO, np.uint8)
+    bits[lines + np.repeat(np.array(shifts, np.int64), [len(lines) for lines in sets])] = _ONE
+    text = bits.tobytes().decode()
+    return [text[start : start + span] if span else None for start, span in zip(starts, spans, strict=False)]
 
 
 def replays_frame(replays: Sequence[Replay], txn_id: str) -> pl.DataFrame:

@@ -4,7 +4,7 @@ The bytes are those of `app.core.formats.flow_files` for the same rows. Rows are
 kernels work on stays in the processor's cache, and no copy of all rows is held but the file's own text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -12,11 +12,11 @@ import numpy as np
 from app.core.formats import flow_files
 from app.core.formats.avro_file import avro_file
 from app.core.formats.file_codecs import TSV_CODECS
-from app.core.formats.flow_files import RECEIVED, FlowFile, Moments, read_rows
+from app.core.formats.flow_files import FlowFile, Moments, read_columns, received_in
 from app.core.formats.flows import BY_NAME, ColumnKind, Flow
 from app.core.whole_table import whole_table
 from app.kernels import arrow_cells, tsv
-from app.kernels.arrow_cells import DESCRIPTION, LAYOUT, NOTHING, SAME, VALUES, gather_cells
+from app.kernels.arrow_cells import BITS, DESCRIPTION, LAYOUT, NOTHING, SAME, VALUES, VIEWS, WORDS, gather_cells
 from app.kernels.arrow_export import described
 from app.kernels.avro import avro_rows
 from app.kernels.cells import MOST_FIELDS, PAD, Bytes, Ints, Words
@@ -24,6 +24,9 @@ from app.kernels.columns import BOOLEAN, INTEGER, TEXT, TIMESTAMP
 from app.kernels.copying import room_for
 from app.kernels.tsv import tsv_rows
 
+_LAYOUTS: Final = np.array([layout for _, layout in sorted({
+    TEXT: VIEWS, INTEGER: WORDS, TIMESTAMP: WORDS, BOOLEAN: BITS,
+}.items())])  # fmt: skip
 _ROWS_AT_ONCE: Final = 512
 _UNPACKED: Final = 8
 """A file's text seldom has more times the bytes of its packed rows; where it has, it is moved once."""
@@ -49,12 +52,6 @@ class _Cells(NamedTuple):
     def room(self) -> int:
         """Bytes that they take at most when written."""
         return room_for(self.kinds, self.rec, self.present, self.rows)
-
-    def numbers(self, column: int) -> Ints:
-        """The values of a column of numbers, of the rows that have one."""
-        held = (self.present[: self.rows] >> np.uint64(column)) & np.uint64(1) != 0
-        numbers: Ints = self.rec[: self.rows, column][held]
-        return numbers
 
 
 def encode_streams(output: str, streams: Sequence[bytes], txn_id: str) -> FlowFile:
@@ -142,7 +139,6 @@ class _Rows:
         self._flow = flow
         self._places = {column.name: place for place, column in enumerate(flow.columns)}
         self._kinds = np.array([_KINDS[column.kind] for column in flow.columns], np.int64)
-        self._received = self._places.get(RECEIVED)
         self._same = txn_id.encode()
         self._rec = np.empty((_ROWS_AT_ONCE, len(flow.columns)), np.int64)
         self._present = np.empty(_ROWS_AT_ONCE, np.uint64)
@@ -150,15 +146,18 @@ class _Rows:
 
     def write(self, stream: bytes, text: _Tsv | _Avro) -> Moments:
         """Write the rows of one step. Returns: when they were received."""
-        received: list[Ints] = []
-        for height, table in self._tables(stream):
-            self.count += height
+        frame = read_columns(self._flow.name, stream)
+        if not frame.columns:
+            raise _Doubt  # rows without a value: Arrow's protocol has no batch for them
+        places = [self._places[name] for name in frame.columns]
+        for height, columns in described(frame):
+            if (columns[:, LAYOUT] != _LAYOUTS[self._kinds[places]]).any():
+                raise _Doubt
+            table = self._in_file_order(places, columns)
             for first in range(0, height, _ROWS_AT_ONCE):
-                cells = self._gather(table, first, min(first + _ROWS_AT_ONCE, height))
-                text.add(cells)
-                if self._received is not None:
-                    received.append(cells.numbers(self._received))
-        return np.concatenate(received) if received else np.empty(0, np.int64)
+                text.add(self._gather(table, first, min(first + _ROWS_AT_ONCE, height)))
+            self.count += height
+        return received_in(frame)
 
     def _gather(self, table: Ints, first: int, last: int) -> _Cells:
         used = gather_cells(table, first, last, self._arena, len(self._same), self._rec, self._present)
@@ -169,19 +168,14 @@ class _Rows:
             raise _Doubt
         return _Cells(self._kinds, self._arena, self._rec, self._present, last - first)
 
-    def _tables(self, stream: bytes) -> Iterator[tuple[int, Ints]]:
-        """(rows, the columns in the file's order as `gather_cells` takes them); they hold until the next is asked for."""
-        frame = read_rows(self._flow.name, stream)
-        if not frame.columns:
-            raise _Doubt  # rows without a value: Arrow's protocol has no batch for them
-        places = [self._places[name] for name in frame.columns]
-        for height, columns in described(frame):
-            table = np.zeros((len(self._kinds), DESCRIPTION), np.int64)
-            table[:, LAYOUT] = NOTHING
-            table[places] = columns
-            txn_id = self._places["txn_id"]
-            table[txn_id, LAYOUT], table[txn_id, VALUES] = SAME, len(self._same)
-            yield height, table
+    def _in_file_order(self, places: Sequence[int], columns: Ints) -> Ints:
+        """The description of the file's columns: those that are not in `places` hold nothing, but for the transaction."""
+        table = np.zeros((len(self._kinds), DESCRIPTION), np.int64)
+        table[:, LAYOUT] = NOTHING
+        table[places] = columns
+        txn_id = self._places["txn_id"]
+        table[txn_id, LAYOUT], table[txn_id, VALUES] = SAME, len(self._same)
+        return table
 
     def _arena_of(self, size: int) -> Bytes:
         """An arena that begins with the text that all rows share."""

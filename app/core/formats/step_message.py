@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from operator import itemgetter
+from operator import itemgetter, sub
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -134,6 +134,12 @@ class Changes(msgspec.Struct, frozen=True, array_like=True, dict=True):
         width = len(self.values) // count if count else 0
         even = _ends_of(width, 1 << count.bit_length())
         return width if even.startswith(self.value_ends) else 0
+
+    @property
+    def narrowest_bytes(self) -> int:
+        """Width of the narrowest value to put; that of a key if none is put."""
+        widths = map(sub, self._ends, [0, *self._ends])
+        return self.value_bytes or min(widths, default=self.key_bytes)
 
     def value(self, at: int) -> bytes:
         """The value of put `at`."""

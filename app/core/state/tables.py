@@ -35,18 +35,23 @@ Answers = npt.NDArray[np.bool_]
 KEY_BYTES: Final = {"seen": 16, "blocks": 20, "views": 16, "pending": 8, "seconds": 9}
 EXPIRING: Final = frozenset({"seen", "blocks", "views"})
 
+TIME_BYTES: Final = 8
+"""Width of the stored time with which an expiring entry's value starts."""
+
 
 def refuse_unknown_tables(changes: Iterable[Changes]) -> None:
     """See that every change is to a table of these.
 
     Raises:
         NewerFormat: it is not: a newer ETL has another table.
-        StepMessageInvalid: the keys are not of the table's width.
+        StepMessageInvalid: the keys are not of the table's width, or a value has no stored time.
     """
     for change in changes:
         refuse_unknown("step with changes of table", [change.table], KEY_BYTES)
         if change.key_bytes != KEY_BYTES[change.table]:
             raise StepMessageInvalid(f"keys of table {change.table} have {change.key_bytes} bytes")
+        if change.table in EXPIRING and change.narrowest_bytes < TIME_BYTES:
+            raise StepMessageInvalid(f"a value of table {change.table} has no stored time")
 
 
 class StateReader(Protocol):

@@ -14,10 +14,13 @@ from app.local.boards.queries import (
     means,
     plain_in_an_hour,
     plain_rates,
+    rate,
     rates,
     seconds,
 )
 from app.local.boards.role_page import role_page
+
+_TAG_EVENTS: Final = "instream_collector_tag_events_total"
 
 
 def _fault(title: str, metric: str) -> Panel:
@@ -37,6 +40,13 @@ COLLECTOR: Final = role_page(
             rates("Refused requests by code", "instream_collector_refusals_total", "code"),
             seconds("Time to the answer 200", "instream_collector_ack_seconds", help_="Includes the linger of a batch."),
             rates("Lines", "instream_collector_lines_total", "verdict"),
+            Panel(
+                "Events of other tags",
+                [Query(rate(_TAG_EVENTS, "tag", "kind", "verdict"), "{{tag}} {{kind}} {{verdict}}")],
+                Unit.PER_SECOND,
+                stacked=True,
+                help="refused: there is no type of ours for this kind, so its rows are in flow rejected.",
+            ),
             rates("Faults of clients", "instream_collector_client_faults_total", "kind"),
             level("Connections", "instream_collector_connections"),
             rates("Connections that were ended", "instream_collector_connections_closed_total", "reason"),

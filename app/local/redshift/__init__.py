@@ -3,8 +3,8 @@
 It follows Redshift in: `COPY ... FROM 's3://...' ... MANIFEST` in CSV and Avro with Redshift's defaults and refusals,
 VARCHAR lengths in bytes, keys that are declared and not enforced, ALTER TABLE with its refusals, one snapshot a transaction,
 error 1023, load errors (`sys_load_error_detail`; STL tables are refused, as Serverless refuses them),
-`pg_last_copy_count()`, `getdate()`. It differs in this: 1023 comes only if PostgreSQL sees two writers of one row; `LOCK`
-and all other plain SQL is PostgreSQL's. It can fail on demand (`faults`).
+`pg_last_copy_count()`, `getdate()`, `json_extract_path_text()`. It differs in this: 1023 comes only if PostgreSQL sees two
+writers of one row; `LOCK` and all other plain SQL is PostgreSQL's. It can fail on demand (`faults`).
 
     wire            messages of the PostgreSQL protocol          copy_statement  COPY's grammar, options known and refused
     ddl, alter      Redshift's CREATE TABLE and ALTER TABLE      files           manifest and objects from S3, decompressed

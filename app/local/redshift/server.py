@@ -30,6 +30,8 @@ _BOOTSTRAP: Final = (
     "$$ SELECT coalesce(nullif(current_setting('instream.copy_count', true), ''), '0')::bigint $$",
     "CREATE OR REPLACE FUNCTION public.pg_last_copy_id() RETURNS bigint LANGUAGE sql STABLE AS "
     "$$ SELECT coalesce(nullif(current_setting('instream.copy_id', true), ''), '-1')::bigint $$",
+    "CREATE OR REPLACE FUNCTION public.json_extract_path_text(text, VARIADIC text[]) RETURNS text LANGUAGE sql IMMUTABLE AS "
+    "$$ SELECT coalesce($1::json #>> $2, '') $$",
     "CREATE TABLE IF NOT EXISTS public.stl_load_errors (userid integer, slice integer, tbl integer, starttime timestamp, "
     "session integer, query bigint, filename text, line_number bigint, colname text, type text, col_length text, "
     "position integer, raw_line text, raw_field_value text, err_code integer, err_reason text)",

@@ -34,6 +34,7 @@ LOCAL_VALUES: Final = {
     "INSTREAM_STREAM_SHARDS": "2",
     "INSTREAM_LINGER_MS": "250",
     "INSTREAM_SLACK_S": "2",
+    "INSTREAM_EXAMPLE_PAGE": "true",
     "INSTREAM_WRITE_KEYS": "demo:browser,demo-server:server",
 }
 """The local stack's values for variables that the caller does not set."""

@@ -15,14 +15,13 @@ const MOST_SENT = 20; // events in one request
 const KEEPALIVE_BYTES = 20_000; // browsers refuse more than 64 KiB under way; a character may have three bytes
 const FRESH_MS = 120_000; // an entry of another tab is left to that tab so long
 const KEPT_MS = 518_400_000; // 6 days: a copy that comes later than the dedup window (7 days) would be doubled
-const LONGEST_WAIT_MS = 3_600_000; // a longer wait comes from a clock that was set back
 const PAUSE_S = 10; // before a retry, where the answer has no Retry-After
 
 const PREFIX = "instream."; // of every key
 const ID = "instream.id"; // keys of localStorage
-const AFTER = "instream.after";
 const EVENT = "instream.e.";
 const TAB = "instream.tab"; // keys of sessionStorage
+const AFTER = "instream.after"; // so that a clock that is set back stops no more than a tab
 const SEQ = "instream.seq";
 const AD = "[data-ad_slot]"; // elements that hold an ad
 const MOST_SLOTS = 3; // numbers of ad slots: 1 to 3

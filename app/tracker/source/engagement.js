@@ -2,8 +2,9 @@
 //
 // Engaged is the time in which the page is visible and focused, up to ENGAGED_MS after the last sign of the reader: the
 // start of the view, focus, scrolling, a key, the pointer.
-// The report is a draft in the queue from the first second on, so that it survives whatever ends the page. Where there is
-// fetchLater the browser holds a copy besides, and sends it when the page is gone.
+// The report is a draft in the queue from the end of the first second on, so that it survives whatever ends the page. Where
+// there is fetchLater the browser holds a copy besides, and sends it when the page is gone. (Not sooner: what is given to
+// fetchLater while a page comes back from the back/forward cache is sent at once.)
 
 let began; // performance.now() of the start of the view
 let until; // ... up to which time is counted
@@ -14,7 +15,7 @@ let engagedTime;
 let depth; // per cent of the page
 let draft; // the key of the open report, if there is one
 let number; // its number
-let held; // the AbortController of the copy that the browser holds
+let held; // the copy that the browser holds: the result of fetchLater, and the AbortController that takes it back
 let reported; // whether REPORT_MS is over
 
 const count = () => {
@@ -32,27 +33,25 @@ const measureDepth = () => {
 const report = () => {
   count();
   measureDepth();
-  // Another tab has sent a draft that stood for long: what follows is another report.
-  if (!store[draft]) number = nextNumber();
+  // An id must never be sent with less than its last content. So if the browser has sent its copy already (it does when a page
+  // comes back), or another tab the draft that stood for long, what follows is another report.
+  if (held?.[0].activated || !store[draft]) number = nextNumber();
   draft = keep(
     "engagement",
     { dwell_ms: until - began, visible_ms: visibleTime, engaged_ms: engagedTime, scroll_pct: depth },
     number,
   );
-  held = held?.abort();
+  held = held?.[1].abort();
   try {
     const controller = new AbortController();
-    fetchLater(
-      address,
-      request(store[draft], { signal: controller.signal, activateAfter: reported ? undefined : HELD_MS - until + began }),
-    );
-    held = controller;
+    const options = { signal: controller.signal, activateAfter: reported ? undefined : HELD_MS - until + began };
+    held = [fetchLater(address, request(store[draft], options)), controller];
   } catch {} // no fetchLater, no permission, no quota, or late after a sleep: the report is sent when the page is hidden
 };
 
 // The draft is final: it may be sent.
 const close = () => {
-  draft = held = held?.abort();
+  draft = held = held?.[1].abort();
 };
 
 // A sign of the reader, or a change of what the reader sees.

@@ -8,8 +8,7 @@ const request = (body, options) => ({ method: "POST", body, credentials: "includ
 // Send what waits: this tab's events but the open draft, and what other tabs have left behind.
 const flush = () => {
   const now = Date.now();
-  const wait = store[AFTER] - now;
-  if (wait > 0 && wait < LONGEST_WAIT_MS) return;
+  if (now < session[AFTER]) return;
   const keys = Object.keys(store)
     .filter((key) => key.startsWith(EVENT))
     .sort()
@@ -26,7 +25,7 @@ const flush = () => {
   fetch(address, request(body, { keepalive: body.length < KEEPALIVE_BYTES }))
     .catch((error) => error)
     .then(({ ok, headers }) => {
-      if (!ok && view) store[AFTER] = Date.now() + (+headers?.get("Retry-After") || PAUSE_S) * 1000;
+      if (!ok && view) session[AFTER] = Date.now() + (+headers?.get("Retry-After") || PAUSE_S) * 1000;
       keys.map((key) => (underWay[key] = ok && delete store[key]));
     });
 };

@@ -38,7 +38,7 @@ setInterval(() => {
   if (page != location.pathname) begin();
   count();
   if (!reported && until - began >= REPORT_MS) {
-    if (draft) report();
+    report();
     reported = 1;
     close();
   } else if (visible) report();

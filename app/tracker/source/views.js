@@ -22,9 +22,7 @@ const begin = (fields) => {
     title: document.title,
     language: navigator.language,
     time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone,
-    screen_width: screen.width,
     viewport_width: innerWidth,
     ...fields,
   });
-  report();
 };

@@ -43,6 +43,14 @@ async def test_the_two_forms_of_a_script_are_told_apart(world):
     assert len(tags) == 2
 
 
+async def test_only_who_asks_for_it_gets_the_example_page(world):
+    assert (await get(world, "/example/"))[0] == 404
+    async with CollectorWorld(example_page=True).running() as local:
+        status, page, headers = await get(local, "/example/", Accept_Encoding="identity")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b'<script async src="/t.js" data-key="demo"' in page
+
+
 async def test_head_is_answered_without_a_body(world):
     status, body, headers = await get(world, "/t.js", "HEAD", Accept_Encoding="gzip")
     assert (status, body, headers["Content-Length"]) == (200, b"", str(len(read_script("t.js").zipped)))

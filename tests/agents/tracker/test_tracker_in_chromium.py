@@ -7,9 +7,12 @@ from tests.worlds.chromium import Tab, find_chromium, running_chromium
 from tests.worlds.collector import CollectorWorld
 from tests.worlds.waiting import PAUSE_S, until
 
-FRAME = """const frame = document.createElement("iframe"); frame.id = "frame"; frame.srcdoc = "<body style='height:200px'>Ad";
-const ad = document.querySelector("[data-ad_slot]"); ad.append(frame);
-await new Promise((loaded) => (frame.onload = loaded)); const box = frame.getBoundingClientRect(); return [box.x + 9, box.y + 9]"""
+FRAME = """const frame = document.createElement("iframe");
+frame.srcdoc = "<body style='height:200px'>Ad";
+document.querySelector("[data-ad_slot]").append(frame);
+await new Promise((loaded) => (frame.onload = loaded));
+const box = frame.getBoundingClientRect();
+return [box.x + 9, box.y + 9]"""
 
 
 async def test_sessions_of_every_end_arrive_once_and_true(tmp_path):
@@ -42,7 +45,9 @@ async def test_ads_count_when_they_are_seen_and_when_they_are_clicked(tmp_path):
 
         tab = await browser.tab(f"{site.url}/story/1")
         await arrived("ad_impression", 1)
-        x, y = await tab.run("{const box = document.querySelector('[data-ad_slot]').getBoundingClientRect(); [box.x + 5, box.y + 5]}")
+        x, y = await tab.run(
+            "{const box = document.querySelector('[data-ad_slot]').getBoundingClientRect(); [box.x + 5, box.y + 5]}"
+        )
         await click(tab, x, y)
         await arrived("ad_click", 1)
         x, y = await tab.run(f"(async () => {{ {FRAME} }})()")
@@ -55,7 +60,9 @@ async def test_ads_count_when_they_are_seen_and_when_they_are_clicked(tmp_path):
 
 async def test_a_page_that_is_prerendered_counts_when_it_is_shown(tmp_path):
     async with Site(CollectorWorld()).running() as site, running_chromium(find_chromium(), tmp_path) as browser:
-        await browser.call("Target.createTarget", url=f"{site.url}/story/1?prerenders=2")  # DevTools in a tab forbid it there
+        await browser.call(
+            "Target.createTarget", url=f"{site.url}/story/1?prerenders=2"
+        )  # DevTools in a tab forbid it there
 
         async def viewed() -> list[str]:
             return [line["article_id"] for line in await site.events() if line["event_type"] == "page_view"]

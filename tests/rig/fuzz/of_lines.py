@@ -5,10 +5,12 @@ import gzip
 import json
 from typing import Any
 
+from app.collector.requests import RequestBody
 from app.core.enrich.bot_agents import parse_agent_rules
 from app.core.enrich.bots import parse_networks
 from app.core.etl.decode import ANY_FAILURE
 from app.core.events.canonical_json import decode, decode_fast
+from app.core.events.client_lines import LineReader
 from app.core.events.fields import KeyKind
 from app.core.events.gzip_body import gunzip
 from app.core.events.parse import parse_line
@@ -22,6 +24,7 @@ from tests.builders.source_log import event as stored_event
 from tests.corpus import values
 from tests.rig.fuzz.target import Target, Wrong
 from tests.worlds.etl_run import Run
+from tests.worlds.read_bodies import outcome
 
 MIB = 1024 * 1024
 _PAGE: dict[str, Any] = {
@@ -40,6 +43,7 @@ _EVENTS = (
 )  # fmt: skip
 LINES = tuple(json.dumps(event, ensure_ascii=False).encode() for event in _EVENTS)
 NDJSON = b"\n".join(LINES) + b"\r\n"
+_READER = LineReader(0)
 ARRAY = b"[" + b" , ".join(LINES) + b"]"
 
 
@@ -55,6 +59,14 @@ def _split(content_type: str, data: bytes) -> None:
     lines = split_body(content_type, data, 10_000, limit.units)
     if content_type != "application/json" and b"\n".join(lines).split() != data.removeprefix(codecs.BOM_UTF8).split():
         raise Wrong(f"cut into {lines[:3]}")
+
+
+def _both(content_type: str, kind: KeyKind, data: bytes) -> None:
+    """A body as the kernels read it, beside the plain path."""
+    sent = RequestBody(data, content_type, kind, values.NOW_MS, "203.0.113.9", CHROME)
+    plain, found = outcome(sent, None), outcome(sent, _READER)
+    if found != plain:
+        raise Wrong(f"read as {found}, plainly as {plain}")
 
 
 def _gunzip(data: bytes) -> None:
@@ -94,6 +106,9 @@ TARGETS = (
     Target("json", LINES, decode, (FormatInvalid,)),
     Target("json.fast", LINES, decode_fast),
     Target("body.json", (ARRAY, LINES[0]), lambda data: _split("application/json", data), (RequestRejected,)),
+    Target("kernels.browser", (NDJSON,), lambda data: _both("application/x-ndjson", "browser", data), weight=3),
+    Target("kernels.server", (NDJSON, *LINES), lambda data: _both("text/plain", "server", data), weight=3),
+    Target("kernels.array", (ARRAY, LINES[0]), lambda data: _both("application/json", "browser", data), weight=2),
     Target("body.ndjson", (NDJSON,), lambda data: _split("text/plain", data), (RequestRejected,)),
     Target(
         "body.gzip", (gzip.compress(NDJSON, mtime=0), gzip.compress(LINES[0], mtime=0) * 2), _gunzip, (RequestRejected,)

@@ -12,7 +12,7 @@ from app.settings import Settings
 
 MIB: Final = 1024 * 1024
 SAMPLE_S: Final = 0.25
-BASE_MIB: Final = {"collector": 150, "bridge": 150, "etl": 300, "sink": 250, "delivery": 150, "audit": 200}
+BASE_MIB: Final = {"collector": 150, "bridge": 150, "etl": 400, "sink": 250, "delivery": 150, "audit": 200}
 """Python, the libraries and the clients of a role that has done some work, and the messages that Kafka's client fetches
 ahead (52 MiB for a broker); the following parts are added."""
 
@@ -24,15 +24,16 @@ def bounds_mib(settings: Settings, partitions: int) -> dict[str, int]:
     it in blocks that Kinesis has not taken; a connection is 64 KiB at most, with its head.
 
     A bridge holds one answer of GetRecords a shard (10 MiB) and the blocks that it sends. The ETL holds STATE_CACHE_BYTES
-    for RocksDB and its filters (1.4 bytes an id: nothing yet in an outage's some 600,000), and of each partition the
-    messages that wait (16 MiB in the inbox, 32 in hand), the step in flight and the open window. The sink holds
+    for RocksDB and filters (3 bytes an id: nothing yet in an outage's some 600,000), and of each partition the messages that
+    wait (16 MiB in the inbox, 32 in hand), the step in flight, the open window, and the steps that are not written yet
+    (16 MiB of changes, and as much again to find ids in them and to sort them). The sink holds
     COMMIT_BYTES of row messages a partition, or the files made of them, and 32 MiB that wait or were just taken; one
     partition at a time encodes, in five times its messages. Delivery and audit hold no rows.
     """
     extra = {
         "collector": settings.max_buffered_bytes * 9 // 4 + settings.max_connections * MIB // 16,
         "bridge": 64 * MIB,
-        "etl": settings.state_cache_bytes + partitions * 64 * MIB,
+        "etl": settings.state_cache_bytes + partitions * 96 * MIB,
         "sink": partitions * (settings.commit_bytes + 32 * MIB) + 5 * settings.commit_bytes,
         "delivery": 50 * MIB,
         "audit": 50 * MIB,

@@ -1,7 +1,7 @@
 """`python -m tests.rig.tracker --sessions 220 --seed 1`: scripted readers of tagged pages in headless Chromium.
 
-The pages' clock is the test's, so 90 s take no time; everything else is the browser's own: fetchLater, the back/forward cache,
-crashes, and its death. Exit codes: 0 all is as it must be, 1 it is not, 2 there is no Chromium.
+The pages' clock is the test's, so 90 s take no time; everything else is the browser's own: fetchLater, the back/forward
+cache, crashes, and its death. Exit codes: 0 all is as it must be, 1 it is not, 2 there is no Chromium.
 """
 
 import argparse

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tests.rig.tracker.site import Site
+from tests.rig.tracker.site import Network, Site
 from tests.worlds.chromium import Chromium, Tab, running_chromium
 from tests.worlds.reading import Reader, truth
 from tests.worlds.waiting import PAUSE_S, until
@@ -19,6 +19,7 @@ ENDS = (
     "close", "navigate", "stay", "hide", "back", "crash", "offline", "unavailable", "answer lost", "three tabs", "kill",
 )  # fmt: skip
 """How a session ends, in turn; `stay` is closed after more than 90 s, `back` comes back from the back/forward cache."""
+_WHILE_READING: Final[dict[str, Network]] = {"offline": "offline", "unavailable": "unavailable"}
 STALE_MS = 125_000
 """After that a page sends what other tabs have left over."""
 
@@ -73,12 +74,11 @@ class Readers:
         if end == "three tabs":
             await self._three_tabs(story, chance)
             return
-        if end in {"offline", "unavailable"}:
-            self.site.network = end  # type: ignore[assignment]
+        self.site.network = _WHILE_READING.get(end, "ok")
         tab = await self.browser.tab(f"{self.site.url}/story/{story}")
         engaged = await self._read(tab, self._acts(chance, 95_000 if end == "stay" else 0))
         if end == "answer lost":
-            self.site.network = end
+            self.site.network = "answer lost"
         self.expected.append(Expected(story, engaged, end))
         await getattr(self, "_" + end.replace(" ", "_"))(tab, story, chance)
         self.site.network = "ok"
@@ -132,6 +132,7 @@ class Readers:
         await tab.run("history.back(), 0")
         await shown
         await until(lambda: self._holds(tab, "window.cameBack"), PAUSE_S)
+        await until(lambda: self._has_views(story, 2), PAUSE_S)  # of the page's first second some time passes in truth
         self.expected.append(Expected(story, await self._read(tab, self._acts(chance, 0)), "back"))
         await tab.close()
 
@@ -145,7 +146,7 @@ class Readers:
         await self.browser.call("Target.closeTarget", targetId=tab.target)
 
     async def _kill(self, tab: Tab, story: str, chance: random.Random) -> None:
-        """The browser itself is killed, once its storage is on disk (it writes that after some seconds), and starts again."""
+        """The browser itself is killed, once its storage is on disk (that takes some seconds), and starts again."""
         draft = await tab.run("Object.values(localStorage).filter((text) => text.includes('dwell_ms')).sort().at(-1)")
         folder = self._folder / "profile" / "Default" / "Local Storage" / "leveldb"
         await until(lambda: any(draft.encode() in file.read_bytes() for file in folder.glob("*.log")), PAUSE_S)
@@ -160,6 +161,10 @@ class Readers:
             self.expected.append(Expected(f"{story}-{n}", await self._read(tab, self._acts(chance, 0)), "three tabs"))
         for tab in tabs:
             await tab.close()
+
+    async def _has_views(self, story: str, count: int) -> bool:
+        views = {line["event_id"] for line in await self.site.events() if line.get("article_id") == story}
+        return len(views) >= count
 
     async def _holds(self, tab: Tab, code: str) -> bool:
         return bool(await tab.run(code))

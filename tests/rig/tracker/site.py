@@ -85,18 +85,25 @@ class Site:
         """Give a request to the collector, as far as the network lets it pass."""
         if request.method == "POST":
             if self.network == "unavailable":
-                origin = {"Access-Control-Allow-Origin": request.headers["Origin"], "Access-Control-Allow-Credentials": "true"}
+                origin = {
+                    "Access-Control-Allow-Origin": request.headers["Origin"],
+                    "Access-Control-Allow-Credentials": "true",
+                }
                 exposed = {"Access-Control-Expose-Headers": "Retry-After", "Retry-After": "2"}
                 return web.Response(status=503, headers=origin | exposed)
             if self.network == "offline":
                 return self._cut(request)
         body = await request.read()
         headers = {name: value for name, value in request.headers.items() if name not in {"Host", "Content-Length"}}
-        async with self._session.request(request.method, f"{self.world.url}{request.rel_url}", data=body, headers=headers) as answer:
+        async with self._session.request(
+            request.method, f"{self.world.url}{request.rel_url}", data=body, headers=headers
+        ) as answer:
             text = await answer.read()
             if request.method == "POST" and self.network == "answer lost":
                 return self._cut(request)
-            kept = {name: value for name, value in answer.headers.items() if name not in {"Content-Length", "Transfer-Encoding"}}
+            kept = {
+                name: value for name, value in answer.headers.items() if name not in {"Content-Length", "Transfer-Encoding"}
+            }
             return web.Response(status=answer.status, body=text, headers=kept)
 
     def _cut(self, request: web.Request) -> web.Response:

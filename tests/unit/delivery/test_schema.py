@@ -137,7 +137,9 @@ def test_views_are_read_in_their_order_without_comments() -> None:
         "popular_articles",
         "popular_authors",
         "trends",
+        "page_view_engagement",
         "line_fates",
+        "browser_loss",
     ]
     for view in views():
         assert view.statement.startswith(f"CREATE OR REPLACE VIEW analytics.{view.name} AS\n")

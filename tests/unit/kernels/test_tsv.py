@@ -1,11 +1,16 @@
 """The kernel writes the TSV that plain Python writes."""
 
+from calendar import isleap
+from datetime import date
+
 import pytest
 from hypothesis import example, given
 
 from app.kernels import copying, tsv
 from app.kernels.columns import FIRST_MS, INTEGER, LAST_MS, TIMESTAMP
 from tests.unit.kernels.file_rows import Value, out_of, room_for, rows_as_cells, tables, tsv_rows
+
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
 def written(kinds: list[int], rows: list[tuple[Value, ...]]) -> bytes:
@@ -24,6 +29,13 @@ def written(kinds: list[int], rows: list[tuple[Value, ...]]) -> bytes:
 @example(([TIMESTAMP], [((10_957 + day) * 86_400_000,) for day in range(800)]))
 def test_rows_as_tsv(table: tuple[list[int], list[tuple[Value, ...]]]) -> None:
     assert written(*table) == tsv_rows(*table)
+
+
+def test_the_turns_of_all_years_and_the_ends_of_all_februaries() -> None:
+    turns = [date(year, month, day) for year in range(1, 10_000) for month, day in ((1, 1), (2, 28), (3, 1), (12, 31))]
+    rows = [((turn.toordinal() - _EPOCH_DAY) * 86_400_000 + extra,) for turn in turns for extra in (0, 86_399_999)]
+    leap = [((date(year, 2, 29).toordinal() - _EPOCH_DAY) * 86_400_000,) for year in range(4, 10_000, 4) if isleap(year)]
+    assert written([TIMESTAMP], rows + leap) == tsv_rows([TIMESTAMP], rows + leap)
 
 
 @pytest.mark.parametrize("moment_ms", [FIRST_MS - 1, LAST_MS + 1, -(2**63), 2**63 - 1])

@@ -92,6 +92,11 @@ REFUSED = [
     ("ALLOWED_ORIGINS", "https://a.example/", f": https://a.example/ {ORIGIN}"),
     ("ALLOWED_ORIGINS", "https://A.example", f": https://A.example {ORIGIN}"),
     ("ALLOWED_ORIGINS", "https://", f": https:// {ORIGIN}"),
+    ("VISITOR_COOKIE", "a=b", "=a=b: give a cookie's name: letters, digits, - and _"),
+    ("VISITOR_COOKIE", "", f"='': {EMPTY}"),
+    ("VISITOR_COOKIE_DOMAIN", "example", "=example: give a domain as example.com, in lower case"),
+    ("VISITOR_COOKIE_DOMAIN", "a.example; Path=/", "=a.example; Path=/: give a domain as example.com, in lower case"),
+    ("VISITOR_COOKIE_DAYS", "401", "=401: give a whole number from 1 to 400"),
     ("ALLOWED_ORIGINS", "https://*.example", f": https://*.example {ORIGIN}"),
 ]
 

@@ -1,6 +1,6 @@
 """A generation's filter says yes for every key of its generation, at each moment of its life."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def step_of(number: int, puts: dict[str, list[int]], stored_ms: int) -> bytes:
 
 
 def asked(store: PartitionStore, table: str, numbers: range | list[int]) -> list[bool]:
-    return store.maybe(table, digests_in(b"".join(map(key_of, numbers)))).tolist()
+    return [bool(maybe) for maybe in store.maybe(table, digests_in(b"".join(map(key_of, numbers))))]
 
 
 acts = st.lists(
@@ -104,28 +104,24 @@ def test_a_store_that_is_opened_asks_the_database_until_it_has_read_its_keys() -
     assert all(asked(db, "seen", range(3 * FEW)))
 
 
-def test_a_full_filter_answers_until_a_greater_one_is_made() -> None:
-    engine = Disk().open("db")
-    engine.create("g")
-    known = GenerationFilter(engine, "g", (0, 1_000), 0, 0)
-    keys = b"".join(sorted(key_of(n) for n in range(5 * FEW)))
-    engine.ingest("g", [(b"s" + keys[at : at + 16], b"") for at in range(0, len(keys), 16)])
-    known.add("seen", digests_in(keys))
-    known.grow(500)
-    rounds = 0
-    while known.read_on():
-        rounds += 1
-        known.add("views", digests_in(key_of(1_000 + rounds)))
-        assert known.answers
-    assert rounds == 6
-    room = [bloom.room for bloom in known._blooms]
-    assert room == [int(1.1 * 5 * FEW * 2)], "half of the time is over"
-    maybe = np.zeros(5 * FEW, np.bool_)
-    known.ask("seen", digests_in(keys), maybe)
-    assert maybe.all()
-    late = np.zeros(rounds, np.bool_)
-    known.ask("views", digests_in(b"".join(key_of(1_001 + n) for n in range(rounds))), late)
-    assert late.all()
+def test_a_full_filter_gets_a_layer_with_room_for_the_rest_of_its_generation() -> None:
+    known = GenerationFilter(Disk().open("db"), "generation-0", (0, 1_000), FEW, 0)
+    moments = [(10, 100), (10, 200), (15, 800), (5, 990), (40, 1_000)]
+    rooms = [FEW, 30, 30, 30, 40]
+    """30: a fifth of the time is over, but 3 x 10 is the most. 40: the time is over, and as many again have room."""
+    made = 0
+    for (count, now_ms), room in zip(moments, rooms, strict=True):
+        known.add("seen", digests_in(b"".join(key_of(n) for n in range(made, made + count))), now_ms)
+        made += count
+        assert known._layers[-1].room == room
+        maybe = np.zeros(made, np.bool_)
+        known.ask("seen", digests_in(b"".join(key_of(n) for n in range(made))), maybe)
+        assert maybe.all()
+        assert known.keys == made
+    burst = GenerationFilter(Disk().open("db"), "generation-0", (0, 10**9), FEW, 0)
+    for _ in range(2):
+        burst.add("seen", digests_in(b"".join(key_of(n) for n in range(10))), 5)
+    assert burst._layers[-1].room == 30, "a rush in the first moments says little about the rest"
 
 
 def test_a_filter_begins_at_a_cache_line() -> None:
@@ -137,7 +133,7 @@ class Asked(MemoryEngine):
 
     asked: list[bytes]
 
-    def get(self, family: str, keys: "list[bytes]") -> "list[bytes | None]":  # type: ignore[override]
+    def get(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
         if family.startswith("generation"):
             self.asked += keys
         return super().get(family, keys)

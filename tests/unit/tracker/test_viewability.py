@@ -1,6 +1,7 @@
 """Ad impressions against MRC's rule, read plainly: half of the pixels (30% of a large ad) for one second without a break."""
 
 import random
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -45,7 +46,7 @@ def viewable_at(ad: Ad, told: History) -> int | None:
     need = 0.3 if ad.width * ad.height >= 242_500 else 0.5
     changes = sorted({at for at, _ in (*ad.shares, *told.shown)} | {told.end})
     since = None
-    for start, stop in zip(changes, changes[1:], strict=False):
+    for start, stop in pairwise(changes):
         share = [share for at, share in ad.shares if at <= start][-1]
         is_shown = [is_shown for at, is_shown in told.shown if at <= start][-1]
         if share < need or not is_shown:

@@ -1,0 +1,1 @@
+"""`python -m tests.rig.tags`: the unmodified trackers of Snowplow and Segment against a collector, in headless Chromium."""
