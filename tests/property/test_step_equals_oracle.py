@@ -201,7 +201,7 @@ def index_of(run: Run) -> tuple[Any, ...]:
     kernels=st.booleans(),
 )
 def test_any_grouping_and_any_restart_give_the_oracles_rows(
-    script: list[Any], cuts: list[int], restarts: list[bool], room: int, closes: bool, kernels: bool
+    script: list[Any], cuts: list[int], restarts: list[bool], room: int, *, closes: bool, kernels: bool
 ) -> None:
     log = write_log(script)
     if closes:

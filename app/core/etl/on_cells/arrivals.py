@@ -22,8 +22,9 @@ from app.core.formats.cell_table import Columns, gather
 from app.core.formats.flows import DUPLICATE, ENGAGEMENTS, ERASED, REJECTED
 from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
+from app.core.join.admit_arrays import Admitted, Arrivals, BlockTimes
 from app.core.join.join_order import FIRST, SECOND
-from app.core.join.window_arrays import Admitted, ArrayWindow, Arrivals, BlockTimes
+from app.core.join.window_arrays import ArrayWindow
 from app.core.join.window_close import LATE
 from app.core.rules import EtlRules
 from app.core.state.encoding import pack_time
