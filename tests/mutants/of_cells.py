@@ -62,8 +62,8 @@ MUTANTS = (
         "the campaign in the URL goes before the event's own",
         "J5",
         "app/core/enrich/enrich_cells.py",
-        "    _prefer_own(owns, cells, have)\n",
-        "",
+        "        _prefer_own(owns, cells, have)\n",
+        "        pass\n",
         ENRICH,
     ),
     Mutant(

@@ -156,7 +156,7 @@ def _of_parts(
 ) -> dict[str, Source]:
     """The facts in pages' URLs, cut out of them; and the attributes of their campaigns."""
     owns, urls = read
-    if owns.table is not urls.table or owns.lines is not urls.lines:
+    if owns.table is not _EMPTY and (owns.table is not urls.table or owns.lines is not urls.lines):
         return _of_distinct(enrichment, read, kinds, enricher)
     table, lines, height = urls.table, urls.lines, len(urls.lines)
     cells, have = np.zeros((height, _WIDTH), np.int64), np.empty(height, np.uint64)
@@ -169,7 +169,8 @@ def _of_parts(
     if count:
         pages = [enricher.page_url(url) for url in urls.values(odd[:count])]
         arena = _take_odd(pages, arena, odd[:count], _Parts(cells, have, found))
-    _prefer_own(owns, cells, have)
+    if owns.table is urls.table:
+        _prefer_own(owns, cells, have)
     parts, places = CellTable(arena, cells, have, _CUT_COLUMNS), np.arange(height)
     columns = {name: Source(parts, places, name, BufferKind.TEXT) for name in _CUT_COLUMNS}
     columns["campaign_id"] = ids = columns.pop("campaign")

@@ -1,5 +1,9 @@
 """Rows of flow `rejected` out of cells: bots and malformed lines, kept with the reason (rules J1, J4, J5)."""
 
+from typing import Final
+
+import numpy as np
+
 from app.core.enrich.enrich import Enricher
 from app.core.etl.cells import Cells
 from app.core.etl.classify_cells import ClassifiedCells
@@ -7,10 +11,14 @@ from app.core.etl.on_cells.flow_frames import flow_frame
 from app.core.etl.on_cells.line_columns import COLUMN_KINDS, LineColumns
 from app.core.etl.rejected_rows import BOT, LINE_SCHEMA, MALFORMED, rejected_values
 from app.core.events.canonical_json import storable_text
-from app.core.formats.arrow_stream import Frame
-from app.core.formats.cell_table import repeated
+from app.core.formats.arrow_stream import BufferKind, Frame
+from app.core.formats.cell_table import Source, repeated, table_of
 from app.core.formats.flows import REJECTED
 from app.kernels.cells import Ints
+
+_REPEATED: Final = ("kind", "reason", "user_agent")
+_RARE: Final = ("ip", "payload")
+"""Columns whose values are nearly all distinct."""
 
 
 class RejectedLines:
@@ -43,6 +51,10 @@ class RejectedLines:
     def _rows(self, kind: str, positions: Ints, payloads: list[str]) -> Frame:
         rejections = [self._rejections[n] for n in positions.tolist()]
         made = rejected_values(kind, rejections, payloads)
-        columns = {name: repeated(name, COLUMN_KINDS[name], values) for name, values in made.items()}
+        columns = {name: repeated(name, COLUMN_KINDS[name], made[name]) for name in _REPEATED}
+        rare = table_of({name: (BufferKind.TEXT, made[name]) for name in _RARE})
+        lines = np.arange(len(positions))
+        columns |= {name: Source(rare, lines, name, BufferKind.TEXT) for name in _RARE}
+        columns["event_type"] = Source(self._columns.table, positions, "event_type", BufferKind.TEXT)
         held = self._columns.of(positions, LINE_SCHEMA)
         return flow_frame(REJECTED, len(positions), held, columns, self._enricher)
