@@ -29,7 +29,7 @@ def etl_rules(settings: Settings) -> EtlRules:
     return EtlRules(
         epoch=settings.epoch, partitions=settings.partitions, join=settings.join, dedup_window_ms=settings.dedup_window_ms,
         message_bytes=settings.max_message_bytes - KAFKA_OVERHEAD_BYTES,
-        dead_letters=DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_least),
+        dead_letters=DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_least), kernels=settings.kernels,
     )  # fmt: skip
 
 

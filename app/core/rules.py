@@ -44,3 +44,5 @@ class EtlRules(msgspec.Struct, frozen=True, kw_only=True):
     step_bytes: int = STEP_BYTES
     """A step takes blocks until they have this many raw bytes."""
     dead_letters: DeadLetterLimit = DeadLetterLimit()
+    kernels: bool = False
+    """Whether steps are decided on cells by kernels, or on the plain path; both make the same steps."""

@@ -11,7 +11,7 @@ MUTANTS = (
         "a step is sent without its lines being accounted for",
         "E9",
         "app/core/etl/emit.py",
-        "        verify_lines(blocks, self.ledger, opened.frames, self.closed_before)\n",
+        "        verify_lines(blocks, self.ledger, left_open, self.closed_before)\n",
         "",
         CONSERVATION,
     ),

@@ -321,8 +321,8 @@ MUTANTS = (
         "a replay is not reported",
         "A2",
         "app/core/etl/step.py",
-        "ledger=emission.ledger.entries(), replays=intake.replays,",
-        "ledger=emission.ledger.entries(), replays=[],",
+        "ledger=parts.ledger, replays=intake.replays,",
+        "ledger=parts.ledger, replays=[],",
         LINES,
     ),
     Mutant(

@@ -124,6 +124,7 @@ class Etl(MemberRole):
         rules = EtlRules(
             epoch=1, partitions=settings.partitions, join=settings.join, dedup_window_ms=settings.dedup_window_ms,
             message_bytes=self._world.message_bytes, dead_letters=DeadLetterLimit(share=1),
+            kernels=settings.kernels,
         )  # fmt: skip
 
         async def bounds(partition: int) -> tuple[int, int]:

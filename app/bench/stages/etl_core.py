@@ -166,6 +166,7 @@ def rules_of(settings: Settings) -> EtlRules:
     return EtlRules(
         epoch=settings.epoch, partitions=settings.partitions, join=settings.join,
         dedup_window_ms=settings.dedup_window_ms, message_bytes=settings.max_message_bytes - 4096,
+        kernels=settings.kernels,
     )  # fmt: skip
 
 

@@ -131,6 +131,8 @@ class Enricher:
         """URL -> the facts in it."""
         self.referrer: Final = lists.referrer
         """Referrer and URL of a visit -> the place that it came from."""
+        self.tells_places: Final = location_of is not nowhere
+        """Whether an address may have a place."""
 
     def article(self, article_id: str | None) -> Article:
         """The attributes of an article now."""

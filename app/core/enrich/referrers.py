@@ -173,6 +173,11 @@ def host_of(url: str) -> str:
     return _host(found[1]) if found else ""
 
 
+def tells_host(referrer: str) -> bool:
+    """Whether the host alone says where a visit with this referrer came from."""
+    return host_of(referrer) not in {"", _AMP_HOST}
+
+
 @lru_cache(maxsize=4096)
 def full_host(authority: str) -> str:
     """The host in the part of a URL between `//` and the path, in lower case and ASCII, without user and port."""

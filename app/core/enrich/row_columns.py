@@ -69,13 +69,15 @@ def _article(enricher: Enricher, read: Sequence[Values]) -> Sequence[Values]:
     )
 
 
+PAGE_URL: Final = Enrichment(
+    ("campaign_id", "campaign_name", "campaign_network", *PageUrl._fields[:2], *PageUrl._fields[3:]),
+    ("campaign_id", "url"),
+    _page_url,
+)
+REFERRER: Final = Enrichment(("referrer_medium", "referrer_source"), ("referrer", "url"), _referrer)
 ENRICHMENTS: Final = (
-    Enrichment(
-        ("campaign_id", "campaign_name", "campaign_network", *PageUrl._fields[:2], *PageUrl._fields[3:]),
-        ("campaign_id", "url"),
-        _page_url,
-    ),
-    Enrichment(("referrer_medium", "referrer_source"), ("referrer", "url"), _referrer),
+    PAGE_URL,
+    REFERRER,
     Enrichment(("author_id", "section", "article_title"), ("article_id", "author_id", "section"), _article),
     Enrichment(("browser_version", "os_version"), ("user_agent",), _versions),
     Enrichment(("currency",), ("currency",), _currency),

@@ -23,13 +23,16 @@ Source: the help pages of Google Ads, Meta, Microsoft Advertising, TikTok, X, Li
 Taboola and Outbrain about their click ids.
 """
 MAX_CLICK_ID_BYTES: Final = 512
-_MAX_BYTES: Final[Mapping[str, int]] = MappingProxyType({
+MAX_TAG_BYTES: Final[Mapping[str, int]] = MappingProxyType({
     "utm_campaign": 128, "utm_source": 256, "utm_medium": 256, "utm_term": 256, "utm_content": 256,
     **dict.fromkeys(CLICK_ID_SOURCES, MAX_CLICK_ID_BYTES),
 })  # fmt: skip
 """Parameter -> the length of its column."""
-_TAG: Final = re.compile(rf"(?:^|[?&])(?:amp;)?({'|'.join(_MAX_BYTES)})=([^&#]+)", re.IGNORECASE)
-"""A tag and its value. People write its name in both cases; `amp;` stands before it if a link was escaped twice."""
+_TAG: Final = re.compile(rf"(?:^|[?&])(?:amp;)?({'|'.join(MAX_TAG_BYTES)})=([^&#]+)", re.IGNORECASE | re.ASCII)
+"""A tag and its value. People write its name in both cases; `amp;` stands before it if a link was escaped twice.
+
+Without ASCII, `utm_\N{LATIN SMALL LETTER LONG S}ource` would be a name that no table has.
+"""
 _REPLACED: Final = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -61,7 +64,7 @@ def tags_in(url: str) -> Tags:
     for parameters in (address.partition("?")[2], fragment):
         for written, value in _TAG.findall(parameters):
             name = written.lower()
-            if name not in found and (text := _decode(value, _MAX_BYTES[name])) is not None:
+            if name not in found and (text := _decode(value, MAX_TAG_BYTES[name])) is not None:
                 found[name] = text
     if not found:
         return NO_TAGS

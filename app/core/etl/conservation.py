@@ -11,24 +11,23 @@ were sent, its lines would be lost without a trace: the state remembers their bl
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-import polars as pl
 from pyroaring import BitMap
 
-from app.core.etl.ledger import StepLedger, lines_by_batch
+from app.core.etl.ledger import StepLedger
 from app.core.formats.flows import JOINED
 from app.core.formats.source import AcceptedBlock
 from app.errors import ConservationBroken
 
 
 def verify_lines(
-    blocks: Sequence[AcceptedBlock], ledger: StepLedger, left_open: Iterable[pl.DataFrame], closed_before: int
+    blocks: Sequence[AcceptedBlock], ledger: StepLedger, left_open: Iterable[tuple[str, Sequence[int]]], closed_before: int
 ) -> None:
     """See that each line of `blocks` is accounted for once.
 
     Args:
         blocks: the blocks that the step takes.
         ledger: the ledger of the step.
-        left_open: frames with columns `batch_id` and `line`: the step's own events that stay in the window.
+        left_open: (batch_id, line numbers) of the step's own events that stay in the window.
         closed_before: number of events that the step closes or joins out of frames of earlier steps.
 
     Raises:
@@ -39,10 +38,9 @@ def verify_lines(
     for (batch_id, _), lines in ledger.lines():
         count += len(lines)
         accounted[batch_id] = accounted[batch_id] | lines if batch_id in accounted else lines
-    for frame in left_open:
-        count += frame.height
-        for batch_id, numbers in lines_by_batch(frame).items():
-            accounted[batch_id] = accounted.get(batch_id, BitMap()) | BitMap(numbers)
+    for batch_id, numbers in left_open:
+        count += len(numbers)
+        accounted[batch_id] = accounted.get(batch_id, BitMap()) | BitMap(numbers)
     for block in blocks:
         header = block.header
         taken = BitMap(range(header.first_line, header.first_line + header.lines))

@@ -8,7 +8,7 @@ import polars as pl
 from app.core.enrich.enrich import Enricher
 from app.core.etl.conservation import verify_lines, verify_rows
 from app.core.etl.flow_rows import PENDING_COLUMNS, SECONDS_COLUMNS, engagement_rows, page_view_rows, take_rows
-from app.core.etl.ledger import StepLedger
+from app.core.etl.ledger import StepLedger, lines_by_batch
 from app.core.etl.route import RoutedLines
 from app.core.formats.columns import stack
 from app.core.formats.flows import DUPLICATE, ENGAGEMENTS, ERASED, JOINED, PAGE_VIEWS
@@ -46,7 +46,8 @@ class Emission(NamedTuple):
         Raises:
             ConservationBroken: the step does not.
         """
-        verify_lines(blocks, self.ledger, opened.frames, self.closed_before)
+        left_open = [lines for frame in opened.frames for lines in lines_by_batch(frame).items()]
+        verify_lines(blocks, self.ledger, left_open, self.closed_before)
         verify_rows(self.ledger, self.row_counts, self.joined, self.dropped)
 
 

@@ -45,8 +45,8 @@ PENDING_SCHEMA: Final = _waiting_schema(JoinPart.FIRST)
 SECONDS_SCHEMA: Final = _waiting_schema(JoinPart.SECOND)
 PENDING_COLUMNS: Final = frozenset({*PENDING_SCHEMA, *_INDEX})
 SECONDS_COLUMNS: Final = frozenset({*SECONDS_SCHEMA, *_INDEX})
-_LONG: Final = tuple(column.name for column in PAGE_VIEWS.columns if column.max_bytes > LONG_BYTES)
-_OF_SECOND: Final = {column.name: column.of_second for column in PAGE_VIEWS.columns if column.of_second}
+LONG: Final = tuple(column.name for column in PAGE_VIEWS.columns if column.max_bytes > LONG_BYTES)
+OF_SECOND: Final = {column.name: column.of_second for column in PAGE_VIEWS.columns if column.of_second}
 """Column of a first event's row -> the field of its second event that it takes."""
 
 
@@ -54,7 +54,7 @@ def window_columns(events: pl.DataFrame, digests: list[bytes]) -> pl.DataFrame:
     """New first or second events as the window keeps them, from columns of PENDING_SCHEMA or SECONDS_SCHEMA."""
     sizes = [ROW_BYTES] * events.height
     held = frozenset(events.columns)
-    for name in _LONG:
+    for name in LONG:
         if name in held:
             sizes = list(map(add, sizes, _lengths(events[name])))
     return events.hstack([pl.Series("digest", digests, dtype=pl.Binary), pl.Series("size", sizes, dtype=pl.Int64)])
@@ -95,7 +95,7 @@ def page_view_rows(first_events: pl.DataFrame, second_events: pl.DataFrame | Non
     made = enrich_rows(PAGE_VIEWS, first_events, enricher)
     if second_events is not None:
         held = frozenset(second_events.columns)
-        made += [second_events[source].alias(name) for name, source in _OF_SECOND.items() if source in held]
+        made += [second_events[source].alias(name) for name, source in OF_SECOND.items() if source in held]
         made.append(second_events["event_id"].is_not_null().alias("joined"))
     else:
         made.append(pl.Series("joined", [False]).new_from_index(0, first_events.height))

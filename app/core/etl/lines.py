@@ -17,9 +17,9 @@ from app.core.formats.source import AcceptedBlock
 from app.core.formats.step_message import Changes
 from app.core.state.tables import StateReader
 
-_JUDGED: Final = frozenset({"event_type", "ip", "user_agent", "webdriver", "malformed", "payload", "payload_b64"})
+JUDGED: Final = frozenset({"event_type", "ip", "user_agent", "webdriver", "malformed", "payload", "payload_b64"})
 """Fields that the classification of lines reads; no frame gets them from here."""
-_SCHEMA: Final = {name: DTYPES[kind] for name, kind in STORED_FIELDS.items() if name not in _JUDGED}
+_SCHEMA: Final = {name: DTYPES[kind] for name, kind in STORED_FIELDS.items() if name not in JUDGED}
 _TEXT: Final = pl.String()
 
 

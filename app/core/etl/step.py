@@ -17,25 +17,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from app.core.enrich.enrich import Enricher
-from app.core.etl.emit import emit
 from app.core.etl.meta import EtlMeta, decode_meta, encode_meta
-from app.core.etl.route import Known, RoutedLines, route_lines
+from app.core.etl.on_cells.path import CellPath
+from app.core.etl.path import StepParts, StepPath
+from app.core.etl.plain import PlainPath
 from app.core.etl.source import Intake, how_many, take_in
-from app.core.formats.columns import pack_frame
 from app.core.formats.dead_letter import encode_letter, head_of
 from app.core.formats.source import SourceMessage
 from app.core.formats.step_message import DeadLetter, StepMessage
-from app.core.join.join_order import FIRST, SECOND
-from app.core.join.window_close import NewFrames, close_due
-from app.core.join.window_state import (
-    Prepared,
-    StoredFrames,
-    learn_step,
-    left_open,
-    load_window,
-    prepare,
-    window_changes,
-)
 from app.core.rules import EtlRules
 from app.core.state.tables import StateReader
 from app.errors import IllegalMove, SourceGap
@@ -68,18 +57,15 @@ class Applied(NamedTuple):
 
 
 class PartitionEtl:
-    """Decides for one partition. Holds `EtlMeta` and the index of the open window; everything else is in the tables."""
+    """Decides for one partition. Holds `EtlMeta` and the path of its lines; everything else is in the tables."""
 
     def __init__(self, partition: int, rules: EtlRules, enricher: Enricher, state: StateReader, applied: Applied) -> None:
         self._partition = partition
         self._rules = rules
-        self._enricher = enricher
         self._state = state
         self._meta = applied.meta
         self._applied = applied.source_offset
-        self._window = load_window(state, rules.join, applied.meta.closed)
-        self._frames = StoredFrames(state)
-        self._prepared: list[Prepared] = []
+        self._path: StepPath = (CellPath if rules.kernels else PlainPath)(rules, enricher, state, applied.meta.closed)
 
     @classmethod
     def load(  # noqa: PLR0913, PLR0917  (each is something of its own)
@@ -119,13 +105,11 @@ class PartitionEtl:
     @property
     def leftover(self) -> bool:
         """Whether the last step left something over that is due, because its message was full."""
-        order = self._window.order
-        return bool(order) and order[0].due_ms < self._meta.stream_time_ms
+        return self._path.is_left_over(self._meta.stream_time_ms)
 
     def holds_open(self, first: int, last: int) -> bool:
         """Whether events of a step whose first block is one of the source messages `first` to `last` wait in the window."""
-        kept = (self._window.first_events, self._window.second_events)
-        return any(first <= frame.number <= last for frames in kept for frame in frames.values())
+        return self._path.holds_open(first, last)
 
     def take(self, waiting: Sequence[SourceMessage]) -> int:
         """How many of `waiting`, the messages behind the applied ones, the next step takes.
@@ -153,15 +137,16 @@ class PartitionEtl:
         """
         self._check(messages)
         intake = take_in(messages, self._partition, self._meta, self._rules, self._state)
-        known = Known(self._state, self._window.joining_keys)
-        routed = route_lines(intake.blocks, known, self._rules, self._enricher, careful=careful)
+        close = self._path.decide(intake, careful=careful)
         budget = self._rules.message_bytes - OVERHEAD_BYTES - 2 * intake.raw_bytes
         while True:
-            message, more = self._compose(messages, intake, routed, (number, predecessor), budget)
+            parts = close(budget)
+            message = self._compose(messages, intake, parts, (number, predecessor))
             # Estimates of compressed sizes can be wrong; the budget is halved until the message fits.
             if budget <= 1 or size_of(message) <= self._rules.message_bytes:
                 break
             budget //= 2
+        more = parts.more
         pressing = more or not messages or bool(intake.blocks or intake.replays or intake.alarms or message.emits)
         return StepDecision(message, pressing, more, self._letters(message.dead_letters, messages))
 
@@ -185,8 +170,7 @@ class PartitionEtl:
     def advance(self, step: StepMessage) -> None:
         """Follow a step that counts, whichever owner decided it. Its changes are in the tables already."""
         self._meta = decode_meta(step.meta)
-        learn_step(self._window, self._meta.closed, step.changes, self._prepared)
-        self._prepared = []
+        self._path.learn(self._meta.closed, step.changes)
         self._applied = step.source_last
 
     def _check(self, messages: Sequence[SourceMessage]) -> None:
@@ -197,36 +181,19 @@ class PartitionEtl:
                 raise SourceGap(f"source offset {message.offset} where {n} follows")
 
     def _compose(
-        self, messages: Sequence[SourceMessage], intake: Intake, routed: RoutedLines, place: tuple[int, int], budget: int
-    ) -> tuple[StepMessage, bool]:
-        """The step's message with at most `budget` bytes of closings; whether something due is left over."""
-        frame_number = intake.blocks[0].offset if intake.blocks else -1
-        window = self._window
-        new = NewFrames(
-            None if routed.first_events is None else window.frame(FIRST, frame_number, routed.first_events),
-            None if routed.second_events is None else window.frame(SECOND, frame_number, routed.second_events),
-            routed.views,
-        )
-        closing = close_due(window, new, intake.stream_time_ms, budget)
-        emission = emit(routed, closing, self._frames, frame_number, self._enricher)
-        opened = left_open(closing, frame_number, routed.first_events, routed.second_events)
-        stored = window_changes(window, closing, frame_number, opened)
-        emission.verify(intake.blocks, opened)
-        self._prepared = prepare(stored, new, closing)
+        self, messages: Sequence[SourceMessage], intake: Intake, parts: StepParts, place: tuple[int, int]
+    ) -> StepMessage:
+        """The step's message."""
         meta = EtlMeta(
-            stream_time_ms=intake.stream_time_ms, shards=intake.shards, closed=closing.closed, tally=intake.tally
+            stream_time_ms=intake.stream_time_ms, shards=intake.shards, closed=parts.closed, tally=intake.tally
         )  # fmt: skip
-        message = StepMessage(
+        return StepMessage(
             epoch=self._rules.epoch, partition=self._partition, number=place[0], predecessor=place[1],
             source_first=self._applied + 1, source_last=self._applied + len(messages),
-            stream_time_ms=closing.closed.due_ms if closing.more else intake.stream_time_ms, meta=encode_meta(meta),
-            rows={flow: pack_frame(rows) for flow, rows in emission.rows.items()},
-            row_counts=emission.row_counts,
-            ledger=emission.ledger.entries(), replays=intake.replays,
-            changes=[*routed.changes, *stored],
+            stream_time_ms=parts.closed.due_ms if parts.more else intake.stream_time_ms, meta=encode_meta(meta),
+            rows=parts.rows, row_counts=parts.row_counts, ledger=parts.ledger, replays=intake.replays, changes=parts.changes,
             alarms=intake.alarms, dead_letters=intake.dead_letters,
         )  # fmt: skip
-        return message, closing.more
 
     def _letters(self, dead: Sequence[DeadLetter], messages: Sequence[SourceMessage]) -> list[bytes]:
         """The messages for topic `dead-letters`."""

@@ -91,12 +91,23 @@ def read_frame(kind: int, packed: bytes, columns: Sequence[str] | None = None) -
         FormatInvalid: it is no such frame.
         NewerFormat: it has a value in a column that this reader does not know.
     """
+    held = columns_in_frame(kind, packed)
+    return unpack_frame(packed, held if columns is None else columns)
+
+
+def columns_in_frame(kind: int, packed: bytes) -> list[str]:
+    """The columns of a stored frame of events of a kind that this reader knows.
+
+    Raises:
+        FormatInvalid: it is no such frame.
+        NewerFormat: it has a value in a column that this reader does not know.
+    """
     what, known = f"frame in table {_TABLES[kind]}", _KNOWN[kind]
     refuse_unknown_values(f"{what} with column", packed, known)
     held = {name: dtype for name, dtype in schema_in(packed).items() if name in known}
     if wrong := [name for name, dtype in held.items() if dtype != known[name]]:
         raise FormatInvalid(f"{what} has columns of another type: {', '.join(wrong)}")
-    return unpack_frame(packed, list(held) if columns is None else columns)
+    return list(held)
 
 
 def _index(window: OpenWindow, kind: int, number: int, packed: bytes) -> Frame:

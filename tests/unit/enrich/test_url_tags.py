@@ -45,6 +45,7 @@ def test_campaigns_in_urls(url: str, expected: str | None) -> None:
 @pytest.mark.parametrize(("url", "expected"), [
     ("https://n.example/a", NO_TAGS),
     ("https://n.example/a?q=1#b=2", NO_TAGS),
+    ("https://n.example/a?utm_\N{LATIN SMALL LETTER LONG S}ource=a", NO_TAGS),
     ("https://n.example/a?utm_source=mail&utm_medium=email&utm_campaign=c&utm_term=shoes+red&utm_content=top%20banner",
      Tags("c", "mail", "email", "shoes red", "top banner")),
     ("https://n.example/a?UTM_SOURCE=News&Utm_Medium=%20CPC%20", Tags(source="News", medium="CPC")),

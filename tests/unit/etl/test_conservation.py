@@ -6,10 +6,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from app.core.etl import emit, route, step
+from app.core.etl import emit, plain, route
 from app.core.etl.classify import LineKind
 from app.core.etl.conservation import verify_lines, verify_rows
-from app.core.etl.ledger import StepLedger
+from app.core.etl.ledger import StepLedger, lines_by_batch
+from app.core.etl.on_cells import arrivals, path
 from app.core.formats.block import BlockHeader
 from app.core.formats.source import AcceptedBlock
 from app.errors import ConservationBroken
@@ -32,6 +33,10 @@ def ledger(**outcomes: pl.DataFrame) -> StepLedger:
     return made
 
 
+def left_open(opened: list[pl.DataFrame]) -> list[tuple[str, list[int]]]:
+    return [lines for frame in opened for lines in lines_by_batch(frame).items()]
+
+
 @pytest.mark.parametrize(("outcomes", "opened", "closed_before"), [
     ({"ad_clicks": rows(3, 4, 5)}, [], 0),
     ({"ad_clicks": rows(3), "rejected": rows(5)}, [rows(4)], 0),
@@ -40,7 +45,7 @@ def ledger(**outcomes: pl.DataFrame) -> StepLedger:
     ({"ad_clicks": rows(3, 4, 5), "page_views": rows(1)}, [], 1),
 ])  # fmt: skip
 def test_every_line_once_is_well(outcomes: dict[str, pl.DataFrame], opened: list[pl.DataFrame], closed_before: int) -> None:
-    verify_lines([taken(3, 3)], ledger(**outcomes), opened, closed_before)
+    verify_lines([taken(3, 3)], ledger(**outcomes), left_open(opened), closed_before)
 
 
 @pytest.mark.parametrize(("outcomes", "opened", "closed_before", "words"), [
@@ -58,7 +63,7 @@ def test_a_line_too_few_or_too_many_is_found(
     outcomes: dict[str, pl.DataFrame], opened: list[pl.DataFrame], closed_before: int, words: str
 ) -> None:
     with pytest.raises(ConservationBroken, match=words):
-        verify_lines([taken(3, 3)], ledger(**outcomes), opened, closed_before)
+        verify_lines([taken(3, 3)], ledger(**outcomes), left_open(opened), closed_before)
 
 
 def test_rows_and_ledger_say_the_same() -> None:
@@ -81,8 +86,8 @@ def test_rows_and_ledger_say_the_same() -> None:
 
 def forgets(name: str, change: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        real = getattr(step, name)
-        monkeypatch.setattr(step, name, lambda *given, **named: change(real(*given, **named)))
+        real = getattr(plain, name)
+        monkeypatch.setattr(plain, name, lambda *given, **named: change(real(*given, **named)))
 
     return plant
 
@@ -122,6 +127,37 @@ def test_a_branch_that_is_forgotten_ends_the_step_and_not_the_line(
 ) -> None:
     plant(monkeypatch)
     run = Run(etl_rules(), enricher())
+    with pytest.raises(ConservationBroken):
+        run.step(log_of([tick(s=0), block(*LINES)]))
+
+
+def forgets_on_cells(name: str, change: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = getattr(path, name)
+        monkeypatch.setattr(path, name, lambda *given, **named: change(real(*given, **named)))
+
+    return plant
+
+
+def without_code(code: int) -> Callable[[pytest.MonkeyPatch], None]:
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = arrivals.by_code
+        monkeypatch.setattr(arrivals, "by_code", lambda codes: {c: at for c, at in real(codes).items() if c != code})
+
+    return plant
+
+
+@pytest.mark.parametrize("plant", [
+    *[without_code(kind) for kind in (*LineKind, LineKind.EMITTED + 1, LineKind.EMITTED + 2) if kind != LineKind.EMITTED],
+    forgets_on_cells("route_cells", lambda arrived: arrived._replace(outcomes=arrived.outcomes[1:])),
+    forgets_on_cells("route_cells", lambda arrived: arrived._replace(rows=arrived.rows[1:])),
+    forgets_on_cells("emit_cells", lambda emission: emission._replace(rows={})),
+])  # fmt: skip
+def test_neither_does_the_path_on_cells(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    run = Run(etl_rules(kernels=True), enricher())
     with pytest.raises(ConservationBroken):
         run.step(log_of([tick(s=0), block(*LINES)]))
 

@@ -169,7 +169,7 @@ def test_the_window_leaves_nothing_behind() -> None:
         *(block(*pair, batch=n) for n, pair in pairs.items()),
         *(tick(s0=n) for n in (60, 122, 125, 140)),
     )  # fmt: skip
-    window = run.etl._window
+    window = run.etl._path._window
     assert not run.state.tables["pending"]
     assert not run.state.tables["seconds"]
     assert not any((window.first_events, window.second_events, window.order, window.joining_keys, window.waiting))
