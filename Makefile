@@ -133,7 +133,7 @@ clean:  ## remove the files of setup and tests (stops the stack first)
 	@touch $@
 
 # The kernels are compiled once, and again when one of them changes.
-.venv/kernels: .venv/installed $(wildcard app/kernels/*.py)
+.venv/kernels: .venv/installed $(wildcard app/kernels/*.py app/kernels/*/*.py)
 	@$(BIN)/python -m app.kernels
 	@touch $@
 

@@ -12,10 +12,13 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as in the workers (app.apps), before polars is imported
 from app.gc_tuning import collect_seldom
+from tests.worlds.recipes import share_kernels
 from tests.worlds.waiting import LoopTime
 from tests.worlds.warehouse import kept_warehouse, warehouse, warehouse_stack
 
 __all__ = ["few_collections", "kept_warehouse", "quick_aws_clients", "quiet_logs", "warehouse", "warehouse_stack"]
+
+share_kernels()
 
 # An example has no deadline: its time depends on the machine.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

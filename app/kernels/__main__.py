@@ -5,7 +5,7 @@ import shutil
 from importlib import import_module
 
 import app.kernels
-from app.kernels.compiled import stale_folders
+from app.kernels.cache import stale_folders
 
 
 def compile_all() -> None:

@@ -29,6 +29,8 @@ from tests.mutants.mutant import TREE, Mutant
 
 COPIED: Final = ("app", "agents", "tables", "tests", ".github", "pyproject.toml", "README.md", "Makefile")
 LINKED: Final = (".venv", ".kafka", "compose")
+KERNELS: Final = TREE / "app" / "kernels" / "__pycache__"
+"""The compiled kernels, also for copies: a bug in a kernel compiles those that have it."""
 LONGEST_S: Final = 900
 """A level that takes longer hangs, which catches the mutant too; without any bug all of them together get ten times that."""
 ALONE_LEAST: Final = 5
@@ -86,7 +88,7 @@ class Copy:
 
     def run(self, level: Level, mutants: Sequence[Mutant], longest_s: float) -> Outcome:
         """Run one level here."""
-        environment = os.environ | {"PYTHONPATH": str(self._folder)}
+        environment = os.environ | {"PYTHONPATH": str(self._folder), "NUMBA_CACHE_DIR": str(KERNELS)}
         with subprocess.Popen(
             level.command(mutants), cwd=self._folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, start_new_session=True,

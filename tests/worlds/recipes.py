@@ -1,5 +1,6 @@
 """The recipes of .github/CONTRIBUTING.md, applied to a copy of the tree: the next version of the project, for tests."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -56,8 +57,14 @@ def _indented(block: str, width: int) -> str:
     return "".join(line[width:] if line.strip() else " \n" for line in block.splitlines(keepends=True))
 
 
+def share_kernels() -> None:
+    """Let copies of the tree, in processes that this one starts, find the compiled kernels of this tree."""
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / "app" / "kernels" / "__pycache__"))
+
+
 def next_version(folder: Path, *titles: str) -> Path:
     """A copy of the tree in `folder` with these recipes applied."""
+    share_kernels()
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
