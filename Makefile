@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 EVENTS ?= 60000
 DEMO_OPTIONS := --events $(EVENTS) $(if $(REAL_TIME),--real-time)
 
-.PHONY: help setup demo test test-fast simulate runbook-drill mutants outage crash-points crash-sweep chaos restarts hostile fuzz browser tags tracker tracker-build status-drill upgrade-drill lint lists watch boards bench up down clean
+.PHONY: help setup demo test test-fast simulate runbook-drill mutants outage crash-points crash-sweep chaos restarts hostile fuzz bounds browser tags tracker tracker-build status-drill upgrade-drill lint lists watch boards bench up down clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ hostile: setup  ## play hostile and clumsy clients against a collector; show eac
 
 fuzz: setup  ## feed damaged bytes to every decoder, the collector and the stand-in's SQL (MINUTES=10); TARGET=name SEED=7 plays one case
 	@$(BIN)/python -m tests.rig.fuzz --minutes $(or $(MINUTES),10) --first $(or $(FIRST),0) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
+
+bounds: setup  ## run the tests of the kernels with a check of every bound of an array (the first time compiles them again)
+	@NUMBA_BOUNDSCHECK=1 $(PYTEST) tests/unit/kernels
 
 browser: setup  ## let a page of another origin send events in every way, from headless Chromium (which must be there)
 	@$(BIN)/python -m tests.rig.browser

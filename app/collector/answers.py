@@ -23,7 +23,7 @@ def found_in(lines: PackedLines) -> dict[str, Any]:
     with which these lines become rows of flow `rejected`.
     """
     reasons = [{"line": number, "reason": reason} for number, reason in lines.reasons]
-    return {"accepted": lines.count, "batch_id": None, "malformed": lines.malformed, "reasons": reasons}
+    return {"accepted": lines.line_count, "batch_id": None, "malformed": lines.malformed, "reasons": reasons}
 
 
 def picture() -> web.Response:

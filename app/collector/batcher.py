@@ -115,7 +115,7 @@ class Batcher:
         Raises:
             RequestRejected: 503, the batch may or may not have been kept.
         """
-        if self._open is not None and self._open.lines + lines.count > MAX_BATCH_LINES:
+        if self._open is not None and self._open.lines + lines.line_count > MAX_BATCH_LINES:
             self.flush()
         if self._open is None:
             loop = asyncio.get_running_loop()
@@ -123,7 +123,7 @@ class Batcher:
             self._open.timer = loop.call_later(self._settings.linger_ms / 1000, self.flush)
         batch = self._open
         batch.requests.append(lines)
-        batch.lines += lines.count
+        batch.lines += lines.line_count
         batch.bytes += len(lines.text)
         batch.held.append(held)
         del lines  # this frame lives until the answer, the lines only until they are sealed

@@ -203,7 +203,7 @@ def finish_lines(
         lines = split_body(sent.content_type, content, limits.lines, limit.units)
         count, values = len(lines), count_values(content)
     else:
-        lines, count = read.doubts, read.count
+        lines, count = read.doubts, read.line_count
         values = count_values(content) if read.values is None else read.values
         check_count(count, values, limits.lines, limit.units)
     parser = _LineParser(sent.sender, limit.units - values - WORK_PER_LINE * count, held, check)

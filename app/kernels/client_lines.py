@@ -99,7 +99,7 @@ def find_field(text: Bytes, at: int, size: int, names: Bytes, fields: Ints, slot
     """The field of the name text[at : at + size], or UNKNOWN."""
     slot = slot_of(signature(text, at, size))
     while slots[slot] != FREE:
-        field = slots[slot]
+        field = int(slots[slot])
         if fields[field, LABEL_SIZE] == size + 4 and is_same(text, at, names, fields[field, LABEL_AT] + 2, size):
             return field
         slot = (slot + 1) % SLOTS

@@ -66,5 +66,5 @@ def keeps_rule(text: Bytes, at: int, size: int, rule: int, high: int) -> int:
     if rule == LETTERS:
         return size == high and are_letters(text, at, size, 0)
     if rule == AGENT:
-        return SPACE < text[at] < 0x80
-    return rule == TEXT
+        return int(SPACE < text[at] < 0x80)
+    return int(rule == TEXT)

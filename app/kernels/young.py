@@ -18,7 +18,7 @@ Slots: TypeAlias = npt.NDArray[np.int32]
 
 
 @part
-def first_slot(high: np.uint64, low: np.uint64, secret: np.uint64, slots: int) -> np.int64:
+def first_slot(high: np.uint64, low: np.uint64, secret: int, slots: int) -> np.int64:
     """Where the search for a digest begins. A client that does not know the secret cannot let its ids collide.
 
     Both halves of a product of two words that depend on the secret go in, so equal halves of two digests mean nothing.
@@ -29,7 +29,7 @@ def first_slot(high: np.uint64, low: np.uint64, secret: np.uint64, slots: int) -
 
 
 @kernel("int64(int32[::1], uint64[:, ::1], int64[::1], int64, uint64[:, ::1], int64, uint64)")
-def young_put(slots: Slots, digests: Words, places: Ints, used: int, new: Words, place: int, secret: np.uint64) -> int:
+def young_put(slots: Slots, digests: Words, places: Ints, used: int, new: Words, place: int, secret: int) -> int:
     """Put each of `new` with the next place; a digest that is there gets the new place.
 
     Args:
@@ -63,7 +63,7 @@ def young_put(slots: Slots, digests: Words, places: Ints, used: int, new: Words,
 
 
 @kernel("int64(int32[::1], uint64[:, ::1], int64[::1], uint64[:, ::1], int64[::1], uint64)")
-def young_find(slots: Slots, digests: Words, places: Ints, asked: Words, found: Ints, secret: np.uint64) -> int:
+def young_find(slots: Slots, digests: Words, places: Ints, asked: Words, found: Ints, secret: int) -> int:
     """The place of each of `asked`.
 
     Args:

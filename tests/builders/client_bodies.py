@@ -9,10 +9,10 @@ from app.core.formats.flows import ColumnKind
 
 NOW_MS = 1_750_000_000_000
 TEXTS = (
-    "a", "ü", "日本語", "😀", 'a"b', "back\\slash", "line\nfeed", "tab\t", "/x/y", "", " ", "x" * 63, "x" * 64, "x" * 65, "x" * 128,
-    "x" * 129, "é" * 64, "é" * 65, "\u2028", "\x7f", "\0", "\x01", "a" * 4096, "a" * 4097, "k_1-Z", "EUR", "EU", "1.2.3.4",
-    "203.0.113.9", "01.2.3.4", "256.1.1.1", "2001:db8:1:2:3:4:5:6", "2001:db8:0:0:3:4:5:6", "2001:db8::1", "2001:DB8:1:2:3:4:5:6",
-    "1.2.3.4, 5.6.7.8", "null", "true", "page_view",
+    "a", "ü", "日本語", "😀", 'a"b', "back\\slash", "line\nfeed", "tab\t", "/x/y", "", " ", "x" * 63, "x" * 64, "x" * 65,
+    "x" * 128, "x" * 129, "é" * 64, "é" * 65, "\u2028", "\x7f", "\0", "\x01", "a" * 4096, "a" * 4097, "k_1-Z", "EUR",
+    "EU", "1.2.3.4", "203.0.113.9", "01.2.3.4", "256.1.1.1", "2001:db8:1:2:3:4:5:6", "2001:db8:0:0:3:4:5:6",
+    "2001:db8::1", "2001:DB8:1:2:3:4:5:6", "1.2.3.4, 5.6.7.8", "null", "true", "page_view",
 )  # fmt: skip
 NUMBERS = (
     0, 1, -1, 5, 99, 100, 101, 2**31, 10**18 - 1, 10**18, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**30, NOW_MS,
@@ -21,9 +21,10 @@ NUMBERS = (
 )  # fmt: skip
 _BYTES = b'"\\{}[],:0123456789eE.+-tfnu \n\r\t\x00\xff\xc3aZ'
 _PIECES = (
-    b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"\\u00e9", b"\\u0022", b"\\u000a", b"\\ud83d\\ude00", b"\\ud800",
-    b"\\udc00", b"\\u0000", b"\\/", b"--", b"-", b"0", b".0", b"1e5", b" ", b"\n", b"\r", b"\xff", b"\xc3", b'"a":1,', b"true",
-    b'"webdriver":true,', b'"event_id":"x",', b'"ip":"1.2.3.4",', b'"properties":{"k0":1},', b'"k0":2,',
+    b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"\\u00e9", b"\\u0022", b"\\u000a", b"\\ud83d\\ude00",
+    b"\\ud800", b"\\udc00", b"\\u0000", b"\\/", b"--", b"-", b"0", b".0", b"1e5", b" ", b"\n", b"\r", b"\xff",
+    b"\xc3", b'"a":1,', b"true", b'"webdriver":true,', b'"event_id":"x",', b'"ip":"1.2.3.4",',
+    b'"properties":{"k0":1},', b'"k0":2,',
 )  # fmt: skip
 _SEPARATORS = ((",", ":"), (", ", ": "), (" ,\t", " :\r"))
 
@@ -43,7 +44,7 @@ def value(chance: Random, depth: int = 0) -> object:
     return [value(chance, depth + 1) for _ in range(chance.randrange(4))]
 
 
-def plain_value(name: str, chance: Random) -> object:
+def plain_value(name: str, chance: Random) -> object:  # noqa: PLR0911
     """A value that keeps the rule of a field."""
     if name in ("event_id", "page_view_id"):
         return f"{name[0]}-{chance.getrandbits(60):x}"

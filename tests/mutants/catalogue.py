@@ -4,6 +4,7 @@ from tests.mutants import (
     of_audit,
     of_cells,
     of_change,
+    of_client_lines,
     of_delivery,
     of_erase,
     of_etl,
@@ -12,6 +13,7 @@ from tests.mutants import (
     of_lines,
     of_schema,
     of_sink,
+    of_step_on_cells,
     of_time,
     of_whole,
     of_whole_entry,
@@ -19,8 +21,8 @@ from tests.mutants import (
 )
 
 MUTANTS = (
-    *of_lines.MUTANTS, *of_time.MUTANTS, *of_etl.MUTANTS, *of_change.MUTANTS, *of_join.MUTANTS,
-    *of_window_arrays.MUTANTS, *of_cells.MUTANTS, *of_sink.MUTANTS, *of_files.MUTANTS,
+    *of_lines.MUTANTS, *of_client_lines.MUTANTS, *of_cells.MUTANTS, *of_time.MUTANTS, *of_etl.MUTANTS, *of_change.MUTANTS,
+    *of_join.MUTANTS, *of_window_arrays.MUTANTS, *of_step_on_cells.MUTANTS, *of_sink.MUTANTS, *of_files.MUTANTS,
     *of_delivery.MUTANTS, *of_schema.MUTANTS, *of_erase.MUTANTS,
     *of_audit.MUTANTS, *of_whole_entry.MUTANTS, *of_whole.MUTANTS,
 )  # fmt: skip

@@ -138,11 +138,11 @@ MUTANTS = (
         WHOLE,
     ),
     Mutant(
-        "an arena that is too small is used all the same",
+        "rows behind the first piece of a step are left out",
         "I1",
         "app/core/formats/kernel_files.py",
-        "        if used > len(self._arena) - PAD:\n",
-        "        if used > 2 * len(self._arena) - PAD:\n",
+        "            for first in range(0, height, _ROWS_AT_ONCE):",
+        "            for first in range(0, min(height, _ROWS_AT_ONCE), _ROWS_AT_ONCE):",
         WHOLE,
     ),
 )

@@ -113,6 +113,9 @@ class Page {
         if (type === "prerenderingchange" && !captures) return; // it is the document's, and does not bubble
         (page.listeners[type] ||= []).push(run);
       },
+      removeEventListener: (type, run) => {
+        page.listeners[type] = (page.listeners[type] || []).filter((each) => each !== run);
+      },
       fetch: (url, options) => browser.carry(page, url, options, false),
       AbortController: class { constructor() { this.signal = {}; } abort() { this.signal.run?.(); } },
       IntersectionObserver: class {

@@ -2,10 +2,9 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from app.core.etl.dedup import Duplicates
 from app.core.formats.source import AcceptedBlock
@@ -18,14 +17,6 @@ from app.kernels.repeats import find_firsts
 from app.kernels.secret import SECRET
 
 _TABLE = "seen"
-
-
-@runtime_checkable
-class FilteredState(Protocol):
-    """State that can tell, without a look-up, most of the keys that it lacks."""
-
-    def maybe(self, table: str, digests: Words) -> npt.NDArray[np.bool_]:
-        """bool[n]: False only for a digest whose key is not in `table`."""
 
 
 class ValidDigests(NamedTuple):
@@ -71,9 +62,7 @@ def _find(lines: ValidDigests, state: StateReader, dedup_window_ms: int) -> list
 
 def _held(digests: Words, state: StateReader) -> dict[int, bytes]:
     """The values that the state has, by the places of their digests. What the state surely lacks is not asked for."""
-    asked = np.arange(len(digests))
-    if isinstance(state, FilteredState):
-        asked = np.flatnonzero(state.maybe(_TABLE, digests))
+    asked = np.flatnonzero(state.maybe(_TABLE, digests))
     values = state.get(_TABLE, _keys(digests, asked)) if len(asked) else []
     return {n: value for n, value in zip(asked.tolist(), values, strict=True) if value}
 

@@ -71,7 +71,7 @@ class ReadLines(NamedTuple):
     """`count_values` of the content; None if the content was not read to its end, as it has too many lines or values."""
 
     @property
-    def count(self) -> int:
+    def line_count(self) -> int:
         """The number of lines that were read."""
         return sum(len(piece.sizes) for piece in self.pieces)
 
@@ -202,7 +202,7 @@ class LineReader:
                 self._text, starts, ends, done, len(text) + PAD, tail.latest_ms, *tail.tables, tail.text,
                 self._own, self._rest, self._stored, sizes, crcs, self._questions,
             )  # fmt: skip
-            written = memoryview(self._stored)[: int(self._questions[COUNT, WRITTEN])]
+            written = self._stored.data[: int(self._questions[COUNT, WRITTEN])]
             for line in sorted(self._denied() | {line for line in foreign if done <= line < behind and sizes[line] > 0}):
                 at = _bytes_of(sizes[done:line])
                 written = memoryview(bytes(written[:at]) + bytes(written[at + int(sizes[line]) :]))

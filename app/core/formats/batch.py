@@ -131,7 +131,7 @@ def seal_packed(
 
     Guarantees: each line is in exactly one block; the same arguments give the same bytes, whatever `group` is.
     """
-    counts = [request.count for request in requests]
+    counts = [request.line_count for request in requests]
     if not 0 < sum(counts) <= MAX_BATCH_LINES:
         raise ValueError(f"a batch has 1 to {MAX_BATCH_LINES} lines, not {sum(counts)}")
     belongs = np.concatenate([request.crcs for request in requests]) % partitions

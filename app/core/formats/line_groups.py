@@ -13,8 +13,8 @@ def group_by_kernel(requests: Sequence[PackedLines], partitions: Counts, places:
     grouped = np.empty(sum(len(request.text) for request in requests), np.uint8)
     free, first = places.copy(), 0
     for request in requests:
-        behind = first + request.count
+        behind = first + request.line_count
         text = np.frombuffer(request.text, np.uint8)
         group_lines(text, request.sizes, partitions[first:behind], free, grouped)
         first = behind
-    return memoryview(grouped)
+    return grouped.data

@@ -45,7 +45,7 @@ class PackedLines(NamedTuple):
     """The number and the reason of the first `MOST_REASONS` malformed lines."""
 
     @property
-    def count(self) -> int:
+    def line_count(self) -> int:
         """The number of lines."""
         return len(self.sizes)
 

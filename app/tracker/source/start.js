@@ -2,6 +2,7 @@
 
 // Nothing may be sent or kept: remove everything of ours.
 const stop = () => {
+  removeEventListener("prerenderingchange", start, true);
   close();
   forgetAds();
   view = visible = 0;

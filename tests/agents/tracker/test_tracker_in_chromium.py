@@ -55,6 +55,8 @@ async def test_ads_count_when_they_are_seen_and_when_they_are_clicked(tmp_path):
         await arrived("ad_click", 2)
         ads = [line for line in await site.events() if line["event_type"].startswith("ad_")]
         assert {(line["ad_slot"], line["creative_id"]) for line in ads} == {(1, "c-1")}
+        await tab.run("localStorage.theirs = 'x', instream.push(['consent', false])")
+        assert await tab.run("[Object.keys(localStorage), Object.keys(sessionStorage)]") == [["theirs"], []]
         await tab.close()
 
 

@@ -1,12 +1,15 @@
 """Targets: whole HTTP requests against the real collector, in this process, over the twins in memory."""
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import json
 import logging
 from typing import Any, Final
+from urllib.parse import urlencode
 
+from tests.builders.foreign import base64url, payload_data, segment, self_describing, snowplow
 from tests.rig.fuzz.of_lines import ARRAY, LINES, NDJSON
 from tests.rig.fuzz.target import Target, Wrong
 from tests.worlds.collector import CollectorWorld
@@ -15,6 +18,7 @@ from tests.worlds.waiting import HANGS_S
 REQUESTS_OF_A_WORLD: Final = 300
 """The twins keep everything, so a collector is replaced from time to time."""
 _HEAD_ENDS: Final = b"\r\n\r\n"
+_BASIC: Final = "Authorization: Basic " + base64.b64encode(b"demo:").decode()
 
 
 def _request(
@@ -35,6 +39,14 @@ REQUESTS: Final = (
     _request(gzip.compress(NDJSON, mtime=0), "text/plain", "Content-Encoding: gzip"),
     _request(b"", "text/plain", "Access-Control-Request-Method: POST", "Origin: null", method="OPTIONS"),
     _request(b"", "text/plain", target="/ready", method="GET"),
+    _request(
+        payload_data(snowplow("pv"), snowplow("pp"), snowplow("ue", ue_px=base64url(self_describing("ad_click", {})))),
+        "application/json", target="/com.snowplowanalytics.snowplow/tp2",
+    ),
+    _request(b"", "text/plain", "Cookie: vid=v", target=f"/i?{urlencode(snowplow('pv'))}", method="GET"),
+    _request(b"", "text/plain", target="/v1/p.gif?key=demo&url=https%3A%2F%2Fa.example&page_view_id=v", method="GET"),
+    _request(json.dumps({"batch": [segment("page"), segment("alias")]}).encode(), "text/plain", target="/v1/b"),
+    _request(json.dumps(segment("track", event="Ad Viewed")).encode(), "text/plain", _BASIC, target="/v1/t"),
 )  # fmt: skip
 """Without a length: it is put in when the bytes are sent, so that damage to a body is no damage to the request."""
 FRAMED: Final = (
@@ -114,7 +126,7 @@ class _Served:
             for name in ("aiohttp", "asyncio"):
                 logging.getLogger(name).addHandler(self._errors)
             self._world = CollectorWorld(
-                linger_ms=0, trusted_proxies=["127.0.0.1/32"], allowed_origins=["https://news.example"]
+                linger_ms=0, trusted_proxies=["127.0.0.1/32"], allowed_origins=["https://news.example"], visitor_cookie="vid"
             )
             await self._running.enter_async_context(self._world.running())
         return self._world

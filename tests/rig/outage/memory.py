@@ -12,7 +12,7 @@ from app.settings import Settings
 
 MIB: Final = 1024 * 1024
 SAMPLE_S: Final = 0.25
-BASE_MIB: Final = {"collector": 150, "bridge": 150, "etl": 400, "sink": 250, "delivery": 150, "audit": 200}
+BASE_MIB: Final = {"collector": 250, "bridge": 150, "etl": 400, "sink": 250, "delivery": 150, "audit": 200}
 """Python, the libraries and the clients of a role that has done some work, and the messages that Kafka's client fetches
 ahead (52 MiB for a broker); the following parts are added."""
 

@@ -94,6 +94,7 @@ class Readers:
     async def _read(self, tab: Tab, reader: Reader) -> int:
         """Let the reader act; returns the engaged time that is true of it."""
         await tab.call("Page.bringToFront")
+        await until(lambda: self._holds(tab, "!document.hidden && document.hasFocus()"), PAUSE_S)
         now, acts = 0, []
         for at, act in reader.acts:
             acts.append([at - now, act])
@@ -115,13 +116,17 @@ class Readers:
 
     async def _hide(self, tab: Tab, story: str, chance: random.Random) -> None:
         """The reader looks at another tab, comes back, reads on, and closes the page while it is hidden."""
-        await self.front.call("Page.bringToFront")
-        assert await tab.run("document.hidden")
+        await self._cover(tab)
         await tab.run("advance(20_000)")
         self.expected[-1].engaged_ms += await self._read(tab, self._acts(chance, 0))
-        await self.front.call("Page.bringToFront")
+        await self._cover(tab)
         self.site.now_ms = int(await tab.run("advance(3_000)"))
         await tab.close()
+
+    async def _cover(self, tab: Tab) -> None:
+        """Another tab comes to the front."""
+        await self.front.call("Page.bringToFront")
+        await until(lambda: self._holds(tab, "document.hidden"), PAUSE_S)
 
     async def _back(self, tab: Tab, story: str, chance: random.Random) -> None:
         """The reader goes on and comes back: the page is as it was, and its view is another one."""

@@ -34,7 +34,9 @@ def read_default(text: str) -> tuple[float | str, str | None]:
     assert match, text
     number = re.fullmatch(r"([\d.]+)( MiB)?", match[1])
     value = (
-        float(number[1]) * (MIB if number[2] else 1) if number else {"true": True, "false": False}.get(match[1], match[1])
+        float(number[1]) * (MIB if number[2] else 1)
+        if number
+        else {"true": True, "false": False, "on": True}.get(match[1], match[1])
     )
     return value, match[2]
 

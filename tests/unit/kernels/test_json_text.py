@@ -134,8 +134,9 @@ def test_values(value, separators, is_escaped):
 
 
 @pytest.mark.parametrize("text", [
-    b'{"a":1,"a":2}', b'{"a":{"b":1,"b":2}}', b'{"a":1,}', b"[1,]", b"[,1]", b"{,}", b"[1 2]", b'{"a" 1}', b'{"a":}', b"{1:2}", b"[", b"{", b"]",
-    b"[}", b"tru", b"nul", b"falsy", b"01", b"--1", b"+1", b"1.", b"[" * 17 + b"]" * 17, b'{"a":1e5}', b"[" + b"0.1234567890123456," * 8 + b"1]", b'"\\ud800"', b"", b'{"a":1', b"nan",
+    b'{"a":1,"a":2}', b'{"a":{"b":1,"b":2}}', b'{"a":1,}', b"[1,]", b"[,1]", b"{,}", b"[1 2]", b'{"a" 1}', b'{"a":}',
+    b"{1:2}", b"[", b"{", b"]", b"[}", b"tru", b"nul", b"falsy", b"01", b"--1", b"+1", b"1.", b"[" * 17 + b"]" * 17, b"",
+    b'{"a":1e5}', b"[" + b"0.1234567890123456," * 8 + b"1]", b'"\\ud800"', b'{"a":1', b"nan",
 ])  # fmt: skip
 def test_what_is_no_value_is_doubt(text):
     assert value_copied(text)[0] == DOUBT
@@ -159,7 +160,7 @@ def test_an_address_in_its_one_spelling(text):
     data = text.encode()
     is_sure = field_rules.keeps_rule(arena_of(data, 0), 0, len(data), field_rules.ADDRESS, 0)
     assert not is_sure or sender_address(text) == text
-    if re.fullmatch(r"[1-9]\d?(\.[1-9]\d?){3}|[1-9a-f]{1,4}(:[1-9a-f]{1,4}){7}", text):
+    if re.fullmatch(r"[1-9]\d?(\.[1-9]\d?){3}", text):
         assert is_sure
 
 

@@ -99,9 +99,10 @@ def test_a_store_that_is_opened_asks_the_database_until_it_has_read_its_keys() -
     answers = []
     for number in range(2, 7):
         answers.append(any(asked(db, "seen", range(100, 110))))
-        db.follow(step_of(number, {}, 10), number - 1)
+        db.follow(step_of(number, {"seen": [200 + number], "views": [300 + number]}, 10), number - 1)
     assert answers == [True, True, True, False, False]
     assert all(asked(db, "seen", range(3 * FEW)))
+    assert all(asked(db, "seen", range(202, 207)) + asked(db, "views", range(302, 307))), "what came while it read"
 
 
 def test_a_full_filter_gets_a_layer_with_room_for_the_rest_of_its_generation() -> None:

@@ -139,6 +139,15 @@ def test_a_prerendered_page_does_nothing_until_it_is_shown() -> None:
     assert [event["dwell_ms"] for event in browser.of("engagement")] == [2_000]
 
 
+def test_a_reader_who_refuses_while_a_page_is_prerendered_is_not_known_after() -> None:
+    browser = Browser()
+    page = browser.open(prerendering=True, queued=[["consent", False]])
+    page.set("document.prerendering", False)
+    page.fire("prerenderingchange")
+    browser.wait(5_000)
+    assert (browser.requests, browser.storage) == ([], {})
+
+
 @pytest.mark.parametrize("refusal", [{"gpc": True}, {"dnt": "1"}, {"dataset": {"consent": ""}}])
 def test_without_permission_nothing_is_sent_or_stored(refusal: dict[str, object]) -> None:
     browser = Browser(storage={"instream.id": "v", "instream.e.1": "{}", "theirs": "x"} if "dataset" not in refusal else {})
