@@ -3,12 +3,16 @@
 from itertools import cycle
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.builders.source_log import log_of
+from app.core.formats.flows import OUTCOMES
+from tests.builders.source_log import etl_rules, log_of
 from tests.builders.visitors import ENRICHER
 from tests.property.test_step_equals_oracle import ENDING, RULES, scripts, write_log
+from tests.worlds.etl_run import ledger_of
+from tests.worlds.hard_log import hard_enricher, hard_log
 from tests.worlds.two_paths import TwoPaths
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -43,3 +47,13 @@ def test_line_by_line_too(script: list[Any]) -> None:
         count = two.plain.etl.take(log[at:])
         two.step(log[at : at + count], careful=True)
         at += count
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_hard_traffic(seed: int) -> None:
+    two = TwoPaths(etl_rules(), hard_enricher())
+    two.feed(hard_log(seed), cycle([40, 3, 100]))
+    outcomes = ledger_of(two.cells.steps)
+    reasons = {row["reason"] for row in two.cells.rows("engagements")}
+    assert {outcome for _, _, outcome in outcomes} == set(OUTCOMES)
+    assert reasons == {"extra", "late", "no_first"}

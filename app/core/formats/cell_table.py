@@ -148,7 +148,7 @@ def table_of_frames(frames: Sequence[Frame]) -> CellTable:
             if column.offsets is None:
                 spread_integers(column.data, validity, has_nulls, *place)
                 continue
-            if frame.height and int(np.diff(column.offsets).max()) > LEN_MASK:
+            if len(column.data) > LEN_MASK and int(np.diff(column.offsets).max()) > LEN_MASK:
                 raise FormatInvalid(f"column {column.name} has a text of more than {LEN_MASK} bytes")
             spread_texts(column.offsets, validity, has_nulls, at, *place)
             pieces.append(column.data)
