@@ -1,9 +1,9 @@
 """Where compiled kernels are kept, and how one is known to be out of date.
 
 Numba's own cache looks at the file of a kernel alone. A kernel contains parts from other files, so here each file has a
-digest of itself and of every file of this package that it imports, and a folder named after it. A copy of the code has the same
-digests: it finds the kernels of the original if NUMBA_CACHE_DIR names their place. Numba marks each entry with the
-processor's kind, and compiles again on another one.
+digest of itself and of every file of this package that it imports, and a folder named after it. A copy of the code has
+the same digests: it finds the kernels of the original if NUMBA_CACHE_DIR names their place. Numba marks each entry with
+the processor's kind, and compiles again on another one.
 """
 
 import atexit
