@@ -61,5 +61,6 @@ async def test_creating_the_schema_again_changes_nothing(warehouse: Warehouse) -
     )
     assert [name for (name,) in found] == sorted(view.name for view in views())
     assert [name for (name,) in found] == [
-        "browser_loss", "campaign_profit", "line_fates", "popular_articles", "popular_authors", "trends",
+        "browser_loss", "campaign_profit", "line_fates", "page_view_engagement", "popular_articles", "popular_authors",
+        "trends",
     ]  # fmt: skip

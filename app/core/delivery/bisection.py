@@ -18,7 +18,8 @@ class Bisection:
 
     A part that fails is halved. If the warehouse names a file, the file's transaction is tried alone first, and then all
     others of the part together: one bad file among 256 costs two tries and not sixteen. The name is no proof. If the named
-    transaction loads, the others are halved.
+    transaction loads, the others are halved. Only bad files are named, so names alone would end in `ALIKE_ENOUGH` that fail
+    alike; halves may meet one that loads before that.
 
     Args:
         transactions: those of the failed load, in random order, another each time: where the search gave up early because
@@ -70,11 +71,16 @@ class Bisection:
 
     def _divide(self, part: tuple[Ready, ...], failure: Failure) -> None:
         named = next((txn for txn in part if failure.file and _has_file(txn, failure.file)), None)
-        if named is None or len(part) == 1:
+        if named is None or len(part) == 1 or self._is_doubtful(failure.output):
             self._stack += _halves(part)
             return
         self._named = (named,)
         self._stack += [tuple(txn for txn in part if txn is not named), self._named]
+
+    def _is_doubtful(self, output: str) -> bool:
+        """Whether one more file that fails would end the search: then chance must choose, which may find one that loads."""
+        blamed = [failure.output for failure in self.suspects.values()]
+        return output not in self.witnesses and blamed.count(output) >= ALIKE_ENOUGH - 1
 
     def _alike(self) -> dict[str, Failure]:
         """Outputs of which so many failed alike that it is not for the transactions, each with its failure."""

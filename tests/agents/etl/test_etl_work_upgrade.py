@@ -107,6 +107,7 @@ async def test_a_newer_etls_state_is_waited_for(worker: Worker, monkeypatch: pyt
             await worker.assign(0)
             await worker.recover()
             store = worker.table._db(0)
+            store.write()  # what is gathered would be written over it when the store is closed
             packed = encode_position(store.position)
             batch = store._engine.batch()
             batch.put("default", b"position", bytes([packed[0] + 1]) + packed[1:] + b"\xc0")

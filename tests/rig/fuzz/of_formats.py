@@ -4,7 +4,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from app.core.audit.reconcile import read_lines
+from app.core.formats.arrow_stream import BufferKind, Buffers, read_stream, write_stream
 from app.core.formats.object_keys import repair_key, repair_place
 from app.core.formats.step_message import StepLog
 from app.core.join.join_order import Due
@@ -63,11 +66,19 @@ def _of_text(data: bytes) -> str:
     return data.decode(errors="surrogateescape")
 
 
+_BYTES = partial(np.frombuffer, dtype=np.uint8)
+_STREAM = write_stream(2, [
+    Buffers("number", BufferKind.INTEGER, 0, None, None, np.array([7, 8])),
+    Buffers("text", BufferKind.TEXT, 1, _BYTES(b"\x01"), np.array([0, 2, 2], np.int32), _BYTES(b"ab")),
+    Buffers("truth", BufferKind.BOOLEAN, 0, None, None, _BYTES(b"\x02")),
+])  # fmt: skip
+
 _LINE_SET = b"OjAAAAEAAAAAAAIAEAAAAAAAAQACAA=="
 
 TARGETS = (
     *(Target(name, SAMPLES[name], partial(_read_any, made), made.errors) for name, made in FORMATS.items()),
     Target("dimension_id", (b"a1", "é".encode()), read_id, (FormatInvalid,)),
+    Target("arrow_stream", (_STREAM,), read_stream, (FormatInvalid,)),
     Target("line_set", (_LINE_SET,), lambda data: read_lines(_of_text(data))),
     Target("repair_key", (repair_key(3, 5, 117).encode(),), lambda data: repair_place(_of_text(data))),
     Target("repair", SAMPLES["step_message"], _replacements, (StepMessageInvalid, NewerFormat)),

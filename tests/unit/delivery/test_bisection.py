@@ -1,5 +1,6 @@
 """The search for the transactions to blame (rule D2)."""
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -102,6 +103,15 @@ def test_every_named_file_costs_two_tries() -> None:
     bad = {transactions[n].txn_id for n in (2, 71)}
     found, tries = search(transactions, bad, FailureClass.DATA, names=True)
     assert (set(found.verdict()), tries) == (bad, 4)
+
+
+def test_where_most_are_bad_and_named_a_search_in_some_order_meets_one_that_loads() -> None:
+    transactions = [txn(n, 1, page_views=1) for n in range(6)]
+    bad = {one.txn_id for one in transactions[:4]}
+    orders = [random.Random(seed).sample(transactions, 6) for seed in range(20)]
+    verdicts = [set(search(order, bad, FailureClass.DATA, names=True)[0].verdict()) for order in orders]
+    assert bad in verdicts
+    assert all(found in (set(), bad) for found in verdicts)
 
 
 def test_a_name_is_no_proof() -> None:

@@ -24,7 +24,7 @@ from tests.rig.outage.run import Behind, OutageResult, Passed
 
 def test_bounds_are_what_the_readme_says() -> None:
     assert bounds_mib(Settings(), 4) == {
-        "collector": 150 + 288 + 125, "bridge": 214, "etl": 300 + 64 + 256, "sink": 250 + 4 * (64 + 32) + 5 * 64,
+        "collector": 250 + 288 + 125, "bridge": 214, "etl": 400 + 64 + 4 * 96, "sink": 250 + 4 * (64 + 32) + 5 * 64,
         "delivery": 200, "audit": 250,
     }  # fmt: skip
     assert bounds_mib(Settings(), 4).keys() == set(ROLES)
