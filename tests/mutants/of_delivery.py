@@ -131,9 +131,9 @@ MUTANTS = (
         "the warehouse's word is believed: a named file is not tried alone",
         "D2",
         "app/core/delivery/bisection.py",
-        "        if named is None or len(part) == 1:\n",
+        "        if named is None or len(part) == 1 or self._is_doubtful(failure.output):\n",
         "        if named is not None:\n            self.suspects[named.txn_id] = failure\n            return\n"
-        "        if named is None or len(part) == 1:\n",
+        "        if named is None or len(part) == 1 or self._is_doubtful(failure.output):\n",
         SEARCH,
     ),
     Mutant(

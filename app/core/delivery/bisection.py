@@ -77,14 +77,18 @@ class Bisection:
         self._named = (named,)
         self._stack += [tuple(txn for txn in part if txn is not named), self._named]
 
+    @property
+    def _without_witness(self) -> list[Failure]:
+        """The failures of suspects of whose output no other transaction's file loaded."""
+        return [failure for failure in self.suspects.values() if failure.output not in self.witnesses]
+
     def _is_doubtful(self, output: str) -> bool:
         """Whether one more file that fails would end the search: then chance must choose, which may find one that loads."""
-        blamed = [failure.output for failure in self.suspects.values()]
-        return output not in self.witnesses and blamed.count(output) >= ALIKE_ENOUGH - 1
+        return [failure.output for failure in self._without_witness].count(output) >= ALIKE_ENOUGH - 1
 
     def _alike(self) -> dict[str, Failure]:
         """Outputs of which so many failed alike that it is not for the transactions, each with its failure."""
-        blamed = [f for f in self.suspects.values() if f.output not in self.witnesses]
+        blamed = self._without_witness
         outputs = [failure.output for failure in blamed]
         return {failure.output: failure for failure in blamed if outputs.count(failure.output) >= ALIKE_ENOUGH}
 
